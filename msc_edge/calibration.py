@@ -1,0 +1,90 @@
+"""From scores to decisions, with held-out normal pictures alone: split-conformal p-values and limits.
+
+For a new normal picture, exchangeable with the n held-out ones, the conformal p-value
+
+    p(s) = (1 + #{calibration scores >= s}) / (n + 1)
+
+is at most r with probability at most r, for any r (Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a
+Random World"; Bates et al. 2023, "Testing for outliers with conformal p-values"). A verdict at false-alarm rate
+r is therefore p <= r, which is the same as a score above the m-th largest calibration score, m = floor(r (n + 1)).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from msc_edge.errors import UsageError
+
+Verdict = Literal["normal", "warn", "reject"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A score above `score` is flagged. `promised_rate` is the expected share of normal pictures flagged by it.
+
+    `promised_rate` equals `requested_rate` rounded down to a multiple of 1 / (n + 1); where even one such step is
+    more than was requested, n is too small, and the promise is that one step. It is None for a limit set by hand.
+    """
+
+    score: float
+    requested_rate: float | None
+    promised_rate: float | None
+
+    @property
+    def keeps_request(self) -> bool:
+        """Whether the held-out pictures were enough to promise the requested rate."""
+        return self.promised_rate is None or self.promised_rate <= (self.requested_rate or 0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The two limits of a kit: from `warn` up somebody should look, from `reject` up the part goes out."""
+
+    warn: Limit
+    reject: Limit
+
+    def verdict(self, score: float) -> Verdict:
+        """`normal`, `warn` or `reject` for one score."""
+        if score > self.reject.score:
+            return "reject"
+        return "warn" if score > self.warn.score else "normal"
+
+
+class Calibration:
+    """The sorted scores of the held-out normal pictures, float64 of shape (n,), n >= 1."""
+
+    def __init__(self, scores: np.ndarray | list[float]) -> None:
+        """Take the scores in any order."""
+        self.scores = np.sort(np.asarray(scores, dtype=np.float64))
+        if self.scores.ndim != 1 or self.scores.size == 0 or not np.isfinite(self.scores).all():
+            raise ValueError("calibration needs at least one score, and all of them finite")
+
+    def p_value(self, score: float) -> float:
+        """The conformal p-value of a score, in [1 / (n + 1), 1]."""
+        at_least = self.scores.size - int(np.searchsorted(self.scores, score, side="left"))
+        return (1 + at_least) / (self.scores.size + 1)
+
+    def limit(self, rate: float) -> Limit:
+        """The limit for a false-alarm rate in (0, 1). UsageError outside."""
+        if not 0 < rate < 1:
+            raise UsageError(f"false-alarm rate {rate:g}: expected a number between 0 and 1, for example 0.01")
+        n = self.scores.size
+        # The small term undoes the rounding of, say, 0.29 * 100 = 28.999999999999996.
+        flagged = max(1, math.floor(rate * (n + 1) + 1e-9))
+        return Limit(score=float(self.scores[n - flagged]), requested_rate=rate, promised_rate=flagged / (n + 1))
+
+    def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
+        """Both limits of a kit. UsageError when warn is rarer than reject."""
+        if warn_rate < reject_rate:
+            raise UsageError(
+                f"the warn rate {warn_rate:g} is below the reject rate {reject_rate:g}: "
+                "every reject is also a warning, so give the larger rate to warn"
+            )
+        return Limits(warn=self.limit(warn_rate), reject=self.limit(reject_rate))
+
+
+def pictures_needed(rate: float) -> int:
+    """The least number of held-out pictures that can promise a false-alarm rate: ceil(1 / rate) - 1."""
+    return math.ceil(1 / rate - 1e-9) - 1

@@ -1,0 +1,84 @@
+"""Files on disk: hashing, and writing so that what stands there is whole or absent."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msc_edge.errors import OutputError, writing
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 lower-case hexadecimal digits, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; on success it is renamed over `target`, else removed."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:60]}.", suffix=".partial")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            yield partial
+            _flush(partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `target`; on success it takes the name `target`, else it is removed.
+
+    `replace` lets an existing `target` be replaced: the old folder is moved aside first, and removed only when
+    the new one stands. Without it an existing, non-empty `target` is an OutputError.
+    """
+    if target.exists() and not replace and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(f"{target} exists already; choose another name, or pass --overwrite to replace it")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:60]}.", suffix=".partial"))
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    _flush(path)
+            partial.chmod(0o755)  # mkdtemp gives 0o700; a kit is read by other users of the factory PC
+            _move_into_place(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_into_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        partial.rename(target)
+        return
+    aside = partial.with_suffix(".replaced")
+    target.rename(aside)
+    try:
+        partial.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Ask the disk to hold the bytes before the rename makes them visible under the final name."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

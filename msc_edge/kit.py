@@ -1,0 +1,246 @@
+"""A kit on disk: a folder, or the same folder in one .zip, whose every byte is checked before it is used.
+
+`manifest.json` holds the SHA-256 of every other file, and `manifest.sha256` that of manifest.json, in the format of
+`sha256sum -c`. Checking comes before any parser: hnswlib crashes the process on a damaged index, and ONNX files
+are parsed by native code. A hash proves that a kit is as it was written, not who wrote it.
+"""
+
+import hashlib
+import json
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol, Self
+
+import numpy as np
+
+from msc_edge.errors import KitError, OutputError
+from msc_edge.files import sha256_of
+from msc_edge.manifest import FileEntry, Manifest, parse_manifest
+
+MANIFEST = "manifest.json"
+MANIFEST_DIGEST = "manifest.sha256"
+MODEL = "model.onnx"
+BANK = "bank.npy"
+INDEX = "bank.hnsw"
+NORMALS = "normals.json"
+THUMBNAILS = "thumbnails"
+
+_CHUNK = 1 << 20
+_LARGEST_MANIFEST = 256 << 20
+# What operating systems leave in folders by themselves.
+_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_COPY_AGAIN = "copy the kit again"
+
+
+class Kit:
+    """A verified kit. Its files lie in `root` until `close`, or until the object is gone."""
+
+    def __init__(
+        self, root: Path, manifest: Manifest, name: str, *, extracted: tempfile.TemporaryDirectory | None
+    ) -> None:
+        """Use Kit.open."""
+        self.root = root
+        self.manifest = manifest
+        self.name = name
+        self._extracted = extracted
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Verify every file of a kit and give access to it. KitError names what is wrong, and what to do."""
+        path = Path(path)
+        if path.is_dir():
+            manifest = _verify(_Folder(path), copy_to=None)
+            return cls(path, manifest, str(path), extracted=None)
+        if not path.exists():
+            raise KitError(f"{path}: there is no such kit; check the path")
+        try:
+            extracted = tempfile.TemporaryDirectory(prefix="msc-edge-kit-", ignore_cleanup_errors=True)
+            manifest = _verify_zip(path, Path(extracted.name))
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot be unpacked to {tempfile.gettempdir()}: {error.strerror or error}; "
+                "free some space there, or unpack the kit yourself and give the folder"
+            ) from error
+        return cls(Path(extracted.name), manifest, str(path), extracted=extracted)
+
+    def close(self) -> None:
+        """Remove what was unpacked from a .zip; nothing to do for a folder."""
+        if self._extracted is not None:
+            self._extracted.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def path(self, name: str) -> Path:
+        """Where a file of the kit lies."""
+        return self.root / name
+
+    def embeddings(self) -> np.ndarray:
+        """`bank.npy`: float32 (count, dim), unit rows."""
+        info = self.manifest.bank
+        try:
+            bank = np.load(self.path(BANK), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise KitError(f"{BANK}: not an array that numpy reads ({error}); export the kit again") from error
+        if bank.dtype != np.float32 or bank.shape != (info.count, info.dim):
+            raise KitError(
+                f"{BANK}: holds {bank.dtype} {bank.shape}, and {MANIFEST} says float32 "
+                f"({info.count}, {info.dim}); export the kit again"
+            )
+        if not np.allclose(np.linalg.norm(bank, axis=1), 1, atol=1e-4):  # false for NaN too
+            raise KitError(f"{BANK}: not all rows have unit length; export the kit again")
+        return np.ascontiguousarray(bank)
+
+    def normals(self) -> list[str]:
+        """The picture behind each row of the bank, as its path in the folder that was trained on."""
+        names = json.loads(self.path(NORMALS).read_bytes())
+        if not isinstance(names, list) or len(names) != self.manifest.bank.count:
+            raise KitError(f"{NORMALS}: expected a list of {self.manifest.bank.count} names; export the kit again")
+        return [str(name) for name in names]
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write manifest.json, with the hashes of all files that lie in `folder`, and manifest.sha256 beside it."""
+    files = {
+        path.relative_to(folder).as_posix(): FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (MANIFEST, MANIFEST_DIGEST)
+    }
+    sealed = manifest.model_copy(update={"files": files})
+    text = sealed.to_json().encode()
+    (folder / MANIFEST).write_bytes(text)
+    (folder / MANIFEST_DIGEST).write_bytes(_digest_line(text))
+    return sealed
+
+
+def _digest_line(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+class _Container(Protocol):
+    def names(self) -> set[str]: ...
+    def open(self, name: str) -> IO[bytes]: ...
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def names(self) -> set[str]:
+        return {path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if not path.is_dir()}
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self._root / name).open("rb")
+
+
+class _Zip:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        # People zip the folder itself as well as what is in it.
+        tops = {member.filename.partition("/")[0] for member in members if "/" in member.filename}
+        nested = len(tops) == 1 and all("/" in member.filename for member in members) and tops != {THUMBNAILS}
+        prefix = f"{tops.pop()}/" if nested else ""
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in members:
+            parts = PurePosixPath(member.filename).parts
+            if ".." in parts or member.filename.startswith("/") or "\\" in member.filename or ":" in member.filename:
+                raise KitError(f"the zip holds {member.filename!r}, a path that leaves the kit; do not use it")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise KitError(f"the zip holds a link, {member.filename!r}; do not use it")
+            name = member.filename.removeprefix(prefix)
+            if name in self._members:
+                raise KitError(f"the zip holds {name!r} twice; {_COPY_AGAIN}")
+            self._members[name] = member
+
+    def names(self) -> set[str]:
+        return set(self._members)
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._archive.open(self._members[name])
+
+
+def _verify_zip(path: Path, copy_to: Path) -> Manifest:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _verify(_Zip(archive), copy_to=copy_to)
+    except (KitError, OutputError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno:  # from the operating system, writing: not the archive's fault
+            raise
+        raise KitError(f"{path}: damaged zip ({error}); {_COPY_AGAIN}") from error
+    except Exception as error:  # zipfile raises many kinds on damaged archives, and documents few of them
+        raise KitError(f"{path}: not a zip, or a damaged one ({error}); {_COPY_AGAIN}") from error
+
+
+def _verify(container: _Container, *, copy_to: Path | None) -> Manifest:
+    names = container.names()
+    for name in (MANIFEST, MANIFEST_DIGEST):
+        if name not in names:
+            raise KitError(f"{name} is missing: this is not a kit, or not a whole one; {_COPY_AGAIN}")
+    with container.open(MANIFEST) as file:
+        text = file.read(_LARGEST_MANIFEST)
+    with container.open(MANIFEST_DIGEST) as file:
+        if file.read(1024) != _digest_line(text):
+            raise KitError(f"{MANIFEST}: SHA-256 differs from {MANIFEST_DIGEST}; {_COPY_AGAIN}")
+    manifest = parse_manifest(text)
+    _check_names(manifest, names)
+    for name, entry in manifest.files.items():
+        with _reading(name), container.open(name) as file, _copy(name, copy_to) as copy:
+            _check_file(name, entry, file, copy)
+    return manifest
+
+
+def _check_names(manifest: Manifest, names: set[str]) -> None:
+    listed = set(manifest.files)
+    required = {MODEL, BANK, NORMALS} | ({INDEX} if manifest.bank.index else set())
+    if unlisted := required - listed:
+        raise KitError(f"{MANIFEST}: does not list {', '.join(sorted(unlisted))}; export the kit again")
+    if missing := listed - names:
+        first = min(missing)
+        raise KitError(f"{first} is missing ({len(missing)} of {len(listed)} files are); {_COPY_AGAIN}")
+    strangers = {name for name in names - listed if PurePosixPath(name).name not in _LITTER}
+    if strangers := strangers - {MANIFEST, MANIFEST_DIGEST}:
+        raise KitError(f"{min(strangers)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
+
+
+def _check_file(name: str, entry: FileEntry, file: IO[bytes], copy: IO[bytes] | None) -> None:
+    digest, size = hashlib.sha256(), 0
+    # Never read past the stated size: a zip can hold far more than it weighs.
+    while size <= entry.bytes and (chunk := file.read(_CHUNK)):
+        digest.update(chunk)
+        size += len(chunk)
+        if copy:
+            copy.write(chunk)
+    if size != entry.bytes:
+        found = "more" if size > entry.bytes else f"{size}"
+        raise KitError(f"{name}: {found} bytes, and {MANIFEST} says {entry.bytes}; {_COPY_AGAIN}")
+    if digest.hexdigest() != entry.sha256:
+        raise KitError(
+            f"{name}: SHA-256 differs from {MANIFEST} "
+            f"(got {digest.hexdigest()[:8]}..., expected {entry.sha256[:8]}...); {_COPY_AGAIN}"
+        )
+
+
+def _copy(name: str, folder: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    if folder is None:
+        return nullcontext()
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.open("wb")
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise KitError(f"{name}: cannot be read: {error.strerror}; check the permissions") from error

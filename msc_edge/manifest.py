@@ -1,0 +1,150 @@
+"""`manifest.json`, the first file of a kit to read: what the kit is, how it was made, and what its files must hash to.
+
+The written specification is docs/kit-format.md; docs/manifest.schema.json is generated from these models.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+
+from msc_edge.calibration import Calibration, Limits
+from msc_edge.errors import KitError
+from msc_edge.images import DecodePolicy
+from msc_edge.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# One optional folder, plain characters, no leading dot: nothing that could point outside the kit.
+FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileEntry(_Part):
+    """What a file of the kit must be."""
+
+    sha256: Sha256
+    bytes: NonNegativeInt
+
+
+class Model(_Part):
+    """`model.onnx`: one picture, uint8 (1, height, width, 3) RGB of any size, in; a unit embedding (1, dim) out."""
+
+    backbone: str = Field(description="torchvision's name of the architecture")
+    stop_at: str | None = Field(description="the stage that the backbone ends with; null: the last")
+    dim: PositiveInt
+    precision: Literal["fp32"]
+    opset: PositiveInt
+
+
+class HnswIndex(_Part):
+    """`bank.hnsw`, an hnswlib index over bank.npy. Its own file stores neither space nor dim nor ef."""
+
+    space: Literal["cosine"] = "cosine"
+    m: PositiveInt
+    ef_construction: PositiveInt
+    ef: PositiveInt
+    recall: float = Field(ge=0, le=1, description="share of the true k nearest rows found, over `queries` queries")
+    queries: PositiveInt
+
+
+class BankInfo(_Part):
+    """`bank.npy`, float32 (count, dim), unit rows; and how it is searched."""
+
+    count: PositiveInt
+    dim: PositiveInt
+    k: PositiveInt = Field(description="the score is the mean cosine distance to this many nearest rows")
+    search: Literal["exact", "hnsw"] = Field(description="the default of the runtime; the scores are the same")
+    index: HnswIndex | None
+
+
+class CalibrationInfo(_Part):
+    """Held-out normals, scored by the kit's own model: what limits and p-values are computed from."""
+
+    scores: list[float] = Field(min_length=1, description="in ascending order")
+    warn_rate: Rate
+    reject_rate: Rate
+    limits: Limits = Field(description="what follows from the scores and the two rates")
+
+
+class Weights(_Part):
+    """Where the pretrained weights came from."""
+
+    source: str = Field(description="a torchvision weights name, or the name of the file that was given")
+    sha256: Sha256
+    licence: str
+
+
+class Provenance(_Part):
+    """How the kit came to be."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    recipe: dict[str, Any] = Field(description="every setting of the fine-tuning")
+    weights: Weights
+    seed: int
+    pictures: PositiveInt = Field(description="normal pictures given, exact copies left out")
+    data_fingerprint: Sha256 = Field(description="SHA-256 over the sorted lines 'sha256  path' of all pictures")
+    versions: dict[str, str]
+
+
+class Parity(_Part):
+    """Training's scores against the runtime's, measured on real pictures before the kit was put in place."""
+
+    pictures: PositiveInt
+    max_score_difference: float = Field(ge=0)
+    max_embedding_difference: float = Field(ge=0)
+    changed_verdicts: Literal[0]
+
+
+class Manifest(_Part):
+    """The whole of manifest.json."""
+
+    format_version: Literal[1]
+    msc_edge_version: str
+    decode: DecodePolicy
+    preprocessing: Preprocessing
+    model: Model
+    bank: BankInfo
+    calibration: CalibrationInfo
+    provenance: Provenance
+    parity: Parity | None = Field(description="null only while an export is still proving the kit")
+    files: dict[FileName, FileEntry] = Field(description="every file of the kit but manifest.json, manifest.sha256")
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @property
+    def calibrated(self) -> Calibration:
+        """The calibration scores, ready to give p-values and limits."""
+        return Calibration(self.calibration.scores)
+
+
+def parse_manifest(text: bytes) -> Manifest:
+    """Read manifest.json. KitError for another format version, and for anything that breaks the schema."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise KitError(f"manifest.json: not JSON ({error}); copy the kit again") from error
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if version != FORMAT_VERSION:
+        raise KitError(
+            f"manifest.json: format_version is {version!r}, and this msc-edge reads {FORMAT_VERSION}; "
+            "install the msc-edge that wrote the kit, or export it again with this one"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise KitError(f"manifest.json: {where}: {first['msg']}; export the kit again") from error
+
+
+def manifest_schema() -> str:
+    """The JSON schema of manifest.json (draft 2020-12), as text."""
+    return json.dumps(Manifest.model_json_schema(), indent=2) + "\n"

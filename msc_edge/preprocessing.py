@@ -1,0 +1,82 @@
+"""What happens to the pixels of a picture before the backbone sees them, as data.
+
+This is the description that a run and a kit record. The computation itself is one torch module
+(`msc_edge.train.preprocess`), which training evaluates with and which is exported into `model.onnx`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from msc_edge.errors import UsageError
+
+PresetName = Literal["whole-frame", "paper"]
+
+# The statistics that torchvision's ImageNet weights expect, for RGB in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Region(BaseModel):
+    """A rectangle of the camera frame, in pixels of the frame, that alone is looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x: NonNegativeInt
+    y: NonNegativeInt
+    width: PositiveInt
+    height: PositiveInt
+
+    @classmethod
+    def parse(cls, text: str) -> "Region":
+        """Read `x,y,w,h`; UsageError when it is anything else."""
+        try:
+            x, y, width, height = (int(part) for part in text.split(","))
+            return cls(x=x, y=y, width=width, height=height)
+        except ValueError as error:
+            raise UsageError(
+                f"--roi {text}: expected four whole numbers x,y,w,h in pixels, with w and h at least 1"
+            ) from error
+
+    def fits(self, *, height: int, width: int) -> bool:
+        """Whether a frame of this size contains the whole region."""
+        return self.x + self.width <= width and self.y + self.height <= height
+
+
+class Preprocessing(BaseModel):
+    """uint8 RGB of any size -> region -> antialiased bilinear resize -> centre crop -> (x / 255 - mean) / std."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: PresetName = Field(description="the named preset that these figures come from")
+    image_size: PositiveInt = Field(description="side of the square that the backbone sees, in pixels")
+    resize: Literal["stretch", "short-side"] = Field(
+        description="stretch: the whole frame becomes resize_to x resize_to; short-side: the shorter side becomes "
+        "resize_to and the aspect ratio is kept"
+    )
+    resize_to: PositiveInt = Field(description="pixels; larger than image_size means that a centre crop follows")
+    region: Region | None = Field(default=None, description="cut out of the frame first; null: the whole frame")
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "Preprocessing":
+        if self.resize_to < self.image_size:
+            raise ValueError(f"resize_to {self.resize_to} is smaller than image_size {self.image_size}")
+        return self
+
+
+def preset(name: PresetName, *, image_size: int = 224, region: Region | None = None) -> Preprocessing:
+    """Build the preprocessing of a named preset.
+
+    `whole-frame` keeps every pixel of the frame: a defect at the border must be seen. `paper` is the evaluation
+    of Reiss & Hoshen, Resize 256 + CenterCrop 224 (both scaled with `image_size`), which cuts away 23 % of a
+    square picture.
+    """
+    if image_size < 32:
+        raise UsageError(f"--image-size {image_size}: the backbones need at least 32 pixels")
+    if name == "whole-frame":
+        return Preprocessing(preset=name, image_size=image_size, resize="stretch", resize_to=image_size, region=region)
+    return Preprocessing(
+        preset=name, image_size=image_size, resize="short-side", resize_to=image_size * 8 // 7, region=region
+    )

@@ -1,0 +1,136 @@
+"""The detector: a kit, opened and ready to score pictures."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+
+from msc_edge.bank import Bank, open_hnsw
+from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
+from msc_edge.images import read_image
+from msc_edge.kit import INDEX, MODEL, Kit
+from msc_edge.manifest import Manifest
+from msc_edge.runtime.model import EmbeddingModel, usable_cores
+from msc_edge.runtime.result import Neighbour, Result
+
+SearchChoice = Literal["auto", "exact", "hnsw"]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Scores pictures against a kit. Safe to use from several threads at once."""
+
+    manifest: Manifest
+    limits: Limits
+    calibration: Calibration
+    bank: Bank
+    model: EmbeddingModel
+    normals: list[str]
+
+    @classmethod
+    def load(
+        cls, kit: str | Path, *, threads: int | None = None, search: SearchChoice = "auto", spin: bool = False
+    ) -> Self:
+        """Verify a kit (a folder or a .zip) and open it.
+
+        `threads` work on one picture; without it, all cores that this process may use. `search` is the kit's own
+        choice under `auto`, and exact where hnswlib is not installed; the scores are the same. `spin`: see
+        EmbeddingModel. Raises KitError when any byte of the kit is not as it was written.
+        """
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}; expected at least 1")
+        with Kit.open(kit) as opened:
+            manifest = opened.manifest
+            return cls(
+                manifest=manifest,
+                limits=manifest.calibration.limits,
+                calibration=manifest.calibrated,
+                bank=_open_bank(opened, search),
+                model=EmbeddingModel(
+                    opened.path(MODEL), dim=manifest.model.dim, threads=threads or usable_cores(), spin=spin
+                ),
+                normals=opened.normals(),
+            )
+
+    def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
+        """The same detector with another reject limit: for a rate in (0, 1), or at a score.
+
+        The limit for `warn` stays as the kit has it where that is below the new reject limit, else it joins it.
+        """
+        if false_alarm_rate is not None and threshold is not None:
+            raise UsageError("a false-alarm rate and a threshold were given; the rate sets the threshold, give one")
+        if false_alarm_rate is not None:
+            reject = self.calibration.limit(false_alarm_rate)
+        elif threshold is not None:
+            if not np.isfinite(threshold):
+                raise UsageError(f"threshold {threshold}: expected a finite number")
+            reject = Limit(score=threshold, requested_rate=None, promised_rate=None)
+        else:
+            return self
+        warn = self.limits.warn if self.limits.warn.score < reject.score else reject
+        return replace(self, limits=Limits(warn=warn, reject=reject))
+
+    def score(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> Result:
+        """Score one picture, uint8 (height, width, 3). OpenCV's cameras give `order="BGR"`.
+
+        Raises SourceError when the frame is something else, or too small for the kit's region of interest.
+        """
+        return self.judge(self.embed(frame, order=order))
+
+    def score_file(self, path: str | Path) -> Result:
+        """Score one picture file, decoded as the kit's policy says. UnreadableImageError when it cannot be read."""
+        image = read_image(Path(path), self.manifest.decode)
+        try:
+            return self.score(image)
+        except SourceError as error:
+            raise UnreadableImageError(str(error)) from error
+
+    def embed(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> np.ndarray:
+        """Unit embedding, float32 (dim,), of one picture; see `score`."""
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise SourceError(f"expected a picture as uint8 (height, width, 3), got {found}")
+        height, width = frame.shape[:2]
+        if height == 0 or width == 0:
+            raise SourceError(f"the picture is empty: {width}x{height} pixels")
+        region = self.manifest.preprocessing.region
+        if region and not region.fits(height=height, width=width):
+            raise SourceError(
+                f"the picture is {width}x{height}, and the kit looks at {region.width}x{region.height} pixels from "
+                f"({region.x}, {region.y}); give pictures of the size that was trained on"
+            )
+        embedding = self.model.embed(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
+        if not np.isfinite(embedding).all():
+            raise KitError("model.onnx: the embedding of this picture is not finite; export the kit again")
+        return embedding
+
+    def judge(self, embedding: np.ndarray) -> Result:
+        """Score, p-value, verdict and neighbours for an embedding of `embed`."""
+        found = self.bank.neighbours(embedding)
+        return Result(
+            score=found.score,
+            p_value=self.calibration.p_value(found.score),
+            verdict=self.limits.verdict(found.score),
+            neighbours=tuple(
+                Neighbour(row=row, path=self.normals[row], distance=distance)
+                for row, distance in zip(found.rows, found.distances, strict=True)
+            ),
+        )
+
+
+def _open_bank(kit: Kit, choice: SearchChoice) -> Bank:
+    info = kit.manifest.bank
+    embeddings = kit.embeddings()
+    wanted = info.search if choice == "auto" else choice
+    search = None
+    if wanted == "hnsw":
+        if info.index is None:
+            raise UsageError("this kit has no HNSW index; use exact search, or export it again with hnswlib installed")
+        try:
+            search = open_hnsw(kit.path(INDEX), embeddings, ef=info.index.ef)
+        except MissingExtraError:
+            if choice == "hnsw":
+                raise
+    return Bank(embeddings, search=search, k=info.k)

@@ -1,0 +1,30 @@
+"""What a scored picture is answered with."""
+
+from dataclasses import dataclass
+
+from msc_edge.calibration import Verdict
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One of the normal pictures nearest to the one that was scored."""
+
+    row: int
+    """Row of the bank, and the number in the name of its thumbnail."""
+    path: str
+    """Its path in the folder that was trained on."""
+    distance: float
+    """Cosine distance `1 - cos`, in [0, 2]."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Score, p-value and verdict of one picture, and the normals that it was compared with."""
+
+    score: float
+    """Mean cosine distance to the k nearest normals, in [0, 2]: 0 is identical, larger is stranger."""
+    p_value: float
+    """Share of held-out normals (and this picture) that are at least as strange, in (0, 1]."""
+    verdict: Verdict
+    neighbours: tuple[Neighbour, ...]
+    """Nearest first."""
