@@ -1,0 +1,1 @@
+"""Export: packs a trained run into a kit, and proves it with the runtime's own code before it stands."""

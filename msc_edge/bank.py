@@ -6,6 +6,7 @@ computed here, in float64, from `bank.npy`. So an exact search and an index that
 score to the last digit, on every machine.
 """
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,13 +54,11 @@ class HnswSearch:
     def __init__(self, index: object, *, ef: int) -> None:
         """`index`: an hnswlib.Index of space `cosine`; `ef`: candidates kept during a search."""
         self._index = index
-        self._ef = ef
         self._index.set_ef(ef)  # pyright: ignore[reportAttributeAccessIssue]
 
     def rows(self, query: np.ndarray, count: int) -> np.ndarray:
         """See Search. RuntimeError when the graph cannot reach `count` rows."""
-        # hnswlib needs ef >= count.
-        labels, _ = self._index.knn_query(query[None], k=min(count, self._ef), num_threads=1)  # pyright: ignore[reportAttributeAccessIssue]
+        labels, _ = self._index.knn_query(query[None], k=count, num_threads=1)  # pyright: ignore[reportAttributeAccessIssue]
         return labels[0].astype(np.int64)
 
 
@@ -95,7 +94,8 @@ class Bank:
             rows = self.search.rows(query, count)
         except RuntimeError:  # hnswlib: unreachable nodes leave too few results
             rows = self._exact.rows(query, count)
-        distances = 1.0 - self.embeddings[rows].astype(np.float64) @ query.astype(np.float64)
+        # Not `@`: BLAS rounds a row's sum differently according to where in the block it stands.
+        distances = 1.0 - (self.embeddings[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
         nearest = np.lexsort((rows, distances))[: self.k]
         return Neighbours(
             rows=tuple(int(row) for row in rows[nearest]),
@@ -120,18 +120,29 @@ def open_hnsw(path: Path, embeddings: np.ndarray, *, ef: int) -> HnswSearch:
             "the HNSW index needs hnswlib, which is not installed. Install it with: pip install 'msc-edge[hnsw]', "
             "or use exact search"
         ) from error
+    not_own = KitError(f"{path.name}: this is not an index over bank.npy; export the kit again")
     count, dim = embeddings.shape
+    if _size_of_index(path) != (count, dim):
+        raise not_own
     index = hnswlib.Index(space="cosine", dim=dim)
+    # An index over other vectors opens without complaint and answers wrongly, so some are compared.
+    sample = np.linspace(0, count - 1, num=min(count, 16)).astype(int)
     try:
         index.load_index(str(path), max_elements=count)
+        own = np.allclose(index.get_items(sample), embeddings[sample], atol=1e-5)
     except RuntimeError as error:
         raise KitError(f"{path.name}: hnswlib cannot read it ({error}); export the kit again") from error
-    search = HnswSearch(index, ef=ef)
-    # The file says neither dim nor space: an index over other vectors opens without complaint and answers wrongly.
-    sample = np.linspace(0, count - 1, num=min(count, 16)).astype(int)
-    own = index.get_current_count() == count and all(
-        np.allclose(index.get_items([row])[0], embeddings[row], atol=1e-5) for row in sample
-    )
     if not own:
-        raise KitError(f"{path.name}: this is not an index over bank.npy; export the kit again")
-    return search
+        raise not_own
+    return HnswSearch(index, ef=ef)
+
+
+def _size_of_index(path: Path) -> tuple[int, int] | None:
+    """Vectors in an hnswlib 0.8 file and their length: hnswlib, told another length, would read past their end."""
+    header = struct.Struct("=6Q")  # level-0 offset, capacity, count, bytes an element, label offset, vector offset
+    with path.open("rb") as file:
+        start = file.read(header.size)
+    if len(start) < header.size:
+        return None
+    _, _, count, _, label, vector = header.unpack(start)
+    return count, (label - vector) // 4

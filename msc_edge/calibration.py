@@ -11,13 +11,19 @@ r is therefore p <= r, which is the same as a score above the m-th largest calib
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import ConfigDict
 
 from msc_edge.errors import UsageError
 
 Verdict = Literal["normal", "warn", "reject"]
+
+# Undoes the rounding of, say, 0.29 * 100 = 28.999999999999996.
+_ROUNDING = 1e-9
+# How the two classes below are read from manifest.json.
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Limit:
     more than was requested, n is too small, and the promise is that one step. It is None for a limit set by hand.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     score: float
     requested_rate: float | None
     promised_rate: float | None
@@ -35,12 +43,14 @@ class Limit:
     @property
     def keeps_request(self) -> bool:
         """Whether the held-out pictures were enough to promise the requested rate."""
-        return self.promised_rate is None or self.promised_rate <= (self.requested_rate or 0)
+        return self.promised_rate is None or self.promised_rate <= (self.requested_rate or 0) + _ROUNDING
 
 
 @dataclass(frozen=True)
 class Limits:
     """The two limits of a kit: from `warn` up somebody should look, from `reject` up the part goes out."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     warn: Limit
     reject: Limit
@@ -68,11 +78,9 @@ class Calibration:
 
     def limit(self, rate: float) -> Limit:
         """The limit for a false-alarm rate in (0, 1). UsageError outside."""
-        if not 0 < rate < 1:
-            raise UsageError(f"false-alarm rate {rate:g}: expected a number between 0 and 1, for example 0.01")
+        _check_rate(rate)
         n = self.scores.size
-        # The small term undoes the rounding of, say, 0.29 * 100 = 28.999999999999996.
-        flagged = max(1, math.floor(rate * (n + 1) + 1e-9))
+        flagged = min(max(1, math.floor(rate * (n + 1) + _ROUNDING)), n)
         return Limit(score=float(self.scores[n - flagged]), requested_rate=rate, promised_rate=flagged / (n + 1))
 
     def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
@@ -86,5 +94,12 @@ class Calibration:
 
 
 def pictures_needed(rate: float) -> int:
-    """The least number of held-out pictures that can promise a false-alarm rate: ceil(1 / rate) - 1."""
-    return math.ceil(1 / rate - 1e-9) - 1
+    """The least number of held-out pictures that can promise a false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
+    _check_rate(rate)
+    # A picture at least: a rate of nearly 1 needs none, but a calibration cannot be empty.
+    return max(1, math.ceil(1 / rate * (1 - _ROUNDING)) - 1)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise UsageError(f"false-alarm rate {rate:g}: expected a number between 0 and 1, for example 0.01")

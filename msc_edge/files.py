@@ -2,8 +2,8 @@
 
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +27,8 @@ def written_whole(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target`; on success it is renamed over `target`, else removed."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:60]}.", suffix=".partial")
-        os.close(handle)
-        partial = Path(name)
+        partial = _beside(target)
+        partial.touch(exist_ok=False)
         try:
             yield partial
             _flush(partial)
@@ -45,20 +44,25 @@ def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Pat
     `replace` lets an existing `target` be replaced: the old folder is moved aside first, and removed only when
     the new one stands. Without it an existing, non-empty `target` is an OutputError.
     """
-    if target.exists() and not replace and not (target.is_dir() and not any(target.iterdir())):
-        raise OutputError(f"{target} exists already; choose another name, or pass --overwrite to replace it")
     with writing(target):
+        if target.exists() and not replace and not (target.is_dir() and not any(target.iterdir())):
+            raise OutputError(f"{target} exists already; choose another name, or pass --overwrite to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:60]}.", suffix=".partial"))
+        partial = _beside(target)
+        partial.mkdir()
         try:
             yield partial
             for path in partial.rglob("*"):
                 if path.is_file():
                     _flush(path)
-            partial.chmod(0o755)  # mkdtemp gives 0o700; a kit is read by other users of the factory PC
             _move_into_place(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    # Not tempfile: what it creates only its owner can read, and a kit is for the other users of the factory PC too.
+    return target.parent / f".{target.name[:40]}.{secrets.token_hex(6)}.partial"
 
 
 def _move_into_place(partial: Path, target: Path) -> None:
@@ -72,7 +76,7 @@ def _move_into_place(partial: Path, target: Path) -> None:
     except OSError:
         aside.rename(target)
         raise
-    if aside.is_dir():
+    if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside, ignore_errors=True)
     else:
         aside.unlink(missing_ok=True)

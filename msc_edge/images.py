@@ -7,7 +7,7 @@ so a score cannot differ between training and the line because a picture was dec
 import glob
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,14 +18,15 @@ MAX_MEGAPIXELS = 100
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_MEGAPIXELS * 1_000_000))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # failures are reported by us, once, with the path
 
-import cv2
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from pydantic import BaseModel, ConfigDict, Field  # noqa: E402
 
-from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.errors import SourceError, UnreadableImageError  # noqa: E402
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
+_LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
 _RGB_AT_FULL_DEPTH = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
 
 
@@ -33,7 +34,9 @@ class DecodePolicy(BaseModel):
     """How a picture file becomes uint8 RGB. Written in the kit, so that the line decodes as training did.
 
     Fixed by the format: EXIF orientation is applied, grey is repeated into three channels, an alpha channel is
-    dropped, CMYK is converted, and of a file with several pages the first is read.
+    dropped (in a TIFF that declares it unassociated, libtiff first multiplies the colours by it), CMYK is converted
+    in Adobe's inverted convention, and of a file with several pages the first is read. What has no checksum cannot
+    be found damaged: a JPEG, BMP or PNM with altered bytes in the middle decodes to an altered picture.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,39 +48,56 @@ class DecodePolicy(BaseModel):
     )
 
 
-def read_image(path: Path, policy: DecodePolicy = DecodePolicy()) -> np.ndarray:
+_EIGHT_BITS = DecodePolicy()
+
+
+def read_image(path: Path, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
     """Read one picture file as uint8 RGB of shape (height, width, 3).
 
     Raises UnreadableImageError with the reason: missing, empty, not a picture, truncated, too many pixels,
     or a bit depth that the policy does not allow.
     """
+    return _to_eight_bits(_decode(_bytes_of(path)), policy)
+
+
+def _bytes_of(path: Path) -> np.ndarray:
     try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UnreadableImageError("cannot be opened: it is a folder")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+            raise UnreadableImageError("cannot be opened: it is not a regular file")
+        if status.st_size > _LARGEST_FILE:
+            raise UnreadableImageError(f"the file has {status.st_size >> 20} MiB, and the decoder takes less than 2048")
         # Not cv2.imread: it cannot open non-ASCII paths on Windows.
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise UnreadableImageError(f"cannot be opened: {error.strerror or error}") from error
     except ValueError as error:  # an embedded zero byte in the path
         raise UnreadableImageError(f"cannot be opened: {error}") from error
+    except MemoryError as error:
+        raise UnreadableImageError("there is not enough memory to read it") from error
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
-    return _to_eight_bits(_decode(data), policy)
+    return data
 
 
 def _decode(data: np.ndarray) -> np.ndarray:
     try:
         image = cv2.imdecode(data, _RGB_AT_FULL_DEPTH)
     except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            limit = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]) // 1_000_000
+        if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
+            limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]  # OpenCV takes "400MB" too
+            shown = f"{int(limit) / 1e6:g} megapixels" if limit.isdecimal() else f"{limit} pixels"
             raise UnreadableImageError(
-                f"larger than {limit} megapixels; shrink or tile it first, "
+                f"larger than {shown}; shrink or tile it first, "
                 "or raise the environment variable OPENCV_IO_MAX_IMAGE_PIXELS"
             ) from error
         raise UnreadableImageError(f"the decoder refused it: {error.err}") from error
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     if image is None:
-        raise UnreadableImageError("not a picture, or a truncated or damaged one")
+        raise UnreadableImageError("not a picture, or a truncated or damaged one, or of a kind that is not supported")
     return image
 
 
@@ -111,8 +131,9 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
     """Find picture files in folders (any nesting), glob patterns and single files.
 
     Folders are searched for known picture suffixes, links are followed, and a folder is entered once even if
-    links make a loop. A file that is named outright is taken whatever its suffix. Raises SourceError when an
-    argument names nothing, or when all together hold no picture.
+    links make a loop. Hidden files and folders are passed over unless they are named. In a pattern, a part that
+    exists under that very name, brackets and all, stands for itself. A file that is named outright is taken whatever
+    its suffix. Raises SourceError when an argument names nothing, or when all together hold no picture.
     """
     found: dict[Path, None] = {}  # an ordered set
     others = 0
@@ -125,9 +146,7 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
         if kind == "folder":
             files = _walk(Path(argument))
         elif glob.has_magic(argument):
-            # "photos/**" matches folders too: their files match by themselves.
-            matches = (Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
-            files = sorted(match for match in matches if match.is_file())
+            files = sorted(_matches(Path(), Path(argument).parts))
             reason = "no file matches this pattern"
         else:
             files = []
@@ -144,9 +163,9 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
     return FoundImages(tuple(found), others)
 
 
-def _kind(argument: str) -> tuple[Literal["file", "folder"] | None, str]:
+def _kind(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
     try:
-        mode = Path(argument).stat().st_mode
+        mode = Path(path).stat().st_mode
     except OSError as error:  # missing, too long a name, no permission
         return None, error.strerror or str(error)
     except ValueError as error:  # a zero byte in the name
@@ -154,22 +173,49 @@ def _kind(argument: str) -> tuple[Literal["file", "folder"] | None, str]:
     return ("folder" if stat.S_ISDIR(mode) else "file"), ""
 
 
+def _matches(folder: Path, parts: tuple[str, ...]) -> set[Path]:
+    """Files below a folder that match a pattern, given part by part; `**` is any depth of folders.
+
+    Not glob.glob(recursive=True): two links that point at their own folder keep it busy for 2**40 rounds.
+    """
+    if not parts:
+        return set() if _kind(folder)[0] == "folder" else {folder}
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        if _kind(folder)[0] != "folder":
+            return set()
+        if not rest:
+            return set(_walk(folder))
+        return {match for inside, _ in _folders(folder) for match in _matches(inside, rest)}
+    if os.path.lexists(folder / first):
+        return _matches(folder / first, rest)
+    names = glob.glob(first, root_dir=folder)  # noqa: PTH207  (Path.glob would match hidden names)
+    return {match for name in names for match in _matches(folder / name, rest)}
+
+
 def _walk(folder: Path) -> list[Path]:
-    """All files below a folder, sorted by path; hidden ones left out; each real folder entered once."""
+    """All files below a folder, sorted by path."""
+    return sorted(file for _, files in _folders(folder) for file in files)
+
+
+def _folders(top: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and each one below it, with its files; hidden ones left out, each real folder entered once."""
     entered: set[tuple[int, int]] = set()
-    files: list[Path] = []
-
-    def refuse(error: OSError) -> None:
-        raise SourceError(f"{error.filename}: cannot be listed: {error.strerror}; check the permissions") from error
-
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        status = Path(root).stat()
-        # Windows gives inode 0 on some file systems; there the resolved path identifies the folder.
-        identity = (status.st_dev, status.st_ino or hash(Path(root).resolve()))
-        if identity in entered:
-            folders.clear()
-            continue
+    waiting = [top]  # not os.walk: before Python 3.12 it fails on a thousand nested folders
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = folder.stat()
+            # Windows gives inode 0 on some file systems; there the resolved path identifies the folder.
+            identity = (status.st_dev, status.st_ino or hash(folder.resolve()))
+            if identity in entered:
+                continue
+            with os.scandir(folder) as listing:
+                entries = [entry for entry in listing if not entry.name.startswith(".")]
+            folders = {Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)}
+        except OSError as error:
+            raise SourceError(f"{folder}: cannot be listed: {error.strerror}; check the permissions") from error
+        folders |= {Path(entry) for entry in entries if entry.is_symlink() and _kind(entry.path)[0] == "folder"}
         entered.add(identity)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files.extend(Path(root, name) for name in names if not name.startswith("."))
-    return sorted(files)
+        yield folder, [path for path in map(Path, entries) if path not in folders]
+        waiting += sorted(folders, reverse=True)

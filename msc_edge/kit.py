@@ -10,8 +10,7 @@ import json
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, Self
 
@@ -52,11 +51,16 @@ class Kit:
     def open(cls, path: str | Path) -> Self:
         """Verify every file of a kit and give access to it. KitError names what is wrong, and what to do."""
         path = Path(path)
-        if path.is_dir():
+        try:
+            mode = path.stat().st_mode
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise KitError(f"{path}: there is no kit here ({reason}); check the path") from error
+        if stat.S_ISDIR(mode):
             manifest = _verify(_Folder(path), copy_to=None)
             return cls(path, manifest, str(path), extracted=None)
-        if not path.exists():
-            raise KitError(f"{path}: there is no such kit; check the path")
+        if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
+            raise KitError(f"{path}: neither a folder nor a .zip; check the path")
         try:
             extracted = tempfile.TemporaryDirectory(prefix="msc-edge-kit-", ignore_cleanup_errors=True)
             manifest = _verify_zip(path, Path(extracted.name))
@@ -86,8 +90,9 @@ class Kit:
         """`bank.npy`: float32 (count, dim), unit rows."""
         info = self.manifest.bank
         try:
-            bank = np.load(self.path(BANK), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            with self.path(BANK).open("rb") as file:
+                bank = np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError, MemoryError) as error:
             raise KitError(f"{BANK}: not an array that numpy reads ({error}); export the kit again") from error
         if bank.dtype != np.float32 or bank.shape != (info.count, info.dim):
             raise KitError(
@@ -100,7 +105,10 @@ class Kit:
 
     def normals(self) -> list[str]:
         """The picture behind each row of the bank, as its path in the folder that was trained on."""
-        names = json.loads(self.path(NORMALS).read_bytes())
+        try:
+            names = json.loads(self.path(NORMALS).read_bytes())
+        except (ValueError, RecursionError, OSError) as error:
+            raise KitError(f"{NORMALS}: cannot be read as JSON ({error}); export the kit again") from error
         if not isinstance(names, list) or len(names) != self.manifest.bank.count:
             raise KitError(f"{NORMALS}: expected a list of {self.manifest.bank.count} names; export the kit again")
         return [str(name) for name in names]
@@ -134,10 +142,14 @@ class _Folder:
         self._root = root
 
     def names(self) -> set[str]:
-        return {path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if not path.is_dir()}
+        # Links that lead nowhere, pipes and devices are as good as missing.
+        return {path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()}
 
     def open(self, name: str) -> IO[bytes]:
-        return (self._root / name).open("rb")
+        try:
+            return (self._root / name).open("rb")
+        except OSError as error:
+            raise KitError(f"{name}: cannot be read: {error.strerror}; check the permissions") from error
 
 
 class _Zip:
@@ -169,7 +181,11 @@ class _Zip:
 
 def _verify_zip(path: Path, copy_to: Path) -> Manifest:
     try:
-        with zipfile.ZipFile(path) as archive:
+        file = path.open("rb")
+    except OSError as error:
+        raise KitError(f"{path}: cannot be read: {error.strerror}; check the permissions") from error
+    try:
+        with file, zipfile.ZipFile(file) as archive:
             return _verify(_Zip(archive), copy_to=copy_to)
     except (KitError, OutputError, MemoryError):
         raise
@@ -194,7 +210,7 @@ def _verify(container: _Container, *, copy_to: Path | None) -> Manifest:
     manifest = parse_manifest(text)
     _check_names(manifest, names)
     for name, entry in manifest.files.items():
-        with _reading(name), container.open(name) as file, _copy(name, copy_to) as copy:
+        with container.open(name) as file, _copy(name, copy_to) as copy:
             _check_file(name, entry, file, copy)
     return manifest
 
@@ -236,11 +252,3 @@ def _copy(name: str, folder: Path | None) -> AbstractContextManager[IO[bytes] | 
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.open("wb")
-
-
-@contextmanager
-def _reading(name: str) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise KitError(f"{name}: cannot be read: {error.strerror}; check the permissions") from error

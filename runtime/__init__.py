@@ -7,7 +7,23 @@ result = detector.score(frame)      # uint8 (height, width, 3), RGB
 print(result.verdict, result.score, result.p_value)
 """
 
-from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.result import Neighbour, Result
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msc_edge.runtime.detector import Detector
+    from msc_edge.runtime.result import Neighbour, Result
 
 __all__ = ["Detector", "Neighbour", "Result"]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when first asked for: `msc-edge --help` needs this package, and neither numpy nor onnxruntime.
+    if name == "Detector":
+        from msc_edge.runtime.detector import Detector  # noqa: PLC0415
+
+        return Detector
+    if name in ("Neighbour", "Result"):
+        from msc_edge.runtime import result  # noqa: PLC0415
+
+        return getattr(result, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

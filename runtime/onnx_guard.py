@@ -44,9 +44,12 @@ def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
         if kind == "Tensor":
             if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value != 0):
                 return True
-        elif (child := _FIELDS[kind].get(field)) and isinstance(value, memoryview):
-            if _has_external_data(value, child, depth + 1):
-                return True
+        elif (
+            (child := _FIELDS[kind].get(field))
+            and isinstance(value, memoryview)
+            and _has_external_data(value, child, depth + 1)
+        ):
+            return True
     return False
 
 

@@ -1,0 +1,57 @@
+"""`msc-edge export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of msc-edge train.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Kit folder to write.")],
+    normal: Annotated[
+        Path | None, typer.Option(help="Where the pictures lie that the run was trained on, if they have moved.")
+    ] = None,
+    warn_rate: Annotated[float, typer.Option(help="Share of good parts that may be flagged 'warn' or worse.")] = 0.05,
+    reject_rate: Annotated[float, typer.Option(help="Share of good parts that may be flagged 'reject'.")] = 0.01,
+    thumbnails: Annotated[bool, typer.Option(help="Keep a small picture of each normal in the kit.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a kit that stands there.")] = False,
+) -> None:
+    """Pack a run into a kit: model, bank, limits and manifest, proven with the runtime before it stands."""
+    from msc_edge.calibration import pictures_needed
+    from msc_edge.errors import extras_named
+    from msc_edge.progress import progress_bars
+
+    with extras_named():
+        from msc_edge.export.pack import export as export_kit
+
+    with progress_bars() as report:
+        manifest = export_kit(
+            run,
+            out,
+            normal=normal,
+            warn_rate=warn_rate,
+            reject_rate=reject_rate,
+            thumbnails=thumbnails,
+            overwrite=overwrite,
+            report=report,
+        )
+    megabytes = sum(entry.bytes for entry in manifest.files.values()) / 1e6
+    bank, parity, held_out = manifest.bank, manifest.parity, len(manifest.calibration.scores)
+    typer.echo(f"{out}: {len(manifest.files)} files, {megabytes:.1f} MB; {bank.count} normals, {bank.search} search")
+    if bank.index:
+        typer.echo(f"index: recall {bank.index.recall:.4f} at ef {bank.index.ef}, over {bank.index.queries} queries")
+    if parity:
+        typer.echo(
+            f"proof: {parity.pictures} pictures scored as in training, "
+            f"largest difference {parity.max_score_difference:.1e}, no verdict changed"
+        )
+    for name, limit in (("warn", manifest.calibration.limits.warn), ("reject", manifest.calibration.limits.reject)):
+        typer.echo(f"{name}: above {limit.score:.6f}, flags {limit.promised_rate:.2%} of good parts")
+        if not limit.keeps_request and limit.requested_rate:
+            typer.echo(
+                f"  {limit.requested_rate:.2%} was asked for: that takes at least "
+                f"{pictures_needed(limit.requested_rate)} held-out pictures, and there are {held_out}",
+                err=True,
+            )
+    typer.echo(f"next: msc-edge score {out} PICTURES --out scores.csv")

@@ -1,0 +1,104 @@
+"""The proof of a kit: before it is put in place, the runtime's own code must give the scores that training gave."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from msc_edge.bank import Bank
+from msc_edge.calibration import Limits
+from msc_edge.errors import KitError
+from msc_edge.manifest import Parity
+from msc_edge.runtime import Detector
+from msc_edge.train.network import EmbeddingNetwork
+
+TOLERANCE = 1e-4
+FEWEST = 32  # comparisons
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One picture under both: its scores, and the largest difference between the two embeddings."""
+
+    name: str
+    torch_score: float
+    runtime_score: float
+    embedding_difference: float
+
+
+def proof_pictures(held_out: Sequence[str], in_bank: Sequence[str]) -> list[str]:
+    """Up to FEWEST of the names: held-out pictures first, evenly chosen, and pictures of the bank to fill up."""
+    chosen = _evenly(held_out, FEWEST)
+    return chosen + _evenly(in_bank, FEWEST - len(chosen))
+
+
+def compare(
+    network: EmbeddingNetwork, bank: Bank, detector: Detector, pictures: Iterable[tuple[str, np.ndarray]]
+) -> list[Comparison]:
+    """Score named decoded pictures, uint8 (h, w, 3), with the network in torch and with the kit.
+
+    Each picture is scored as it is and as its negative, which no good part looks like, so that scores from one end
+    of the scale to the other are compared; shifted copies join where this makes fewer than FEWEST.
+    """
+    pictures = list(pictures)
+    variants = max(2, math.ceil(FEWEST / len(pictures)))
+    return [
+        _compare_one(network, bank, detector, *_variant(name, image, number))
+        for number in range(variants)
+        for name, image in pictures
+    ]
+
+
+def _variant(name: str, image: np.ndarray, number: int) -> tuple[str, np.ndarray]:
+    if number == 0:
+        return name, image
+    shifted = np.roll(image, 16 * (number // 2), axis=1)
+    if number % 2:
+        return f"{name} (negative, shifted {number // 2})", 255 - shifted
+    return f"{name} (shifted {number // 2})", shifted
+
+
+def _compare_one(network: EmbeddingNetwork, bank: Bank, detector: Detector, name: str, image: np.ndarray) -> Comparison:
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(image)[None])[0].numpy()
+    ours = detector.embed(image)
+    return Comparison(
+        name=name,
+        torch_score=bank.score(theirs),
+        runtime_score=detector.bank.score(ours),
+        embedding_difference=float(np.abs(theirs - ours).max()),
+    )
+
+
+def _evenly(names: Sequence[str], count: int) -> list[str]:
+    if len(names) <= count:
+        return list(names)
+    return [names[i * len(names) // count] for i in range(count)]
+
+
+def prove(comparisons: Sequence[Comparison], torch_limits: Limits, kit_limits: Limits) -> Parity:
+    """Judge the comparisons: KitError when a score moved by more than TOLERANCE, or a verdict changed."""
+    worst = max(comparisons, key=lambda each: abs(each.torch_score - each.runtime_score))
+    difference = abs(worst.torch_score - worst.runtime_score)
+    if not difference <= TOLERANCE:  # also when it is not a number
+        raise KitError(
+            f"the exported model scores {worst.name} {worst.runtime_score:.6f}, and training {worst.torch_score:.6f}: "
+            f"more than {TOLERANCE:g} apart, so no kit was written; report this with the versions of torch, onnx and "
+            "onnxruntime"
+        )
+    for each in comparisons:
+        before, after = torch_limits.verdict(each.torch_score), kit_limits.verdict(each.runtime_score)
+        if before != after:
+            raise KitError(
+                f"the exported model finds {each.name} {after} ({each.runtime_score:.6f}), and training {before} "
+                f"({each.torch_score:.6f}), so no kit was written; its score is within rounding of a limit: "
+                "export with a slightly different --warn-rate or --reject-rate"
+            )
+    return Parity(
+        pictures=len(comparisons),
+        max_score_difference=difference,
+        max_embedding_difference=max(each.embedding_difference for each in comparisons),
+        changed_verdicts=0,
+    )

@@ -1,0 +1,28 @@
+"""Many independent pieces of work on threads, in order, with bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+def ordered_map(function: Callable[[Item], Answer], items: Iterable[Item], *, workers: int) -> Iterator[Answer]:
+    """Yield function(item) in the order of `items`, computed on `workers` threads a few items ahead.
+
+    At most 2 * workers answers wait at any time. An exception of `function` is raised where its answer would have
+    been; when the caller stops early, work that has not begun is dropped.
+    """
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="msc-edge")
+    waiting: deque[Future[Answer]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

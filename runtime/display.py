@@ -1,0 +1,217 @@
+"""What an operator sees at the terminal: the summary of a scored folder, and a kit described."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
+from msc_edge.errors import writing
+from msc_edge.images import IMAGE_SUFFIXES
+from msc_edge.kit import MANIFEST, MANIFEST_DIGEST, Kit
+from msc_edge.manifest import BankInfo
+from msc_edge.preprocessing import Preprocessing
+from msc_edge.runtime.folder import Row, Summary
+from msc_edge.runtime.text import many, one_line, percent, size
+
+_STYLES = {"normal": "green", "warn": "bold yellow", "reject": "bold red", "unreadable": "bold magenta"}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the caller: rich's own is 1, which here says that anomalies were found."""
+        raise BrokenPipeError
+
+
+def console(*, stderr: bool) -> Console:
+    """A console that prints file names as they are: no markup, no emoji, no colouring of numbers."""
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def to_standard_output() -> Iterator[None]:
+    """Turn a failure to print into an OutputError; a reader that has gone stays a BrokenPipeError."""
+    with writing(Path("standard output")):
+        try:
+            yield
+        except BrokenPipeError as error:
+            gone = error
+        else:
+            return
+    raise gone
+
+
+def show_strangest(to: Console, summary: Summary) -> None:
+    """A table of the pictures with the largest scores."""
+    rows = summary.strangest
+    if not rows:
+        return
+    shown = "All" if summary.scored == len(rows) else f"The {len(rows)} strangest of {summary.scored}"
+    table = Table(title=f"{shown} pictures, strangest first", title_justify="left", title_style="bold")
+    table.add_column("verdict")
+    table.add_column("score", justify="right")
+    table.add_column("p-value", justify="right")
+    table.add_column("picture", overflow="fold")
+    table.add_column("nearest normal", overflow="fold", style="dim")
+    for row in rows:
+        verdict = str(row.verdict)
+        table.add_row(
+            Text(verdict, _STYLES[verdict]),
+            f"{row.score:.6f}",
+            f"{row.p_value:.4f}",
+            Text(one_line(row.path)),
+            Text(one_line(row.nearest or "")),
+        )
+    to.print(table)
+
+
+def show_summary(to: Console, summary: Summary, *, scored_now: int, seconds: float, other_files: int) -> None:
+    """How many pictures got which verdict, which could not be read, and how fast it went."""
+    if summary.pictures == scored_now:
+        first = many(summary.pictures, "picture")
+    else:
+        first = f"{many(summary.pictures, 'picture')}, {summary.pictures - scored_now} of them from before"
+    speed = f" in {seconds:.1f} s, {scored_now / seconds:.1f} a second" if scored_now and seconds > 0 else ""
+    to.print(Text(f"{first}{'; ' + str(scored_now) + ' now' if summary.pictures != scored_now else ''}{speed}", "bold"))
+    for verdict in ("normal", "warn", "reject"):
+        _show_count(to, verdict, summary.verdicts[verdict], summary.pictures)
+    if summary.unreadable:
+        _show_count(to, "unreadable", summary.unreadable, summary.pictures)
+        _show_unreadable(to, summary.first_unreadable[:5], summary.unreadable)
+    if other_files:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        to.print(f"{many(other_files, 'other file')} passed over: the name does not end in one of {suffixes}")
+
+
+def _show_count(to: Console, name: str, count: int, total: int) -> None:
+    share = f"{100 * count / total:5.1f} %" if total else ""
+    to.print(Text(f"  {name:<10} {count:>8}  {share}", _STYLES[name] if count else ""))
+
+
+def _show_unreadable(to: Console, rows: list[Row], count: int) -> None:
+    for row in rows:
+        to.print(Text(f"      {one_line(row.path)}: {one_line(row.error or '')}"))
+    if count > len(rows):
+        to.print(f"      ... and {count - len(rows)} more")
+
+
+def show_limits(to: Console, limits: Limits, calibration: Calibration) -> None:
+    """The limits in force, and what share of good pictures they are expected to flag."""
+    for name, text in describe_limits(limits, calibration):
+        to.print(Text.assemble("  ", (f"{name:<10}", _STYLES[name]), f" {text}"))
+
+
+def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
+    """Both limits in words: what a score must exceed, and what rate that promises, or why it promises none."""
+    if limits.warn.score >= limits.reject.score:
+        yield "warn", "never given: its limit is that of reject"
+    else:
+        yield "warn", _describe(limits.warn, calibration)
+    yield "reject", _describe(limits.reject, calibration)
+
+
+def _describe(limit: Limit, calibration: Calibration) -> str:
+    above = f"score above {limit.score:.6f}"
+    n = calibration.scores.size
+    if limit.requested_rate is None or limit.promised_rate is None:
+        exceeding = int((calibration.scores > limit.score).sum())
+        return f"{above}: set by hand; {exceeding} of {many(n, 'held-out good picture')} exceed it"
+    promise = f"{above}: expected of {percent(limit.promised_rate)} of good pictures"
+    asked = percent(limit.requested_rate)
+    if limit.keeps_request:
+        return promise if asked == percent(limit.promised_rate) else f"{promise}, {asked} allowed"
+    return (
+        f"{promise}, and NOT {asked} as asked: the kit has {many(n, 'held-out good picture')}, "
+        f"and {asked} takes at least {pictures_needed(limit.requested_rate)}"
+    )
+
+
+def show_kit(to: Console, kit: Kit) -> None:
+    """A kit described: a line a fact, with the values under each other in a terminal."""
+    facts = list(describe_kit(kit))
+    if not to.is_terminal:
+        for name, value in facts:
+            to.print(f"{name}: {value}")
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(Text(name), Text(value, _STYLES["warn"] if " NOT " in value else ""))
+    to.print(table, soft_wrap=False)
+
+
+def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
+    """The facts of a kit in words, as (name, value) pairs."""
+    manifest, made = kit.manifest, kit.manifest.provenance
+    model, weights, parity = manifest.model, made.weights, manifest.parity
+    scores = manifest.calibrated.scores
+    yield "kit", one_line(kit.name)
+    yield "size", describe_size(kit)
+    yield "made", f"{made.created} by msc-edge {manifest.msc_edge_version} from {many(made.pictures, 'normal picture')}"
+    stage = f" up to {model.stop_at}" if model.stop_at else ""
+    yield "backbone", one_line(f"{model.backbone}{stage}, {model.dim} values, {model.precision}, opset {model.opset}")
+    yield "weights", one_line(f"{weights.source}, SHA-256 {weights.sha256[:12]}..., licence {weights.licence}")
+    yield "pictures", f"{_describe_pixels(manifest.preprocessing)}; {_describe_depth(manifest.decode.bit_depth)}"
+    yield (
+        "bank",
+        f"{many(manifest.bank.count, 'normal')} x {manifest.bank.dim}; score: {_describe_score(manifest.bank)}",
+    )
+    yield "search", _describe_search(manifest.bank)
+    yield (
+        "calibration",
+        f"{many(scores.size, 'held-out good picture')}, scores {scores[0]:.6f} to {scores[-1]:.6f}, "
+        f"median {np.median(scores):.6f}",
+    )
+    yield from describe_limits(manifest.calibration.limits, manifest.calibrated)
+    yield (
+        "parity",
+        f"{many(parity.pictures, 'picture')}: scores differ from training's by at most "
+        f"{parity.max_score_difference:.1e}, {many(parity.changed_verdicts, 'changed verdict')}"
+        if parity
+        else "NOT measured",
+    )
+    yield "recipe", one_line(", ".join(f"{key} {value}" for key, value in made.recipe.items()))
+    yield "seed", str(made.seed)
+    yield "data", f"fingerprint {made.data_fingerprint[:12]}..."
+    yield "versions", one_line(", ".join(f"{key} {value}" for key, value in made.versions.items()))
+
+
+def describe_size(kit: Kit) -> str:
+    """Number of files and bytes, as unpacked; for a .zip its own size too."""
+    own = sum((kit.root / name).stat().st_size for name in (MANIFEST, MANIFEST_DIGEST))
+    total = own + sum(entry.bytes for entry in kit.manifest.files.values())
+    zipped = "" if kit.root == Path(kit.name) else f"; zipped {size(Path(kit.name).stat().st_size)}"
+    return f"{many(len(kit.manifest.files) + 2, 'file')}, {size(total)}{zipped}"
+
+
+def _describe_pixels(how: Preprocessing) -> str:
+    region = how.region
+    whole = f"{region.width}x{region.height} pixels from ({region.x}, {region.y})" if region else "the whole frame"
+    if how.resize == "stretch":
+        resized = f"stretched to {how.resize_to}x{how.resize_to}"
+    else:
+        resized = f"shorter side to {how.resize_to}"
+    cropped = f", centre {how.image_size}x{how.image_size}" if how.resize_to != how.image_size else ""
+    return f"{whole}, {resized}{cropped} (preset {how.preset})"
+
+
+def _describe_depth(bits: int) -> str:
+    return "files of 8 bits a channel" if bits == 8 else f"files of 8 bits a channel, or of 16 that hold {bits}"
+
+
+def _describe_score(bank: BankInfo) -> str:
+    return f"mean cosine distance to the {bank.k} nearest" if bank.k > 1 else "cosine distance to the nearest"
+
+
+def _describe_search(bank: BankInfo) -> str:
+    if (index := bank.index) is None:
+        return f"{bank.search}; the kit has no index"
+    return (
+        f"{bank.search}; HNSW index M {index.m}, ef_construction {index.ef_construction}, ef {index.ef}, "
+        f"recall {index.recall:.4f} over {many(index.queries, 'query', 'queries')}"
+    )

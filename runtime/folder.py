@@ -1,0 +1,99 @@
+"""Scoring many picture files: in order, on several threads, in bounded memory, and with no file left out."""
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msc_edge.calibration import Verdict
+from msc_edge.errors import UnreadableImageError
+from msc_edge.parallel import ordered_map
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.model import usable_cores
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of one picture file: all fields but `error`, or only `path` and `error`."""
+
+    path: str
+    score: float | None = None
+    p_value: float | None = None
+    verdict: Verdict | None = None
+    nearest: str | None = None
+    """The normal picture most like this one, as its path in the folder that was trained on."""
+    milliseconds: float | None = None
+    """Wall time of reading, decoding and scoring this picture."""
+    error: str | None = None
+    """Why the picture could not be read; None when it was scored."""
+
+
+def score_file(detector: Detector, path: Path) -> Row:
+    """Score one picture file; one that cannot be read gives a row that says why.
+
+    A KitError is raised: it concerns the kit, and every picture after this one.
+    """
+    begun = time.perf_counter()
+    try:
+        result = detector.score_file(path)
+    except UnreadableImageError as error:
+        return Row(str(path), error=str(error))
+    except MemoryError:
+        return Row(str(path), error="there is not enough memory to score it; shrink or tile it first")
+    return Row(
+        path=str(path),
+        score=result.score,
+        p_value=result.p_value,
+        verdict=result.verdict,
+        nearest=result.neighbours[0].path,
+        milliseconds=1000 * (time.perf_counter() - begun),
+    )
+
+
+def score_files(detector: Detector, paths: Iterable[Path], *, threads: int | None = None) -> Iterator[Row]:
+    """Score picture files on `threads` threads (all usable cores), one row each, in the order of `paths`.
+
+    Load the detector with `threads=1`: several pictures at once on one session are faster than several threads on
+    one picture. At most a few pictures a thread are in memory at any time.
+    """
+    yield from ordered_map(lambda path: score_file(detector, path), paths, workers=threads or usable_cores())
+
+
+@dataclass
+class Summary:
+    """Counts over rows, and the few that somebody should look at."""
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    unreadable: int = 0
+    first_unreadable: list[Row] = field(default_factory=list)
+    _strangest: list[tuple[float, int, Row]] = field(default_factory=list)
+
+    def add(self, row: Row, *, keep: int = 10) -> None:
+        """Count a row; of the strangest and of the first unreadable ones `keep` are kept whole."""
+        if row.score is None or row.verdict is None:
+            self.unreadable += 1
+            if len(self.first_unreadable) < keep:
+                self.first_unreadable.append(row)
+            return
+        self.verdicts[row.verdict] += 1
+        # The count breaks ties, for the earlier row: rows themselves have no order.
+        heapq.heappush(self._strangest, (row.score, -self.pictures, row))
+        if len(self._strangest) > keep:
+            heapq.heappop(self._strangest)
+
+    @property
+    def scored(self) -> int:
+        """Pictures that have a score."""
+        return self.verdicts.total()
+
+    @property
+    def pictures(self) -> int:
+        """All rows, the unreadable ones included."""
+        return self.scored + self.unreadable
+
+    @property
+    def strangest(self) -> list[Row]:
+        """The kept rows with the largest scores, the strangest first."""
+        return [row for _, _, row in sorted(self._strangest, reverse=True)]

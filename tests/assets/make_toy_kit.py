@@ -1,0 +1,209 @@
+"""Makes tests/assets/toy.kit: a whole kit of some 50 kB, drawn and packed without torch and without real weights.
+
+    python tests/assets/make_toy_kit.py [FOLDER]
+
+The "backbone" is the picture itself, shrunk to 8x8 pixels; everything around it is as in a real kit. The pictures
+are drawn with a fixed seed, so that a second run gives the same bytes where numpy, OpenCV and hnswlib are the same.
+"""
+
+import hashlib
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import hnswlib
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from msc_edge import __version__
+from msc_edge.bank import Bank, open_hnsw
+from msc_edge.calibration import Calibration
+from msc_edge.files import folder_written_whole, sha256_of
+from msc_edge.images import DecodePolicy
+from msc_edge.kit import BANK, INDEX, MODEL, NORMALS, THUMBNAILS, seal
+from msc_edge.manifest import (
+    BankInfo,
+    CalibrationInfo,
+    HnswIndex,
+    Manifest,
+    Model,
+    Parity,
+    Provenance,
+    Weights,
+)
+from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from msc_edge.runtime.model import INPUT, OUTPUT, EmbeddingModel
+
+KIT = Path(__file__).parent / "toy.kit"
+SIDE = 8
+DIM = 3 * SIDE * SIDE
+K = 2
+OPSET = 20
+HEIGHT, WIDTH = 48, 64
+NORMALS_DRAWN = 24  # every second one goes to the bank, the others are held out
+
+Defect = Literal["scratch", "stain", "empty"]
+
+
+def draw(seed: int, defect: Defect | None = None) -> np.ndarray:
+    """A drawn part, uint8 RGB (48, 64, 3): a ring on brushed metal, never twice at the very same place or light."""
+    random = np.random.default_rng(seed)
+    picture = np.full((HEIGHT, WIDTH, 3), (122, 126, 132), dtype=np.float64) + random.normal(0, 4, (HEIGHT, 1, 1))
+    if defect != "empty":
+        # Fixed-point coordinates, in sixteenths of a pixel.
+        centre = (int(16 * (31.5 + random.uniform(-0.7, 0.7))), int(16 * (23.5 + random.uniform(-0.7, 0.7))))
+        cv2.circle(picture, centre, 16 * 15, (188, 170, 92), -1, cv2.LINE_AA, 4)
+        cv2.circle(picture, centre, 16 * 6, (64, 62, 60), -1, cv2.LINE_AA, 4)
+    if defect == "scratch":
+        cv2.line(picture, (20, 8), (46, 40), (250, 250, 250), 3, cv2.LINE_8)
+    if defect == "stain":
+        cv2.circle(picture, (50, 12), 8, (70, 30, 20), -1, cv2.LINE_8)
+    picture += random.uniform(-5, 5) + random.normal(0, 3, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def make(folder: Path) -> Manifest:
+    """Write the toy kit as `folder`, in place of what was there, and return its manifest."""
+    names = [f"part_{seed:02d}.png" for seed in range(NORMALS_DRAWN)]
+    pictures = [draw(seed) for seed in range(NORMALS_DRAWN)]
+    with folder_written_whole(folder, replace=True) as root:
+        onnx.save(_model(), root / MODEL)
+        embedding_model = EmbeddingModel(root / MODEL, dim=DIM, threads=1)
+        embeddings = np.stack([embedding_model.embed(picture) for picture in pictures])
+        stored, held_out = embeddings[::2], embeddings[1::2]
+
+        np.save(root / BANK, stored)
+        (root / NORMALS).write_bytes(json.dumps(names[::2], indent=2).encode() + b"\n")
+        (root / THUMBNAILS).mkdir()
+        for row, picture in enumerate(pictures[::2]):
+            jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+            (root / THUMBNAILS / f"{row:05d}.jpg").write_bytes(jpeg.tobytes())
+        index = _write_index(root / INDEX, stored, held_out)
+
+        bank = Bank(stored, k=K)
+        calibration = Calibration([bank.score(embedding) for embedding in held_out])
+        warn_rate, reject_rate = 0.2, 0.01  # twelve held-out pictures can promise the first and not the second
+        return seal(
+            root,
+            Manifest(
+                format_version=1,
+                msc_edge_version=__version__,
+                decode=DecodePolicy(),
+                preprocessing=Preprocessing(
+                    preset="whole-frame", image_size=SIDE, resize="stretch", resize_to=SIDE, region=None
+                ),
+                model=Model(backbone="toy_pixels", stop_at=None, dim=DIM, precision="fp32", opset=OPSET),
+                bank=BankInfo(count=len(stored), dim=DIM, k=K, search="exact", index=index),
+                calibration=CalibrationInfo(
+                    scores=calibration.scores.tolist(),
+                    warn_rate=warn_rate,
+                    reject_rate=reject_rate,
+                    limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
+                ),
+                provenance=Provenance(
+                    created="2026-01-01T00:00:00Z",
+                    recipe={"recipe": "none", "steps": 0},
+                    weights=Weights(source="none: the pixels", sha256=sha256_of(root / MODEL), licence="Apache-2.0"),
+                    seed=0,
+                    pictures=NORMALS_DRAWN,
+                    data_fingerprint=_fingerprint(names, pictures),
+                    versions={
+                        "hnswlib": version("hnswlib"),
+                        "numpy": np.__version__,
+                        "onnx": onnx.__version__,
+                        "onnxruntime": onnxruntime.__version__,
+                        "opencv": cv2.__version__,
+                    },
+                ),
+                parity=_parity(pictures, embeddings, bank),
+                files={},
+            ),
+        )
+
+
+def _model() -> onnx.ModelProto:
+    """The contract of model.onnx: uint8 (1, height, width, 3) RGB in, a unit embedding (1, 192) out."""
+    constants = {
+        "size": np.array([1, 3, SIDE, SIDE], dtype=np.int64),
+        "mean": 255 * np.array(IMAGENET_MEAN, dtype=np.float32).reshape(1, 3, 1, 1),
+        "std": 255 * np.array(IMAGENET_STD, dtype=np.float32).reshape(1, 3, 1, 1),
+    }
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "Resize", ["planes", "", "", "size"], ["small"], mode="linear", antialias=1, exclude_outside=1
+        ),
+        helper.make_node("Sub", ["small", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], ["normalised"]),
+        helper.make_node("Flatten", ["normalised"], ["flat"]),
+        helper.make_node("LpNormalization", ["flat"], [OUTPUT], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, "height", "width", 3])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, DIM])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    # IR version 9 came with opset 20: the oldest onnxruntime that knows the operators opens the file.
+    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", OPSET)])
+
+
+def _write_index(path: Path, stored: np.ndarray, queries: np.ndarray) -> HnswIndex:
+    m, ef_construction, ef = 8, 100, 50
+    index = hnswlib.Index(space="cosine", dim=DIM)
+    index.init_index(len(stored), M=m, ef_construction=ef_construction, random_seed=0)
+    index.add_items(stored, num_threads=1)
+    index.save_index(str(path))
+    search, exact = open_hnsw(path, stored, ef=ef), Bank(stored, k=K)
+    found = Bank(stored, search=search, k=K)
+    hits = sum(len(set(found.neighbours(each).rows) & set(exact.neighbours(each).rows)) for each in queries)
+    return HnswIndex(
+        m=m, ef_construction=ef_construction, ef=ef, recall=hits / (K * len(queries)), queries=len(queries)
+    )
+
+
+def _parity(pictures: list[np.ndarray], embeddings: np.ndarray, bank: Bank) -> Parity:
+    """Against the same model written in numpy, in the place of torch."""
+    expected = np.stack([reference_embedding(picture) for picture in pictures])
+    scores = [(bank.score(one), bank.score(other)) for one, other in zip(embeddings, expected, strict=True)]
+    return Parity(
+        pictures=len(pictures),
+        max_score_difference=max(abs(one - other) for one, other in scores),
+        max_embedding_difference=float(np.abs(embeddings - expected).max()),
+        changed_verdicts=0,
+    )
+
+
+def reference_embedding(picture: np.ndarray) -> np.ndarray:
+    """What the toy model must give for a picture of at least 8x8 pixels: float32 (192,), unit length."""
+    height, width = picture.shape[:2]
+    small = np.einsum("ih,jw,hwc->cij", _antialiased(height), _antialiased(width), picture.astype(np.float64))
+    normalised = (small / 255 - np.reshape(IMAGENET_MEAN, (3, 1, 1))) / np.reshape(IMAGENET_STD, (3, 1, 1))
+    return (normalised / np.linalg.norm(normalised)).ravel().astype(np.float32)
+
+
+def _antialiased(length: int) -> np.ndarray:
+    """Weights (8, length) of a bilinear resize whose triangle is as wide as the shrinking asks."""
+    scale = length / SIDE
+    centres = (np.arange(SIDE) + 0.5) * scale - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(length) - centres[:, None]) / scale)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _fingerprint(names: list[str], pictures: list[np.ndarray]) -> str:
+    lines = sorted(
+        f"{hashlib.sha256(picture.tobytes()).hexdigest()}  {name}"
+        for name, picture in zip(names, pictures, strict=True)
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]) if len(sys.argv) > 1 else KIT)

@@ -1,0 +1,118 @@
+"""`msc-edge train`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+_PAPER = "the paper's under --preset paper"
+
+
+def train(
+    normal: Annotated[
+        Path, typer.Option(help="Folder of pictures of good parts, in any nesting, or a data set with train/good.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    backbone: Annotated[str, typer.Option(help="A torchvision network, such as resnet18.")] = "mobilenet_v2",
+    weights: Annotated[
+        Path | None, typer.Option(help="Pretrained weights, .safetensors or .pth, instead of torchvision's own.")
+    ] = None,
+    stop_at: Annotated[
+        str | None, typer.Option(help="Keep the backbone up to this stage, such as layer3 or features.13.")
+    ] = None,
+    recipe: Annotated[
+        Literal["v1", "v2"], typer.Option(help="v2: mean-shifted loss. v1: with the angular center loss.")
+    ] = "v2",
+    preset: Annotated[
+        Literal["whole-frame", "paper"],
+        typer.Option(help="whole-frame: every pixel counts. paper: Resize and CenterCrop, and the paper's settings."),
+    ] = "whole-frame",
+    image_size: Annotated[int, typer.Option(help="Side of the square that the backbone sees, in pixels.")] = 224,
+    roi: Annotated[str | None, typer.Option(help="x,y,w,h in pixels: look at this part of each picture alone.")] = None,
+    bit_depth: Annotated[
+        int, typer.Option(help="Bits that hold the signal in 16-bit files: 10, 12, 14 or 16; 8 refuses them.")
+    ] = 8,
+    holdout: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of the pictures held out, to set the limits by.")
+    ] = 0.2,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help=f"Training steps; 0 keeps the backbone as it is. [default: 40, {_PAPER}]")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Pictures a step, over all devices.")] = 64,
+    learning_rate: Annotated[float | None, typer.Option(help=f"[default: 1e-4, {_PAPER}]")] = None,
+    freeze_to: Annotated[
+        str | None, typer.Option(help="Keep the stages up to this one as they are, such as layer2.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
+    accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option()] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Of the training steps; auto: bf16 where the device has it.")
+    ] = "auto",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 20,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was broken off.")] = False,
+) -> None:
+    """Learn from pictures of good parts: fine-tune a backbone, and keep what normal looks like."""
+    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.preprocessing import Region
+    from msc_edge.progress import progress_bars
+
+    with extras_named():
+        from msc_edge.train.training import TrainingOptions
+        from msc_edge.train.training import train as train_run
+
+    if bit_depth not in (8, 10, 12, 14, 16):
+        raise UsageError(f"--bit-depth {bit_depth}: expected 8, 10, 12, 14 or 16")
+    if learning_rate is not None and not 0 < learning_rate < float("inf"):
+        raise UsageError(f"--learning-rate {learning_rate}: expected a number above 0")
+    options = TrainingOptions(
+        backbone=backbone,
+        weights=weights,
+        stop_at=stop_at,
+        recipe=recipe,
+        preset=preset,
+        image_size=image_size,
+        region=Region.parse(roi) if roi else None,
+        bit_depth=bit_depth,
+        holdout=holdout,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        frozen_up_to=freeze_to,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+        checkpoint_every=checkpoint_every,
+    )
+    unread: list[str] = []
+    with progress_bars() as report:
+        record = train_run(
+            normal,
+            out,
+            options,
+            resume=resume,
+            report=report,
+            unreadable=lambda name, reason: unread.append(f"{name}: {reason}"),
+        )
+    if record is not None:
+        _print_summary(out, record, unread)
+
+
+def _print_summary(out: Path, record: Any, unread: list[str]) -> None:
+    from msc_edge.train.pictures import read_pictures
+    from msc_edge.train.run import PICTURES
+
+    roles = [picture.role for picture in read_pictures(out / PICTURES)]
+    for line in unread[:5]:
+        typer.echo(f"left out, unreadable: {line}", err=True)
+    if len(unread) > 5:
+        typer.echo(f"left out, unreadable: and {len(unread) - 5} more, see {out / PICTURES}", err=True)
+    if copies := roles.count("copy"):
+        typer.echo(f"left out, exact copies of others: {copies}", err=True)
+    settings = record.fine_tuning
+    what = f"{settings.steps} steps of {settings.recipe} in {settings.precision}" if settings.steps else "frozen"
+    typer.echo(
+        f"{out}: {record.backbone}, {what}; {roles.count('bank')} normals in the bank, "
+        f"{roles.count('calibration')} held out\nnext: msc-edge export {out} --out KIT"
+    )

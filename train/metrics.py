@@ -1,0 +1,104 @@
+"""What each step measured: metrics.csv, and the same for TensorBoard."""
+
+import csv
+import logging
+import math
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from msc_edge.errors import writing
+
+METRICS = "metrics.csv"
+TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One row of metrics.csv. The same run gives the same rows: nothing here depends on the clock."""
+
+    step: int
+    loss: float
+    mean_pairwise_cosine: float
+    effective_rank: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether every figure is a number."""
+        return all(math.isfinite(value) for value in astuple(self))
+
+
+COLUMNS = tuple(field.name for field in fields(StepMetrics))
+
+
+class MetricsLog:
+    """Appends to metrics.csv and to TensorBoard's log, each row as it comes.
+
+    `keep_steps`: rows up to this step, of a run that was broken off, stay; later ones, which the resumed run will
+    compute again, are removed. With `enabled=False`, on all ranks but the first, it does nothing.
+    """
+
+    def __init__(self, folder: Path, *, keep_steps: int, enabled: bool = True) -> None:
+        self._path = folder / METRICS
+        self._keep_steps = keep_steps
+        self._enabled = enabled
+        self._file: IO[str] | None = None
+        self._board: SummaryWriter | None = None
+
+    def __enter__(self) -> Self:
+        if self._enabled:
+            with writing(self._path):
+                kept = [row for row in read_metrics(self._path) if row.step <= self._keep_steps]
+                self._file = self._path.open("w", newline="", encoding="utf-8")
+                csv.writer(self._file, lineterminator="\n").writerow(COLUMNS)
+                self._board = SummaryWriter(str(self._path.parent / TENSORBOARD), purge_step=self._keep_steps + 1)
+            for row in kept:
+                self._write(row)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file and self._board:
+            self._file.close()
+            self._board.close()
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Write one step."""
+        if self._board:
+            self._write(metrics)
+            for name in COLUMNS[1:]:
+                self._board.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
+
+    def warn(self, sentence: str) -> None:
+        """Tell the user something that the figures show."""
+        if self._enabled:
+            logging.getLogger("msc_edge").warning(sentence)
+
+    def flush(self) -> None:
+        """Put on disk what was written."""
+        if self._file and self._board:
+            self._file.flush()
+            self._board.flush()
+
+    def _write(self, metrics: StepMetrics) -> None:
+        with writing(self._path):
+            csv.writer(self._file, lineterminator="\n").writerow(astuple(metrics))  # pyright: ignore[reportArgumentType]
+            self._file.flush()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def read_metrics(path: Path) -> list[StepMetrics]:
+    """The whole rows of metrics.csv; a half-written last one, of a killed run, is left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        text = file.read()
+    rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    return [
+        StepMetrics(int(row["step"]), *(float(row[name]) for name in COLUMNS[1:]))
+        for row in rows
+        if None not in row.values()
+    ]

@@ -1,0 +1,63 @@
+"""The embedding network: preprocessing, backbone, and the projection onto the unit sphere."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msc_edge.errors import SourceError
+from msc_edge.preprocessing import Preprocessing
+from msc_edge.train.backbones import Backbone
+from msc_edge.train.preprocess import Preprocess
+
+_BATCH = 16
+
+
+class EmbeddingNetwork(nn.Module):
+    """f(x) = phi(x) / |phi(x)| for a picture as it comes from the decoder. This module becomes `model.onnx`."""
+
+    def __init__(self, backbone: Backbone, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(preprocessing)
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 (B, height, width, 3) RGB -> unit rows, float32 (B, dim)."""
+        return F.normalize(self.backbone(self.preprocess(image)), dim=1)
+
+    @torch.no_grad()
+    def prepare(self, image: np.ndarray, name: str = "the picture") -> Tensor:
+        """Preprocess one decoded picture, uint8 (height, width, 3) -> (3, image_size, image_size) on the device.
+
+        SourceError, with `name`, when the region of interest does not lie within the picture.
+        """
+        height, width = image.shape[:2]
+        region = self.preprocess.spec.region
+        if region and not region.fits(height=height, width=width):
+            raise SourceError(
+                f"{name}: is {width}x{height} pixels, and --roi {region.x},{region.y},{region.width},{region.height} "
+                "does not lie within it; change the region, or leave the picture out"
+            )
+        return self.preprocess(torch.from_numpy(image)[None].to(self.preprocess.mean.device))[0]
+
+    @torch.no_grad()
+    def embed(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Unit embeddings, float32 (B, dim), of pictures from `prepare`."""
+        # TF32 would put errors of 1e-3 into the bank, and the runtime on a CPU would not reproduce its scores.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            return F.normalize(self.backbone(torch.stack(list(prepared))), dim=1)
+
+    def embed_all(self, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
+        """Unit embeddings, float32 (n, dim), of named decoded pictures, a batch at a time."""
+        rows: list[np.ndarray] = []
+        waiting: list[Tensor] = []
+        for name, image in images:
+            waiting.append(self.prepare(image, name))
+            if len(waiting) == _BATCH:
+                rows.append(self.embed(waiting).cpu().numpy())
+                waiting.clear()
+        if waiting:
+            rows.append(self.embed(waiting).cpu().numpy())
+        return np.concatenate(rows)

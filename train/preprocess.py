@@ -1,0 +1,57 @@
+"""Preprocessing as a torch module: the one that training evaluates with, and that `model.onnx` contains."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msc_edge.preprocessing import Preprocessing
+
+
+class Preprocess(nn.Module):
+    """uint8 (B, height, width, 3) RGB of any size -> float32 (B, 3, image_size, image_size), normalised.
+
+    Written so that `torch.export` keeps height and width symbolic: no Python branch looks at them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: Preprocessing) -> None:
+        super().__init__()
+        self.spec = spec
+        # Pixels stay in 0..255 here, so that one subtraction and one division do it all.
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        if region := self.spec.region:
+            image = image[:, region.y : region.y + region.height, region.x : region.x + region.width]
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32)
+        return self.normalise(self._crop(self._resize(pixels)))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(x - mean) / std for float pixels in 0..255, (B, 3, h, w)."""
+        return (pixels - self.mean) / self.std
+
+    def _resize(self, pixels: Tensor) -> Tensor:
+        to = self.spec.resize_to
+        if self.spec.resize == "stretch":
+            size = [to, to]
+        else:
+            height, width = pixels.shape[2], pixels.shape[3]
+            short = torch.sym_min(height, width)
+            size = [height * to // short, width * to // short]
+        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)  # pyright: ignore[reportArgumentType]  (symbolic ints)
+
+    def _crop(self, pixels: Tensor) -> Tensor:
+        side = self.spec.image_size
+        if self.spec.resize_to == side and self.spec.resize == "stretch":
+            return pixels
+        top, left = _half_to_even(pixels.shape[2] - side), _half_to_even(pixels.shape[3] - side)
+        return pixels[:, :, top : top + side, left : left + side]
+
+
+def _half_to_even(excess: int) -> int:
+    """round(excess / 2) with halves to even, as torchvision's CenterCrop has it, in whole numbers alone."""
+    return (excess + (excess // 2) % 2) // 2

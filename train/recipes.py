@@ -1,0 +1,86 @@
+"""The two published recipes of mean-shifted fine-tuning, and every setting of a run.
+
+Reiss & Hoshen changed their method between the versions of arXiv 2106.03844, and both are cited by the same name:
+
+- `v1` (June 2021, the abstract's 97.5 % on CIFAR-10): centre of unit length; mean-shifted loss + angular loss.
+- `v2` (November 2022): raw mean as centre; mean-shifted loss alone.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from msc_edge.preprocessing import PresetName
+from msc_edge.train.losses.angular_center import angular_center_loss
+from msc_edge.train.losses.mean_shifted import mean_shifted_loss
+
+RecipeName = Literal["v1", "v2"]
+
+_PAPER_LEARNING_RATE = 1e-5
+_PAPER_EPOCHS: dict[RecipeName, int] = {"v1": 100, "v2": 20}
+_PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
+
+# What the product does where the paper does not decide: docs/decisions.md, "A short run at a measured rate".
+_PRODUCT_LEARNING_RATE = 1e-4
+_PRODUCT_STEPS = 40
+
+
+class FineTuning(BaseModel):
+    """Every setting of a fine-tuning run. Two runs with equal settings, pictures and weights are equal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    recipe: RecipeName
+    steps: NonNegativeInt = Field(description="optimizer steps; 0 keeps the backbone frozen (DN2)")
+    batch: PositiveInt = Field(description="pictures a step, over all devices; at most as many as there are")
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat = 5e-5
+    temperature: PositiveFloat = 0.25
+    frozen_up_to: str | None = Field(default=None, description="last stage that does not train; null: all train")
+    precision: Literal["fp32", "bf16"]
+    seed: int
+
+
+def fine_tuning(
+    preset: PresetName,
+    *,
+    backbone: str,
+    pictures: int,
+    recipe: RecipeName = "v2",
+    steps: int | None = None,
+    batch: int = 64,
+    learning_rate: float | None = None,
+    frozen_up_to: str | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+) -> FineTuning:
+    """Fill in what was not given: the paper's values under the preset `paper`, else the product's own."""
+    batch = min(batch, pictures)
+    if preset == "paper":
+        paper_steps = _PAPER_EPOCHS[recipe] * (pictures // batch)
+        steps = paper_steps if steps is None else steps
+        learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
+        frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone)
+    return FineTuning(
+        recipe=recipe,
+        steps=_PRODUCT_STEPS if steps is None else steps,
+        batch=batch,
+        learning_rate=_PRODUCT_LEARNING_RATE if learning_rate is None else learning_rate,
+        frozen_up_to=frozen_up_to,
+        precision=precision,
+        seed=seed,
+    )
+
+
+def center_of(embeddings: Tensor, recipe: RecipeName) -> Tensor:
+    """The centre c, (dim,), of the unaugmented normals: unit embeddings (n, dim) under the initial network."""
+    mean = embeddings.mean(dim=0)
+    return F.normalize(mean, dim=0) if recipe == "v1" else mean
+
+
+def recipe_loss(recipe: RecipeName, first: Tensor, second: Tensor, center: Tensor, *, temperature: float) -> Tensor:
+    """The loss of a recipe for the unit embeddings (B, dim) of the two views of B pictures."""
+    loss = mean_shifted_loss(first, second, center, temperature=temperature)
+    return loss + angular_center_loss(first, second, center) if recipe == "v1" else loss

@@ -1,0 +1,213 @@
+"""From a folder of normal pictures to a run folder: the whole of `msc-edge train`, for Python users."""
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor
+
+from msc_edge import __version__
+from msc_edge.bank import Bank
+from msc_edge.errors import OutputError, writing
+from msc_edge.files import written_whole
+from msc_edge.images import DecodePolicy
+from msc_edge.preprocessing import PresetName, Region, preset
+from msc_edge.progress import Report, silent
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.fine_tune import CHECKPOINT, fine_tune
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.pictures import Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
+from msc_edge.train.reading import decoded, training_copy
+from msc_edge.train.recipes import RecipeName, center_of, fine_tuning
+from msc_edge.train.run import BACKBONE, BANK, CALIBRATION, PICTURES, RECORD, RunRecord, write_record
+from msc_edge.train.weights import load_into, weights_from_file, weights_from_torchvision
+
+NEIGHBOURS = 2
+_PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What a user can choose. None means: as the preset has it (see `fine_tuning`)."""
+
+    backbone: str = "mobilenet_v2"
+    weights: Path | None = None
+    stop_at: str | None = None
+    recipe: RecipeName = "v2"
+    preset: PresetName = "whole-frame"
+    image_size: int = 224
+    region: Region | None = None
+    bit_depth: Literal[8, 10, 12, 14, 16] = 8
+    holdout: float = 0.2
+    steps: int | None = None
+    batch: int = 64
+    learning_rate: float | None = None
+    frozen_up_to: str | None = None
+    seed: int = 0
+    accelerator: Accelerator = "auto"
+    devices: int = 1
+    precision: Precision = "auto"
+    checkpoint_every: int = 20
+
+
+def train(
+    normal: Path,
+    out: Path,
+    options: TrainingOptions = TrainingOptions(),
+    *,
+    resume: bool = False,
+    report: Report = silent,
+    unreadable: Callable[[str, str], None] | None = None,
+) -> RunRecord | None:
+    """Train on the pictures below `normal` and write the run folder `out`.
+
+    `unreadable` is told (name, reason) of each picture that cannot be read; they are left out. Raises SourceError
+    when too few pictures remain, UsageError for options that cannot be met, OutputError when `out` is taken. On
+    several devices the processes beside the first return None.
+    """
+    folder = normal_folder(normal)
+    _claim(out, resume=resume)
+    fabric = Fabric(
+        accelerator="cuda" if options.accelerator == "gpu" else options.accelerator,
+        devices=options.devices,
+        precision="bf16-mixed" if precision_of(options) == "bf16" else "32-true",
+    )
+    fabric.launch()
+    report = report if fabric.is_global_zero else silent
+
+    spec = preset(options.preset, image_size=options.image_size, region=options.region)
+    policy = DecodePolicy(bit_depth=options.bit_depth)
+    backbone = build_backbone(options.backbone, stop_at=options.stop_at)
+    pretrained = weights_from_file(options.weights) if options.weights else weights_from_torchvision(options.backbone)
+    load_into(backbone, pretrained.state, source=pretrained.origin.source)
+    network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
+
+    pictures = find_normals(folder, report=report)
+    pictures, copies, initial = _open(pictures, folder, network, policy, report=report, unreadable=unreadable)
+    pictures = hold_out(pictures, holdout=options.holdout)
+    usable = [picture for picture in pictures if picture.role in ("bank", "calibration")]
+    in_bank = np.array([picture.role == "bank" for picture in usable])
+
+    settings = fine_tuning(
+        options.preset,
+        backbone=options.backbone,
+        pictures=int(in_bank.sum()),
+        recipe=options.recipe,
+        steps=options.steps,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        frozen_up_to=options.frozen_up_to,
+        precision=precision_of(options),
+        seed=options.seed,
+    )
+    embeddings = initial
+    if settings.steps:
+        center = center_of(torch.from_numpy(initial[in_bank]), settings.recipe)
+        bank_copies = [copy for copy, used in zip(copies, in_bank, strict=True) if used]
+        fine_tune(
+            fabric,
+            network,
+            bank_copies,
+            center,
+            settings,
+            folder=out,
+            resume=resume,
+            checkpoint_every=options.checkpoint_every,
+            report=report,
+        )
+        if not fabric.is_global_zero:
+            return None
+        names = [picture.path for picture in usable]
+        embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
+
+    bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
+    scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
+    with writing(out):
+        with written_whole(out / BACKBONE) as path:
+            save_file({key: value.cpu().contiguous() for key, value in backbone.state_dict().items()}, path)
+        np.save(out / BANK, bank.embeddings)
+        np.save(out / CALIBRATION, scores)
+        write_pictures(out / PICTURES, pictures)
+    record = write_record(
+        out,
+        RunRecord(
+            msc_edge_version=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            backbone=options.backbone,
+            stop_at=options.stop_at,
+            dim=embeddings.shape[1],
+            k=NEIGHBOURS,
+            decode=policy,
+            preprocessing=spec,
+            fine_tuning=settings,
+            weights=pretrained.origin,
+            folder=str(folder.resolve()),
+            data_fingerprint=fingerprint(usable),
+            versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        ),
+    )
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return record
+
+
+def precision_of(options: TrainingOptions) -> Literal["fp32", "bf16"]:
+    """The precision of the training steps: bf16 where the device computes in it, unless told otherwise."""
+    if options.precision != "auto":
+        return options.precision
+    if options.accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # Without the instructions bf16 is emulated, and several times slower than fp32.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def _claim(out: Path, *, resume: bool) -> None:
+    if (out / RECORD).is_file() and resume:
+        raise OutputError(f"{out}: this run is finished already; export it with: msc-edge export {out} --out KIT")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; choose another name")
+    first_process = "LOCAL_RANK" not in os.environ  # the others find what the first has written
+    if out.is_dir() and any(out.iterdir()) and not resume and first_process:
+        raise OutputError(f"{out}: is not empty; continue the run there with --resume, or choose another name")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def _open(
+    pictures: list[Picture],
+    folder: Path,
+    network: EmbeddingNetwork,
+    policy: DecodePolicy,
+    *,
+    report: Report,
+    unreadable: Callable[[str, str], None] | None,
+) -> tuple[list[Picture], list[Tensor], np.ndarray]:
+    """Decode every picture once: the table without the unreadable ones, training copies, initial embeddings."""
+    failed: set[str] = set()
+    copies: list[Tensor] = []
+
+    def note(name: str, reason: str) -> None:
+        failed.add(name)
+        if unreadable:
+            unreadable(name, reason)
+
+    def images():
+        names = [picture.path for picture in pictures if picture.role == "bank"]
+        for name, image in decoded(folder, names, policy, task="reading the normals", report=report, unreadable=note):
+            copies.append(training_copy(image, network.preprocess.spec))
+            yield name, image
+
+    embeddings = network.embed_all(images())
+    marked = [replace(picture, role="unreadable") if picture.path in failed else picture for picture in pictures]
+    return marked, copies, embeddings

@@ -1,0 +1,178 @@
+"""Augmented views of pictures: the transforms of Reiss & Hoshen (arXiv 2106.03844, appendix), a batch at a time.
+
+RandomResizedCrop, ColorJitter(0.4, 0.4, 0.4, 0.1) with probability 0.8, grey with 0.2, Gaussian blur of sigma
+U(0.1, 2) with 0.5, horizontal flip with 0.5. Each picture draws its own; only the order of the four colour changes is
+drawn once a batch. Everything drawn comes from one generator and is drawn for the whole batch, so views are a
+function of (pictures, seed, step): a resumed run and a run on several devices see the same ones.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision has it
+_BLUR_RADIUS = 6  # three times the largest sigma
+
+
+@dataclass(frozen=True)
+class ViewDraws:
+    """What one view of each picture of a batch draws. All tensors have length B; `take` cuts a rank's part."""
+
+    area: Tensor
+    log_ratio: Tensor
+    corner: Tensor
+    flip: Tensor
+    jitter: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    grey: Tensor
+    sigma: Tensor
+    order: tuple[int, ...]
+
+    @classmethod
+    def draw(cls, batch: int, generator: torch.Generator, *, smallest_area: float = 0.2) -> Self:
+        """Draw for `batch` pictures, on the CPU."""
+
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.rand(batch, generator=generator) * (high - low) + low
+
+        def chance(probability: float) -> Tensor:
+            return torch.rand(batch, generator=generator) < probability
+
+        return cls(
+            area=uniform(smallest_area, 1),
+            log_ratio=uniform(math.log(3 / 4), math.log(4 / 3)),
+            corner=torch.rand(batch, 2, generator=generator),
+            flip=chance(0.5),
+            jitter=chance(0.8),
+            brightness=uniform(0.6, 1.4),
+            contrast=uniform(0.6, 1.4),
+            saturation=uniform(0.6, 1.4),
+            hue=uniform(-0.1, 0.1),
+            grey=chance(0.2),
+            sigma=torch.where(chance(0.5), uniform(0.1, 2), 0.0),
+            order=tuple(torch.randperm(4, generator=generator).tolist()),
+        )
+
+    def take(self, part: slice) -> Self:
+        """The draws of some of the pictures."""
+        fields = {name: value[part] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return type(self)(**fields, order=self.order)
+
+
+def make_views(pictures: Sequence[Tensor], draws: ViewDraws, *, size: int, device: torch.device) -> Tensor:
+    """One view of each picture, float32 (B, 3, size, size) in 0..255 on `device`.
+
+    `pictures`: uint8 (3, h, w) RGB on the CPU, of any sizes.
+    """
+    crops = torch.stack([_crop(picture, draws, i, size) for i, picture in enumerate(pictures)])
+    views = crops.to(device, torch.float32) / 255
+    draws = _moved(draws, device)
+    views = torch.where(_column(draws.flip), views.flip(-1), views)
+    jittered = views
+    for change in draws.order:
+        jittered = _COLOUR_CHANGES[change](jittered, draws)
+    views = torch.where(_column(draws.jitter), jittered, views)
+    views = torch.where(_column(draws.grey), to_grey(views).expand_as(views), views)
+    return blur(views, draws.sigma) * 255
+
+
+def _crop(picture: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
+    top, left, height, width = crop_box(
+        picture.shape[1:], float(draws.area[i]), float(draws.log_ratio[i]), draws.corner[i].tolist()
+    )
+    cut = picture[None, :, top : top + height, left : left + width]
+    return F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def crop_box(
+    picture: Sequence[int], area: float, log_ratio: float, corner: Sequence[float]
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a crop with a share `area` of the picture and a ratio width / height.
+
+    Where torchvision draws again until the crop fits, this shortens the side that does not: `corner`, two numbers in
+    [0, 1), places it.
+    """
+    rows, columns = picture
+    ratio = math.exp(log_ratio)
+    height = min(rows, max(1, round(math.sqrt(area * rows * columns / ratio))))
+    width = min(columns, max(1, round(math.sqrt(area * rows * columns * ratio))))
+    top = int(corner[0] * (rows - height + 1))
+    left = int(corner[1] * (columns - width + 1))
+    return top, left, height, width
+
+
+def to_grey(views: Tensor) -> Tensor:
+    """(B, 3, h, w) -> (B, 1, h, w)."""
+    weights = torch.tensor(_GREY, device=views.device, dtype=views.dtype).view(1, 3, 1, 1)
+    return (views * weights).sum(dim=1, keepdim=True)
+
+
+def adjust_brightness(views: Tensor, factor: Tensor) -> Tensor:
+    """Scale (B, 3, h, w) in [0, 1] by (B,)."""
+    return (views * _column(factor)).clamp(0, 1)
+
+
+def adjust_contrast(views: Tensor, factor: Tensor) -> Tensor:
+    """Blend with each picture's mean grey."""
+    mean = to_grey(views).mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, views, _column(factor)).clamp(0, 1)
+
+
+def adjust_saturation(views: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the grey picture."""
+    return torch.lerp(to_grey(views).expand_as(views), views, _column(factor)).clamp(0, 1)
+
+
+def adjust_hue(views: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of the HSV colour by `turn`, (B,), in whole turns.
+
+    With value v, chroma c and hue h in [0, 6), each channel of HSV is  v - c * clamp(min(k, 4 - k), 0, 1)  where
+    k = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue.
+    """
+    value, brightest = views.max(dim=1, keepdim=True)
+    chroma = value - views.amin(dim=1, keepdim=True)
+    red, green, blue = views.unbind(dim=1)
+    by_brightest = torch.stack([green - blue, blue - red, red - green], dim=1)
+    steps = by_brightest.gather(1, brightest) / chroma.clamp_min(1e-12) + 2 * brightest
+    hue = steps + 6 * _column(turn)
+    n = torch.tensor([5.0, 3.0, 1.0], device=views.device).view(1, 3, 1, 1)
+    k = (n + hue) % 6
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def blur(views: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with a sigma for each picture, in pixels, (B,); 0 leaves it as it is. Edges are reflected."""
+    batch, channels = views.shape[:2]
+    offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=views.device, dtype=views.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    planes = F.pad(views, (_BLUR_RADIUS,) * 4, mode="reflect").flatten(0, 1)[None]
+    groups = batch * channels
+    planes = F.conv2d(planes, kernel[:, None, None, :], groups=groups)
+    planes = F.conv2d(planes, kernel[:, None, :, None], groups=groups)
+    return planes[0].unflatten(0, (batch, channels))
+
+
+_COLOUR_CHANGES = (
+    lambda views, draws: adjust_brightness(views, draws.brightness),
+    lambda views, draws: adjust_contrast(views, draws.contrast),
+    lambda views, draws: adjust_saturation(views, draws.saturation),
+    lambda views, draws: adjust_hue(views, draws.hue),
+)
+
+
+def _column(per_picture: Tensor) -> Tensor:
+    return per_picture.view(-1, 1, 1, 1)
+
+
+def _moved(draws: ViewDraws, device: torch.device) -> ViewDraws:
+    fields = {name: value.to(device) for name, value in vars(draws).items() if isinstance(value, Tensor)}
+    return ViewDraws(**fields, order=draws.order)
