@@ -7,13 +7,18 @@ import typer
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder of msc-edge train.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Kit folder to write.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of msc-edge train.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="KIT", help="Kit folder to write.")],
     normal: Annotated[
-        Path | None, typer.Option(help="Where the pictures lie that the run was trained on, if they have moved.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the pictures lie that the run was trained on, if they have moved."),
     ] = None,
-    warn_rate: Annotated[float, typer.Option(help="Share of good parts that may be flagged 'warn' or worse.")] = 0.05,
-    reject_rate: Annotated[float, typer.Option(help="Share of good parts that may be flagged 'reject'.")] = 0.01,
+    warn_rate: Annotated[
+        float, typer.Option(metavar="RATE", help="Share of good parts that may be flagged 'warn' or worse.")
+    ] = 0.05,
+    reject_rate: Annotated[
+        float, typer.Option(metavar="RATE", help="Share of good parts that may be flagged 'reject'.")
+    ] = 0.01,
     thumbnails: Annotated[bool, typer.Option(help="Keep a small picture of each normal in the kit.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a kit that stands there.")] = False,
 ) -> None:

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
-from msc_edge.errors import SourceError
+from msc_edge.errors import OutputError, SourceError
 from msc_edge.export.index import FEWEST_ROWS, WANTED_RECALL, build_index
 from msc_edge.export.onnx_model import OPSET, export_onnx
 from msc_edge.export.proof import compare, proof_pictures, prove
 from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
 from msc_edge.files import folder_written_whole, sha256_of
-from msc_edge.kit import BANK, INDEX, MODEL, NORMALS, THUMBNAILS, seal
+from msc_edge.kit import BANK, INDEX, MANIFEST, MODEL, NORMALS, THUMBNAILS, seal
 from msc_edge.manifest import BankInfo, CalibrationInfo, HnswIndex, Manifest, Model, Provenance
 from msc_edge.progress import Report, silent
 from msc_edge.runtime import Detector
@@ -51,6 +51,8 @@ def export(
     `normal` says where the run's pictures lie now, if they have moved. Raises KitError when the run is not whole or
     the proof fails, SourceError when the pictures are not those that were trained on; `out` is then left as it was.
     """
+    if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
     record = read_record(run)
     pictures = read_pictures(run / PICTURES)
     in_bank = [picture.path for picture in pictures if picture.role == "bank"]
@@ -104,8 +106,10 @@ def export(
             ),
         )
         detector = Detector.load(kit)
-        reading = decoded(folder, proof_pictures(held_out, in_bank), record.decode, task="proving", report=report)
-        parity = prove(compare(network, bank, detector, reading), torch_limits, detector.limits)
+        chosen = proof_pictures(held_out, in_bank)
+        reading = decoded(folder, chosen, record.decode, task="proving", report=report)
+        comparisons = compare(network, bank, detector, reading, count=len(chosen))
+        parity = prove(comparisons, torch_limits, detector.limits)
         return seal(kit, manifest.model_copy(update={"parity": parity}))
 
 

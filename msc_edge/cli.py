@@ -9,6 +9,7 @@ Here, once, every way in which a command can end becomes an exit code and at mos
     4    kit                                       143  SIGTERM
 """
 
+import errno
 import io
 import os
 import signal
@@ -22,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from msc_edge import __version__
-from msc_edge.errors import MscEdgeError, extras_named
+from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
 from msc_edge.runtime.command import info, score, verify
 from msc_edge.runtime.text import one_line
@@ -55,12 +56,13 @@ def _ended_well() -> Iterator[None]:
         _leave(code, f"stopped{': ' if said else ''}{said}")
     except BrokenPipeError:
         _leave(_READER_GONE)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # What is written to files says so itself; this came from printing.
+        _leave(OutputError.exit_code, f"error: cannot print: {error.strerror}; free some space")
     except MemoryError:
         _leave(_DEFECT, "error: not enough memory; close other programs, or use smaller pictures or fewer --threads")
-    except Exception:
-        # Python's own exit code for this is 1, which here says that anomalies were found.
-        traceback.print_exc()
-        _leave(_DEFECT)
 
 
 def _leave(code: int, line: str = "") -> NoReturn:
@@ -107,20 +109,26 @@ app.command()(verify)
 
 def main() -> NoReturn:
     """Run the command line and leave the process."""
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path that this terminal cannot show must not stop a run
     signal.signal(signal.SIGTERM, _terminate)
-    code: object = _DEFECT
     try:
         app()
+        code = 0
     except SystemExit as leaving:
         code = leaving.code
+    except Exception:
+        # Python's own exit code for this is 1, which here says that anomalies were found.
+        traceback.print_exc()
+        code = _DEFECT
     _flush()
     if code in (_INTERRUPTED, _TERMINATED):
         # A thread may still wait for a dead network drive; the interpreter would wait for it.
         os._exit(code)
-    sys.exit(code)  # pyright: ignore[reportArgumentType]
+    sys.exit(code)
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001

@@ -27,7 +27,8 @@ from msc_edge.errors import SourceError, UnreadableImageError  # noqa: E402
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
-_RGB_AT_FULL_DEPTH = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+# Not IMREAD_COLOR_RGB: of a colour TIFF with 16 bits it gives uninitialised memory (OpenCV 4.11 to 5.0).
+_BGR_AT_FULL_DEPTH = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
 class DecodePolicy(BaseModel):
@@ -84,7 +85,9 @@ def _bytes_of(path: Path) -> np.ndarray:
 
 def _decode(data: np.ndarray) -> np.ndarray:
     try:
-        image = cv2.imdecode(data, _RGB_AT_FULL_DEPTH)
+        image = cv2.imdecode(data, _BGR_AT_FULL_DEPTH)
+        if image is not None and image.dtype in (np.uint8, np.uint16):
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
             limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]  # OpenCV takes "400MB" too
@@ -98,14 +101,12 @@ def _decode(data: np.ndarray) -> np.ndarray:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     if image is None:
         raise UnreadableImageError("not a picture, or a truncated or damaged one, or of a kind that is not supported")
-    return image
+    raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
 
 
 def _to_eight_bits(image: np.ndarray, policy: DecodePolicy) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
-    if image.dtype != np.uint16:
-        raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
     if policy.bit_depth == 8:
         raise UnreadableImageError(
             "it has 16 bits a channel, and this kit was trained on 8; say at training how many of them "

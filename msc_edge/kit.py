@@ -57,16 +57,26 @@ class Kit:
             reason = error.strerror if isinstance(error, OSError) else error
             raise KitError(f"{path}: there is no kit here ({reason}); check the path") from error
         if stat.S_ISDIR(mode):
-            manifest = _verify(_Folder(path), copy_to=None)
+            try:
+                manifest = _verify(_Folder(path), copy_to=None)
+            except OSError as error:  # no permission, or a failing disk
+                where = error.filename or path
+                raise KitError(
+                    f"{where}: cannot be read: {error.strerror}; check the permissions and the disk"
+                ) from error
             return cls(path, manifest, str(path), extracted=None)
         if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
             raise KitError(f"{path}: neither a folder nor a .zip; check the path")
         try:
             extracted = tempfile.TemporaryDirectory(prefix="msc-edge-kit-", ignore_cleanup_errors=True)
-            manifest = _verify_zip(path, Path(extracted.name))
+            try:
+                manifest = _verify_zip(path, Path(extracted.name))
+            except BaseException:
+                extracted.cleanup()
+                raise
         except OSError as error:
             raise OutputError(
-                f"{path}: cannot be unpacked to {tempfile.gettempdir()}: {error.strerror or error}; "
+                f"{path}: cannot be unpacked to the temporary folder: {error.strerror or error}; "
                 "free some space there, or unpack the kit yourself and give the folder"
             ) from error
         return cls(Path(extracted.name), manifest, str(path), extracted=extracted)
@@ -132,6 +142,11 @@ def _digest_line(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
+def _is_litter(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.name in _LITTER or path.name.startswith("._") or path.parts[:1] == ("__MACOSX",)
+
+
 class _Container(Protocol):
     def names(self) -> set[str]: ...
     def open(self, name: str) -> IO[bytes]: ...
@@ -146,10 +161,7 @@ class _Folder:
         return {path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()}
 
     def open(self, name: str) -> IO[bytes]:
-        try:
-            return (self._root / name).open("rb")
-        except OSError as error:
-            raise KitError(f"{name}: cannot be read: {error.strerror}; check the permissions") from error
+        return (self._root / name).open("rb")
 
 
 class _Zip:
@@ -157,8 +169,9 @@ class _Zip:
         self._archive = archive
         members = [member for member in archive.infolist() if not member.is_dir()]
         # People zip the folder itself as well as what is in it.
-        tops = {member.filename.partition("/")[0] for member in members if "/" in member.filename}
-        nested = len(tops) == 1 and all("/" in member.filename for member in members) and tops != {THUMBNAILS}
+        own = [member.filename for member in members if not _is_litter(member.filename)]
+        tops = {name.partition("/")[0] for name in own}
+        nested = len(tops) == 1 and all("/" in name for name in own) and tops != {THUMBNAILS}
         prefix = f"{tops.pop()}/" if nested else ""
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in members:
@@ -223,7 +236,7 @@ def _check_names(manifest: Manifest, names: set[str]) -> None:
     if missing := listed - names:
         first = min(missing)
         raise KitError(f"{first} is missing ({len(missing)} of {len(listed)} files are); {_COPY_AGAIN}")
-    strangers = {name for name in names - listed if PurePosixPath(name).name not in _LITTER}
+    strangers = {name for name in names - listed if not _is_litter(name)}
     if strangers := strangers - {MANIFEST, MANIFEST_DIGEST}:
         raise KitError(f"{min(strangers)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
 

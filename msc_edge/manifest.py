@@ -113,7 +113,10 @@ class Manifest(_Part):
     calibration: CalibrationInfo
     provenance: Provenance
     parity: Parity | None = Field(description="null only while an export is still proving the kit")
-    files: dict[FileName, FileEntry] = Field(description="every file of the kit but manifest.json, manifest.sha256")
+    files: dict[FileName, FileEntry] = Field(
+        description="every file of the kit but manifest.json, manifest.sha256",
+        json_schema_extra={"additionalProperties": False},
+    )
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -128,7 +131,7 @@ class Manifest(_Part):
 def parse_manifest(text: bytes) -> Manifest:
     """Read manifest.json. KitError for another format version, and for anything that breaks the schema."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise KitError(f"manifest.json: not JSON ({error}); copy the kit again") from error
     version = document.get("format_version") if isinstance(document, dict) else None
@@ -145,6 +148,11 @@ def parse_manifest(text: bytes) -> Manifest:
         raise KitError(f"manifest.json: {where}: {first['msg']}; export the kit again") from error
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
 def manifest_schema() -> str:
     """The JSON schema of manifest.json (draft 2020-12), as text."""
-    return json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"

@@ -46,7 +46,7 @@ class Region(BaseModel):
 class Preprocessing(BaseModel):
     """uint8 RGB of any size -> region -> antialiased bilinear resize -> centre crop -> (x / 255 - mean) / std."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: PresetName = Field(description="the named preset that these figures come from")
     image_size: PositiveInt = Field(description="side of the square that the backbone sees, in pixels")

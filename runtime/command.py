@@ -21,9 +21,7 @@ def score(
     kit: _KitArgument,
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PATH...", help="Folders (searched in any nesting), patterns, files.", show_default=False
-        ),
+        typer.Argument(metavar="PATH", help="Folders (searched in any nesting), patterns, files.", show_default=False),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Score file to write, .csv or .jsonl; one row a picture.", show_default=False)
@@ -47,17 +45,18 @@ def score(
         Literal["auto", "exact", "hnsw"], typer.Option(help="How neighbours are found; the scores are the same.")
     ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Pictures scored at once. [default: all cores]", show_default=False)
+        int | None, typer.Option(min=1, help="Pictures scored at once; all cores by default.", show_default=False)
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no summary.")] = False,
 ) -> None:
     """Score pictures against a kit.
 
-    With --out each picture becomes a row of that file as soon as it is scored. Without it the rows are printed as
-    CSV; at a terminal you see the strangest pictures instead.
+    With --out each picture becomes a row of that file as soon as it is scored.
+    Without it rows are printed as CSV; a terminal shows the strangest instead.
 
-    Exit codes: 0 done, 1 anomalies found (only with --fail-on-anomaly), 2 usage, 3 pictures cannot be read, 4 kit,
-    5 output cannot be written, 130 and 143 stopped by Ctrl-C and by SIGTERM.
+    Exit codes: 0 done, 1 anomalies found (only with --fail-on-anomaly), 2 usage,
+    3 pictures cannot be read, 4 kit, 5 output cannot be written,
+    130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     from msc_edge.errors import UsageError
     from msc_edge.images import find_images
@@ -89,7 +88,7 @@ def score(
         begun = time.perf_counter()
         _score_all(detector, pictures, table, summary, threads=threads, quiet=quiet)
         seconds = time.perf_counter() - begun
-    _report(summary, detector, out, quiet=quiet, scored_now=len(pictures), seconds=seconds, others=found.other_files)
+    _report(summary, detector, out, quiet=quiet, done_now=len(pictures), seconds=seconds, others=found.other_files)
     _leave(summary, fail_on_anomaly=fail_on_anomaly)
 
 
@@ -148,12 +147,12 @@ def _report(
     out: Path | None,
     *,
     quiet: bool,
-    scored_now: int,
+    done_now: int,
     seconds: float,
     others: int,
 ) -> None:
     from msc_edge.runtime.display import console, show_limits, show_strangest, show_summary, to_standard_output
-    from msc_edge.runtime.text import one_line
+    from msc_edge.runtime.text import many, one_line
 
     if sys.stdout.isatty() and not (quiet and out):
         with to_standard_output():
@@ -161,10 +160,10 @@ def _report(
     if quiet:
         return
     screen = console(stderr=True)
-    show_summary(screen, summary, scored_now=scored_now, seconds=seconds, other_files=others)
+    show_summary(screen, summary, done_now=done_now, seconds=seconds, other_files=others)
     show_limits(screen, detector.limits, detector.calibration)
     if out:
-        screen.print(f"written: {one_line(str(out))}")
+        screen.print(f"{many(summary.pictures, 'row')} in {one_line(str(out))}")
 
 
 def _leave(summary: "Summary", *, fail_on_anomaly: bool) -> None:

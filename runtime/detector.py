@@ -39,20 +39,23 @@ class Detector:
         choice under `auto`, and exact where hnswlib is not installed; the scores are the same. `spin`: see
         EmbeddingModel. Raises KitError when any byte of the kit is not as it was written.
         """
+        with Kit.open(kit) as opened:
+            return cls.of(opened, threads=threads, search=search, spin=spin)
+
+    @classmethod
+    def of(cls, kit: Kit, *, threads: int | None = None, search: SearchChoice = "auto", spin: bool = False) -> Self:
+        """The detector of a kit that is open already; see `load`. The kit may be closed afterwards."""
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; expected at least 1")
-        with Kit.open(kit) as opened:
-            manifest = opened.manifest
-            return cls(
-                manifest=manifest,
-                limits=manifest.calibration.limits,
-                calibration=manifest.calibrated,
-                bank=_open_bank(opened, search),
-                model=EmbeddingModel(
-                    opened.path(MODEL), dim=manifest.model.dim, threads=threads or usable_cores(), spin=spin
-                ),
-                normals=opened.normals(),
-            )
+        manifest = kit.manifest
+        return cls(
+            manifest=manifest,
+            limits=manifest.calibration.limits,
+            calibration=manifest.calibrated,
+            bank=_open_bank(kit, search),
+            model=EmbeddingModel(kit.path(MODEL), dim=manifest.model.dim, threads=threads or usable_cores(), spin=spin),
+            normals=kit.normals(),
+        )
 
     def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
         """The same detector with another reject limit: for a rate in (0, 1), or at a score.

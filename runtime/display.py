@@ -12,13 +12,19 @@ from rich.text import Text
 from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
 from msc_edge.errors import writing
 from msc_edge.images import IMAGE_SUFFIXES
-from msc_edge.kit import MANIFEST, MANIFEST_DIGEST, Kit
+from msc_edge.kit import Kit
 from msc_edge.manifest import BankInfo
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.folder import Row, Summary
 from msc_edge.runtime.text import many, one_line, percent, size
 
-_STYLES = {"normal": "green", "warn": "bold yellow", "reject": "bold red", "unreadable": "bold magenta"}
+_STYLES = {
+    "normal": "green",
+    "warn": "bold yellow",
+    "reject": "bold red",
+    "unreadable": "bold magenta",
+    "caution": "bold yellow",
+}
 
 
 class _Console(Console):
@@ -50,8 +56,9 @@ def show_strangest(to: Console, summary: Summary) -> None:
     rows = summary.strangest
     if not rows:
         return
-    shown = "All" if summary.scored == len(rows) else f"The {len(rows)} strangest of {summary.scored}"
-    table = Table(title=f"{shown} pictures, strangest first", title_justify="left", title_style="bold")
+    several = summary.scored > len(rows)
+    title = f"The {len(rows)} strangest of {summary.scored} pictures" if several else "Strangest first"
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("verdict")
     table.add_column("score", justify="right")
     table.add_column("p-value", justify="right")
@@ -69,14 +76,13 @@ def show_strangest(to: Console, summary: Summary) -> None:
     to.print(table)
 
 
-def show_summary(to: Console, summary: Summary, *, scored_now: int, seconds: float, other_files: int) -> None:
+def show_summary(to: Console, summary: Summary, *, done_now: int, seconds: float, other_files: int) -> None:
     """How many pictures got which verdict, which could not be read, and how fast it went."""
-    if summary.pictures == scored_now:
-        first = many(summary.pictures, "picture")
-    else:
-        first = f"{many(summary.pictures, 'picture')}, {summary.pictures - scored_now} of them from before"
-    speed = f" in {seconds:.1f} s, {scored_now / seconds:.1f} a second" if scored_now and seconds > 0 else ""
-    to.print(Text(f"{first}{'; ' + str(scored_now) + ' now' if summary.pictures != scored_now else ''}{speed}", "bold"))
+    earlier = summary.pictures - done_now
+    before = f"{earlier} done earlier and {done_now} now" if earlier else ""
+    speed = f"in {seconds:.1f} s, {done_now / seconds:.1f} a second" if done_now and seconds > 0 else ""
+    about = f"{before}, {speed}" if before and speed else before or speed
+    to.print(Text(f"{many(summary.pictures, 'picture')}{': ' if before else ' '}{about}", "bold"))
     for verdict in ("normal", "warn", "reject"):
         _show_count(to, verdict, summary.verdicts[verdict], summary.pictures)
     if summary.unreadable:
@@ -84,7 +90,7 @@ def show_summary(to: Console, summary: Summary, *, scored_now: int, seconds: flo
         _show_unreadable(to, summary.first_unreadable[:5], summary.unreadable)
     if other_files:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        to.print(f"{many(other_files, 'other file')} passed over: the name does not end in one of {suffixes}")
+        to.print(f"{many(other_files, 'other file')} passed over: not named {suffixes}")
 
 
 def _show_count(to: Console, name: str, count: int, total: int) -> None:
@@ -101,33 +107,37 @@ def _show_unreadable(to: Console, rows: list[Row], count: int) -> None:
 
 def show_limits(to: Console, limits: Limits, calibration: Calibration) -> None:
     """The limits in force, and what share of good pictures they are expected to flag."""
+    to.print("limits")
     for name, text in describe_limits(limits, calibration):
         to.print(Text.assemble("  ", (f"{name:<10}", _STYLES[name]), f" {text}"))
 
 
 def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
-    """Both limits in words: what a score must exceed, and what rate that promises, or why it promises none."""
-    if limits.warn.score >= limits.reject.score:
-        yield "warn", "never given: its limit is that of reject"
+    """What a score must exceed and what rate that promises, or why it promises none; as (name, words) pairs."""
+    given = (("reject", limits.reject),)
+    if limits.warn.score < limits.reject.score:
+        given = (("warn", limits.warn), *given)
     else:
-        yield "warn", _describe(limits.warn, calibration)
-    yield "reject", _describe(limits.reject, calibration)
+        yield "warn", "never given: its limit is that of reject"
+    n = calibration.scores.size
+    for name, limit in given:
+        yield name, _describe(limit, calibration)
+        if limit.requested_rate and not limit.keeps_request:
+            yield (
+                "caution",
+                f"{name} does NOT keep to the {percent(limit.requested_rate)} that was asked for: that takes at least "
+                f"{pictures_needed(limit.requested_rate)} held-out pictures, and the kit has {n}",
+            )
 
 
 def _describe(limit: Limit, calibration: Calibration) -> str:
     above = f"score above {limit.score:.6f}"
-    n = calibration.scores.size
-    if limit.requested_rate is None or limit.promised_rate is None:
+    if limit.promised_rate is None or limit.requested_rate is None:
         exceeding = int((calibration.scores > limit.score).sum())
-        return f"{above}: set by hand; {exceeding} of {many(n, 'held-out good picture')} exceed it"
-    promise = f"{above}: expected of {percent(limit.promised_rate)} of good pictures"
-    asked = percent(limit.requested_rate)
-    if limit.keeps_request:
-        return promise if asked == percent(limit.promised_rate) else f"{promise}, {asked} allowed"
-    return (
-        f"{promise}, and NOT {asked} as asked: the kit has {many(n, 'held-out good picture')}, "
-        f"and {asked} takes at least {pictures_needed(limit.requested_rate)}"
-    )
+        return f"{above}, set by hand; {exceeding} of {many(calibration.scores.size, 'held-out picture')} exceed it"
+    promised, asked = percent(limit.promised_rate), percent(limit.requested_rate)
+    allowed = f" ({asked} allowed)" if limit.keeps_request and asked != promised else ""
+    return f"{above}, expected to flag {promised} of good pictures{allowed}"
 
 
 def show_kit(to: Console, kit: Kit) -> None:
@@ -138,10 +148,10 @@ def show_kit(to: Console, kit: Kit) -> None:
             to.print(f"{name}: {value}")
         return
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(Text(name), Text(value, _STYLES["warn"] if " NOT " in value else ""))
+        table.add_row(Text(name, _STYLES.get(name, "bold")), Text(value))
     to.print(table, soft_wrap=False)
 
 
@@ -182,11 +192,10 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
 
 
 def describe_size(kit: Kit) -> str:
-    """Number of files and bytes, as unpacked; for a .zip its own size too."""
-    own = sum((kit.root / name).stat().st_size for name in (MANIFEST, MANIFEST_DIGEST))
-    total = own + sum(entry.bytes for entry in kit.manifest.files.values())
-    zipped = "" if kit.root == Path(kit.name) else f"; zipped {size(Path(kit.name).stat().st_size)}"
-    return f"{many(len(kit.manifest.files) + 2, 'file')}, {size(total)}{zipped}"
+    """Number of files that the manifest lists and their bytes, as unpacked; for a .zip its own size too."""
+    entries = kit.manifest.files.values()
+    zipped = "" if kit.root == Path(kit.name) else f", {size(Path(kit.name).stat().st_size)} zipped"
+    return f"{many(len(entries), 'file')} and the manifest, {size(sum(entry.bytes for entry in entries))}{zipped}"
 
 
 def _describe_pixels(how: Preprocessing) -> str:

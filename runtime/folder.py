@@ -3,7 +3,7 @@
 import heapq
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,11 +52,11 @@ def score_file(detector: Detector, path: Path) -> Row:
     )
 
 
-def score_files(detector: Detector, paths: Iterable[Path], *, threads: int | None = None) -> Iterator[Row]:
+def score_files(detector: Detector, paths: Iterable[Path], *, threads: int | None = None) -> Generator[Row, None, None]:
     """Score picture files on `threads` threads (all usable cores), one row each, in the order of `paths`.
 
     Load the detector with `threads=1`: several pictures at once on one session are faster than several threads on
-    one picture. At most a few pictures a thread are in memory at any time.
+    one picture. At most one picture a thread is in memory at any time. Close the generator to stop early.
     """
     yield from ordered_map(lambda path: score_file(detector, path), paths, workers=threads or usable_cores())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from msc_edge.errors import KitError
+from msc_edge.errors import KitError, SourceError
 from msc_edge.runtime.onnx_guard import refuse_external_data
 
 INPUT = "image"
@@ -58,5 +58,17 @@ class EmbeddingModel:
             )
 
     def embed(self, image: np.ndarray) -> np.ndarray:
-        """Unit embedding, float32 (dim,), of a picture, uint8 (height, width, 3), RGB."""
-        return self._session.run([OUTPUT], {INPUT: image[None]})[0][0]  # pyright: ignore[reportIndexIssue, reportReturnType]
+        """Unit embedding, float32 (dim,), of a picture, uint8 (height, width, 3), RGB.
+
+        Raises MemoryError, and SourceError when the model cannot work on a picture of this size.
+        """
+        try:
+            return self._session.run([OUTPUT], {INPUT: image[None]})[0][0]  # pyright: ignore[reportIndexIssue, reportReturnType]
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            reason = str(error)
+            if "allocate memory" in reason or "bad_alloc" in reason or "bad allocation" in reason:
+                raise MemoryError(f"a picture of {image.shape[1]}x{image.shape[0]} pixels") from error
+            raise SourceError(
+                f"the model cannot work on a picture of {image.shape[1]}x{image.shape[0]} pixels "
+                f"({reason.strip().splitlines()[0]})"
+            ) from error

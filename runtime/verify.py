@@ -16,7 +16,7 @@ def verify(kit: Kit) -> list[str]:
     """
     bank = kit.manifest.bank
     indexed = bank.index is not None and find_spec("hnswlib") is not None
-    detector = Detector.load(kit.root, search="hnsw" if indexed else "exact")
+    detector = Detector.of(kit, search="hnsw" if indexed else "exact")
     found = ["the model opens", f"the bank holds {bank.count} x {bank.dim}"]
     if bank.index is not None:
         found.append("the index opens" if indexed else "the index was NOT opened, for hnswlib is not installed")

@@ -5,20 +5,25 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-_PAPER = "the paper's under --preset paper"
-
 
 def train(
     normal: Annotated[
-        Path, typer.Option(help="Folder of pictures of good parts, in any nesting, or a data set with train/good.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder of pictures of good parts, in any nesting, or a data set with train/good."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    backbone: Annotated[str, typer.Option(help="A torchvision network, such as resnet18.")] = "mobilenet_v2",
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to write.")],
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="A torchvision network, such as resnet18.")
+    ] = "mobilenet_v2",
     weights: Annotated[
-        Path | None, typer.Option(help="Pretrained weights, .safetensors or .pth, instead of torchvision's own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Pretrained weights, .safetensors or .pth, instead of torchvision's own."),
     ] = None,
     stop_at: Annotated[
-        str | None, typer.Option(help="Keep the backbone up to this stage, such as layer3 or features.13.")
+        str | None,
+        typer.Option(metavar="STAGE", help="Keep the backbone up to this stage, such as layer3 or features.13."),
     ] = None,
     recipe: Annotated[
         Literal["v1", "v2"], typer.Option(help="v2: mean-shifted loss. v1: with the angular center loss.")
@@ -27,24 +32,38 @@ def train(
         Literal["whole-frame", "paper"],
         typer.Option(help="whole-frame: every pixel counts. paper: Resize and CenterCrop, and the paper's settings."),
     ] = "whole-frame",
-    image_size: Annotated[int, typer.Option(help="Side of the square that the backbone sees, in pixels.")] = 224,
-    roi: Annotated[str | None, typer.Option(help="x,y,w,h in pixels: look at this part of each picture alone.")] = None,
+    image_size: Annotated[
+        int, typer.Option(metavar="PIXELS", help="Side of the square that the backbone sees, in pixels.")
+    ] = 224,
+    roi: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="In pixels: look at this part of each picture alone.")
+    ] = None,
     bit_depth: Annotated[
-        int, typer.Option(help="Bits that hold the signal in 16-bit files: 10, 12, 14 or 16; 8 refuses them.")
+        int,
+        typer.Option(
+            metavar="BITS", help="Bits that hold the signal in 16-bit files: 10, 12, 14 or 16; 8 refuses them."
+        ),
     ] = 8,
     holdout: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the pictures held out, to set the limits by.")
     ] = 0.2,
     steps: Annotated[
-        int | None, typer.Option(min=0, help=f"Training steps; 0 keeps the backbone as it is. [default: 40, {_PAPER}]")
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="40; with --preset paper, the paper's epochs",
+            help="Training steps; 0 keeps the backbone as it is.",
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures a step, over all devices.")] = 64,
-    learning_rate: Annotated[float | None, typer.Option(help=f"[default: 1e-4, {_PAPER}]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="RATE", show_default="1e-4; with --preset paper, 1e-5", help="Of SGD.")
+    ] = None,
     freeze_to: Annotated[
-        str | None, typer.Option(help="Keep the stages up to this one as they are, such as layer2.")
+        str | None, typer.Option(metavar="STAGE", help="Keep the stages up to this one as they are, such as layer2.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
-    accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option()] = "auto",
+    accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where to train.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="Of the training steps; auto: bf16 where the device has it.")

@@ -3,7 +3,6 @@
 The network stays in eval mode: batch norm keeps the statistics of ImageNet, and its affine weights train.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,19 +44,28 @@ def fine_tune(
     backbone = network.backbone.to(memory_format=torch.channels_last)
     if settings.frozen_up_to:
         backbone.freeze_up_to(settings.frozen_up_to)
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in backbone.parameters() if parameter.requires_grad],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
+    trainable = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise UsageError(
+            f"--freeze-to {settings.frozen_up_to}: nothing is left to train; name an earlier stage, or pass --steps 0"
+        )
+    optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
     center = center.to(fabric.device)
-    state = {"model": model, "optimizer": optimizer, "step": 0, "settings": settings.model_dump_json()}
+    state = {
+        "model": model,
+        "optimizer": optimizer,
+        "step": 0,
+        "settings": settings.model_dump_json(),
+        "center": center,  # stands for the pictures, the weights and the preprocessing: it moves with any of them
+    }
     if resume:
         _restore(fabric, folder / CHECKPOINT, state)
 
     watch = CollapseWatch()
     with MetricsLog(folder, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
+        for row in log.kept:
+            watch.warning(row.mean_pairwise_cosine, row.effective_rank)
         for step in range(state["step"], settings.steps):
             chosen, draws = batch_of(step, pictures=len(copies), settings=settings)
             part = _part_of_rank(fabric, settings.batch)
@@ -121,15 +129,14 @@ def _from_all_ranks(fabric: Fabric, embeddings: Tensor) -> Tensor:
 
 
 def _measure(step: int, loss: Tensor, embeddings: Tensor) -> StepMetrics:
-    metrics = StepMetrics(
+    if not (loss.isfinite() and embeddings.isfinite().all()):
+        raise UsageError(f"the loss is no longer finite at step {step}; train again with a lower --learning-rate")
+    return StepMetrics(
         step=step,
         loss=float(loss.detach()),
         mean_pairwise_cosine=mean_pairwise_cosine(embeddings),
         effective_rank=effective_rank(embeddings),
     )
-    if not metrics.finite:
-        raise UsageError(f"the loss is no longer finite at step {step}; train again with a lower --learning-rate")
-    return metrics
 
 
 def _save(fabric: Fabric, path: Path, state: dict) -> None:
@@ -144,12 +151,21 @@ def _save(fabric: Fabric, path: Path, state: dict) -> None:
 def _restore(fabric: Fabric, path: Path, state: dict) -> None:
     if not path.is_file():
         return
-    stored = dict(state)
     try:
-        fabric.load(path, stored)
+        stored = fabric.load(path, weights_only=True)
+        same = stored["settings"] == state["settings"] and _near(stored["center"], state["center"])
+        if same:
+            fabric.load(path, state, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KitError(f"{path}: cannot be read ({reason}); train again without --resume") from error
-    if json.loads(stored["settings"]) != json.loads(state["settings"]):
-        raise UsageError(f"{path.parent}: was begun with other settings; give the same options, or train again")
-    state["step"] = stored["step"]
+    if not same:
+        raise UsageError(
+            f"{path.parent}: was begun with other options, pictures or weights; give the same, "
+            "or train again into another folder"
+        )
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    # Rounding moves a centre by 1e-7; one other picture among a thousand by 1e-4.
+    return one.shape == other.shape and float((one.to(other) - other).norm()) < 1e-5

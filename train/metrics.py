@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +24,6 @@ class StepMetrics:
     mean_pairwise_cosine: float
     effective_rank: float
 
-    @property
-    def finite(self) -> bool:
-        """Whether every figure is a number."""
-        return all(math.isfinite(value) for value in astuple(self))
-
 
 COLUMNS = tuple(field.name for field in fields(StepMetrics))
 
@@ -38,7 +32,8 @@ class MetricsLog:
     """Appends to metrics.csv and to TensorBoard's log, each row as it comes.
 
     `keep_steps`: rows up to this step, of a run that was broken off, stay; later ones, which the resumed run will
-    compute again, are removed. With `enabled=False`, on all ranks but the first, it does nothing.
+    compute again, are removed; `kept` has those that stayed. With `enabled=False`, on all ranks but the first, it
+    does nothing.
     """
 
     def __init__(self, folder: Path, *, keep_steps: int, enabled: bool = True) -> None:
@@ -47,15 +42,16 @@ class MetricsLog:
         self._enabled = enabled
         self._file: IO[str] | None = None
         self._board: SummaryWriter | None = None
+        self.kept: list[StepMetrics] = []
 
     def __enter__(self) -> Self:
         if self._enabled:
             with writing(self._path):
-                kept = [row for row in read_metrics(self._path) if row.step <= self._keep_steps]
+                self.kept = [row for row in read_metrics(self._path) if row.step <= self._keep_steps]
                 self._file = self._path.open("w", newline="", encoding="utf-8")
                 csv.writer(self._file, lineterminator="\n").writerow(COLUMNS)
                 self._board = SummaryWriter(str(self._path.parent / TENSORBOARD), purge_step=self._keep_steps + 1)
-            for row in kept:
+            for row in self.kept:
                 self._write(row)
         return self
 

@@ -46,7 +46,7 @@ class EmbeddingNetwork(nn.Module):
     def embed(self, prepared: Sequence[Tensor]) -> Tensor:
         """Unit embeddings, float32 (B, dim), of pictures from `prepare`."""
         # TF32 would put errors of 1e-3 into the bank, and the runtime on a CPU would not reproduce its scores.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return F.normalize(self.backbone(torch.stack(list(prepared))), dim=1)
 
     def embed_all(self, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -60,4 +60,4 @@ class EmbeddingNetwork(nn.Module):
                 waiting.clear()
         if waiting:
             rows.append(self.embed(waiting).cpu().numpy())
-        return np.concatenate(rows)
+        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)

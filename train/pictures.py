@@ -39,7 +39,11 @@ def normal_folder(given: Path) -> Path:
         if (given / layout).is_dir():
             return given / layout
     for good in ("good", "normal"):
-        others = sorted(path.name for path in given.iterdir() if path.is_dir() and path.name != good)
+        others = sorted(
+            path.name
+            for path in given.iterdir()
+            if path.is_dir() and path.name != good and not path.name.startswith(".")  # as find_images passes over them
+        )
         if (given / good).is_dir() and others:
             raise SourceError(
                 f"--normal {given}: holds '{good}' beside {', '.join(others)}, and all of them would be taken for good "
@@ -103,7 +107,8 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
 def write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
     """Write the table of pictures as CSV."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        # Quoted throughout: Python 3.11 leaves a carriage return in a name unquoted, and then cannot read it.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(("path", "sha256", "role"))
         writer.writerows((picture.path, picture.sha256, picture.role) for picture in pictures)
 

@@ -1,6 +1,7 @@
 """From a folder of normal pictures to a run folder: the whole of `msc-edge train`, for Python users."""
 
 import importlib.metadata
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,12 +12,13 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 from torch import Tensor
 
 from msc_edge import __version__
 from msc_edge.bank import Bank
-from msc_edge.errors import OutputError, writing
+from msc_edge.errors import OutputError, SourceError, UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, Region, preset
@@ -76,13 +78,11 @@ def train(
     when too few pictures remain, UsageError for options that cannot be met, OutputError when `out` is taken. On
     several devices the processes beside the first return None.
     """
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces the precision
     folder = normal_folder(normal)
+    _check_name(folder)
     _claim(out, resume=resume)
-    fabric = Fabric(
-        accelerator="cuda" if options.accelerator == "gpu" else options.accelerator,
-        devices=options.devices,
-        precision="bf16-mixed" if precision_of(options) == "bf16" else "32-true",
-    )
+    fabric = _fabric(options)
     fabric.launch()
     report = report if fabric.is_global_zero else silent
 
@@ -130,6 +130,11 @@ def train(
             return None
         names = [picture.path for picture in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
+    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # false for NaN too
+        raise UsageError(
+            "the network gives no direction to some pictures (all its features are zero, or not finite); "
+            "train again with a lower --learning-rate, or with other weights"
+        )
 
     bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
     scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
@@ -172,12 +177,35 @@ def precision_of(options: TrainingOptions) -> Literal["fp32", "bf16"]:
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
+def _fabric(options: TrainingOptions) -> Fabric:
+    try:
+        return Fabric(
+            accelerator="cuda" if options.accelerator == "gpu" else options.accelerator,
+            devices=options.devices,
+            precision="bf16-mixed" if precision_of(options) == "bf16" else "32-true",
+        )
+    except (RuntimeError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"--accelerator {options.accelerator} --devices {options.devices}: not on this machine ({reason})"
+        ) from error
+
+
+def _check_name(folder: Path) -> None:
+    try:
+        str(folder.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(
+            f"--normal {folder}: its name is not valid text and cannot be written in {RECORD}; rename the folder"
+        ) from error
+
+
 def _claim(out: Path, *, resume: bool) -> None:
     if (out / RECORD).is_file() and resume:
         raise OutputError(f"{out}: this run is finished already; export it with: msc-edge export {out} --out KIT")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; choose another name")
-    first_process = "LOCAL_RANK" not in os.environ  # the others find what the first has written
+    first_process = os.environ.get("LOCAL_RANK", "0") == "0"  # the others find what the first has written
     if out.is_dir() and any(out.iterdir()) and not resume and first_process:
         raise OutputError(f"{out}: is not empty; continue the run there with --resume, or choose another name")
     with writing(out):
@@ -205,8 +233,8 @@ def _open(
     def images():
         names = [picture.path for picture in pictures if picture.role == "bank"]
         for name, image in decoded(folder, names, policy, task="reading the normals", report=report, unreadable=note):
+            yield name, image  # first: embed_all refuses a picture that the region does not fit
             copies.append(training_copy(image, network.preprocess.spec))
-            yield name, image
 
     embeddings = network.embed_all(images())
     marked = [replace(picture, role="unreadable") if picture.path in failed else picture for picture in pictures]

@@ -9,7 +9,6 @@ from urllib.error import URLError
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,17 +35,25 @@ def weights_from_file(path: Path) -> Pretrained:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except pickle.UnpicklingError as error:  # torch's own text, of many lines, advises to run what the file holds
+        raise UsageError(
+            f"--weights {path}: holds more than tensors, or is damaged, and was not opened; give a .safetensors file, "
+            "or a .pth file that holds tensors alone"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"--weights {path}: cannot be read ({reason}); give a .safetensors file, "
             "or a .pth file that holds tensors alone"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise UsageError(f"--weights {path}: holds no state dict; give a file of name -> tensor")
-    origin = Weights(source=path.name, sha256=sha256_of(path), licence="as of the file that was given")
+    name = path.name.encode("utf-8", "backslashreplace").decode()  # a file name need not be valid text
+    origin = Weights(source=name, sha256=sha256_of(path), licence="as of the file that was given")
     return Pretrained({key.removeprefix("module."): value for key, value in state.items()}, origin)
 
 

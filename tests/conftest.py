@@ -1,0 +1,71 @@
+"""The toy kit and the drawn pictures that tests of all packages score."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from msc_edge.runtime import Detector
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """tests/assets/make_toy_kit.py."""
+    spec = importlib.util.spec_from_file_location("make_toy_kit", _ASSETS / "make_toy_kit.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def toy_kit() -> Path:
+    """The committed toy kit; not to be changed."""
+    return _ASSETS / "toy.kit"
+
+
+@pytest.fixture
+def kit(toy_kit: Path, tmp_path: Path) -> Path:
+    """A copy of the toy kit that a test may damage."""
+    return shutil.copytree(toy_kit, tmp_path / "copy.kit")
+
+
+@pytest.fixture(scope="session")
+def detector(toy_kit: Path) -> Detector:
+    return Detector.load(toy_kit, threads=1)
+
+
+@pytest.fixture(scope="session")
+def save() -> Callable[[Path, np.ndarray], Path]:
+    """Write an RGB picture as the suffix of its path says, whatever characters the path has."""
+
+    def write(path: Path, picture: np.ndarray) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(path.suffix, picture[..., ::-1])[1].tobytes())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
+    """Pictures of each verdict, in nested folders, with two unreadable ones and two other files; not to be changed."""
+    folder = tmp_path_factory.mktemp("line") / "photos [3]"
+    for seed in range(100, 106):
+        save(folder / f"good_{seed}.png", toy.draw(seed))
+    save(folder / "warn.png", toy.draw(155))
+    for defect in ("empty", "scratch", "stain"):
+        save(folder / "schicht ü" / f"{defect}, [bold]red[/bold].png", toy.draw(200, defect))
+    (folder / "cut.png").write_bytes((folder / "good_100.png").read_bytes()[:900])
+    (folder / "zero.png").touch()
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "schicht ü" / "Protokoll.pdf").write_text("not a picture")
+    return folder

@@ -1,0 +1,166 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
+from msc_edge.errors import UsageError
+
+# Few distinct values, so that ties are common.
+tied_scores = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=1, max_size=40)
+any_scores = st.lists(st.floats(-2, 2, allow_subnormal=False), min_size=1, max_size=40)
+rates = st.fractions(Fraction(1, 200), Fraction(199, 200), max_denominator=400)
+
+
+@given(tied_scores | any_scores, st.integers(-9, 9).map(lambda i: i / 4) | st.floats(-3, 3))
+def test_p_value_counts_the_calibration_scores_at_least_as_large(scores: list[float], score: float) -> None:
+    at_least = 0
+    for each in scores:
+        if each >= score:
+            at_least += 1
+    assert Calibration(scores).p_value(score) == pytest.approx((1 + at_least) / (len(scores) + 1), rel=1e-15)
+
+
+@given(tied_scores | any_scores, rates, st.data())
+def test_above_the_limit_means_a_p_value_within_the_promised_rate(
+    scores: list[float], rate: Fraction, data: st.DataObject
+) -> None:
+    calibration = Calibration(scores)
+    limit = calibration.limit(float(rate))
+    assert limit.promised_rate is not None
+    for score in [data.draw(st.floats(-3, 3)), data.draw(st.sampled_from(scores)), limit.score]:
+        for nudged in (math.nextafter(score, -math.inf), score, math.nextafter(score, math.inf)):
+            assert (nudged > limit.score) == (calibration.p_value(nudged) <= limit.promised_rate)
+
+
+@given(tied_scores | any_scores, rates)
+def test_the_promise_is_the_largest_step_within_the_request(scores: list[float], rate: Fraction) -> None:
+    steps = len(scores) + 1
+    limit = Calibration(scores).limit(float(rate))
+    assert limit.promised_rate == max(1, math.floor(rate * steps)) / steps
+    assert limit.keeps_request == (rate * steps >= 1)
+
+
+@given(st.lists(st.floats(-2, 2), min_size=2, max_size=30, unique=True), rates)
+def test_each_of_n_plus_1_exchangeable_scores_left_out_in_turn_gives_exactly_the_promised_rate(
+    scores: list[float], rate: Fraction
+) -> None:
+    """The theorem itself: of n + 1 distinct scores any is equally likely to be the new one."""
+    flagged = 0
+    for i, new in enumerate(scores):
+        limit = Calibration(scores[:i] + scores[i + 1 :]).limit(float(rate))
+        flagged += new > limit.score
+    assert flagged == max(1, math.floor(rate * len(scores)))
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "flagged"),
+    [(19, 0.05, 1), (50, 0.1, 5), (99, 0.01, 1), (99, 0.29, 29), (30, 0.01, 1), (3, 0.5, 2)],
+)
+def test_simulated_false_alarm_rate_is_the_promised_one(n: int, rate: float, flagged: int) -> None:
+    trials = 20_000
+    random = np.random.default_rng(n)
+    scores = np.exp(random.normal(size=(trials, n + 1)))
+    alarms = sum(row[0] > Calibration(row[1:]).limit(rate).score for row in scores)
+    expected = flagged / (n + 1)
+    four_sigma = 4 * math.sqrt(expected * (1 - expected) / trials)
+    assert alarms / trials == pytest.approx(expected, abs=four_sigma)
+
+
+def test_ties_only_make_alarms_rarer() -> None:
+    trials, n, rate = 20_000, 40, 0.1
+    scores = np.random.default_rng(0).integers(0, 6, size=(trials, n + 1))
+    alarms = sum(row[0] > Calibration(row[1:]).limit(rate).score for row in scores)
+    assert 0 < alarms / trials < rate
+
+
+@given(any_scores, st.floats(1e-3, 5), st.floats(-1, 1), rates)
+def test_decisions_do_not_change_with_the_unit_of_the_score(
+    scores: list[float], scale: float, shift: float, rate: Fraction
+) -> None:
+    here, there = Calibration(scores), Calibration([scale * each + shift for each in scores])
+    for score in scores:
+        # Rounding may join two scores that were distinct, and joined scores count each other.
+        assert there.p_value(scale * score + shift) >= here.p_value(score)
+    assert there.limit(float(rate)).score == scale * here.limit(float(rate)).score + shift
+
+
+@given(any_scores, rates, rates)
+def test_a_larger_rate_never_has_the_higher_limit(scores: list[float], one: Fraction, other: Fraction) -> None:
+    calibration = Calibration(scores)
+    assert calibration.limit(float(max(one, other))).score <= calibration.limit(float(min(one, other))).score
+
+
+def test_a_rate_of_all_but_one_flags_everything_above_the_smallest_score() -> None:
+    assert Calibration([1, 2, 3]).limit(1 - 1e-12).score == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [(0.5, 1), (1 / 3, 2), (0.1, 9), (0.05, 19), (0.01, 99), (0.003, 333), (0.001, 999), (1e-6, 999_999), (0.9, 1)],
+)
+def test_pictures_needed(rate: float, expected: int) -> None:
+    assert pictures_needed(rate) == expected
+
+
+@given(st.floats(1e-3, 0.5))
+def test_with_the_pictures_needed_the_request_is_kept_and_with_one_fewer_it_is_not(rate: float) -> None:
+    needed = pictures_needed(rate)
+    assert Calibration(np.arange(needed)).limit(rate).keeps_request
+    if needed > 1:
+        assert not Calibration(np.arange(needed - 1)).limit(rate).keeps_request
+
+
+def test_too_few_pictures_promise_one_step_and_say_so() -> None:
+    limit = Calibration([0.1, 0.3, 0.2]).limit(0.01)
+    assert (limit.score, limit.promised_rate, limit.keeps_request) == (0.3, 0.25, False)
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf, -math.inf])
+def test_a_rate_outside_0_to_1_is_refused(rate: float) -> None:
+    with pytest.raises(UsageError, match="expected a number between 0 and 1"):
+        Calibration([1.0]).limit(rate)
+    with pytest.raises(UsageError, match="expected a number between 0 and 1"):
+        pictures_needed(rate)
+
+
+@pytest.mark.parametrize("scores", [[], [math.nan], [0.1, math.inf], [[0.1, 0.2]], 0.1])
+def test_scores_that_are_none_or_not_finite_are_refused(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"at least one score|axis -1 is out of bounds"):
+        Calibration(scores)
+
+
+def test_the_order_of_the_scores_does_not_matter_and_the_callers_array_stays() -> None:
+    given_scores = np.array([0.3, 0.1, 0.2])
+    assert Calibration(given_scores).limit(0.5) == Calibration([0.1, 0.2, 0.3]).limit(0.5)
+    assert given_scores.tolist() == [0.3, 0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(0.1, "normal"), (0.2, "normal"), (0.21, "warn"), (0.4, "warn"), (0.41, "reject"), (2.0, "reject")],
+)
+def test_verdict_of_a_score(score: float, expected: str) -> None:
+    limits = Limits(warn=Limit(0.2, None, None), reject=Limit(0.4, None, None))
+    assert limits.verdict(score) == expected
+
+
+def test_a_limit_set_by_hand_promises_nothing_and_so_breaks_no_promise() -> None:
+    assert Limit(score=0.5, requested_rate=None, promised_rate=None).keeps_request
+
+
+@given(any_scores, rates, rates, st.floats(-3, 3))
+def test_every_reject_is_also_above_the_warn_limit(
+    scores: list[float], one: Fraction, other: Fraction, score: float
+) -> None:
+    limits = Calibration(scores).limits(warn_rate=float(max(one, other)), reject_rate=float(min(one, other)))
+    if limits.verdict(score) == "reject":
+        assert score > limits.warn.score
+
+
+def test_a_warn_rate_below_the_reject_rate_is_refused() -> None:
+    with pytest.raises(UsageError, match="give the larger rate to warn"):
+        Calibration([1.0]).limits(warn_rate=0.01, reject_rate=0.02)

@@ -1,0 +1,758 @@
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.images import DecodePolicy, find_images, read_image
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+# Flat 16x16 patches, so that a lossy file keeps their colours within a few grey levels.
+PATCHES = np.random.default_rng(3).integers(0, 256, (2, 3, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+# Smooth, and with something in every block.
+SCENE = cv2.resize(np.random.default_rng(4).integers(0, 256, (6, 8, 3), dtype=np.uint8), (128, 96))
+
+
+def encoded(rgb: np.ndarray, suffix: str, *parameters: int) -> bytes:
+    bgr = rgb if rgb.ndim == 2 else rgb[..., [2, 1, 0, 3][: rgb.shape[2]]]
+    return cv2.imencode(suffix, bgr, parameters)[1].tobytes()
+
+
+def by_pillow(picture: Any, kind: str, *, mode: str | None = None, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def read(tmp_path: Path, content: bytes, *, bit_depth: Any = 8, name: str = "part.jpg") -> np.ndarray:
+    path = tmp_path / name
+    path.write_bytes(content)
+    image = read_image(path, DecodePolicy(bit_depth=bit_depth))
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+    return image
+
+
+def far(one: np.ndarray, other: np.ndarray) -> int:
+    """Largest difference in grey levels."""
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def in_child(code: str, *arguments: str | Path, timeout: float = 60) -> str:
+    """Standard output of Python code in a process of its own, where a hang or a crash of the decoder is a failure."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], timeout=timeout, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode()
+
+
+# --- what a picture decodes to ---------------------------------------------------------------------------------------
+
+
+def samples() -> list[Path]:
+    files = sorted(file for file in DATA.rglob("*") if file.suffix in {".bmp", ".jpg", ".png"})
+    return files[:: max(1, len(files) // 60)]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+def test_ordinary_files_decode_as_opencv_shows_them() -> None:
+    files = samples()
+    assert {file.suffix for file in files} == {".bmp", ".jpg", ".png"}
+    for file in files:
+        shown = cv2.imread(str(file))
+        assert shown is not None
+        np.testing.assert_array_equal(read_image(file), shown[..., ::-1], err_msg=file.name)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+def test_another_decoder_sees_the_same_colours() -> None:
+    for file in samples():
+        with Image.open(file) as image:
+            assert far(read_image(file), np.asarray(image.convert("RGB"))) <= (3 if file.suffix == ".jpg" else 0), file
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pnm"])
+def test_lossless_files_give_back_every_pixel(tmp_path: Path, suffix: str) -> None:
+    np.testing.assert_array_equal(read(tmp_path, encoded(SCENE, suffix, *LOSSLESS.get(suffix, ()))), SCENE)
+
+
+LOSSLESS = {".webp": (cv2.IMWRITE_WEBP_QUALITY, 101)}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".pgm", ".webp"])
+@pytest.mark.parametrize("name", ["part.jpg", "part.png", "part.txt", "part"])
+def test_the_content_counts_and_not_the_suffix(tmp_path: Path, suffix: str, name: str) -> None:
+    grey = np.repeat(PATCHES[..., :1], 3, axis=2)
+    content = encoded(grey[..., 0] if suffix == ".pgm" else grey, suffix)
+    assert far(read(tmp_path, content, name=name), grey) <= 8
+
+
+@pytest.mark.parametrize(
+    "content",
+    [encoded(PATCHES[..., 0], suffix) for suffix in (".png", ".bmp", ".tif", ".pgm")]
+    + [encoded(PATCHES[..., 0], ".jpg", cv2.IMWRITE_JPEG_QUALITY, 100)],
+    ids=["png", "bmp", "tif", "pgm", "jpg"],
+)
+def test_grey_is_repeated_into_three_channels(tmp_path: Path, content: bytes) -> None:
+    image = read(tmp_path, content)
+    np.testing.assert_array_equal(image[..., 0], image[..., 1])
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+    assert far(image[..., 0], PATCHES[..., 0]) <= 1
+
+
+WITH_ALPHA = np.dstack([PATCHES, np.indices(PATCHES.shape[:2]).sum(0).astype(np.uint8) * 3])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (by_pillow(WITH_ALPHA, "PNG"), PATCHES),
+        (by_pillow(WITH_ALPHA, "BMP"), PATCHES),
+        (by_pillow(WITH_ALPHA, "WEBP", lossless=True, exact=True), PATCHES),
+        (by_pillow(Image.fromarray(WITH_ALPHA[..., [0, 3]], "LA"), "PNG"), PATCHES[..., [0, 0, 0]]),
+        (by_pillow(Image.fromarray(PATCHES).quantize(6), "PNG", transparency=0), PATCHES),
+        # OpenCV leaves TIFF to libtiff, which multiplies the colours by an alpha that is declared unassociated.
+        (by_pillow(WITH_ALPHA, "TIFF"), np.uint8(PATCHES * (WITH_ALPHA[..., 3:] / 255))),
+        (encoded(WITH_ALPHA, ".tif"), PATCHES),
+    ],
+    ids=["png", "bmp", "webp", "grey png", "palette png", "tiff unassociated", "tiff undeclared"],
+)
+def test_alpha_is_dropped(tmp_path: Path, content: bytes, expected: np.ndarray) -> None:
+    assert far(read(tmp_path, content), expected) <= 1
+
+
+def cmyk() -> tuple[np.ndarray, np.ndarray]:
+    """Patches as inks in [0, 255], and as the colours that remain of white light: (1 - ink)(1 - black)."""
+    inks = np.random.default_rng(5).integers(0, 256, (3, 4, 4), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    inks[:16, :16] = 0  # white paper
+    inks[:16, 16:32] = (0, 255, 255, 0)  # red
+    inks[:16, 32:48] = (0, 0, 0, 255)  # black
+    light = 1 - inks.astype(float) / 255
+    return inks, np.round(255 * light[..., :3] * light[..., 3:])
+
+
+def ycck_jpeg(inks: np.ndarray) -> bytes:
+    """A CMYK JPEG as Photoshop writes it: the inks as YCbCr, and the marker that says so."""
+    luma = cv2.cvtColor(np.ascontiguousarray(inks[..., :3]), cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+    stored = np.dstack([255 - luma, inks[..., 3]])  # Pillow inverts what it stores
+    content = by_pillow(Image.fromarray(stored, "CMYK"), "JPEG", quality=99, subsampling=0)
+    transform = content.index(b"Adobe") + 11
+    return content[:transform] + b"\x02" + content[transform + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("content", "tolerance"),
+    [
+        (by_pillow(Image.fromarray(cmyk()[0], "CMYK"), "JPEG", quality=99, subsampling=0), 4),
+        (ycck_jpeg(cmyk()[0]), 4),
+        (by_pillow(Image.fromarray(cmyk()[0], "CMYK"), "TIFF"), 1),
+        (by_pillow(Image.fromarray(cmyk()[0], "CMYK"), "TIFF", compression="tiff_lzw"), 1),
+    ],
+    ids=["jpeg", "ycck jpeg", "tiff", "tiff lzw"],
+)
+def test_cmyk_becomes_the_colours_that_the_inks_leave(tmp_path: Path, content: bytes, tolerance: int) -> None:
+    assert far(read(tmp_path, content), cmyk()[1]) <= tolerance
+
+
+# EXIF 2.3, tag 0x0112: where row 0 and column 0 of the stored picture belong in the one to be shown.
+SHOWN = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: np.rot90(stored, 2),
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def exif(orientation: int, order: str = "<") -> bytes:
+    header = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    entry = struct.pack(order + "HHHIHH", 1, 0x0112, 3, 1, orientation, 0)
+    return header + entry + struct.pack(order + "I", 0)
+
+
+def jpeg_with_exif(orientation: int, order: str) -> bytes:
+    plain = encoded(PATCHES, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 100, *FULL_CHROMA)
+    segment = b"Exif\0\0" + exif(orientation, order)
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment + plain[2:]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+FULL_CHROMA = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
+@pytest.mark.parametrize("orientation", [*SHOWN, 0, 9])
+def test_a_jpeg_is_turned_as_its_exif_says(tmp_path: Path, orientation: int, order: str) -> None:
+    image = read(tmp_path, jpeg_with_exif(orientation, order))
+    assert far(image, SHOWN.get(orientation, SHOWN[1])(PATCHES)) <= 3
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+def test_so_is_every_other_kind(tmp_path: Path, kind: str, orientation: int) -> None:
+    if kind == "png":
+        plain = encoded(PATCHES, ".png")
+        content = plain[:33] + chunk(b"eXIf", exif(orientation)) + plain[33:]  # after the 8 + 25 bytes of IHDR
+    elif kind == "tiff":
+        content = by_pillow(PATCHES, "TIFF", tiffinfo={0x0112: orientation})
+    else:
+        content = by_pillow(PATCHES, "WEBP", lossless=True, exif=exif(orientation))
+    np.testing.assert_array_equal(read(tmp_path, content), SHOWN[orientation](PATCHES))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"])
+def test_one_pixel(tmp_path: Path, suffix: str) -> None:
+    image = read(tmp_path, encoded(np.array([[[90, 90, 90]]], dtype=np.uint8), suffix))
+    assert far(image, np.array([[[90, 90, 90]]])) <= 2
+
+
+def test_of_several_pages_the_first_is_read(tmp_path: Path) -> None:
+    content = by_pillow(PATCHES, "TIFF", save_all=True, append_images=[Image.fromarray(255 - PATCHES)])
+    np.testing.assert_array_equal(read(tmp_path, content), PATCHES)
+
+
+# --- sixteen bits ----------------------------------------------------------------------------------------------------
+
+TWELVE_BITS = np.random.default_rng(6).integers(0, 4096, (24, 32, 3), dtype=np.uint16)
+TWELVE_BITS[0, 0] = 4095
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
+@pytest.mark.parametrize(("bit_depth", "shift"), [(12, 4), (14, 6), (16, 8)])
+def test_the_stated_number_of_bits_becomes_eight(tmp_path: Path, suffix: str, bit_depth: int, shift: int) -> None:
+    image = read(tmp_path, encoded(TWELVE_BITS, suffix), bit_depth=bit_depth)
+    np.testing.assert_array_equal(image, TWELVE_BITS >> shift)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_twelve_grey_bits_become_eight_in_three_channels(tmp_path: Path, suffix: str) -> None:
+    grey = TWELVE_BITS[..., 0]
+    image = read(tmp_path, encoded(grey, suffix), bit_depth=12)
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None] >> 4, 3, axis=2))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+@pytest.mark.parametrize(
+    ("bit_depth", "reason"),
+    [(8, "it has 16 bits a channel, and this kit was trained on 8"), (10, "its largest value is 4095, more than 10")],
+)
+def test_a_depth_that_does_not_fit_is_refused(tmp_path: Path, suffix: str, bit_depth: int, reason: str) -> None:
+    with pytest.raises(UnreadableImageError, match=reason):
+        read(tmp_path, encoded(TWELVE_BITS[..., 0], suffix), bit_depth=bit_depth)
+
+
+@pytest.mark.parametrize("bit_depth", [10, 12, 14, 16])
+def test_the_largest_value_of_a_depth_is_white_and_one_more_is_refused(tmp_path: Path, bit_depth: int) -> None:
+    white = np.full((4, 4), 2**bit_depth - 1, dtype=np.uint16)
+    assert (read(tmp_path, encoded(white, ".png"), bit_depth=bit_depth) == 255).all()
+    if bit_depth < 16:
+        with pytest.raises(UnreadableImageError, match=f"more than {bit_depth} bits hold"):
+            read(tmp_path, encoded(white + np.uint16(1), ".png"), bit_depth=bit_depth)
+
+
+def test_files_of_eight_bits_are_read_alike_under_every_depth(tmp_path: Path) -> None:
+    for bit_depth in (8, 10, 12, 14, 16):
+        np.testing.assert_array_equal(read(tmp_path, encoded(PATCHES, ".png"), bit_depth=bit_depth), PATCHES)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int8, np.int16, np.int32, np.uint32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_a_tiff_of_any_other_number_type_is_refused(
+    tmp_path: Path, kind: type[np.generic], channels: int, bit_depth: int
+) -> None:
+    values = np.linspace(0, 100, 8 * 8 * channels).astype(kind).reshape(8, 8, channels)
+    with pytest.raises(UnreadableImageError):
+        read(tmp_path, encoded(values if channels == 3 else values[..., 0], ".tif"), bit_depth=bit_depth)
+
+
+@pytest.mark.parametrize("bit_depth", [0, 7, 9, 11, 17, 32, "twelve", None])
+def test_a_policy_of_another_depth_cannot_be_made(bit_depth: Any) -> None:
+    with pytest.raises(ValueError, match="bit_depth"):
+        DecodePolicy(bit_depth=bit_depth)
+
+
+# --- files that are no pictures, or no longer ------------------------------------------------------------------------
+
+WHOLE = {
+    "jpg": encoded(SCENE, ".jpg"),
+    "progressive.jpg": encoded(SCENE, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "restarts.jpg": encoded(SCENE, ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+    "cmyk.jpg": by_pillow(Image.fromarray(cmyk()[0], "CMYK"), "JPEG"),
+    "png": encoded(SCENE, ".png"),
+    "16-bit.png": encoded(TWELVE_BITS, ".png"),
+    "bmp": encoded(SCENE, ".bmp"),
+    "tif": encoded(SCENE, ".tif"),
+    "plain.tif": encoded(SCENE, ".tif", cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_NONE),
+    "webp": encoded(SCENE, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80),
+    "lossless.webp": encoded(SCENE, ".webp"),
+    "ppm": encoded(SCENE, ".ppm"),
+}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.75, 0.99, 1.0])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, share: float) -> None:
+    whole = WHOLE[kind]
+    read(tmp_path, whole, bit_depth=12)
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        read(tmp_path, whole[: min(int(share * len(whole)), len(whole) - 1)], bit_depth=12)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "^the file is empty$"),
+        (b"\0", "not a picture"),
+        (b"\0" * 10_000, "not a picture"),
+        (b"not a picture, but a sentence about one\n", "not a picture"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj <<>> endobj\n", "not a picture"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not a picture"),
+        (b"PK\x03\x04" + b"\0" * 60, "not a picture"),
+        (np.random.default_rng(0).bytes(5000), "not a picture"),
+        (encoded(SCENE, ".png")[:8], "not a picture"),
+        (b"\xff\xd8\xff\xd9", "not a picture"),
+    ],
+    ids=["empty", "one zero", "zeros", "text", "pdf", "svg", "zip", "noise", "png signature", "empty jpeg"],
+)
+def test_what_is_not_a_picture_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImageError, match=reason):
+        read(tmp_path, content)
+
+
+@given(st.integers(33, len(WHOLE["png"]) - 13), st.integers(1, 255))
+@settings(max_examples=100, deadline=None)
+def test_a_png_with_any_altered_byte_in_its_pixels_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, position: int, change: int
+) -> None:
+    damaged = bytearray(WHOLE["png"])
+    damaged[position] ^= change
+    with pytest.raises(UnreadableImageError):
+        read(tmp_path_factory.getbasetemp(), bytes(damaged))
+
+
+def test_damaged_files_end_in_a_picture_or_one_reason_and_never_in_a_crash(tmp_path: Path) -> None:
+    """What has no checksum may decode to something else; see DecodePolicy."""
+    for kind, whole in WHOLE.items():
+        (tmp_path / kind).write_bytes(whole)
+    counts = json.loads(
+        in_child(
+            """
+import json, sys
+from collections import Counter
+from pathlib import Path
+from msc_edge.images import DecodePolicy, read_image
+from msc_edge.errors import UnreadableImageError
+import numpy as np
+
+random, outcomes = np.random.default_rng(0), Counter()
+for original in sorted(Path(sys.argv[1]).iterdir()):
+    whole = original.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        at, length = int(random.integers(len(whole))), int(random.integers(1, 12))
+        damaged[at : at + length] = random.bytes(len(damaged[at : at + length]))
+        path = original.with_suffix(".damaged")
+        path.write_bytes(damaged)
+        try:
+            image = read_image(path, DecodePolicy(bit_depth=16))
+        except UnreadableImageError as error:
+            assert str(error)
+            outcomes["refused"] += 1
+        else:
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+            outcomes["read"] += 1
+        path.unlink()
+print(json.dumps(outcomes))
+""",
+            tmp_path,
+        )
+    )
+    assert counts["refused"] + counts["read"] == 60 * len(WHOLE)
+    assert counts["refused"] >= 2 * 60, "at least the damaged PNGs"
+
+
+# --- pictures that are too large -------------------------------------------------------------------------------------
+
+
+def black_png(width: int, height: int) -> bytes:
+    """One bit a pixel: 900 megapixels in a hundred kilobytes."""
+    row = bytes(1 + (width + 7) // 8)
+    squeeze = zlib.compressobj(9)
+    pixels = b"".join(squeeze.compress(row * 500) for _ in range(height // 500)) + squeeze.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def huge_files() -> dict[str, bytes]:
+    frame = WHOLE["jpg"].index(b"\xff\xc0") + 5
+    return {
+        "400-megapixels.png": black_png(20_000, 20_000),
+        "900-megapixels.png": black_png(30_000, 30_000),
+        "claims.jpg": WHOLE["jpg"][:frame] + struct.pack(">HH", 60_000, 60_000) + WHOLE["jpg"][frame + 4 :],
+        "claims.bmp": WHOLE["bmp"][:18] + struct.pack("<ii", 30_000, 30_000) + WHOLE["bmp"][26:],
+        "claims.ppm": b"P6\n30000 30000\n255\n" + bytes(1000),
+        "tiled.tif": by_pillow(Image.new("1", (20_000, 20_000)), "TIFF", compression="tiff_deflate"),
+    }
+
+
+@pytest.fixture(scope="module")
+def verdicts_on_huge_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
+    pytest.importorskip("resource", reason="peak memory is measured with POSIX's getrusage")
+    folder = tmp_path_factory.mktemp("huge")
+    for name, content in huge_files().items():
+        assert len(content) < 1_000_000
+        (folder / name).write_bytes(content)
+    code = """
+import json, resource, sys
+from pathlib import Path
+from msc_edge.images import read_image
+from msc_edge.errors import UnreadableImageError
+
+def peak():
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes // 1024 if sys.platform != "darwin" else kibibytes // 1024**2
+
+answers, before = {}, peak()
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        answer = str(read_image(path).shape)
+    except UnreadableImageError as error:
+        answer = str(error)
+    answers[path.name] = answer, peak() - before
+print(json.dumps(answers))
+"""
+    return json.loads(in_child(code, folder))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["400-megapixels.png", "900-megapixels.png", "claims.jpg", "claims.bmp", "claims.ppm", "tiled.tif"],
+)
+def test_more_than_100_megapixels_are_refused_before_memory_is_taken(
+    verdicts_on_huge_files: dict[str, tuple[str, int]], name: str
+) -> None:
+    answer, mebibytes = verdicts_on_huge_files[name]
+    assert answer.startswith("larger than 100 megapixels; ")
+    assert mebibytes < 100
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("1000", "larger than 0.001 megapixels"),
+        ("1KB", "larger than 1KB pixels"),
+        ("1000000", "(96, 128, 3)"),
+    ],
+)
+def test_the_limit_can_be_set_as_opencv_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: str
+) -> None:
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", limit)
+    (tmp_path / "part.png").write_bytes(WHOLE["png"])
+    code = """
+import sys
+from pathlib import Path
+from msc_edge.images import read_image
+from msc_edge.errors import UnreadableImageError
+try:
+    print(read_image(Path(sys.argv[1])).shape)
+except UnreadableImageError as error:
+    print(error)
+"""
+    assert in_child(code, tmp_path / "part.png").startswith(expected)
+
+
+def test_a_file_larger_than_the_decoder_takes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "part.jpg"
+    with path.open("wb") as file:
+        try:
+            file.truncate(1 << 40)  # a hole: it takes no room on the disk
+        except OSError as error:
+            pytest.skip(f"no files with holes here: {error}")
+    with pytest.raises(UnreadableImageError, match="the file has 1048576 MiB"):
+        read_image(path)
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+PNG = encoded(PATCHES, ".png")
+
+
+def plant(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG)
+    return paths
+
+
+def found(folder: Path, *arguments: str) -> list[str]:
+    """Names of the pictures found, relative to `folder`, in the order of the answer."""
+    paths = find_images([folder / argument if argument else folder for argument in arguments]).paths
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+@pytest.mark.parametrize("name", ["größe.png", "部品 3号.png", "🔩.png", "Ω'\"& %s {x}.png", "a" * 250 + ".png"])
+def test_names_of_any_script_are_found_and_read(tmp_path: Path, name: str) -> None:
+    plant(tmp_path, name)
+    (path,) = find_images([tmp_path]).paths
+    assert path.name == name
+    np.testing.assert_array_equal(read_image(path), PATCHES)
+
+
+def test_names_that_are_no_unicode_are_found_and_read(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/\xff\xfe part.png"
+    try:
+        with open(raw, "wb") as file:  # noqa: PTH123  (pathlib takes no bytes)
+            file.write(PNG)
+    except OSError as error:
+        pytest.skip(f"this file system refuses such names: {error}")
+    (path,) = find_images([tmp_path]).paths
+    assert os.fsencode(path) == raw
+    np.testing.assert_array_equal(read_image(path), PATCHES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has paths of 260 characters unless it is configured")
+@pytest.mark.parametrize("part", ["d", "d" * 120], ids=["a thousand folders deep", "long names"])
+def test_very_long_paths_are_found_and_read(tmp_path: Path, part: str) -> None:
+    folder = tmp_path
+    while len(str(folder)) + len(part) < 3500:
+        folder /= part
+    for parent in [*reversed(folder.parents), folder]:  # mkdir(parents=True) is recursive
+        parent.mkdir(exist_ok=True)
+    plant(folder, "part.png")
+    try:
+        (path,) = find_images([tmp_path]).paths
+        np.testing.assert_array_equal(read_image(path), PATCHES)
+        assert find_images([tmp_path / "**" / "*.png"]).paths == (path,)
+    finally:  # pytest's own clean-up is recursive
+        (folder / "part.png").unlink()
+        while folder != tmp_path:
+            folder.rmdir()
+            folder = folder.parent
+
+
+@pytest.mark.parametrize(
+    "argument", ["x" * 300, "x" * 300 + "/*.png", "/".join(["long"] * 2000), "nul\0byte.png", "nul\0*.png", ""]
+)
+def test_paths_that_cannot_be_are_one_source_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError):
+        find_images([argument])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: path.parent.exists(), "No such file"),
+        (lambda path: path.symlink_to(path.parent / "gone.png"), "No such file"),
+        (lambda path: path.symlink_to(path), "[Ss]ymbolic link|Too many levels"),
+    ],
+    ids=["folder", "missing", "broken link", "link to itself"],
+)
+def test_what_cannot_be_opened_is_one_reason(tmp_path: Path, make: Any, reason: str) -> None:
+    path = tmp_path / "x.jpg"
+    make(path)
+    with pytest.raises(UnreadableImageError, match=f"^cannot be opened: .*({reason})"):
+        read_image(path)
+
+
+def test_a_path_with_a_zero_byte_is_one_reason() -> None:
+    with pytest.raises(UnreadableImageError, match="cannot be opened: embedded null"):
+        read_image(Path("a\0b.jpg"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_what_may_not_be_read_is_one_reason(tmp_path: Path) -> None:
+    (path,) = plant(tmp_path, "closed/part.png")
+    path.chmod(0)
+    with pytest.raises(UnreadableImageError, match="cannot be opened: Permission denied"):
+        read_image(path)
+    path.parent.chmod(0)
+    try:
+        with pytest.raises(SourceError, match=r"closed: cannot be listed: Permission denied; check the permissions"):
+            find_images([tmp_path])
+    finally:
+        path.parent.chmod(0o700)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("argument", [".", "x.jpg", "*.jpg", "**"])
+def test_a_named_pipe_is_reported_and_not_waited_for(tmp_path: Path, argument: str) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    code = """
+import os, sys
+from msc_edge.images import find_images, read_image
+from msc_edge.errors import UnreadableImageError
+os.chdir(sys.argv[1])
+for path in find_images([sys.argv[2]]).paths:
+    try:
+        read_image(path)
+    except UnreadableImageError as error:
+        print(path, error)
+"""
+    assert in_child(code, tmp_path, argument).strip() == "x.jpg cannot be opened: it is not a regular file"
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "expected"),
+    [
+        (["b.png", "a.png", "c/a.png"], [""], ["a.png", "b.png", "c/a.png"]),
+        (["a.PNG", "b.JpEg", "c.TIFF", "d.Webp"], [""], ["a.PNG", "b.JpEg", "c.TIFF", "d.Webp"]),
+        (["a.png", "b.txt", "c.mp4", "d.gif", "e", "png"], [""], ["a.png"]),
+        ([".hidden.png", ".git/a.png", "b.png"], [""], ["b.png"]),
+        ([".hidden.png", ".git/a.png"], [".hidden.png", ".git"], [".hidden.png", ".git/a.png"]),
+        ([".hidden.png", ".git/a.png", "b.png"], ["**"], ["b.png"]),
+        ([".hidden.png", "b.png"], [".*.png"], [".hidden.png"]),
+        (["x.jpg/a.png"], [""], ["x.jpg/a.png"]),
+        (["b/1.png", "a/1.png"], ["b", "a"], ["b/1.png", "a/1.png"]),
+        (["a.png", "b.png"], ["b.png", "", "a.png", "*.png", "./a.png"], ["b.png", "a.png"]),
+        (["notes.txt"], ["notes.txt"], ["notes.txt"]),
+        (["a1.png", "a2.png", "b1.png"], ["a*.png"], ["a1.png", "a2.png"]),
+        (["a1.png", "a2.png", "b1.png"], ["?1.png"], ["a1.png", "b1.png"]),
+        (["a1.png", "a2.png", "a3.png"], ["a[13].png"], ["a1.png", "a3.png"]),
+        (["a.png", "c/d/e.png", "c/f.png"], ["**/*.png"], ["a.png", "c/d/e.png", "c/f.png"]),
+        (["a.png", "c/d/e.png", "c/f.png"], ["**"], ["a.png", "c/d/e.png", "c/f.png"]),
+        (["x/good/1.png", "x/bad/2.png", "y/z/good/3.png"], ["**/good/*"], ["x/good/1.png", "y/z/good/3.png"]),
+        (["x/good/1.png", "x/bad/2.png"], ["*/good"], []),
+        (["a.png", "c/a.png"], ["*"], ["a.png"]),
+        (["x/1.png", "x/deep/2.png", "w/3.png"], ["x/**/*.png", "**/**/3.png"], ["x/1.png", "x/deep/2.png", "w/3.png"]),
+        (["line [1]/a.png", "line 1/b.png"], ["line [1]"], ["line [1]/a.png"]),
+        (["line [1]/a.png", "line 1/b.png"], ["line [1]/*.png"], ["line [1]/a.png"]),
+        (["line 1/b.png"], ["line [1]/*.png"], ["line 1/b.png"]),
+        (["line [1]/a.png", "line 1/b.png"], ["line [[]1]/*.png"], ["line [1]/a.png"]),
+        (["a[1].png", "a1.png"], ["a[1].png"], ["a[1].png"]),
+        (["[unclosed.png"], ["[unclosed*"], ["[unclosed.png"]),
+    ],
+)
+def test_find_images(tmp_path: Path, names: list[str], arguments: list[str], expected: list[str]) -> None:
+    plant(tmp_path, *names)
+    if expected:
+        assert found(tmp_path, *arguments) == expected
+    else:
+        with pytest.raises(SourceError):
+            found(tmp_path, *arguments)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no star in a name")
+def test_a_star_in_a_real_name_stands_for_itself(tmp_path: Path) -> None:
+    plant(tmp_path, "*/a.png", "b/a.png")
+    assert found(tmp_path, "*/a.png") == ["*/a.png"]
+
+
+@given(
+    st.sets(
+        st.lists(st.text("aB.é_", min_size=1, max_size=3).filter(lambda part: part[0] != "."), max_size=2).map(
+            "/".join
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_a_folder_gives_every_picture_in_it_once_and_sorted(
+    tmp_path_factory: pytest.TempPathFactory, folders: set[str]
+) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    for i, folder in enumerate(sorted(folders)):
+        plant(root, f"{folder}/{i}.png".lstrip("/"), f"{folder}/{i}.txt".lstrip("/"))
+    everything = find_images([root])
+    assert list(everything.paths) == sorted(root.rglob("*.png"))
+    assert len(everything.paths) == everything.other_files == len(folders)
+    assert find_images([root / "**"]) == everything
+    assert find_images([root / "**" / "*.png"]).paths == everything.paths
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "reason"),
+    [
+        ([], [""], r"no pictures found \(0 other files\)"),
+        (["a.txt", "b/c.mp4"], [""], r"no pictures found \(2 other files\)"),
+        (["a.png"], ["missing"], r"missing: No such file or directory; check the path"),
+        (["a.png"], ["*.jpg"], r"\*\.jpg: no file matches this pattern; check the path"),
+        (["a.png"], ["missing/*.png"], "no file matches this pattern"),
+        (["a.png"], ["a.png/*.png"], "no file matches this pattern"),
+        (["a.png"], ["a.png/**"], "no file matches this pattern"),
+        (["a.png"], ["a*/**"], "no file matches this pattern"),
+        (["a.txt"], ["*.txt"], r"no pictures found \(1 other files\)"),
+        (["a.png"], ["a.png", "missing.png"], "missing.png: No such file"),
+    ],
+)
+def test_an_argument_that_gives_nothing_is_named(
+    tmp_path: Path, names: list[str], arguments: list[str], reason: str
+) -> None:
+    plant(tmp_path, *names)
+    with pytest.raises(SourceError, match=reason) as refusal:
+        found(tmp_path, *arguments)
+    assert str(tmp_path) in str(refusal.value)
+    assert refusal.value.exit_code == 3
+
+
+def test_no_argument_at_all_is_an_error() -> None:
+    with pytest.raises(SourceError, match="the list of paths: no pictures found"):
+        find_images([])
+
+
+def test_other_files_are_counted(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "Thumbs.db", "notes/x.txt", "notes/y.csv", ".hidden")
+    assert find_images([tmp_path]).other_files == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="making links needs a privilege there")
+@pytest.mark.parametrize("argument", [".", "**", "**/*.png", "a/../**/*.png"])
+def test_links_that_make_loops_end_and_name_each_picture_once(tmp_path: Path, argument: str) -> None:
+    plant(tmp_path, "a/1.png", "b/2.png")
+    for link, target in [("a/up", ".."), ("a/self", "."), ("b/a", "../a"), ("b/again", "../b"), ("b/up", "..")]:
+        (tmp_path / link).symlink_to(target)
+    code = """
+import os, sys
+from msc_edge.images import find_images
+os.chdir(sys.argv[1])
+print(*(path.resolve().name for path in find_images([sys.argv[2]]).paths))
+"""
+    assert sorted(in_child(code, tmp_path, argument, timeout=30).split()) == ["1.png", "2.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="making links needs a privilege there")
+def test_links_are_followed_and_dead_ones_are_not_dropped(tmp_path: Path) -> None:
+    plant(tmp_path, "elsewhere/deep/1.png")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "file.png").symlink_to(tmp_path / "elsewhere" / "deep" / "1.png")
+    (folder / "dead.png").symlink_to(tmp_path / "gone.png")
+    (folder / "round.png").symlink_to(folder / "round.png")
+    expected = ["dead.png", "file.png", "linked/deep/1.png", "round.png"]
+    assert found(folder, "") == expected
+    assert found(folder, "**") == expected
+    assert found(folder, "*.png") == ["dead.png", "file.png", "round.png"]

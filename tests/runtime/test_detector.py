@@ -1,0 +1,201 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from msc_edge.errors import SourceError, UnreadableImageError, UsageError
+from msc_edge.kit import INDEX, Kit, seal
+from msc_edge.preprocessing import Region
+from msc_edge.runtime import Detector
+
+
+def test_score_is_the_mean_cosine_distance_to_the_two_nearest_normals(toy, toy_kit, detector):
+    bank = np.load(toy_kit / "bank.npy").astype(np.float64)
+    for seed in range(100, 110):
+        picture = toy.draw(seed, "stain" if seed % 2 else None)
+        distances = sorted((1 - float(row @ toy.reference_embedding(picture)), n) for n, row in enumerate(bank))
+        result = detector.score(picture)
+        assert result.score == pytest.approx((distances[0][0] + distances[1][0]) / 2, abs=2e-6)
+        assert [neighbour.row for neighbour in result.neighbours] == [n for _, n in distances[:2]]
+        assert result.neighbours[0].path == detector.normals[distances[0][1]]
+
+
+def test_a_normal_of_the_bank_is_its_own_nearest_at_distance_zero(toy, detector):
+    nearest = detector.score(toy.draw(6)).neighbours[0]
+    assert nearest.path == "part_06.png"
+    assert nearest.distance == pytest.approx(0, abs=1e-6)
+
+
+def test_p_values_and_verdicts_of_the_held_out_pictures_follow_their_ranks(toy, detector):
+    results = sorted((detector.score(toy.draw(seed)) for seed in range(1, 24, 2)), key=lambda result: -result.score)
+    assert [result.p_value for result in results] == pytest.approx([(2 + rank) / 13 for rank in range(12)])
+    # The limits are the largest and the second largest of these very scores, and a limit itself is not exceeded.
+    assert [result.verdict for result in results] == ["warn"] + ["normal"] * 11
+
+
+def test_a_bgr_frame_scores_as_the_same_picture_in_rgb(toy, detector):
+    picture = toy.draw(100, "stain")
+    assert detector.score(picture[..., ::-1], order="BGR") == detector.score(picture)
+    assert detector.score(picture, order="BGR") != detector.score(picture)
+
+
+@pytest.mark.parametrize("view", [np.s_[::2, ::2], np.s_[::-1], np.s_[:, 5:40], np.s_[:, ::-1, ::-1]])
+def test_views_into_a_frame_score_as_their_copies(toy, detector, view):
+    picture = toy.draw(100)
+    assert detector.score(picture[view]) == detector.score(picture[view].copy())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((48, 64, 3), np.float32),
+        np.zeros((48, 64, 3), np.uint16),
+        np.zeros((48, 64, 3), np.int8),
+        np.zeros((48, 64, 3), bool),
+        np.zeros((48, 64), np.uint8),
+        np.zeros((48, 64, 1), np.uint8),
+        np.zeros((48, 64, 4), np.uint8),
+        np.zeros((1, 48, 64, 3), np.uint8),
+        np.zeros((3, 48, 64), np.uint8),
+        np.zeros((0, 64, 3), np.uint8),
+        np.zeros((48, 0, 3), np.uint8),
+        [[[0, 0, 0]]],
+        None,
+    ],
+    ids=lambda frame: f"{frame.dtype}{frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__,
+)
+def test_what_is_not_an_rgb_picture_is_refused(detector, frame):
+    with pytest.raises(SourceError, match="picture"):
+        detector.score(frame)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3), (7, 7, 3)])
+def test_pictures_of_odd_sizes_are_scored(detector, shape):
+    frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert np.isfinite(detector.score(frame).score)
+
+
+def with_region(kit, region):
+    with Kit.open(kit) as opened:
+        manifest = opened.manifest
+    preprocessing = manifest.preprocessing.model_copy(update={"region": region})
+    seal(kit, manifest.model_copy(update={"preprocessing": preprocessing}))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "fits"), [(48, 64, True), (50, 70, True), (47, 64, False), (48, 63, False), (1, 1, False)]
+)
+def test_a_frame_must_hold_the_whole_region_of_interest(kit, save, tmp_path, height, width, fits):
+    with_region(kit, Region(x=4, y=8, width=60, height=40))
+    detector = Detector.load(kit)
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path = save(tmp_path / "frame.png", frame)
+    if fits:
+        assert detector.score_file(path) == detector.score(frame)
+        return
+    with pytest.raises(SourceError, match=rf"{width}x{height}.*60x40 pixels from \(4, 8\)"):
+        detector.score(frame)
+    with pytest.raises(UnreadableImageError, match="60x40"):
+        detector.score_file(path)
+
+
+def test_both_searches_and_both_containers_give_identical_results(toy, toy_kit):
+    exact, hnsw = (Detector.load(toy_kit, search=search) for search in ("exact", "hnsw"))
+    assert (exact.bank.search.name, hnsw.bank.search.name) == ("exact", "hnsw")
+    for seed in range(100, 150):
+        picture = toy.draw(seed, [None, "scratch", "stain", "empty"][seed % 4])
+        assert exact.score(picture) == hnsw.score(picture)
+
+
+def test_threads_within_a_picture_do_not_change_its_score(toy, toy_kit):
+    one, four = (Detector.load(toy_kit, threads=threads) for threads in (1, 4))
+    pictures = [toy.draw(seed) for seed in range(100, 120)]
+    assert [one.score(each) for each in pictures] == [four.score(each) for each in pictures]
+
+
+def test_many_threads_on_one_detector_get_what_one_thread_gets(toy, toy_kit):
+    detector = Detector.load(toy_kit, threads=1, search="hnsw")
+    pictures = [toy.draw(seed) for seed in range(100, 300)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(detector.score, pictures)) == [detector.score(each) for each in pictures]
+
+
+class TestLimits:
+    def test_a_threshold_rejects_what_exceeds_it_and_nothing_else(self, detector):
+        moved = detector.with_limits(threshold=0.3)
+        assert [moved.limits.verdict(score) for score in (0.3, 0.300001)] == ["warn", "reject"]
+        assert moved.limits.warn == detector.limits.warn
+        assert moved.limits.reject.promised_rate is None
+
+    def test_a_threshold_below_the_warn_limit_leaves_no_warnings(self, detector):
+        moved = detector.with_limits(threshold=0.001)
+        assert [moved.limits.verdict(score) for score in (0.001, 0.002, 0.1)] == ["normal", "reject", "reject"]
+
+    @pytest.mark.parametrize(("rate", "flagged"), [(0.08, 1), (0.16, 2), (0.5, 6), (0.999, 12)])
+    def test_a_rate_flags_that_many_of_the_held_out_pictures_and_new_one(self, detector, rate, flagged):
+        moved = detector.with_limits(false_alarm_rate=rate)
+        # Of 13 exchangeable pictures, the 12 held-out ones and a new one, `flagged` have p <= rate.
+        assert moved.limits.reject.promised_rate == pytest.approx(flagged / 13)
+        assert sum(moved.calibration.p_value(score) <= rate for score in moved.calibration.scores) == flagged - 1
+
+    def test_nothing_given_changes_nothing(self, detector):
+        assert detector.with_limits() == detector
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"false_alarm_rate": 0.0},
+            {"false_alarm_rate": 1.0},
+            {"false_alarm_rate": -0.1},
+            {"false_alarm_rate": float("nan")},
+            {"threshold": float("nan")},
+            {"threshold": float("inf")},
+            {"threshold": 0.1, "false_alarm_rate": 0.1},
+        ],
+        ids=str,
+    )
+    def test_impossible_requests_are_refused(self, detector, wrong):
+        with pytest.raises(UsageError):
+            detector.with_limits(**wrong)
+
+    def test_scores_do_not_depend_on_the_limits(self, toy, detector):
+        picture = toy.draw(100, "stain")
+        assert replace(detector.with_limits(threshold=1.9).score(picture), verdict="reject") == detector.score(picture)
+
+
+def test_a_kit_without_index_is_searched_exactly_and_says_so_when_asked_for_hnsw(kit, toy, detector):
+    with Kit.open(kit) as opened:
+        manifest = opened.manifest
+    (kit / INDEX).unlink()
+    seal(kit, manifest.model_copy(update={"bank": manifest.bank.model_copy(update={"index": None})}))
+    assert Detector.load(kit).score(toy.draw(100)) == detector.score(toy.draw(100))
+    with pytest.raises(UsageError, match="no HNSW index"):
+        Detector.load(kit, search="hnsw")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_must_be_positive(toy_kit, threads):
+    with pytest.raises(UsageError, match="at least 1"):
+        Detector.load(toy_kit, threads=threads)
+
+
+def test_scoring_never_imports_torch_or_anything_else_of_training(toy_kit, photos):
+    program = (
+        "import sys\n"
+        "from msc_edge.runtime import Detector\n"
+        "Detector.load(sys.argv[1], search='hnsw').score_file(sys.argv[2])\n"
+        "print([name for name in ('torch', 'torchvision', 'lightning', 'onnx', 'sklearn') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, str(toy_kit), str(photos / "good_100.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_each_unreadable_picture_says_why(detector, photos):
+    for name in ("cut.png", "zero.png", "missing.png", "notes.txt", "."):
+        with pytest.raises(UnreadableImageError) as caught:
+            detector.score_file(photos / name)
+        assert str(caught.value)
