@@ -85,7 +85,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace, rate: float, r
         with options.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def report(task: str, done: int, total: int, note: str = "") -> None:
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
         if done % options.every == 0:
             write(done, note)
 

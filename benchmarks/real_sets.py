@@ -10,7 +10,6 @@ that the script can be broken off. Test labels are read here, at the end, and no
 
 import argparse
 import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +31,7 @@ def run(*command: object) -> None:
 
 
 def auroc_of(scores: Path, is_bad: str) -> tuple[float, float]:
-    """AUROC, and the share of good pictures that were rejected, from a score file; bad ones have `is_bad` in the path."""
+    """AUROC, and the share of good pictures rejected, from a score file; the bad ones have `is_bad` in their path."""
     with scores.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert not any(row["error"] for row in rows), "a picture could not be read"
@@ -90,9 +89,8 @@ def main() -> None:
             if not with_links.exists():
                 (with_links / "defect").mkdir(parents=True)
                 for kind in (tile / "test").iterdir():
-                    os.symlink(
-                        kind.resolve(), with_links / (kind.name if kind.name == "good" else f"defect/{kind.name}")
-                    )
+                    place = with_links / (kind.name if kind.name == "good" else f"defect/{kind.name}")
+                    place.symlink_to(kind.resolve())
             measure("magnetic_tile", tile, with_links, "/defect/", recipe, options)
         if "paper" in options.sets:
             each = [

@@ -26,6 +26,7 @@ from msc_edge.errors import SourceError, UnreadableImageError  # noqa: E402
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
+_NO_PICTURE = "not a picture, or a truncated or damaged one"
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
 # Not IMREAD_COLOR_RGB: of a colour TIFF with 16 bits it gives uninitialised memory (OpenCV 4.11 to 5.0).
 _BGR_AT_FULL_DEPTH = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -80,7 +81,19 @@ def _bytes_of(path: Path) -> np.ndarray:
         raise UnreadableImageError("there is not enough memory to read it") from error
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
+    _refuse_overlong_png_chunk(data.data)
     return data
+
+
+def _refuse_overlong_png_chunk(data: memoryview) -> None:
+    # OpenCV takes as much memory as the four bytes of a chunk's length say, up to 4 GiB, before it looks for the chunk.
+    position = 8
+    if data[:position] != b"\x89PNG\r\n\x1a\n":
+        return
+    while position + 8 <= len(data) and data[position + 4 : position + 8] != b"IEND":
+        position += 12 + int.from_bytes(data[position : position + 4])
+    if position + 8 > len(data):
+        raise UnreadableImageError(f"{_NO_PICTURE}: a chunk of this PNG runs past the end of the file")
 
 
 def _decode(data: np.ndarray) -> np.ndarray:
@@ -100,7 +113,7 @@ def _decode(data: np.ndarray) -> np.ndarray:
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     if image is None:
-        raise UnreadableImageError("not a picture, or a truncated or damaged one, or of a kind that is not supported")
+        raise UnreadableImageError(f"{_NO_PICTURE}, or of a kind that is not supported")
     raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
 
 

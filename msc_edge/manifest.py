@@ -141,7 +141,7 @@ def parse_manifest(text: bytes) -> Manifest:
             "install the msc-edge that wrote the kit, or export it again with this one"
         )
     try:
-        return Manifest.model_validate_json(text)
+        return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,5 +1,6 @@
 """`msc-edge score`, `msc-edge info` and `msc-edge verify`."""
 
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -62,7 +63,8 @@ def score(
     from msc_edge.images import find_images
     from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.folder import Summary
-    from msc_edge.runtime.table import ScoreTable, read_rows
+    from msc_edge.runtime.rows import read_rows
+    from msc_edge.runtime.table import ScoreTable
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other; give one")
@@ -125,12 +127,13 @@ def _score_all(
 def _row_printer() -> "Callable[[Row], None]":
     """Prints each row as CSV; at a terminal, where the rows would run past, it does nothing."""
     from msc_edge.runtime.display import to_standard_output
-    from msc_edge.runtime.table import CSV_HEADER, csv_line
+    from msc_edge.runtime.rows import CSV_HEADER, csv_line
 
     stream = sys.stdout
     if stream.isatty():
         return lambda _: None
-    stream.reconfigure(encoding="utf-8", newline="\n")  # pyright: ignore[reportAttributeAccessIssue]  (as --out writes)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", newline="\n")  # the bytes that --out writes
 
     def put(line: str) -> None:
         with to_standard_output():

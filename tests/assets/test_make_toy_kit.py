@@ -18,8 +18,9 @@ def test_making_it_again_gives_the_same_kit(toy, toy_kit, tmp_path):
         committed = kit.manifest
     np.testing.assert_allclose(made.calibration.scores, committed.calibration.scores, rtol=0, atol=1e-6)
     assert made.bank == committed.bank
-    if made.provenance.versions == committed.provenance.versions:
-        assert made.files == committed.files
+
+    # The bytes are the same on one machine; on another one the last bits of the embeddings may not be.
+    assert toy.make(tmp_path / "and again.kit").files == made.files
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 640), (48, 64), (101, 77), (480, 641)])

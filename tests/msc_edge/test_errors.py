@@ -1,0 +1,104 @@
+import errno
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from msc_edge import errors
+from msc_edge.errors import MissingExtraError, MscEdgeError, OutputError, UsageError, extras_named, writing
+
+PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def drawn_tree() -> dict[str, tuple[str | None, int | None]]:
+    """Name -> (parent, exit code) as the docstring of msc_edge/errors.py draws it."""
+    tree: dict[str, tuple[str | None, int | None]] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if drawn := re.match(r"^    ([ │├└─]*)(\w+Error) +(?:exit (\d+))?", line):
+            depth = len(drawn[1]) // 4
+            above[depth:] = [drawn[2]]
+            tree[drawn[2]] = (above[depth - 1] if depth else None, int(drawn[3]) if drawn[3] else None)
+    return tree
+
+
+def real_tree(root: type[MscEdgeError], parent: str | None = None) -> dict[str, tuple[str | None, int | None]]:
+    tree = {root.__name__: (parent, root.exit_code if parent else None)}
+    for child in root.__subclasses__():
+        tree |= real_tree(child, root.__name__)
+    return tree
+
+
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+    assert len(drawn_tree()) > 5
+    assert drawn_tree() == real_tree(MscEdgeError)
+    assert all(getattr(errors, name).__module__ == "msc_edge.errors" for name in drawn_tree())
+
+
+def test_no_error_of_ours_looks_like_success_or_like_anomalies_found() -> None:
+    assert {code for parent, code in real_tree(MscEdgeError).values() if parent} == {2, 3, 4, 5}
+
+
+def extras_of_packages() -> list[tuple[str, str]]:
+    """(package, extra) for what the extras add to the base install; here import and distribution names agree."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    named = {name: [re.split(r"[^\w-]", each)[0] for each in extras[name]] for name in ("hnsw", "train")}
+    return [(package, extra) for extra, packages in named.items() for package in packages if package != "scikit-learn"]
+
+
+@pytest.mark.parametrize("package", sorted({package for package, _ in extras_of_packages()}))
+@pytest.mark.parametrize("module", ["", ".deep.inside"])
+def test_a_missing_package_names_an_extra_that_brings_it(package: str, module: str) -> None:
+    with pytest.raises(MissingExtraError) as refusal, extras_named():
+        raise ModuleNotFoundError(f"No module named '{package}{module}'", name=package + module)
+    message = str(refusal.value)
+    assert "\n" not in message
+    assert package in message
+    extra = re.search(r"Install it with: pip install 'msc-edge\[(\w+)\]'", message)
+    assert extra
+    assert (package, extra[1]) in extras_of_packages()
+
+
+@pytest.mark.parametrize("name", ["numpy", "msc_edge.trian", "torchy", None])
+def test_a_missing_package_that_no_extra_brings_stays_an_error_of_the_code(name: str | None) -> None:
+    with pytest.raises(ModuleNotFoundError), extras_named():
+        raise ModuleNotFoundError("missing", name=name)
+
+
+def test_a_real_failed_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
+    with pytest.raises(MissingExtraError, match="this needs safetensors"), extras_named():
+        import safetensors.numpy  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free some space and run the command again"),
+        (errno.EDQUOT, "free some of your quota"),
+        (errno.EACCES, "choose a place that you may write to"),
+        (errno.EROFS, "choose a place that is not read-only"),
+        (errno.ENAMETOOLONG, "choose a shorter path"),
+        (errno.EIO, "check the disk and the path"),
+    ],
+)
+def test_a_failed_write_says_what_why_and_what_to_do(code: int, remedy: str) -> None:
+    with pytest.raises(OutputError) as refusal, writing(Path("out/scores.csv")):
+        raise OSError(code, os.strerror(code))
+    message = str(refusal.value)
+    assert message.startswith(f"cannot write {Path('out/scores.csv')}: {os.strerror(code)}; {remedy}")
+    assert "\n" not in message
+
+
+def test_a_failed_write_without_a_number_still_says_why() -> None:
+    with pytest.raises(OutputError, match="the tape is torn; check the disk"), writing(Path("x")):
+        raise OSError("the tape is torn")
+
+
+@pytest.mark.parametrize("other", [ValueError("x"), UsageError("x"), KeyboardInterrupt()])
+def test_what_is_no_failed_write_passes_unchanged(other: BaseException) -> None:
+    with pytest.raises(type(other)) as passed, writing(Path("x")):
+        raise other
+    assert passed.value is other

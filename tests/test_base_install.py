@@ -1,0 +1,76 @@
+"""The wheel in a bare environment: what a factory PC has."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+TOY_KIT = REPOSITORY / "tests" / "assets" / "toy.kit"
+PICTURES = TOY_KIT / "thumbnails"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="looks for the environment's programs in bin/"),
+]
+
+
+def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bin` of an environment that holds the wheel, its dependencies, and nothing of the source tree."""
+    place = tmp_path_factory.mktemp("bare")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", place, REPOSITORY, cwd=place)
+    (wheel,) = place.glob("*.whl")
+    venv.create(place / "env", with_pip=True)
+    binaries = place / "env" / "bin"
+    run(binaries / "pip", "install", "--quiet", wheel, cwd=place)
+    return binaries
+
+
+def test_the_bare_install_has_no_training_package(bare: Path) -> None:
+    listed = json.loads(run(bare / "pip", "list", "--format", "json", cwd=bare).stdout)
+    names = {package["name"].lower() for package in listed}
+    assert "msc-edge" in names
+    assert not names & {"torch", "torchvision", "lightning", "onnx", "safetensors", "hnswlib", "scikit-learn"}
+
+
+def test_the_bare_install_gives_the_scores_of_this_one(bare: Path, tmp_path: Path) -> None:
+    here = Path(sys.executable).with_name("msc-edge")
+    columns = ("path", "score", "p_value", "verdict", "nearest", "error")
+    tables = []
+    for program, name in ((bare / "msc-edge", "bare.csv"), (here, "here.csv")):
+        run(program, "score", TOY_KIT, PICTURES, "--out", name, cwd=tmp_path)
+        with (tmp_path / name).open(newline="", encoding="utf-8") as file:
+            tables.append([[row[column] for column in columns] for row in csv.DictReader(file)])
+    assert len(tables[0]) == len(list(PICTURES.iterdir()))
+    assert tables[0] == tables[1]
+
+
+def test_the_bare_install_scores_in_300_megabytes(bare: Path, tmp_path: Path) -> None:
+    measure = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = (bare / "msc-edge", "score", TOY_KIT, PICTURES, "--out", "scores.csv")
+    peak = int(run(bare / "python", "-c", measure, *command, cwd=tmp_path).stdout)
+    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    assert peak_bytes < 300e6
+
+
+@pytest.mark.parametrize(("command", "extra"), [("train --normal x --out y", "train"), ("export x --out y", "train")])
+def test_what_is_missing_is_one_line_that_names_the_fix(bare: Path, tmp_path: Path, command: str, extra: str) -> None:
+    done = run(bare / "msc-edge", *command.split(), cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [done.stderr.strip()]
+    assert f"pip install 'msc-edge[{extra}]'" in done.stderr

@@ -1,0 +1,248 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from msc_edge.errors import KitError, UsageError
+from msc_edge.preprocessing import preset
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.fine_tune import CHECKPOINT, batch_of, fine_tune
+from msc_edge.train.metrics import METRICS, read_metrics
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.reading import training_copy
+from msc_edge.train.recipes import FineTuning, center_of, fine_tuning
+
+
+def settings_of(**changed) -> FineTuning:
+    quick = {"backbone": "resnet18", "pictures": 12, "steps": 4, "batch": 4, "learning_rate": 1e-2}
+    return fine_tuning("whole-frame", **{**quick, **changed})
+
+
+@dataclass
+class StoppedError(Exception):
+    """What a test raises to stop a run after a step."""
+
+    step: int
+
+
+class Bench:
+    """Twelve drawn pictures and a random network, ready to train."""
+
+    def __init__(self, pictures: list[np.ndarray], randomise: Callable, *, stop_at: str = "layer2") -> None:
+        backbone = build_backbone("resnet18", stop_at=stop_at)
+        randomise(backbone, 0)
+        self.network = EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)).eval()
+        self.initial = self.embeddings = self.network.embed_all(("", picture) for picture in pictures)
+        self.copies = [training_copy(picture, self.network.preprocess.spec) for picture in pictures]
+        self.before = self.state()
+        self.pictures = pictures
+
+    def state(self) -> dict[str, Tensor]:
+        return {key: value.clone() for key, value in self.network.backbone.state_dict().items()}
+
+    def train(self, folder: Path, settings: FineTuning, **options) -> dict[str, Tensor]:
+        folder.mkdir(exist_ok=True)
+        center = center_of(torch.from_numpy(self.initial), settings.recipe)
+        fabric = Fabric(accelerator="cpu", devices=1)
+        fine_tune(fabric, self.network, self.copies, center, settings, folder=folder, **options)
+        self.embeddings = self.network.embed_all(("", picture) for picture in self.pictures)
+        return self.state()
+
+
+@pytest.fixture
+def bench(toy, randomise: Callable) -> Callable[..., Bench]:
+    pictures = [toy.draw(seed) for seed in range(12)]
+    return lambda **options: Bench(pictures, randomise, **options)
+
+
+def stopping_after(step: int) -> Callable:
+    def report(_task: str, done: int, _total: int, _note: str = "") -> None:
+        if done == step:
+            raise StoppedError(step)
+
+    return report
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_epoch_takes_each_picture_once_and_the_next_one_in_another_order() -> None:
+    settings = settings_of(pictures=12, batch=4)
+    epochs = [
+        [i for step in steps for i in batch_of(step, pictures=12, settings=settings)[0]]
+        for steps in (range(3), range(3, 6))
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
+    assert epochs[0] != epochs[1]
+
+
+def test_batches_are_always_full() -> None:
+    settings = settings_of(pictures=11, batch=4)
+    chosen = [batch_of(step, pictures=11, settings=settings)[0] for step in range(40)]
+    assert all(len(set(batch)) == 4 for batch in chosen)
+    assert set().union(*chosen) == set(range(11))  # what an epoch leaves out comes in another
+
+
+def test_what_a_step_does_depends_on_the_seed_and_the_step_alone() -> None:
+    def drawn(step: int, seed: int) -> tuple:
+        chosen, draws = batch_of(step, pictures=12, settings=settings_of(seed=seed))
+        return chosen, *[draw.area.tolist() for draw in draws]
+
+    assert drawn(5, 1) == drawn(5, 1)
+    assert len({str(drawn(step, seed)) for step in range(4) for seed in range(4)}) == 16
+    assert drawn(0, 0)[1] != drawn(0, 0)[2]  # the two views of a picture
+
+
+def test_statistics_of_batch_norm_stay_and_its_affine_weights_train(bench: Callable, tmp_path: Path) -> None:
+    table = bench()
+    after = table.train(tmp_path, settings_of())
+    for key, value in after.items():
+        buffer = "running_" in key or key.endswith("num_batches_tracked")
+        assert torch.equal(value, table.before[key]) == buffer, key
+    assert any(key.endswith("bn1.weight") for key in after)
+    assert not any(module.training for module in table.network.modules())
+
+
+def test_frozen_stages_keep_every_bit_and_the_others_train(bench: Callable, tmp_path: Path) -> None:
+    table = bench()
+    after = table.train(tmp_path, settings_of(frozen_up_to="layer1"))
+    for key, value in after.items():
+        trains = key.startswith("layer2.") and "running_" not in key and "num_batches" not in key
+        assert torch.equal(value, table.before[key]) != trains, key
+
+
+def test_freezing_everything_is_refused(bench: Callable, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--freeze-to layer2: nothing is left to train.*--steps 0"):
+        bench().train(tmp_path, settings_of(frozen_up_to="layer2"))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Callable, tmp_path: Path) -> None:
+    one, same, other = (bench().train(tmp_path / f"{i}", settings_of(seed=seed)) for i, seed in enumerate((3, 3, 4)))
+    assert equal(one, same)
+    assert not equal(one, other)
+
+
+@pytest.mark.parametrize("recipe", ["v1", "v2"])
+def test_training_lowers_the_loss(recipe, bench: Callable, tmp_path: Path) -> None:
+    bench(stop_at="layer1").train(tmp_path, settings_of(recipe=recipe, steps=40, batch=12, learning_rate=0.1))
+    loss = [row.loss for row in read_metrics(tmp_path / METRICS)]
+    assert np.mean(loss[-10:]) < np.mean(loss[:10]) - 0.05
+
+
+def test_the_angular_term_of_v1_draws_the_pictures_to_the_centre(bench: Callable, tmp_path: Path) -> None:
+    def cosine_to_center(recipe) -> float:
+        table = bench(stop_at="layer1")
+        center = center_of(torch.from_numpy(table.initial), "v1").numpy()
+        table.train(tmp_path / recipe, settings_of(recipe=recipe, steps=30, batch=12, learning_rate=0.1))
+        return float((table.embeddings @ center).mean())
+
+    assert cosine_to_center("v1") > cosine_to_center("v2")
+
+
+def test_one_step_is_plain_sgd_with_weight_decay_on_the_gradient_of_the_loss(bench: Callable, tmp_path: Path) -> None:
+    # SGD without momentum: weights move by rate * (gradient + decay * weights), so twice the rate moves them twice
+    # as far. That holds for no optimizer that adapts its steps.
+    moves = []
+    for rate in (1e-3, 2e-3):
+        table = bench()
+        after = table.train(tmp_path / f"{rate}", settings_of(steps=1, learning_rate=rate))
+        moves.append(torch.cat([(after[key] - table.before[key]).flatten() for key in after]).double())
+    torch.testing.assert_close(moves[1], 2 * moves[0], rtol=1e-3, atol=1e-6)
+    assert float(moves[0].abs().max()) > 1e-5
+
+
+def test_metrics_have_a_row_for_every_step(bench: Callable, tmp_path: Path) -> None:
+    bench().train(tmp_path, settings_of(steps=5))
+    rows = read_metrics(tmp_path / METRICS)
+    assert [row.step for row in rows] == [1, 2, 3, 4, 5]
+    assert all(0 < row.loss < 10 for row in rows)
+    assert all(-1 <= row.mean_pairwise_cosine <= 1 and 1 <= row.effective_rank <= 7 for row in rows)
+
+
+@pytest.mark.parametrize("rate", [1e8, 1e20, 1e38])
+def test_a_loss_that_is_no_number_stops_the_run(rate: float, bench: Callable, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"loss is no longer finite at step \d+; .*--learning-rate"):
+        bench().train(tmp_path, settings_of(steps=20, learning_rate=rate))
+
+
+@pytest.mark.parametrize(("stop", "every"), [(3, 2), (4, 2), (1, 2), (6, 5)])
+def test_resumed_run_equals_an_unbroken_one(stop: int, every: int, bench: Callable, tmp_path: Path) -> None:
+    settings = settings_of(steps=7)
+    unbroken = bench().train(tmp_path / "unbroken", settings, checkpoint_every=every)
+    with pytest.raises(StoppedError):
+        bench().train(tmp_path / "broken", settings, checkpoint_every=every, report=stopping_after(stop))
+    assert (tmp_path / "broken" / CHECKPOINT).exists() == (stop > every)
+    resumed = bench().train(tmp_path / "broken", settings, checkpoint_every=every, resume=True)
+    assert equal(resumed, unbroken)
+    assert (tmp_path / "broken" / METRICS).read_bytes() == (tmp_path / "unbroken" / METRICS).read_bytes()
+
+
+def test_resuming_after_the_last_step_trains_no_further(bench: Callable, tmp_path: Path) -> None:
+    settings = settings_of()
+    after = bench().train(tmp_path, settings)
+    assert equal(bench().train(tmp_path, settings, resume=True), after)
+    assert len(read_metrics(tmp_path / METRICS)) == 4
+
+
+def broken_off(bench: Callable, folder: Path) -> None:
+    with pytest.raises(StoppedError):
+        bench().train(folder, settings_of(), checkpoint_every=1, report=stopping_after(3))
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"steps": 5}, {"batch": 3}, {"learning_rate": 2e-2}, {"recipe": "v1"}, {"precision": "bf16"}]
+)
+def test_resuming_with_other_settings_is_refused(other: dict, bench: Callable, tmp_path: Path) -> None:
+    broken_off(bench, tmp_path)
+    with pytest.raises(UsageError, match="other options, pictures or weights"):
+        bench().train(tmp_path, settings_of(**other), resume=True)
+
+
+@pytest.mark.parametrize("what", ["weights", "pictures", "preprocessing", "stage"])
+def test_resuming_with_other_weights_or_pictures_is_refused(
+    what: str, bench: Callable, tmp_path: Path, toy, randomise: Callable
+) -> None:
+    broken_off(bench, tmp_path)
+    other = bench(stop_at="layer1") if what == "stage" else bench()
+    if what == "weights":
+        randomise(other.network.backbone, 1)
+    elif what == "pictures":
+        other.pictures[5] = toy.draw(100)
+    elif what == "preprocessing":
+        other.network = EmbeddingNetwork(other.network.backbone, preset("paper", image_size=32)).eval()
+    other.initial = other.network.embed_all(("", picture) for picture in other.pictures)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(UsageError, match="other options, pictures or weights"):
+        other.train(tmp_path, settings_of(), resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before  # the right options still find it
+    assert len(read_metrics(tmp_path / METRICS)) == 3
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_refused(share: float, bench: Callable, tmp_path: Path) -> None:
+    broken_off(bench, tmp_path)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(KitError, match=rf"{CHECKPOINT}: cannot be read.*without --resume"):
+        bench().train(tmp_path, settings_of(), resume=True)
+
+
+def test_collapse_is_told_also_when_the_run_was_broken_off_before_it(
+    bench: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of(steps=30)
+    with pytest.raises(StoppedError):
+        bench().train(tmp_path, settings, checkpoint_every=1, report=stopping_after(13))
+    # As if the first twelve steps had found the pictures all around the sphere; what follows is narrow beside that.
+    header, *rows = (tmp_path / METRICS).read_text().splitlines()
+    wide = [f"{step},1.0,0.0,7.0" for step in range(1, 13)]
+    (tmp_path / METRICS).write_text("\n".join([header, *wide, *rows[12:]]) + "\n")
+    assert not caplog.records
+    bench().train(tmp_path, settings, checkpoint_every=1, resume=True)
+    assert sum("collapsing" in record.getMessage() for record in caplog.records) == 1

@@ -1,0 +1,219 @@
+import shutil
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msc_edge.errors import KitError, SourceError
+from msc_edge.train.pictures import (
+    Picture,
+    find_normals,
+    fingerprint,
+    hold_out,
+    normal_folder,
+    read_pictures,
+    write_pictures,
+)
+
+
+def touched(folder: Path, *names: str) -> Path:
+    """Files that differ; finding them does not decode them."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def table(count: int) -> list[Picture]:
+    return [Picture(f"{i:04d}.png", sha256(str(i).encode()).hexdigest(), "bank") for i in range(count)]
+
+
+def held_out_places(pictures: list[Picture]) -> list[int]:
+    return [i for i, picture in enumerate(pictures) if picture.role == "calibration"]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["a.png", "b.png"], "."),
+        (["train/good/a.png", "test/good/b.png", "test/crack/c.png", "ground_truth/crack/c.png"], "train/good"),
+        (["train/normal/a.png", "test/crack/c.png"], "train/normal"),
+        (["monday/line 1/a.png", "tuesday/b.png"], "."),
+        (["good/a.png"], "."),
+        (["good/a.png", "good/deep/er/b.png", "readme.txt"], "."),
+        (["good/a.png", ".cache/x.png"], "."),  # what is hidden is not searched
+        (["train/crack/a.png"], "."),
+    ],
+)
+def test_normals_are_found_in_the_known_layouts(files: list[str], found: str, tmp_path: Path) -> None:
+    assert normal_folder(touched(tmp_path, *files)) == tmp_path / found
+
+
+@pytest.mark.parametrize(
+    ("files", "good"),
+    [
+        (["good/a.png", "defect/b.png", "mask/c.png"], "good"),
+        (["test/crack/a.png", "good/b.png"], "good"),
+        (["normal/a.png", "abnormal/b.png"], "normal"),
+    ],
+)
+def test_good_parts_beside_other_folders_are_not_guessed_at(files: list[str], good: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="taken for good") as refused:
+        normal_folder(touched(tmp_path, *files))
+    assert f"pass --normal {tmp_path / good}" in str(refused.value)
+
+
+def test_a_missing_folder_and_a_file_in_its_place_are_refused(tmp_path: Path) -> None:
+    touched(tmp_path, "a.png")
+    for path in (tmp_path / "nowhere", tmp_path / "a.png"):
+        with pytest.raises(SourceError, match="no such folder"):
+            normal_folder(path)
+
+
+def test_pictures_in_any_nesting_are_listed_in_order_with_forward_slashes(tmp_path: Path) -> None:
+    touched(tmp_path, "b.png", "a/z.JPG", "a/b/c/d.tiff", "ü/ö.bmp", "notes.txt", ".hidden.png")
+    pictures = find_normals(tmp_path)
+    assert [picture.path for picture in pictures] == ["a/b/c/d.tiff", "a/z.JPG", "b.png", "ü/ö.bmp"]
+    assert pictures[2].sha256 == sha256(b"b.png").hexdigest()
+    assert all(picture.role == "bank" for picture in pictures)
+
+
+def test_of_exact_copies_the_first_is_kept(tmp_path: Path) -> None:
+    touched(tmp_path, "a.png", "c.png")
+    for copy in ("b.png", "z/again.jpg"):
+        (tmp_path / copy).parent.mkdir(exist_ok=True)
+        (tmp_path / copy).write_bytes((tmp_path / "a.png").read_bytes())
+    roles = {picture.path: picture.role for picture in find_normals(tmp_path)}
+    assert roles == {"a.png": "bank", "b.png": "copy", "c.png": "bank", "z/again.jpg": "copy"}
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no pictures found"):
+        find_normals(touched(tmp_path, "notes.txt"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_fewer_than_three_pictures_are_refused(count: int) -> None:
+    with pytest.raises(SourceError, match=f"^{count} different readable pictures found; at least 3"):
+        hold_out(table(count), holdout=0.2)
+
+
+def test_copies_and_unreadable_files_do_not_count_as_pictures() -> None:
+    pictures = [*table(2), Picture("copy.png", "0" * 64, "copy"), Picture("bad.png", "1" * 64, "unreadable")]
+    with pytest.raises(SourceError, match=r"^2 different readable"):
+        hold_out(pictures, holdout=0.2)
+
+
+@given(st.integers(3, 400), st.floats(0.01, 0.9))
+def test_the_share_is_held_out_and_two_pictures_always_stay(count: int, holdout: float) -> None:
+    pictures = hold_out(table(count), holdout=holdout)
+    held = held_out_places(pictures)
+    assert len(held) >= 1
+    assert count - len(held) >= 2
+    assert abs(len(held) - holdout * count) <= 1 or len(held) in (1, count - 2)
+    assert [picture.path for picture in pictures] == [picture.path for picture in table(count)]
+
+
+@pytest.mark.parametrize(("count", "holdout"), [(3, 0.2), (37, 0.2), (100, 0.2), (761, 0.2), (761, 0.9), (5000, 0.1)])
+def test_held_out_pictures_stand_in_at_most_ten_blocks_spread_over_the_order(count: int, holdout: float) -> None:
+    held = held_out_places(hold_out(table(count), holdout=holdout))
+    starts = [place for place in held if place - 1 not in held]
+    assert len(starts) <= 10
+    if len(held) >= 10 and holdout < 0.5:
+        assert len(starts) == 10
+        ends = [place for place in held if place + 1 not in held]
+        # Ten parts of the order, one block in the middle of each.
+        for part, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            assert (start + end) / 2 / count == pytest.approx((part + 0.5) / 10, abs=2.1 / count)
+        sizes = [end - start + 1 for start, end in zip(starts, ends, strict=True)]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_pictures_that_are_not_used_stay_so_and_blocks_pass_over_them() -> None:
+    pictures = table(40)
+    for place in range(0, 40, 3):
+        pictures[place] = Picture(pictures[place].path, pictures[place].sha256, "copy")
+    held = hold_out(pictures, holdout=0.2)
+    assert [i for i, picture in enumerate(held) if picture.role == "copy"] == list(range(0, 40, 3))
+    assert len(held_out_places(held)) == round(0.2 * 26)
+
+
+def test_holding_out_again_gives_the_same_split() -> None:
+    once = hold_out(table(50), holdout=0.2)
+    assert hold_out(once, holdout=0.2) == once
+
+
+NAMES = [
+    "a.png",
+    "ü/日本 語.png",
+    'quo"te, comma.png',
+    "new\nline.png",
+    "return\rcarriage.png",
+    "both\r\n.png",
+    " .png",
+]
+
+
+def test_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    pictures = [
+        Picture(name, sha256(name.encode()).hexdigest(), role)
+        for name, role in zip(NAMES, ["bank", "calibration", "copy", "unreadable", "bank", "bank", "bank"], strict=True)
+    ]
+    write_pictures(tmp_path / "pictures.csv", pictures)
+    assert read_pictures(tmp_path / "pictures.csv") == pictures
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=5))
+def test_table_holds_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-name.csv"
+    pictures = [Picture(name, "0" * 64, "bank") for name in names]
+    write_pictures(path, pictures)
+    assert read_pictures(path) == pictures
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold text alone")
+def test_table_holds_names_that_are_not_text(tmp_path: Path) -> None:
+    name = b"caf\xe9.png"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name.decode("utf-8", "surrogateescape")).write_bytes(b"x")
+    pictures = find_normals(tmp_path / "in")
+    write_pictures(tmp_path / "pictures.csv", pictures)
+    assert read_pictures(tmp_path / "pictures.csv") == pictures
+    assert name in (tmp_path / "pictures.csv").read_bytes()
+    assert fingerprint(pictures) != fingerprint(table(1))
+
+
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pictures.csv").write_text("step,loss\n1,0.5\n")
+    with pytest.raises(KitError, match="not a table of pictures"):
+        read_pictures(tmp_path / "pictures.csv")
+
+
+def test_fingerprint_is_that_of_sha256sum_wherever_the_folder_lies(tmp_path: Path, drawn_normals: Path) -> None:
+    moved = shutil.copytree(drawn_normals, tmp_path / "moved ü" / "again")
+    lines = [
+        f"{sha256(path.read_bytes()).hexdigest()}  {path.relative_to(moved).as_posix()}\n" for path in moved.iterdir()
+    ]
+    expected = sha256("".join(sorted(lines)).encode()).hexdigest()
+    assert fingerprint(find_normals(drawn_normals)) == fingerprint(find_normals(moved)) == expected
+
+
+@pytest.mark.parametrize("change", ["byte", "name", "missing", "added"])
+def test_fingerprint_changes_with_any_byte_name_or_file(
+    change: str, tmp_path: Path, drawn_normals: Path, change_byte: Callable
+) -> None:
+    moved = shutil.copytree(drawn_normals, tmp_path / "moved")
+    first = min(moved.iterdir())
+    if change == "byte":
+        change_byte(first, 100)
+    elif change == "name":
+        first.rename(moved / "zzz.png")
+    elif change == "missing":
+        first.unlink()
+    else:
+        (moved / "zzz.png").write_bytes(b"new")
+    assert fingerprint(find_normals(moved)) != fingerprint(find_normals(drawn_normals))

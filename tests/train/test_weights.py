@@ -1,0 +1,230 @@
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from msc_edge.errors import UsageError
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.weights import load_into, weights_from_file, weights_from_torchvision
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def state(randomise: Callable) -> State:
+    """A whole MobileNetV3-small, head included."""
+    network = torchvision.models.mobilenet_v3_small(weights=None)
+    randomise(network, 3)
+    return network.state_dict()
+
+
+def whole_file(path: Path, state: State) -> Path:
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return path
+
+
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "Gewichte ü.safetensors"])
+def test_a_file_of_any_kind_gives_its_tensors(name: str, state: State, tmp_path: Path) -> None:
+    given = weights_from_file(whole_file(tmp_path / name, state))
+    assert same(dict(given.state), state)
+    assert given.origin.source == name
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 90, "best": 0.7},
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    ],
+    ids=["state_dict", "module.", "both"],
+)
+def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(
+    wrap: Callable, state: State, tmp_path: Path
+) -> None:
+    torch.save(wrap(state), tmp_path / "w.pth")
+    assert same(dict(weights_from_file(tmp_path / "w.pth").state), state)
+
+
+def test_origin_holds_the_sha256_of_the_file(state: State, tmp_path: Path) -> None:
+    path = whole_file(tmp_path / "w.safetensors", state)
+    assert weights_from_file(path).origin.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Bomb:
+    """A pickle that creates a file when it is opened without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_that_would_run_code_is_refused_and_the_code_is_not_run(legacy: bool, tmp_path: Path) -> None:
+    harm = tmp_path / "harm"
+    torch.save({"conv.weight": Bomb(harm)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UsageError, match=r"holds more than tensors.*give a \.safetensors"):
+        weights_from_file(tmp_path / "w.pth")
+    assert not harm.exists()
+    torch.load(tmp_path / "w.pth", weights_only=False)  # the trap works
+    assert harm.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello world\n", b"\x00" * 5000, b"PK\x03\x04", b"\x80\x02", b"<html><body>404 Not Found</body></html>"],
+    ids=["empty", "text", "zeros", "zip", "pickle", "html"],
+)
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_a_file_of_something_else_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=rf"--weights .*{name}: "):
+        weights_from_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
+def test_a_truncated_file_is_refused(name: str, share: float, state: State, tmp_path: Path) -> None:
+    path = whole_file(tmp_path / name, state)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UsageError, match=rf"--weights .*{name}: "):
+        weights_from_file(path)
+
+
+def test_damage_anywhere_in_the_head_of_a_file_never_ends_in_another_error(tmp_path: Path) -> None:
+    tensors = {"layer.weight": torch.zeros(3, 2), "layer.bias": torch.zeros(3)}
+    torch.save(tensors, tmp_path / "new.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(tensors, tmp_path / "w.safetensors")
+    refused = 0
+    for name in ("new.pth", "old.pth", "w.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for place in range(0, min(len(whole), 900), 6):
+            damaged = bytearray(whole)
+            damaged[place] ^= 0x55
+            path = tmp_path / f"damaged-{name}"
+            path.write_bytes(damaged)
+            try:
+                weights_from_file(path)
+            except UsageError:
+                refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "content", [torch.zeros(3), {"epoch": 3}, {1: torch.zeros(2)}, [torch.zeros(2)], {"a": {"b": torch.zeros(2)}}]
+)
+def test_a_file_without_names_and_tensors_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match="holds no state dict"):
+        weights_from_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "folder.pth"])
+def test_a_path_without_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(UsageError, match=rf"{name}: no such file"):
+        weights_from_file(tmp_path / name)
+
+
+def test_loading_fills_every_tensor_and_leaves_the_head_aside(state: State) -> None:
+    backbone = build_backbone("mobilenet_v3_small")
+    load_into(backbone, state, source="w")
+    assert all(torch.equal(value, state[key]) for key, value in backbone.state_dict().items())
+
+
+def test_checkpoints_without_the_counters_of_batch_norm_load(state: State) -> None:
+    older = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    load_into(build_backbone("mobilenet_v3_small"), older, source="w")
+
+
+def test_half_precision_weights_are_widened(state: State) -> None:
+    backbone = build_backbone("mobilenet_v3_small")
+    load_into(backbone, {key: value.half() for key, value in state.items()}, source="w")
+    assert all(value.dtype == torch.float32 for value in backbone.parameters())
+
+
+def random_state(name: str) -> State:
+    return torchvision.models.get_model(name, weights=None).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "stop_at"),
+    [
+        ("resnet34", "resnet18", None),  # has every tensor of a ResNet-18, in the same shapes
+        ("resnet34", "resnet18", "layer2"),
+        ("resnet18", "resnet34", None),
+        ("resnet50", "resnet18", None),
+        ("resnext50_32x4d", "resnet50", None),  # the same names, other shapes
+        ("mobilenet_v3_large", "mobilenet_v3_small", None),
+        ("mobilenet_v2", "efficientnet_b0", None),
+        ("efficientnet_b1", "efficientnet_b0", None),
+    ],
+)
+def test_the_checkpoint_of_another_network_is_refused(given: str, wanted: str, stop_at: str | None) -> None:
+    with pytest.raises(UsageError, match=r"^w\.pth: .*another network"):
+        load_into(build_backbone(wanted, stop_at=stop_at), random_state(given), source="w.pth")
+
+
+def test_a_checkpoint_that_is_cut_off_serves_a_backbone_that_stops_there_and_no_other() -> None:
+    cut = build_backbone("resnet18", stop_at="layer3").state_dict()
+    for stage in ("layer3", "layer2"):
+        load_into(build_backbone("resnet18", stop_at=stage), cut, source="w")
+    with pytest.raises(UsageError, match=r"layer4.*--stop-at"):
+        load_into(build_backbone("resnet18"), cut, source="w")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, state: State) -> None:
+    broken = {key: tensor.clone() for key, tensor in state.items()}
+    broken["features.0.0.weight"][3, 1, 0, 0] = value
+    with pytest.raises(UsageError, match="not finite"):
+        load_into(build_backbone("mobilenet_v3_small"), broken, source="w")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of torch, and a proxy that nobody answers at. Gives the folder of cached weights."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_where_no_network_reaches_torchvision_the_error_names_the_way_round(no_network: Path) -> None:
+    with pytest.raises(UsageError, match=r"could not be fetched.*https://\S+\.pth.*--weights FILE"):
+        weights_from_torchvision("mobilenet_v3_small")
+    assert not list(no_network.glob("*.pth"))
+
+
+def test_weights_in_torchs_cache_need_no_network(no_network: Path, state: State) -> None:
+    weights = torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1
+    no_network.mkdir(parents=True)
+    cached = no_network / weights.url.rpartition("/")[2]
+    torch.save(state, cached)
+    pretrained = weights_from_torchvision("mobilenet_v3_small")
+    assert same(dict(pretrained.state), state)
+    assert pretrained.origin.source == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"
+    assert pretrained.origin == weights_from_torchvision("mobilenet_v3_small").origin
+
+    changed = {**state, "features.0.0.weight": state["features.0.0.weight"] + 1e-3}
+    torch.save(changed, cached)
+    assert weights_from_torchvision("mobilenet_v3_small").origin.sha256 != pretrained.origin.sha256
+
+    cached.write_bytes(cached.read_bytes()[:1000])  # a download that was broken off
+    with pytest.raises(UsageError, match="--weights FILE"):
+        weights_from_torchvision("mobilenet_v3_small")
