@@ -57,7 +57,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace, rate: float, r
         role: [read_image(folder / p.path) for p in pictures if p.role == role] for role in ("bank", "calibration")
     }
     rng = np.random.default_rng(options.seed)
-    pasted = [paste_defect(image, rng) for image in images["calibration"] for _ in range(2)]
+    each = max(2, 120 // len(images["calibration"]))
+    pasted = [paste_defect(image, rng) for image in images["calibration"] for _ in range(each)]
 
     def embed(some: list[np.ndarray]) -> np.ndarray:
         return network.embed_all(("", image) for image in some)

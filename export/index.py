@@ -1,11 +1,13 @@
 """The HNSW index over the bank, and how well it finds the true neighbours."""
 
+import math
 from pathlib import Path
+from typing import Literal
 
 import hnswlib
 import numpy as np
 
-from msc_edge.bank import ExactSearch, HnswSearch
+from msc_edge.bank import HnswSearch
 from msc_edge.manifest import HnswIndex
 
 WANTED_RECALL = 0.999
@@ -20,8 +22,7 @@ def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path,
     """Build an index over the bank (n, dim), save it to `path`, and give the least ef that reaches WANTED_RECALL.
 
     `queries`: held-out embeddings (m, dim). Where they are few, bank rows with a little noise join them. If no ef
-    reaches the recall, the largest stands with what it measured; the caller marks exact search then. One thread, so
-    that the file is the same each time.
+    reaches the recall, the largest stands with what it measured. One thread, so that the file is the same each time.
     """
     count, dim = embeddings.shape
     index = hnswlib.Index(space="cosine", dim=dim)
@@ -31,27 +32,36 @@ def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path,
     index.save_index(str(path))
 
     queries = _enough(queries, embeddings, seed)
+    kth = kth_similarity(embeddings, queries, k)
     recall, ef = 0.0, _EFS[0]
     for ef in _EFS:
-        recall = recall_at_k(HnswSearch(index, ef=ef), embeddings, queries, k)
+        recall = recall_at_k(HnswSearch(index, ef=ef), embeddings, queries, kth, k)
         if recall >= WANTED_RECALL:
             break
     return HnswIndex(m=_M, ef_construction=_EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
 
 
-def recall_at_k(search: HnswSearch, embeddings: np.ndarray, queries: np.ndarray, k: int) -> float:
-    """Share of the true k nearest rows of each query that `search` finds among the rows that it is asked for."""
-    exact = ExactSearch(embeddings)
+def preferred_search(index: HnswIndex, *, count: int) -> Literal["exact", "hnsw"]:
+    """`hnsw` where the index finds what it should and `count` rows are enough to gain by it, else `exact`."""
+    return "hnsw" if index.recall >= WANTED_RECALL and count >= FEWEST_ROWS else "exact"
+
+
+def kth_similarity(embeddings: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Cosine between each query, (m, dim), and its k-th nearest row of the bank, by comparing it with all: (m,)."""
+    some = np.array_split(queries, math.ceil(len(queries) / 100))  # the product of all at once could be large
+    return np.concatenate([np.partition(part @ embeddings.T, -k, axis=1)[:, -k] for part in some])
+
+
+def recall_at_k(search: HnswSearch, embeddings: np.ndarray, queries: np.ndarray, kth: np.ndarray, k: int) -> float:
+    """Share of the true k nearest rows that `search` finds when asked for k; `kth`: see kth_similarity."""
     found = 0
-    for query in queries:
-        similarity = embeddings @ query
-        # A row as near as the k-th is as good: copies of a picture are interchangeable.
-        kth = np.sort(similarity[exact.rows(query, k)])[0]
+    for query, least in zip(queries, kth, strict=True):
         try:
             rows = search.rows(query, k)
         except RuntimeError:  # too few reachable
             continue
-        found += min(k, int((similarity[rows] >= kth - 1e-6).sum()))
+        # A row as near as the k-th is as good: copies of a picture are interchangeable.
+        found += int((embeddings[rows] @ query >= least - 1e-6).sum())
     return found / (k * len(queries))
 
 

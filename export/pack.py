@@ -13,7 +13,7 @@ from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
 from msc_edge.errors import OutputError, SourceError
-from msc_edge.export.index import FEWEST_ROWS, WANTED_RECALL, build_index
+from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.onnx_model import OPSET, export_onnx
 from msc_edge.export.proof import compare, proof_pictures, prove
 from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
@@ -137,8 +137,7 @@ def _write_thumbnails(folder: Path, images: Iterator[tuple[str, np.ndarray]]) ->
 
 def _bank_info(bank: Bank, index: HnswIndex) -> BankInfo:
     count, dim = bank.embeddings.shape
-    indexed = index.recall >= WANTED_RECALL and count >= FEWEST_ROWS
-    return BankInfo(count=count, dim=dim, k=bank.k, search="hnsw" if indexed else "exact", index=index)
+    return BankInfo(count=count, dim=dim, k=bank.k, search=preferred_search(index, count=count), index=index)
 
 
 def _provenance(record: RunRecord, pictures: Sequence[Picture]) -> Provenance:

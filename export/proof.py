@@ -90,15 +90,24 @@ def _meets(score: float, limits: Limits) -> bool:
 
 
 def prove(comparisons: Sequence[Comparison], torch_limits: Limits, kit_limits: Limits) -> Parity:
-    """Judge the comparisons: KitError when a score moved by more than TOLERANCE, or a verdict changed."""
-    worst = max(comparisons, key=lambda each: abs(each.torch_score - each.runtime_score))
-    difference = abs(worst.torch_score - worst.runtime_score)
-    if not difference <= TOLERANCE:  # also when it is not a number
+    """Judge the comparisons: KitError when a score or a limit moved by more than TOLERANCE, or a verdict changed."""
+    differences = [abs(each.torch_score - each.runtime_score) for each in comparisons]
+    place = int(np.argmax(differences))  # that of a NaN, where there is one; Python's max would pass over it
+    worst, difference = comparisons[place], differences[place]
+    if not difference <= TOLERANCE:
         raise KitError(
             f"the exported model scores {worst.name} {worst.runtime_score:.6f}, and training {worst.torch_score:.6f}: "
             f"more than {TOLERANCE:g} apart, so no kit was written; report this with the versions of torch, onnx and "
             "onnxruntime"
         )
+    for name in ("warn", "reject"):
+        before, after = getattr(torch_limits, name).score, getattr(kit_limits, name).score
+        if not abs(before - after) <= TOLERANCE:
+            raise KitError(
+                f"the held-out pictures set the {name} limit at {after:.6f} with the exported model, and at "
+                f"{before:.6f} in training, so no kit was written; the files of the run do not belong together: "
+                "train again"
+            )
     for each in comparisons:
         before, after = torch_limits.verdict(each.torch_score), kit_limits.verdict(each.runtime_score)
         tie = _meets(each.torch_score, torch_limits) and _meets(each.runtime_score, kit_limits)

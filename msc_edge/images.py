@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-# OpenCV reads the limit once, when it is first imported; it refuses a larger picture before it allocates memory.
+# OpenCV reads the limit once, when it is first imported; it refuses a larger picture before it allocates memory. Where
+# cv2 was imported before, such a picture is refused too, but only after it was decoded.
 # A 109 kB PNG can ask for 900 megapixels.
 MAX_MEGAPIXELS = 100
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_MEGAPIXELS * 1_000_000))
@@ -100,21 +101,32 @@ def _decode(data: np.ndarray) -> np.ndarray:
     try:
         image = cv2.imdecode(data, _BGR_AT_FULL_DEPTH)
         if image is not None and image.dtype in (np.uint8, np.uint16):
+            _refuse_too_many_pixels(image)
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
-            limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]  # OpenCV takes "400MB" too
-            shown = f"{int(limit) / 1e6:g} megapixels" if limit.isdecimal() else f"{limit} pixels"
-            raise UnreadableImageError(
-                f"larger than {shown}; shrink or tile it first, "
-                "or raise the environment variable OPENCV_IO_MAX_IMAGE_PIXELS"
-            ) from error
+            raise _too_many_pixels() from error
         raise UnreadableImageError(f"the decoder refused it: {error.err}") from error
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     if image is None:
         raise UnreadableImageError(f"{_NO_PICTURE}, or of a kind that is not supported")
     raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
+
+
+def _refuse_too_many_pixels(image: np.ndarray) -> None:
+    # Where cv2 was imported before this module, OpenCV has not seen the limit; the answer must be the same.
+    limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]
+    if limit.isdecimal() and image.shape[0] * image.shape[1] > int(limit):
+        raise _too_many_pixels()
+
+
+def _too_many_pixels() -> UnreadableImageError:
+    limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]  # OpenCV takes "400MB" too
+    shown = f"{int(limit) / 1e6:g} megapixels" if limit.isdecimal() else f"{limit} pixels"
+    return UnreadableImageError(
+        f"larger than {shown}; shrink or tile it first, or raise the environment variable OPENCV_IO_MAX_IMAGE_PIXELS"
+    )
 
 
 def _to_eight_bits(image: np.ndarray, policy: DecodePolicy) -> np.ndarray:

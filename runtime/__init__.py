@@ -1,10 +1,12 @@
 """Scoring with a kit, on a plain CPU, without torch.
 
-from msc_edge.runtime import Detector
+The public names are `Detector`, `Result` and `Neighbour`:
 
-detector = Detector.load("kit")
-result = detector.score(frame)      # uint8 (height, width, 3), RGB
-print(result.verdict, result.score, result.p_value)
+    from msc_edge.runtime import Detector
+
+    detector = Detector.load("kit")
+    result = detector.score(frame)      # uint8 (height, width, 3), RGB
+    print(result.verdict, result.score, result.p_value)
 """
 
 from typing import TYPE_CHECKING

@@ -51,7 +51,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="40; with --preset paper, the paper's epochs",
+            show_default="40, at most 5 epochs; with --preset paper, the paper's epochs",
             help="Training steps; 0 keeps the backbone as it is.",
         ),
     ] = None,

@@ -25,6 +25,7 @@ _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 # What the product does where the paper does not decide: docs/decisions.md, "A short run at a measured rate".
 _PRODUCT_LEARNING_RATE = 1e-4
 _PRODUCT_STEPS = 40
+_PRODUCT_EPOCHS = 5  # at most: a small set sees the same pictures again and again, and loses what it gained
 
 
 class FineTuning(BaseModel):
@@ -63,9 +64,10 @@ def fine_tuning(
         steps = paper_steps if steps is None else steps
         learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
         frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone)
+    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
     return FineTuning(
         recipe=recipe,
-        steps=_PRODUCT_STEPS if steps is None else steps,
+        steps=product_steps if steps is None else steps,
         batch=batch,
         learning_rate=_PRODUCT_LEARNING_RATE if learning_rate is None else learning_rate,
         frozen_up_to=frozen_up_to,

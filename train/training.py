@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from msc_edge import __version__
@@ -23,7 +23,7 @@ from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.fine_tune import CHECKPOINT, fine_tune
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
@@ -130,20 +130,10 @@ def train(
             return None
         names = [picture.path for picture in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
-    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # false for NaN too
-        raise UsageError(
-            "the network gives no direction to some pictures (all its features are zero, or not finite); "
-            "train again with a lower --learning-rate, or with other weights"
-        )
-
+    _refuse_degenerate(embeddings)
     bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
     scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
-    with writing(out):
-        with written_whole(out / BACKBONE) as path:
-            save_file({key: value.cpu().contiguous() for key, value in backbone.state_dict().items()}, path)
-        np.save(out / BANK, bank.embeddings)
-        np.save(out / CALIBRATION, scores)
-        write_pictures(out / PICTURES, pictures)
+    _write_arrays(out, backbone, bank, scores, pictures)
     record = write_record(
         out,
         RunRecord(
@@ -164,6 +154,24 @@ def train(
     )
     (out / CHECKPOINT).unlink(missing_ok=True)
     return record
+
+
+def _refuse_degenerate(embeddings: np.ndarray) -> None:
+    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # false for NaN too
+        raise UsageError(
+            "the network gives no direction to some pictures (all its features are zero, or not finite); "
+            "train again with a lower --learning-rate, or with other weights"
+        )
+
+
+def _write_arrays(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, pictures: list[Picture]) -> None:
+    with writing(out):
+        with written_whole(out / BACKBONE) as path:
+            # Not save_file, which reports a full disk by an exception of its own.
+            path.write_bytes(save({key: value.cpu().contiguous() for key, value in backbone.state_dict().items()}))
+        np.save(out / BANK, bank.embeddings)
+        np.save(out / CALIBRATION, scores)
+        write_pictures(out / PICTURES, pictures)
 
 
 def precision_of(options: TrainingOptions) -> Literal["fp32", "bf16"]:

@@ -35,10 +35,12 @@ def brute_force(bank: np.ndarray, query: np.ndarray, k: int) -> float:
     return sum(sorted(distances)[:k]) / k
 
 
-def built_index(path: Path, vectors: np.ndarray, *, space: str = "cosine", labels: np.ndarray | None = None) -> Path:
+def built_index(
+    path: Path, vectors: np.ndarray, *, ef_construction: int = 200, labels: np.ndarray | None = None
+) -> Path:
     hnswlib = pytest.importorskip("hnswlib")
-    index = hnswlib.Index(space=space, dim=vectors.shape[1])
-    index.init_index(max_elements=len(vectors), M=16, ef_construction=200, random_seed=0)
+    index = hnswlib.Index(space="cosine", dim=vectors.shape[1])
+    index.init_index(max_elements=len(vectors), M=16, ef_construction=ef_construction, random_seed=0)
     index.add_items(vectors, labels, num_threads=1)
     index.save_index(str(path))
     return path
@@ -147,11 +149,29 @@ def test_k_neighbours_come_back_whatever_ef_is(tmp_path: Path, ef: int) -> None:
 
 @pytest.mark.parametrize("copies", [2, 40, 400])
 def test_exact_copies_in_the_bank_change_no_score(tmp_path: Path, copies: int) -> None:
-    """Copies make nodes of the graph unreachable, so that hnswlib finds too few."""
     bank = np.repeat(clustered(0, 5, 32), copies, axis=0)
     found = Bank(bank, search=open_hnsw(built_index(tmp_path / "bank.hnsw", bank), bank, ef=50), k=copies)
-    for query in clustered(1, 20, 32):
+    for query in clustered(1, 10, 32):
         assert found.score(query) == pytest.approx(brute_force(bank, query, copies), abs=1e-7)
+
+
+def test_where_the_graph_cannot_reach_enough_rows_the_search_is_exact(tmp_path: Path) -> None:
+    """Hundreds of copies fill each other's links, until the rest of the graph is out of reach."""
+    bank, k = np.repeat(clustered(0, 2, 32), 400, axis=0), 400
+    search = open_hnsw(built_index(tmp_path / "bank.hnsw", bank, ef_construction=20), bank, ef=10)
+    queries = unit(bank[[0, 400]] + 0.01 * structureless(1, 2, 32))
+    for query in queries:
+        with pytest.raises(RuntimeError):
+            search.rows(query, k)
+        assert Bank(bank, search=search, k=k).score(query) == pytest.approx(brute_force(bank, query, k), abs=1e-7)
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_among_copies_the_first_rows_are_named_in_whatever_order_they_are_found(seed: int) -> None:
+    bank = np.repeat(clustered(seed, 3, 16), 4, axis=0)
+    found = Bank(bank, search=Shuffled(bank, seed=seed, more=12), k=4).neighbours(bank[5])
+    assert found.rows == (4, 5, 6, 7)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])

@@ -85,6 +85,16 @@ def test_a_file_that_stood_there_is_replaced_only_at_the_end(tmp_path: Path) -> 
     assert contents(tmp_path) == {"scores.csv": "new"}
 
 
+@POSIX
+def test_who_is_reading_the_old_file_keeps_all_of_it(tmp_path: Path) -> None:
+    target = tmp_path / "scores.csv"
+    target.write_text("old and long")
+    with target.open() as reader:
+        with written_whole(target) as partial:
+            partial.write_text("new")
+        assert reader.read() == "old and long"
+
+
 class UnexpectedError(Exception):
     pass
 
@@ -243,6 +253,13 @@ def test_on_any_exception_the_old_folder_stays_and_nothing_is_left_behind(
     with pytest.raises(OutputError if failure is OSError else failure):
         write()
     assert contents(tmp_path) == before
+
+
+def test_when_the_new_folder_is_gone_at_the_end_the_old_one_comes_back(tmp_path: Path) -> None:
+    make_folder(tmp_path / "kit")
+    with pytest.raises(OutputError), folder_written_whole(tmp_path / "kit", replace=True) as partial:
+        partial.rmdir()
+    assert contents(tmp_path) == {"kit": "/", "kit/old": "old"}
 
 
 def test_the_working_folder_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

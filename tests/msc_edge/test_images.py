@@ -289,7 +289,7 @@ def test_files_of_eight_bits_are_read_alike_under_every_depth(tmp_path: Path) ->
         np.testing.assert_array_equal(read(tmp_path, encoded(PATCHES, ".png"), bit_depth=bit_depth), PATCHES)
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int8, np.int16, np.int32, np.uint32])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int8, np.int16, np.int32])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("bit_depth", [8, 16])
 def test_a_tiff_of_any_other_number_type_is_refused(
@@ -568,7 +568,6 @@ def test_very_long_paths_are_found_and_read(tmp_path: Path, part: str) -> None:
     try:
         (path,) = find_images([tmp_path]).paths
         np.testing.assert_array_equal(read_image(path), PATCHES)
-        assert find_images([tmp_path / "**" / "*.png"]).paths == (path,)
     finally:  # pytest's own clean-up is recursive
         (folder / "part.png").unlink()
         while folder != tmp_path:

@@ -72,13 +72,17 @@ def test_pictures_come_in_order_with_their_names_and_the_unreadable_are_told(tmp
     (tmp_path / names[7]).unlink()
     told: list[tuple[str, str]] = []
     counted: list[int] = []
+
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
+        counted.append(done)
+
     pictures = list(
         decoded(
             tmp_path,
             names,
             DecodePolicy(),
             task="reading",
-            report=lambda _task, done, _total, _note="": counted.append(done),
+            report=report,
             unreadable=lambda name, reason: told.append((name, reason)),
         )
     )

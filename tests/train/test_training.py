@@ -182,7 +182,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory, drawn_normals: Path, op
     """A run that was stopped after three of its four steps; not to be changed."""
     out = tmp_path_factory.mktemp("broken") / "run"
 
-    def report(task: str, done: int, _total: int, _note: str = "") -> None:
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
         if task == "fine-tuning" and done == 3:
             raise StoppedError
 

@@ -190,6 +190,13 @@ def test_crops_lie_within_pictures_of_any_shape(size: tuple[int, int]) -> None:
         assert left + width <= size[1]
 
 
+def test_crops_reach_every_edge() -> None:
+    nearly_one = 0.99999994  # the largest that is drawn
+    assert crop_box((10, 20), 0.25, math.log(2), (0.0, 0.0)) == (0, 0, 5, 10)
+    assert crop_box((10, 20), 0.25, math.log(2), (nearly_one, nearly_one)) == (5, 10, 5, 10)
+    assert {crop_box((3, 3), 0.4, 0, (corner / 10, 0.5))[0] for corner in range(10)} == {0, 1}
+
+
 def test_a_crop_has_the_area_and_the_ratio_that_were_drawn_where_it_fits() -> None:
     _, _, height, width = crop_box((600, 600), 0.3, math.log(1.2), (0.5, 0.5))
     assert width / height == pytest.approx(1.2, rel=0.01)

@@ -103,6 +103,7 @@ def test_a_truncated_file_is_refused(name: str, share: float, state: State, tmp_
         weights_from_file(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damage_anywhere_in_the_head_of_a_file_never_ends_in_another_error(tmp_path: Path) -> None:
     tensors = {"layer.weight": torch.zeros(3, 2), "layer.bias": torch.zeros(3)}
     torch.save(tensors, tmp_path / "new.pth")

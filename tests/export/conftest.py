@@ -1,0 +1,137 @@
+"""A run over drawn pictures with a small random backbone, and its kit: trained and exported once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from msc_edge.export.pack import export
+from msc_edge.manifest import Manifest
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.run import BACKBONE, read_record
+from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.weights import load_into
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def random_weights() -> Callable[..., nn.Module]:
+    """An untrained backbone, with statistics in its batch norm as a trained one has them."""
+
+    def build(name: str, *, stop_at: str | None = None, seed: int = 0):
+        torch.manual_seed(seed)
+        backbone = build_backbone(name, stop_at=stop_at)
+        for module in backbone.modules():
+            if (
+                isinstance(module, nn.BatchNorm2d)
+                and module.running_mean is not None
+                and module.running_var is not None
+            ):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+        return backbone
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def drawn_parts(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
+    """Forty drawn pictures of good parts; not to be changed."""
+    folder = tmp_path_factory.mktemp("line") / "good parts ü"
+    for seed in range(40):
+        save(folder / f"part_{seed:02d}.png", toy.draw(seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable) -> Callable[..., Path]:
+    """Train for a second on a folder; gives the run folder."""
+    weights = tmp_path_factory.mktemp("weights") / "resnet18_to_layer1.safetensors"
+    save_file(random_weights("resnet18", stop_at="layer1").state_dict(), weights)
+
+    def run(folder: Path, **changed) -> Path:
+        out = tmp_path_factory.mktemp("run") / "run"
+        quick = {
+            "backbone": "resnet18",
+            "weights": weights,
+            "stop_at": "layer1",
+            "image_size": 32,
+            "steps": 3,
+            "batch": 8,
+            "accelerator": "cpu",
+            "precision": "fp32",
+        }
+        train(folder, out, TrainingOptions(**{**quick, **changed}))
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def drawn_run(train_on: Callable, drawn_parts: Path) -> Path:
+    """A finished run over the drawn parts; not to be changed."""
+    return train_on(drawn_parts)
+
+
+@pytest.fixture(scope="session")
+def drawn_kit(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """Its kit, not to be changed, and what `export` returned."""
+    out = tmp_path_factory.mktemp("kits") / "drawn.kit"
+    return out, export(drawn_run, out)
+
+
+@pytest.fixture(scope="session")
+def network_of() -> Callable[[Path], EmbeddingNetwork]:
+    """The network of a run, in torch."""
+
+    def load(run: Path) -> EmbeddingNetwork:
+        record = read_record(run)
+        backbone = build_backbone(record.backbone, stop_at=record.stop_at)
+        load_into(backbone, load_file(run / BACKBONE), source=BACKBONE)
+        return EmbeddingNetwork(backbone, record.preprocessing).eval()
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def change_byte() -> Callable[[Path, int], None]:
+    """Turn over one bit of a file."""
+
+    def change(path: Path, place: int) -> None:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """A genuine ImageNet MobileNetV2."""
+    path = SHARED / "weights" / "mobilenet_v2.safetensors"
+    if not path.is_file():
+        pytest.skip("needs ../shared/weights/mobilenet_v2.safetensors")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_papers() -> Path:
+    """Pictures of printed papers: folders `good` and `defect`."""
+    path = SHARED / "data" / "paper" / "PA_BDP01_TL"
+    if not path.is_dir():
+        pytest.skip("needs ../shared/data/paper")
+    return path
