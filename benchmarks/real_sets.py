@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-STEPS = {"frozen": ["--steps", "0"], "v1": ["--recipe", "v1"], "v2": ["--recipe", "v2"]}
+RECIPES = {"frozen": ["--steps", "0"], "v1": ["--recipe", "v1"], "v2": ["--recipe", "v2"]}
 
 
 def run(*command: object) -> None:
@@ -56,13 +56,14 @@ def split_paper(product: Path, work: Path) -> tuple[Path, Path]:
 
 def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, options: argparse.Namespace) -> float:
     """Train, export and score one set with one recipe."""
-    place = options.work / f"{name}-{recipe}-{options.seed}"
+    steps = ["--steps", options.steps] if options.steps and recipe != "frozen" else []
+    place = options.work / "-".join(map(str, (name, recipe, *steps[1:], options.seed)))
     scores = place / "scores.csv"
     if not (place / "done").exists():
         shutil.rmtree(place, ignore_errors=True)
         weights = options.shared / "weights/mobilenet_v2.safetensors"
         run("train", "--normal", train, "--out", place / "run", "--backbone", "mobilenet_v2", "--weights", weights,
-            "--seed", options.seed, *STEPS[recipe])  # fmt: skip
+            "--seed", options.seed, *RECIPES[recipe], *steps)  # fmt: skip
         run("export", place / "run", "--out", place / "kit")
         run("score", place / "kit", test, "--out", scores)
         (place / "done").touch()
@@ -76,8 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--recipes", nargs="+", default=["frozen", "v1", "v2"], choices=list(STEPS))
+    parser.add_argument("--recipes", nargs="+", default=["frozen", "v1", "v2"], choices=list(RECIPES))
     parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"])
+    parser.add_argument("--steps", type=int, help="of v1 and v2; without it, the product's default")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print("| set | recipe | seed | AUROC | rejected good |\n|---|---|---|---|---|")

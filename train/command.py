@@ -51,7 +51,7 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="40, at most 5 epochs; with --preset paper, the paper's epochs",
+            show_default="40, at most 5 epochs of full batches; with --preset paper, the paper's epochs",
             help="Training steps; 0 keeps the backbone as it is.",
         ),
     ] = None,
@@ -115,10 +115,10 @@ def train(
             unreadable=lambda name, reason: unread.append(f"{name}: {reason}"),
         )
     if record is not None:
-        _print_summary(out, record, unread)
+        _print_summary(out, record, unread, asked_for_none=steps == 0)
 
 
-def _print_summary(out: Path, record: Any, unread: list[str]) -> None:
+def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none: bool) -> None:
     from msc_edge.train.pictures import read_pictures
     from msc_edge.train.run import PICTURES
 
@@ -131,6 +131,12 @@ def _print_summary(out: Path, record: Any, unread: list[str]) -> None:
         typer.echo(f"left out, exact copies of others: {copies}", err=True)
     settings = record.fine_tuning
     what = f"{settings.steps} steps of {settings.recipe} in {settings.precision}" if settings.steps else "frozen"
+    if not settings.steps and not asked_for_none:
+        typer.echo(
+            f"the backbone stays as it is: {settings.batch} pictures are too few to fine-tune well; "
+            "--steps N does it all the same",
+            err=True,
+        )
     typer.echo(
         f"{out}: {record.backbone}, {what}; {roles.count('bank')} normals in the bank, "
         f"{roles.count('calibration')} held out\nnext: msc-edge export {out} --out KIT"

@@ -57,14 +57,18 @@ def fine_tuning(
     precision: Literal["fp32", "bf16"] = "fp32",
     seed: int = 0,
 ) -> FineTuning:
-    """Fill in what was not given: the paper's values under the preset `paper`, else the product's own."""
+    """Fill in what was not given: the paper's values under the preset `paper`, else the product's own.
+
+    The product's steps are at most five epochs of full batches: fewer pictures than one batch keep the frozen
+    backbone, unless `steps` says otherwise; the batch is then all of them.
+    """
+    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
     batch = min(batch, pictures)
     if preset == "paper":
         paper_steps = _PAPER_EPOCHS[recipe] * (pictures // batch)
         steps = paper_steps if steps is None else steps
         learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
         frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone)
-    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
     return FineTuning(
         recipe=recipe,
         steps=product_steps if steps is None else steps,
