@@ -67,7 +67,9 @@ def _bytes_of(path: Path) -> np.ndarray:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise UnreadableImageError("cannot be opened: it is a folder")
+            raise UnreadableImageError(
+                "it is a folder, or one that cannot be listed; check its permissions and path length"
+            )
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
             raise UnreadableImageError("cannot be opened: it is not a regular file")
         if status.st_size > _LARGEST_FILE:
@@ -134,8 +136,8 @@ def _to_eight_bits(image: np.ndarray, policy: DecodePolicy) -> np.ndarray:
         return image
     if policy.bit_depth == 8:
         raise UnreadableImageError(
-            "it has 16 bits a channel, and this kit was trained on 8; say at training how many of them "
-            "hold the signal: msc-edge train --bit-depth 10|12|14|16"
+            "it has 16 bits a channel, where 8 are expected; training must be told how many of them hold the signal: "
+            "msc-edge train --bit-depth 10|12|14|16"
         )
     if (largest := int(image.max())) >> policy.bit_depth:
         raise UnreadableImageError(
@@ -159,20 +161,26 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
     Folders are searched for known picture suffixes, links are followed, and a folder is entered once even if
     links make a loop. Hidden files and folders are passed over unless they are named. In a pattern, a part that
     exists under that very name, brackets and all, stands for itself. A file that is named outright is taken whatever
-    its suffix. Raises SourceError when an argument names nothing, or when all together hold no picture.
+    its suffix. A folder below that cannot be listed is given in the place of its pictures, so that reading it says why
+    they are missing. Raises SourceError when an argument names nothing, or when all together hold no picture.
     """
     found: dict[Path, None] = {}  # an ordered set
     others = 0
     named = [str(argument) for argument in arguments]
     for argument in named:
+        if not argument:
+            raise SourceError(
+                "an empty path was given, perhaps from a variable that is not set; name a folder or a file"
+            )
+        unlisted: list[Path] = []
         kind, reason = _kind(argument)
         if kind == "file":
             found[Path(argument)] = None
             continue
         if kind == "folder":
-            files = _walk(Path(argument))
+            files = _walk(Path(argument), unlisted)
         elif glob.has_magic(argument):
-            files = sorted(_matches(Path(), Path(argument).parts))
+            files = sorted(_matches(Path(), Path(argument).parts, unlisted))
             reason = "no file matches this pattern"
         else:
             files = []
@@ -180,7 +188,7 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
             raise SourceError(f"{argument}: {reason}; check the path")
         pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
         others += len(files) - len(pictures)
-        found |= dict.fromkeys(pictures)
+        found |= dict.fromkeys(sorted(pictures + unlisted))
     if not found:
         raise SourceError(
             f"{', '.join(named) or 'the list of paths'}: no pictures found "
@@ -199,7 +207,7 @@ def _kind(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
     return ("folder" if stat.S_ISDIR(mode) else "file"), ""
 
 
-def _matches(folder: Path, parts: tuple[str, ...]) -> set[Path]:
+def _matches(folder: Path, parts: tuple[str, ...], unlisted: list[Path]) -> set[Path]:
     """Files below a folder that match a pattern, given part by part; `**` is any depth of folders.
 
     Not glob.glob(recursive=True): two links that point at their own folder keep it busy for 2**40 rounds.
@@ -211,21 +219,24 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> set[Path]:
         if _kind(folder)[0] != "folder":
             return set()
         if not rest:
-            return set(_walk(folder))
-        return {match for inside, _ in _folders(folder) for match in _matches(inside, rest)}
+            return set(_walk(folder, unlisted))
+        return {match for inside, _ in _folders(folder, unlisted) for match in _matches(inside, rest, unlisted)}
     if os.path.lexists(folder / first):
-        return _matches(folder / first, rest)
+        return _matches(folder / first, rest, unlisted)
     names = glob.glob(first, root_dir=folder)  # noqa: PTH207  (Path.glob would match hidden names)
-    return {match for name in names for match in _matches(folder / name, rest)}
+    return {match for name in names for match in _matches(folder / name, rest, unlisted)}
 
 
-def _walk(folder: Path) -> list[Path]:
+def _walk(folder: Path, unlisted: list[Path]) -> list[Path]:
     """All files below a folder, sorted by path."""
-    return sorted(file for _, files in _folders(folder) for file in files)
+    return sorted(file for _, files in _folders(folder, unlisted) for file in files)
 
 
-def _folders(top: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """A folder and each one below it, with its files; hidden ones left out, each real folder entered once."""
+def _folders(top: Path, unlisted: list[Path]) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and each one below it, with its files; hidden ones left out, each real folder entered once.
+
+    Those below that cannot be listed go to `unlisted`.
+    """
     entered: set[tuple[int, int]] = set()
     waiting = [top]  # not os.walk: before Python 3.12 it fails on a thousand nested folders
     while waiting:
@@ -240,7 +251,10 @@ def _folders(top: Path) -> Iterator[tuple[Path, list[Path]]]:
                 entries = [entry for entry in listing if not entry.name.startswith(".")]
             folders = {Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)}
         except OSError as error:
-            raise SourceError(f"{folder}: cannot be listed: {error.strerror}; check the permissions") from error
+            if folder == top:
+                raise SourceError(f"{folder}: cannot be listed: {error.strerror}; check the permissions") from error
+            unlisted.append(folder)
+            continue
         folders |= {Path(entry) for entry in entries if entry.is_symlink() and _kind(entry.path)[0] == "folder"}
         entered.add(identity)
         yield folder, [path for path in map(Path, entries) if path not in folders]

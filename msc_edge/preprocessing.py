@@ -73,8 +73,8 @@ def preset(name: PresetName, *, image_size: int = 224, region: Region | None = N
     of Reiss & Hoshen, Resize 256 + CenterCrop 224 (both scaled with `image_size`), which cuts away 23 % of a
     square picture.
     """
-    if image_size < 32:
-        raise UsageError(f"--image-size {image_size}: the backbones need at least 32 pixels")
+    if not 32 <= image_size <= 2048:
+        raise UsageError(f"--image-size {image_size}: expected 32 to 2048 pixels")
     if name == "whole-frame":
         return Preprocessing(preset=name, image_size=image_size, resize="stretch", resize_to=image_size, region=region)
     return Preprocessing(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision has it
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow has it; torchvision's tensors take 0.2989
 _BLUR_RADIUS = 6  # three times the largest sigma
 
 

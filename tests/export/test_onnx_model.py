@@ -17,9 +17,8 @@ REGION = Region(x=11, y=3, width=21, height=17)
 
 CASES: dict[str, tuple[str, str | None, Preprocessing]] = {
     "whole-frame": ("resnet18", "layer1", preset("whole-frame", image_size=64)),
-    "paper": ("resnet18", "layer1", preset("paper", image_size=64)),
+    "paper, odd size": ("resnet18", "layer1", preset("paper", image_size=45)),
     "whole-frame, region": ("resnet18", "layer1", preset("whole-frame", image_size=64, region=REGION)),
-    "paper, region, odd size": ("resnet18", "layer1", preset("paper", image_size=45, region=REGION)),
     "squeeze-and-excitation": ("mobilenet_v3_small", "features.6", preset("whole-frame", image_size=64)),
 }
 

@@ -93,6 +93,17 @@ def test_pictures_good_and_strange_are_compared_in_sufficient_number(
     assert all(each.embedding_difference < 1e-5 for each in comparisons)
 
 
+def test_a_picture_that_looks_the_same_wherever_it_is_shifted_is_still_compared_as_something_strange(
+    drawn_kit: tuple[Path, Manifest], drawn_run: Path, network_of: Callable
+) -> None:
+    rows = np.linspace(0, 200, 48).astype(np.uint8)[:, None, None]
+    image = np.ascontiguousarray(np.broadcast_to(rows, (48, 64, 3)))
+    bank = Bank(np.load(drawn_run / "bank.npy"))
+    detector = Detector.load(drawn_kit[0], threads=1)
+    comparisons = compare(network_of(drawn_run), bank, detector, [("ramp.png", image)], count=1)
+    assert len({round(each.torch_score, 4) for each in comparisons}) == 2
+
+
 def test_another_network_is_found_out(
     drawn_kit: tuple[Path, Manifest], drawn_run: Path, drawn_parts: Path, train_on: Callable, network_of: Callable
 ) -> None:

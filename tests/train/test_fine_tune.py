@@ -145,9 +145,8 @@ def test_the_angular_term_of_v1_draws_the_pictures_to_the_centre(bench: Callable
     assert cosine_to_center("v1") > cosine_to_center("v2")
 
 
-def test_one_step_is_plain_sgd_with_weight_decay_on_the_gradient_of_the_loss(bench: Callable, tmp_path: Path) -> None:
-    # SGD without momentum: weights move by rate * (gradient + decay * weights), so twice the rate moves them twice
-    # as far. That holds for no optimizer that adapts its steps.
+def test_steps_are_those_of_sgd_without_momentum(bench: Callable, tmp_path: Path) -> None:
+    # Twice the rate moves the weights twice as far in the first step; with an optimizer that adapts its steps, not so.
     moves = []
     for rate in (1e-3, 2e-3):
         table = bench()
@@ -155,6 +154,19 @@ def test_one_step_is_plain_sgd_with_weight_decay_on_the_gradient_of_the_loss(ben
         moves.append(torch.cat([(after[key] - table.before[key]).flatten() for key in after]).double())
     torch.testing.assert_close(moves[1], 2 * moves[0], rtol=1e-3, atol=1e-6)
     assert float(moves[0].abs().max()) > 1e-5
+
+
+def test_where_there_is_nothing_to_tell_apart_weight_decay_is_all_that_moves_the_weights(
+    bench: Callable, tmp_path: Path
+) -> None:
+    # One picture a batch: the loss is 0 and so is its gradient. Three steps shrink each weight by (1 - 0.1 * 0.2)^3.
+    table = bench()
+    settings = settings_of(batch=1, steps=3, learning_rate=0.1).model_copy(update={"weight_decay": 0.2})
+    after = table.train(tmp_path, settings)
+    assert all(row.loss == 0 for row in read_metrics(tmp_path / METRICS))
+    for key, parameter in table.network.backbone.named_parameters():
+        torch.testing.assert_close(after[key], 0.98**3 * table.before[key], rtol=1e-5, atol=1e-7, msg=key)
+        assert parameter.requires_grad
 
 
 def test_metrics_have_a_row_for_every_step(bench: Callable, tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_killed_run_goes_on_with_the_result_of_an_unbroken_one(
     assert contents(broken) == contents(unbroken)
 
 
+@pytest.mark.slow  # three starts of Python with torch
 def test_two_processes_learn_what_one_does(
     drawn_normals: Path, tmp_path: Path, options: Callable, small_weights: Path
 ) -> None:

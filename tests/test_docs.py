@@ -1,0 +1,51 @@
+"""The docs say what is so: generated pages are fresh, shown code runs, links lead somewhere."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msc_edge.images import read_image
+from msc_edge.runtime import Detector
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["cli.md", "manifest.schema.json"])
+def test_a_generated_page_is_what_would_be_generated_now(name: str) -> None:
+    written = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+    assert written == generator().PAGES[name](), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_reader_in_the_specification_gives_the_score_of_the_runtime(toy_kit: Path, tmp_path: Path) -> None:
+    """docs/kit-format.md shows a whole reader that uses none of this project's code."""
+    page = (REPOSITORY / "docs" / "kit-format.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "KIT").symlink_to(toy_kit)
+    picture = toy_kit / "thumbnails" / "00003.jpg"
+    (tmp_path / "part.png").write_bytes(picture.read_bytes())  # decoders go by content, not by name
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    score, rejected = done.stdout.split()
+    result = Detector.load(toy_kit).score(read_image(picture))
+    assert np.isclose(float(score), result.score, atol=1e-9)
+    assert rejected == str(result.verdict == "reject")
