@@ -26,7 +26,7 @@ from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import find_normals, hold_out, normal_folder
 from msc_edge.train.reading import training_copy
-from msc_edge.train.recipes import center_of, fine_tuning
+from msc_edge.train.recipes import RecipeName, center_of, fine_tuning
 from msc_edge.train.weights import load_into, weights_from_file
 
 
@@ -40,14 +40,14 @@ def paste_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
     piece = image[top : top + rows, left : left + columns].astype(np.float32)
     piece = piece * rng.uniform(0.75, 1.25) + rng.uniform(-20, 20)
-    piece = np.rot90(piece, k=rng.integers(4)) if rows == columns else piece[:: rng.choice([-1, 1])]
+    piece = np.rot90(piece, k=int(rng.integers(4))) if rows == columns else piece[:: rng.choice([-1, 1])]
     top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
     pasted = image.copy()
     pasted[top : top + rows, left : left + columns] = piece.clip(0, 255).astype(np.uint8)
     return pasted
 
 
-def measure(name: str, folder: Path, options: argparse.Namespace, rate: float, recipe: str) -> None:
+def measure(name: str, folder: Path, options: argparse.Namespace, rate: float, recipe: RecipeName) -> None:
     """Fine-tune once and write a line at every tenth step."""
     spec = preset("whole-frame", image_size=options.image_size)
     pictures = hold_out(find_normals(folder)[: options.most], holdout=0.2)

@@ -55,7 +55,7 @@ def export(
         typer.echo(f"{name}: above {limit.score:.6f}, flags {limit.promised_rate:.2%} of good parts")
         if not limit.keeps_request and limit.requested_rate:
             typer.echo(
-                f"  {limit.requested_rate:.2%} was asked for: that takes at least "
+                f"{name}: {limit.requested_rate:.2%} was asked for; that takes at least "
                 f"{pictures_needed(limit.requested_rate)} held-out pictures, and there are {held_out}",
                 err=True,
             )

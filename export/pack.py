@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
-from msc_edge.errors import OutputError, SourceError
+from msc_edge.errors import SourceError, UsageError
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.onnx_model import OPSET, export_onnx
 from msc_edge.export.proof import compare, proof_pictures, prove
@@ -52,7 +52,7 @@ def export(
     the proof fails, SourceError when the pictures are not those that were trained on; `out` is then left as it was.
     """
     if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
+        raise UsageError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
     record = read_record(run)
     pictures = read_pictures(run / PICTURES)
     in_bank = [picture.path for picture in pictures if picture.role == "bank"]

@@ -144,5 +144,7 @@ def _size_of_index(path: Path) -> tuple[int, int] | None:
         start = file.read(header.size)
     if len(start) < header.size:
         return None
-    _, _, count, _, label, vector = header.unpack(start)
+    level_0, capacity, count, element, label, vector = header.unpack(start)
+    if level_0 != 0 or capacity < count or element != label + 8 or label < vector:
+        return None
     return count, (label - vector) // 4

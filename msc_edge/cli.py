@@ -36,6 +36,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: what a service manager sends. A command that cleans up after Ctrl-C does so after this."""
 
 
+_stops: list[int] = []  # the signals that asked the process to end
+
+
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # typer's own context class, which has moved between its versions
         # Around the commands, and not around `app()`: there typer has put its own exits in the place of ours.
@@ -120,10 +123,15 @@ def main() -> NoReturn:
         code = 0
     except SystemExit as leaving:
         code = leaving.code
+    except KeyboardInterrupt:  # before a command has begun
+        code = _INTERRUPTED
     except Exception:
+        if not _stops:  # a library that is stopped while it is imported raises what it likes
+            traceback.print_exc()
         # Python's own exit code for this is 1, which here says that anomalies were found.
-        traceback.print_exc()
         code = _DEFECT
+    if _stops:
+        code = _TERMINATED
     _flush()
     if code in (_INTERRUPTED, _TERMINATED):
         # A thread may still wait for a dead network drive; the interpreter would wait for it.
@@ -132,6 +140,7 @@ def main() -> NoReturn:
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+    _stops.append(signum)
     raise Terminated
 
 

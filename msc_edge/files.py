@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from msc_edge.errors import OutputError, writing
+from msc_edge.errors import UsageError, writing
 
 _CHUNK = 1 << 20
 
@@ -42,11 +42,11 @@ def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Pat
     """Give a temporary folder beside `target`; on success it takes the name `target`, else it is removed.
 
     `replace` lets an existing `target` be replaced: the old folder is moved aside first, and removed only when
-    the new one stands. Without it an existing, non-empty `target` is an OutputError.
+    the new one stands. Without it an existing, non-empty `target` is a UsageError.
     """
     with writing(target):
         if target.exists() and not replace and not (target.is_dir() and not any(target.iterdir())):
-            raise OutputError(f"{target} exists already; choose another name, or pass --overwrite to replace it")
+            raise _exists(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = _beside(target)
         partial.mkdir()
@@ -55,9 +55,15 @@ def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Pat
             for path in partial.rglob("*"):
                 if path.is_file():
                     _flush(path)
+            if not replace and target.is_dir() and any(target.iterdir()):  # another process was quicker
+                raise _exists(target)
             _move_into_place(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exists(target: Path) -> UsageError:
+    return UsageError(f"{target} exists already; choose another name, or pass --overwrite to replace it")
 
 
 def _beside(target: Path) -> Path:

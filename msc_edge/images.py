@@ -67,9 +67,8 @@ def _bytes_of(path: Path) -> np.ndarray:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise UnreadableImageError(
-                "it is a folder, or one that cannot be listed; check its permissions and path length"
-            )
+            reason = "it is a folder; check its permissions and the length of its path"
+            raise UnreadableImageError(f"cannot be opened: {reason}")
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
             raise UnreadableImageError("cannot be opened: it is not a regular file")
         if status.st_size > _LARGEST_FILE:

@@ -10,7 +10,8 @@ import json
 import stat
 import tempfile
 import zipfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, Self
 
@@ -58,7 +59,8 @@ class Kit:
             raise KitError(f"{path}: there is no kit here ({reason}); check the path") from error
         if stat.S_ISDIR(mode):
             try:
-                manifest = _verify(_Folder(path), copy_to=None)
+                with _named(path):
+                    manifest = _verify(_Folder(path), copy_to=None)
             except OSError as error:  # no permission, or a failing disk
                 where = error.filename or path
                 raise KitError(
@@ -70,7 +72,8 @@ class Kit:
         try:
             extracted = tempfile.TemporaryDirectory(prefix="msc-edge-kit-", ignore_cleanup_errors=True)
             try:
-                manifest = _verify_zip(path, Path(extracted.name))
+                with _named(path):
+                    manifest = _verify_zip(path, Path(extracted.name))
             except BaseException:
                 extracted.cleanup()
                 raise
@@ -147,6 +150,17 @@ def _is_litter(name: str) -> bool:
     return path.name in _LITTER or path.name.startswith("._") or path.parts[:1] == ("__MACOSX",)
 
 
+@contextmanager
+def _named(kit: Path) -> Iterator[None]:
+    """Say in an error which kit it is about."""
+    try:
+        yield
+    except KitError as error:
+        if str(error).startswith(str(kit)):
+            raise
+        raise KitError(f"{kit}: {error}") from error
+
+
 class _Container(Protocol):
     def names(self) -> set[str]: ...
     def open(self, name: str) -> IO[bytes]: ...
@@ -214,6 +228,8 @@ def _verify(container: _Container, *, copy_to: Path | None) -> Manifest:
     names = container.names()
     for name in (MANIFEST, MANIFEST_DIGEST):
         if name not in names:
+            if "run.json" in names:
+                raise KitError("this is a training run; make a kit of it with: msc-edge export RUN --out KIT")
             raise KitError(f"{name} is missing: this is not a kit, or not a whole one; {_COPY_AGAIN}")
     with container.open(MANIFEST) as file:
         text = file.read(_LARGEST_MANIFEST)

@@ -6,7 +6,16 @@ The written specification is docs/kit-format.md; docs/manifest.schema.json is ge
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from msc_edge.calibration import Calibration, Limits
 from msc_edge.errors import KitError
@@ -61,6 +70,12 @@ class BankInfo(_Part):
     k: PositiveInt = Field(description="the score is the mean cosine distance to this many nearest rows")
     search: Literal["exact", "hnsw"] = Field(description="the default of the runtime; the scores are the same")
     index: HnswIndex | None
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> "BankInfo":
+        if self.k > self.count:
+            raise ValueError(f"k {self.k} is more than the {self.count} rows")
+        return self
 
 
 class CalibrationInfo(_Part):

@@ -71,8 +71,7 @@ def score(
     if out is None and (resume or overwrite):
         raise UsageError(f"{'--resume' if resume else '--overwrite'} concerns a score file; name it with --out")
     found = find_images(paths)
-    # `PATH/*` matches the score file of an earlier run too.
-    pictures = [path for path in found.paths if out is None or path.absolute() != out.absolute()]
+    pictures = list(found.paths) if out is None else _all_but(out, found.paths, kit)
     detector = Detector.load(kit, threads=1, search=search).with_limits(
         threshold=threshold, false_alarm_rate=false_alarm_rate
     )
@@ -92,6 +91,23 @@ def score(
         seconds = time.perf_counter() - begun
     _report(summary, detector, out, quiet=quiet, done_now=len(pictures), seconds=seconds, others=found.other_files)
     _leave(summary, fail_on_anomaly=fail_on_anomaly)
+
+
+def _all_but(out: Path, pictures: tuple[Path, ...], kit: Path) -> list[Path]:
+    """The pictures without the score file: `PATH/*`, as a shell writes it out, names that of an earlier run too."""
+    from msc_edge.errors import UnreadableImageError, UsageError
+    from msc_edge.images import read_image
+
+    if out.resolve().is_relative_to(kit.resolve()):
+        raise UsageError(f"--out {out}: lies within the kit, which would not be a kit any more; choose another place")
+    others = [path for path in pictures if path.absolute() != out.absolute()]
+    if len(others) < len(pictures):
+        try:
+            read_image(out)
+        except UnreadableImageError:
+            return others
+        raise UsageError(f"--out {out}: is one of the pictures to be scored; choose another name")
+    return others
 
 
 def _score_all(

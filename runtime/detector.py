@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Detector:
         """The detector of a kit that is open already; see `load`. The kit may be closed afterwards."""
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; expected at least 1")
+        if search not in get_args(SearchChoice):
+            raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
         manifest = kit.manifest
         return cls(
             manifest=manifest,
@@ -92,6 +94,8 @@ class Detector:
 
     def embed(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> np.ndarray:
         """Unit embedding, float32 (dim,), of one picture; see `score`."""
+        if order not in ("RGB", "BGR"):
+            raise UsageError(f"order is {order!r}; expected 'RGB' or 'BGR'")
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise SourceError(f"expected a picture as uint8 (height, width, 3), got {found}")

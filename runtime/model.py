@@ -9,6 +9,9 @@ import onnxruntime as ort
 from msc_edge.errors import KitError, SourceError
 from msc_edge.runtime.onnx_guard import refuse_external_data
 
+# It would tell its maker of each session; a factory's PC tells nobody.
+ort.disable_telemetry_events()
+
 INPUT = "image"
 OUTPUT = "embedding"
 

@@ -3,6 +3,7 @@
 The network stays in eval mode: batch norm keeps the statistics of ImageNet, and its affine weights train.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,7 +125,10 @@ def _from_all_ranks(fabric: Fabric, embeddings: Tensor) -> Tensor:
     """The rows of all ranks, in order, through which gradients flow back: the loss sees the global batch."""
     if fabric.world_size == 1:
         return embeddings
-    gathered = fabric.all_gather(embeddings, sync_grads=True)
+    with warnings.catch_warnings():
+        # Fabric's, of torch's: the function that it calls is to be replaced one day.
+        warnings.filterwarnings("ignore", message=".*all_gather.*deprecated")
+        gathered = fabric.all_gather(embeddings, sync_grads=True)
     return gathered.flatten(0, 1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -158,7 +162,7 @@ def _restore(fabric: Fabric, path: Path, state: dict) -> None:
             fabric.load(path, state, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KitError(f"{path}: cannot be read ({reason}); train again without --resume") from error
+        raise KitError(f"{path}: cannot be read ({reason}); delete {path.parent} and train again") from error
     if not same:
         raise UsageError(
             f"{path.parent}: was begun with other options, pictures or weights; give the same, "

@@ -78,8 +78,8 @@ def hold_out(pictures: Sequence[Picture], *, holdout: float) -> list[Picture]:
     usable = [i for i, picture in enumerate(pictures) if picture.role in ("bank", "calibration")]
     if len(usable) < FEWEST:
         raise SourceError(
-            f"{len(usable)} different readable pictures found; at least {FEWEST} are needed, and a few hundred are "
-            "a good start"
+            f"of {len(pictures)} pictures found, {len(usable)} can be read and are no copies of others; "
+            f"at least {FEWEST} are needed, and a few hundred are a good start"
         )
     held = min(len(usable) - 2, max(1, round(holdout * len(usable))))
     blocks = min(_BLOCKS_HELD_OUT, held)

@@ -3,7 +3,8 @@
 import importlib.metadata
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from msc_edge import __version__
 from msc_edge.bank import Bank
-from msc_edge.errors import OutputError, SourceError, UsageError, writing
+from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.fine_tune import CHECKPOINT, fine_tune
+from msc_edge.train.metrics import METRICS
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
 from msc_edge.train.reading import decoded, training_copy
@@ -75,13 +77,25 @@ def train(
     """Train on the pictures below `normal` and write the run folder `out`.
 
     `unreadable` is told (name, reason) of each picture that cannot be read; they are left out. Raises SourceError
-    when too few pictures remain, UsageError for options that cannot be met, OutputError when `out` is taken. On
-    several devices the processes beside the first return None.
+    when too few pictures remain, UsageError for options that cannot be met and when `out` is taken. On several
+    devices the processes beside the first return None.
     """
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces the precision
     folder = normal_folder(normal)
     _check_name(folder)
-    _claim(out, resume=resume)
+    with _claimed(out, resume=resume):
+        return _train(folder, out, options, resume=resume, report=report, unreadable=unreadable)
+
+
+def _train(
+    folder: Path,
+    out: Path,
+    options: TrainingOptions,
+    *,
+    resume: bool,
+    report: Report,
+    unreadable: Callable[[str, str], None] | None,
+) -> RunRecord | None:
     fabric = _fabric(options)
     fabric.launch()
     report = report if fabric.is_global_zero else silent
@@ -91,6 +105,8 @@ def train(
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
     pretrained = weights_from_file(options.weights) if options.weights else weights_from_torchvision(options.backbone)
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
+    if options.frozen_up_to:
+        backbone.freeze_up_to(options.frozen_up_to)  # here, so that a wrong name is found before the pictures are read
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
     pictures = find_normals(folder, report=report)
@@ -186,6 +202,11 @@ def precision_of(options: TrainingOptions) -> Literal["fp32", "bf16"]:
 
 
 def _fabric(options: TrainingOptions) -> Fabric:
+    on_gpu = options.accelerator != "cpu" and torch.cuda.is_available()
+    there = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    if options.devices > there:
+        kind = "GPUs" if on_gpu else "cores"
+        raise UsageError(f"--devices {options.devices}: this machine has {there} {kind}; ask for at most that many")
     try:
         return Fabric(
             accelerator="cuda" if options.accelerator == "gpu" else options.accelerator,
@@ -208,16 +229,27 @@ def _check_name(folder: Path) -> None:
         ) from error
 
 
-def _claim(out: Path, *, resume: bool) -> None:
+@contextmanager
+def _claimed(out: Path, *, resume: bool) -> Iterator[None]:
+    """Make the run folder, or take the one that is to be resumed; one that stays empty is removed again."""
     if (out / RECORD).is_file() and resume:
-        raise OutputError(f"{out}: this run is finished already; export it with: msc-edge export {out} --out KIT")
+        raise UsageError(f"{out}: this run is finished already; export it with: msc-edge export {out} --out KIT")
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; choose another name")
+        raise UsageError(f"{out}: is a file; choose another name")
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"  # the others find what the first has written
-    if out.is_dir() and any(out.iterdir()) and not resume and first_process:
-        raise OutputError(f"{out}: is not empty; continue the run there with --resume, or choose another name")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        occupied = any(out.iterdir())
+    if occupied and not resume and first_process:
+        begun = (out / METRICS).is_file() and not (out / RECORD).is_file()
+        remedy = "continue the run there with --resume, or choose" if begun else "choose"
+        raise UsageError(f"{out}: is not empty; {remedy} another name")
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it is not empty, and that is well
+            out.rmdir()
+        raise
 
 
 def _open(

@@ -21,7 +21,7 @@ def test_summary_says_what_the_kit_holds_and_what_it_cannot_promise(drawn_run: P
     # Eight held-out pictures promise one ninth and no less: 20 % is kept, 1 % is not, for that takes 99 of them.
     assert f"warn: above {limits.warn.score:.6f}, flags 11.11% of good parts" in done.stdout
     assert f"reject: above {limits.reject.score:.6f}, flags 11.11% of good parts" in done.stdout
-    assert "1.00% was asked for: that takes at least 99 held-out pictures, and there are 8" in done.stderr
+    assert "reject: 1.00% was asked for; that takes at least 99 held-out pictures, and there are 8" in done.stderr
     assert "20.00% was asked for" not in done.output
 
 

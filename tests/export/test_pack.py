@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.bank import Bank
-from msc_edge.errors import KitError, OutputError, SourceError, UsageError
+from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.export import pack
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
@@ -304,7 +304,7 @@ def test_a_kit_that_stands_there_is_replaced_only_when_told_so(
 ) -> None:
     shutil.copytree(drawn_kit[0], place)
     before = everything(place)
-    with pytest.raises(OutputError, match=r"exists already.*--overwrite"):
+    with pytest.raises(UsageError, match=r"exists already.*--overwrite"):
         export(drawn_run, place, warn_rate=0.4)
     assert everything(place) == before
 
@@ -325,7 +325,7 @@ def test_overwrite_does_not_replace_what_is_no_kit(drawn_run: Path, tmp_path: Pa
     (place / "thesis.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for out in (place, run, tmp_path / "file", tmp_path):
-        with pytest.raises(OutputError, match="not a kit"):
+        with pytest.raises(UsageError, match="not a kit"):
             export(run, out, overwrite=True)
     assert (place / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "mine"
     assert everything(run) == everything(drawn_run)

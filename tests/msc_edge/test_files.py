@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msc_edge.errors import OutputError, SourceError
+from msc_edge.errors import OutputError, SourceError, UsageError
 from msc_edge.files import folder_written_whole, sha256_of, written_whole
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
@@ -214,7 +214,7 @@ def make_link(path: Path) -> None:
 def test_what_stands_there_is_not_touched_without_replace(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "kit")
     before = contents(tmp_path)
-    with pytest.raises(OutputError, match=r"kit exists already; .*--overwrite"), folder_written_whole(tmp_path / "kit"):
+    with pytest.raises(UsageError, match=r"kit exists already; .*--overwrite"), folder_written_whole(tmp_path / "kit"):
         pytest.fail("the work was begun")
     assert contents(tmp_path) == before
 

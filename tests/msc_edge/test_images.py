@@ -268,7 +268,7 @@ def test_twelve_grey_bits_become_eight_in_three_channels(tmp_path: Path, suffix:
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 @pytest.mark.parametrize(
     ("bit_depth", "reason"),
-    [(8, "it has 16 bits a channel, and this kit was trained on 8"), (10, "its largest value is 4095, more than 10")],
+    [(8, "it has 16 bits a channel, where 8 are expected"), (10, "its largest value is 4095, more than 10")],
 )
 def test_a_depth_that_does_not_fit_is_refused(tmp_path: Path, suffix: str, bit_depth: int, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
@@ -775,3 +775,28 @@ def test_links_are_followed_and_dead_ones_are_not_dropped(tmp_path: Path) -> Non
     assert found(folder, "") == expected
     assert found(folder, "**") == expected
     assert found(folder, "*.png") == ["dead.png", "file.png", "round.png"]
+
+
+def test_a_folder_that_cannot_be_listed_stands_for_its_pictures(tmp_path: Path) -> None:
+    """A path longer than the system takes, made step by step from within: the rest must not be lost for it."""
+    (tmp_path / "a.png").write_bytes(black_png(2, 2))
+    here, name = os.open(tmp_path, os.O_RDONLY), "d" * 200
+    for _ in range(25):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        found = find_images([tmp_path]).paths
+        assert tmp_path / "a.png" in found
+        (unlisted,) = set(found) - {tmp_path / "a.png"}
+        with pytest.raises(UnreadableImageError):
+            read_image(unlisted)
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / name)], check=True)
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(SourceError, match="empty path"):
+        find_images([""])

@@ -214,7 +214,7 @@ def test_a_file_that_is_missing_or_longer_is_named(kit: Path, name: str, change:
 
 def test_a_shorter_file_says_how_long_it_is(kit: Path) -> None:
     (kit / "model.onnx").write_bytes(b"short")
-    refused(kit, f"^model.onnx: 5 bytes, and manifest.json says {len(CONTENT['model.onnx'])}; copy the kit again$")
+    refused(kit, f": model.onnx: 5 bytes, and manifest.json says {len(CONTENT['model.onnx'])}; copy the kit again$")
 
 
 def test_two_files_that_changed_places_are_found(kit: Path) -> None:
@@ -229,13 +229,13 @@ def test_two_files_that_changed_places_are_found(kit: Path) -> None:
 def test_a_file_that_is_not_listed_is_named(kit: Path, stranger: str, as_zip: bool) -> None:
     (kit / stranger).parent.mkdir(parents=True, exist_ok=True)
     (kit / stranger).write_bytes(b"x")
-    refused(zipped(kit) if as_zip else kit, f"^{stranger} is not listed in manifest.json")
+    refused(zipped(kit) if as_zip else kit, f": {stranger} is not listed in manifest.json")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "bank.npy", "normals.json"])
 def test_a_kit_sealed_without_a_part_is_none(tmp_path: Path, name: str) -> None:
     rest = {each: data for each, data in CONTENT.items() if each != name}
-    refused(sealed(tmp_path / "part.kit", rest), f"^manifest.json: does not list {name}")
+    refused(sealed(tmp_path / "part.kit", rest), f": manifest.json: does not list {name}")
 
 
 def test_a_kit_that_says_it_has_an_index_must_have_it(kit: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_manifest_cannot_list_a_file_outside_the_kit(kit: Path, name: str) -> 
 )
 def test_a_digest_of_something_else_is_refused(kit: Path, digest: bytes) -> None:
     (kit / "manifest.sha256").write_bytes(digest)
-    refused(kit, "^manifest.json: SHA-256 differs from manifest.sha256; copy the kit again$")
+    refused(kit, ": manifest.json: SHA-256 differs from manifest.sha256; copy the kit again$")
 
 
 def link_to_nowhere(path: Path) -> None:
@@ -322,7 +322,7 @@ def test_what_may_not_be_read_is_one_kit_error(kit: Path, name: str) -> None:
         ("gone/deeper", "there is no kit here"),
         ("x" * 300, "there is no kit here"),
         ("nul\0byte", "there is no kit here"),
-        ("empty", "^manifest.json is missing: this is not a kit, or not a whole one"),
+        ("empty", ": manifest.json is missing: this is not a kit, or not a whole one"),
         ("notes.txt", r"notes.txt: not a zip, or a damaged one"),
         ("notes.txt/kit", "there is no kit here"),
     ],
@@ -390,7 +390,7 @@ def test_a_zip_of_two_kits_is_none(kit: Path) -> None:
     with zipfile.ZipFile(archive, "a") as file:
         for path in kit.rglob("*"):
             file.write(path, f"two/{path.relative_to(kit).as_posix()}")
-    refused(archive, "^manifest.json is missing")
+    refused(archive, ": manifest.json is missing")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

@@ -40,6 +40,18 @@ class TestScore:
         ]
         assert [(row.path, row.verdict, row.error) for row in read_rows(out)] == expected
 
+    def test_the_score_file_must_not_stand_within_the_kit(self, kit, photos):
+        before = sorted(kit.rglob("*"))
+        assert run("score", kit, photos, "--out", kit / "s.csv").exit_code == 2
+        assert sorted(kit.rglob("*")) == before
+
+    def test_the_score_file_must_not_be_one_of_the_pictures(self, toy_kit, photos, tmp_path):
+        picture = tmp_path / "picture.csv"
+        data = next(path for path in find_images([photos]).paths if path.stat().st_size > 100).read_bytes()
+        picture.write_bytes(data)
+        assert run("score", toy_kit, picture, "--out", picture, "--overwrite").exit_code == 2
+        assert picture.read_bytes() == data
+
     def test_the_summary_tells_of_every_file(self, toy_kit, photos, tmp_path):
         text = " ".join(run("score", toy_kit, photos, "--out", tmp_path / "s.csv").stderr.split())
         for part in ("12 pictures in", "normal 6 50.0 %", "warn 1 8.3 %", "reject 3 25.0 %", "unreadable 2 16.7 %"):
@@ -193,5 +205,5 @@ class TestVerify:
         (kit / "thumbnails" / "00003.jpg").write_bytes(b"x")
         done = run("verify", kit)
         assert (done.exit_code, done.stdout) == (4, "")
-        assert done.stderr.startswith("error: thumbnails/00003.jpg: ")
+        assert done.stderr.startswith(f"error: {kit}: thumbnails/00003.jpg: ")
         assert done.stderr.count("\n") == 1

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from msc_edge.errors import SourceError, UnreadableImageError, UsageError
+from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
 from msc_edge.kit import INDEX, Kit, seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
@@ -203,3 +205,24 @@ def test_each_unreadable_picture_says_why(detector, photos):
         with pytest.raises(UnreadableImageError) as caught:
             detector.score_file(photos / name)
         assert str(caught.value)
+
+
+@pytest.mark.parametrize("order", ["bgr", "RGBA", "", None])
+def test_a_channel_order_that_does_not_exist_is_not_taken_for_rgb(detector, order):
+    with pytest.raises(UsageError, match="RGB"):
+        detector.score(np.zeros((8, 8, 3), np.uint8), order=order)
+
+
+def test_a_search_that_does_not_exist_is_refused(toy_kit):
+    with pytest.raises(UsageError, match="exact"):
+        Detector.load(toy_kit, search="fast")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_kit_whose_k_exceeds_its_bank_is_refused(kit):
+    manifest = json.loads((kit / "manifest.json").read_text())
+    manifest["bank"]["k"] = 1000
+    text = json.dumps(manifest).encode()
+    (kit / "manifest.json").write_bytes(text)
+    (kit / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+    with pytest.raises(KitError, match="k 1000 is more than"):
+        Detector.load(kit)

@@ -81,7 +81,7 @@ def test_summary_counts_what_was_left_out(train: Callable, drawn_normals: Path, 
 
 
 @pytest.mark.parametrize(
-    ("count", "code", "says"), [(0, 3, "no pictures found"), (1, 3, "1 different readable"), (2, 3, "at least 3")]
+    ("count", "code", "says"), [(0, 3, "no pictures found"), (1, 3, "1 can be read"), (2, 3, "at least 3")]
 )
 def test_too_few_pictures_leave_with_3(
     count: int, code: int, says: str, train: Callable, drawn_normals: Path, tmp_path: Path

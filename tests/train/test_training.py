@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.bank import Bank
-from msc_edge.errors import KitError, OutputError, SourceError, UsageError
+from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Region
 from msc_edge.train.backbones import build_backbone
@@ -227,9 +228,9 @@ def test_a_finished_run_is_not_trained_again(drawn_normals: Path, tmp_path: Path
     out = tmp_path / "run"
     trained(drawn_normals, out, options(steps=0))
     before = contents(out, (BACKBONE, BANK, CALIBRATION, PICTURES, RECORD))
-    with pytest.raises(OutputError, match=r"finished already.*msc-edge export"):
+    with pytest.raises(UsageError, match=r"finished already.*msc-edge export"):
         train(drawn_normals, out, options(steps=0), resume=True)
-    with pytest.raises(OutputError, match=r"is not empty.*--resume"):
+    with pytest.raises(UsageError, match=r"is not empty"):
         train(drawn_normals, out, options(steps=0))
     assert contents(out, (BACKBONE, BANK, CALIBRATION, PICTURES, RECORD)) == before
 
@@ -250,7 +251,7 @@ def test_an_occupied_place_is_left_as_it_is(
     else:
         out.mkdir()
         (out / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match=str(out)):
+    with pytest.raises(UsageError, match=str(out)):
         train(drawn_normals, out, options())
     assert (out if occupied == "file" else out / "thesis.txt").read_text() == "mine"
 
@@ -288,7 +289,7 @@ def test_too_few_readable_pictures_are_refused(
         shutil.copy(drawn_normals / f"part_{i:02d}.png", folder)
     for i in range(bad):
         (folder / f"bad_{i}.png").write_bytes(b"bad %d" % i)
-    with pytest.raises(SourceError, match=rf"^{good} different readable pictures found; at least 3"):
+    with pytest.raises(SourceError, match=rf"^of {good + bad} pictures found, {good} can be read.*at least 3"):
         train(folder, tmp_path / "run", options())
     with pytest.raises(KitError):
         read_record(tmp_path / "run")
@@ -426,3 +427,12 @@ def test_frozen_genuine_weights_tell_defective_papers_from_good_ones(
     bad = [bank.score(row) for row in network.embed_all((path.name, read_image(path)) for path in defective)]
     good = np.load(tmp_path / "run" / CALIBRATION).tolist()
     assert roc_auc_score([0] * len(good) + [1] * len(bad), good + bad) > 0.8
+
+
+@pytest.mark.parametrize("wrong", [{"image_size": 10**6}, {"devices": 1000}, {"stop_at": "nonsense"}])
+def test_a_wrong_option_leaves_no_folder_behind(
+    wrong: dict[str, Any], drawn_normals: Path, tmp_path: Path, options: Callable
+) -> None:
+    with pytest.raises(UsageError):
+        train(drawn_normals, tmp_path / "run", options(steps=0, **wrong))
+    assert not (tmp_path / "run").exists()
