@@ -17,7 +17,7 @@ install: .venv/installed
 
 # The quick suite: minutes. The slow part trains on real pictures and installs the wheel into a bare environment.
 test: install
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -n auto -m 'not slow'
 
 test-slow: install
 	$(BIN)/pytest -m slow

@@ -47,7 +47,7 @@ class TestScore:
 
     def test_the_score_file_must_not_be_one_of_the_pictures(self, toy_kit, photos, tmp_path):
         picture = tmp_path / "picture.csv"
-        data = next(path for path in find_images([photos]).paths if path.stat().st_size > 100).read_bytes()
+        data = next(photos.rglob("good_*.png")).read_bytes()
         picture.write_bytes(data)
         assert run("score", toy_kit, picture, "--out", picture, "--overwrite").exit_code == 2
         assert picture.read_bytes() == data
