@@ -37,7 +37,7 @@ format: install
 # reaches torchvision's own. Leaves run/, kit/ and scores.csv in OUT.
 OUT ?= out
 run: install
-	test -n '$(NORMAL)' -a -n '$(PICTURES)' || { echo 'usage: make run NORMAL=DIR PICTURES=DIR [WEIGHTS=FILE] [OUT=DIR]'; exit 2; }
+	@test -n '$(NORMAL)' -a -n '$(PICTURES)' || { echo 'usage: make run NORMAL=DIR PICTURES=DIR [WEIGHTS=FILE] [OUT=DIR]'; exit 2; }
 	$(BIN)/msc-edge train --normal '$(NORMAL)' --out '$(OUT)/run' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(TRAIN)
 	$(BIN)/msc-edge export '$(OUT)/run' --out '$(OUT)/kit'
 	$(BIN)/msc-edge score '$(OUT)/kit' '$(PICTURES)' --out '$(OUT)/scores.csv'

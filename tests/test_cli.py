@@ -274,3 +274,16 @@ class TestStopped:
             subprocess.run(["umount", str(disk)], check=True)
         assert kept == unbroken[".csv"][: len(kept)]
         assert kept
+
+
+@POSIX
+@pytest.mark.parametrize("delay", [0.05, 0.15, 0.25, 0.35, 0.5])
+def test_a_stop_at_any_moment_is_never_taken_for_an_anomaly(delay: float, toy_kit, many, tmp_path):
+    """Whatever is being imported at that moment: 143, or the signal itself before Python has begun; no traceback."""
+    command = [MSC_EDGE, "score", str(toy_kit), str(many), "--out", str(tmp_path / "s.csv"), "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert "Traceback" not in said

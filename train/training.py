@@ -80,7 +80,8 @@ def train(
     when too few pictures remain, UsageError for options that cannot be met and when `out` is taken. On several
     devices the processes beside the first return None.
     """
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces the precision
+    for library in ("lightning.fabric", "lightning.pytorch"):  # the one announces the precision by the other's logger
+        logging.getLogger(library).setLevel(logging.WARNING)
     folder = normal_folder(normal)
     _check_name(folder)
     with _claimed(out, resume=resume):
