@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A file that comes or goes must be linked into the editable install: folders change their date then.
 FOLDERS := $(shell find msc_edge train export runtime -type d -not -name __pycache__)
 
-.PHONY: install test test-slow lint format run bench docs clean
+.PHONY: install test test-slow lint format run docs clean
 
 install: .venv/installed
 

@@ -13,6 +13,7 @@ import pytest
 from msc_edge.runtime import Detector
 
 _ASSETS = Path(__file__).parent / "assets"
+SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +70,33 @@ def photos(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Call
     (folder / "notes.txt").write_text("not a picture")
     (folder / "schicht ü" / "Protokoll.pdf").write_text("not a picture")
     return folder
+
+
+@pytest.fixture(scope="session")
+def change_byte() -> Callable[[Path, int], None]:
+    """Turn over one bit of a file."""
+
+    def change(path: Path, place: int) -> None:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """A genuine ImageNet MobileNetV2."""
+    path = SHARED / "weights" / "mobilenet_v2.safetensors"
+    if not path.is_file():
+        pytest.skip("needs ../shared/weights/mobilenet_v2.safetensors")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_papers() -> Path:
+    """Pictures of printed papers: folders `good` and `defect`."""
+    path = SHARED / "data" / "paper" / "PA_BDP01_TL"
+    if not path.is_dir():
+        pytest.skip("needs ../shared/data/paper")
+    return path

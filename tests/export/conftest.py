@@ -17,8 +17,6 @@ from msc_edge.train.run import BACKBONE, read_record
 from msc_edge.train.training import TrainingOptions, train
 from msc_edge.train.weights import load_into
 
-SHARED = Path(__file__).parents[3] / "shared"
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -105,33 +103,3 @@ def network_of() -> Callable[[Path], EmbeddingNetwork]:
         return EmbeddingNetwork(backbone, record.preprocessing).eval()
 
     return load
-
-
-@pytest.fixture(scope="session")
-def change_byte() -> Callable[[Path, int], None]:
-    """Turn over one bit of a file."""
-
-    def change(path: Path, place: int) -> None:
-        content = bytearray(path.read_bytes())
-        content[place] ^= 1
-        path.write_bytes(content)
-
-    return change
-
-
-@pytest.fixture(scope="session")
-def real_weights() -> Path:
-    """A genuine ImageNet MobileNetV2."""
-    path = SHARED / "weights" / "mobilenet_v2.safetensors"
-    if not path.is_file():
-        pytest.skip("needs ../shared/weights/mobilenet_v2.safetensors")
-    return path
-
-
-@pytest.fixture(scope="session")
-def real_papers() -> Path:
-    """Pictures of printed papers: folders `good` and `defect`."""
-    path = SHARED / "data" / "paper" / "PA_BDP01_TL"
-    if not path.is_dir():
-        pytest.skip("needs ../shared/data/paper")
-    return path

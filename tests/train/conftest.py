@@ -12,8 +12,6 @@ from torch import nn
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.training import TrainingOptions
 
-SHARED = Path(__file__).parents[3] / "shared"
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -81,33 +79,3 @@ def options(small_weights: Path) -> Callable[..., TrainingOptions]:
         return TrainingOptions(**{**quick, **changed})
 
     return make
-
-
-@pytest.fixture(scope="session")
-def change_byte() -> Callable[[Path, int], None]:
-    """Turn over one bit of a file."""
-
-    def change(path: Path, place: int) -> None:
-        content = bytearray(path.read_bytes())
-        content[place] ^= 1
-        path.write_bytes(content)
-
-    return change
-
-
-@pytest.fixture(scope="session")
-def real_weights() -> Path:
-    """A genuine ImageNet MobileNetV2."""
-    path = SHARED / "weights" / "mobilenet_v2.safetensors"
-    if not path.is_file():
-        pytest.skip("needs ../shared/weights/mobilenet_v2.safetensors")
-    return path
-
-
-@pytest.fixture(scope="session")
-def real_papers() -> Path:
-    """Pictures of printed papers: folders `good` and `defect`."""
-    path = SHARED / "data" / "paper" / "PA_BDP01_TL"
-    if not path.is_dir():
-        pytest.skip("needs ../shared/data/paper")
-    return path

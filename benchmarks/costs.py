@@ -1,0 +1,77 @@
+"""What decisions rest on: the seconds of a training step, of its views, and of a search in the bank.
+
+    python benchmarks/costs.py
+
+Random weights and vectors: only the time counts. Quote ratios within one run.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from msc_edge.bank import ExactSearch, open_hnsw
+from msc_edge.export.index import build_index
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.views import ViewDraws, make_views
+
+PICTURES, SIZE, DIM = 32, 224, 512
+
+
+def seconds(action: Callable[[], object], times: int) -> float:
+    """The median of `times` runs after a warm-up."""
+    action()
+    each = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        action()
+        each.append(time.perf_counter() - begun)
+    return float(np.median(each))
+
+
+def step(*, channels_last: bool, bf16: bool) -> float:
+    """One forward and backward pass of two views of PICTURES pictures through MobileNetV2."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    backbone = build_backbone("mobilenet_v2").to(memory_format=layout)
+    pixels = torch.randn(2 * PICTURES, 3, SIZE, SIZE).contiguous(memory_format=layout)
+
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            features = backbone(pixels)
+        features.float().square().sum().backward()
+
+    return seconds(run, 2)
+
+
+def search_times(count: int) -> None:
+    """Print how long both searches take among `count` clustered rows."""
+    rng = np.random.default_rng(0)
+    bank = rng.normal(size=(50, DIM))[rng.integers(50, size=count)] + 0.3 * rng.normal(size=(count, DIM))
+    bank = (bank / np.linalg.norm(bank, axis=1, keepdims=True)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "bank.hnsw")
+        index = build_index(bank, bank[:10], 2, path)
+        hnsw, exact = open_hnsw(path, bank, ef=index.ef), ExactSearch(bank)
+        of_exact = 1000 * seconds(lambda: exact.rows(bank[7], 6), 300)
+        of_hnsw = 1000 * seconds(lambda: hnsw.rows(bank[7], 6), 300)
+    print(f"{count} rows: exact {of_exact:.3f} ms, hnsw {of_hnsw:.3f} ms (ef {index.ef}, recall {index.recall:.4f})")
+
+
+def main() -> None:
+    """Measure and print."""
+    for channels_last, bf16 in ((False, False), (True, False), (True, True)):
+        name = f"{'bf16' if bf16 else 'fp32'}{', channels last' if channels_last else ''}"
+        print(f"step of {PICTURES} pictures, {name}: {step(channels_last=channels_last, bf16=bf16):.2f} s", flush=True)
+    pictures = [torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8) for _ in range(PICTURES)]
+    draws = ViewDraws.draw(PICTURES, torch.Generator().manual_seed(0))
+    views = seconds(lambda: make_views(pictures, draws, size=SIZE, device=torch.device("cpu")), 3)
+    print(f"one view of each of {PICTURES} pictures: {views:.2f} s", flush=True)
+    for count in (2_000, 5_000, 20_000):
+        search_times(count)
+
+
+if __name__ == "__main__":
+    main()
