@@ -1,11 +1,11 @@
-# make install | test | lint | run        every target does its own set-up
+# make install | demo | test | lint | run      every target does its own set-up
 
 PYTHON ?= python3
 BIN := .venv/bin
 # A file that comes or goes must be linked into the editable install: folders change their date then.
 FOLDERS := $(shell find msc_edge train export runtime -type d -not -name __pycache__)
 
-.PHONY: install test test-slow lint format run docs clean
+.PHONY: install demo test test-slow lint format run docs clean
 
 install: .venv/installed
 
@@ -33,12 +33,17 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The main job. NORMAL: pictures of good parts. PICTURES: what is to be scored. WEIGHTS: a file, where no network
-# reaches torchvision's own. Leaves run/, kit/ and scores.csv in OUT.
+# Draws parts, trains, exports, scores; needs no network once installed. Leaves everything in DEMO.
+DEMO ?= msc-edge-demo
+demo: install
+	$(BIN)/msc-edge demo --out '$(DEMO)' --overwrite
+
+# The main job. NORMAL: pictures of good parts. PICTURES: what is to be scored. BACKBONE: one of torchvision's instead
+# of edge-small, with WEIGHTS from a file where no network reaches them. Leaves run/, kit/ and scores.csv in OUT.
 OUT ?= out
 run: install
-	@test -n '$(NORMAL)' -a -n '$(PICTURES)' || { echo 'usage: make run NORMAL=DIR PICTURES=DIR [WEIGHTS=FILE] [OUT=DIR]'; exit 2; }
-	$(BIN)/msc-edge train --normal '$(NORMAL)' --out '$(OUT)/run' $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(TRAIN)
+	@test -n '$(NORMAL)' -a -n '$(PICTURES)' || { echo 'usage: make run NORMAL=DIR PICTURES=DIR [BACKBONE=NAME] [WEIGHTS=FILE] [OUT=DIR]'; exit 2; }
+	$(BIN)/msc-edge train --normal '$(NORMAL)' --out '$(OUT)/run' $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(TRAIN)
 	$(BIN)/msc-edge export '$(OUT)/run' --out '$(OUT)/kit'
 	$(BIN)/msc-edge score '$(OUT)/kit' '$(PICTURES)' --out '$(OUT)/scores.csv'
 

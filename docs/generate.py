@@ -13,7 +13,7 @@ from pathlib import Path
 from msc_edge.manifest import manifest_schema
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = ("", "train", "export", "score", "info", "verify")
+COMMANDS = ("", "demo", "train", "export", "score", "info", "verify", "distil")
 
 
 def cli_page() -> str:

@@ -100,6 +100,31 @@ def pictures_needed(rate: float) -> int:
     return max(1, math.ceil(1 / rate * (1 - _ROUNDING)) - 1)
 
 
+def band_of_alarms(flagged: int, held_out: int, pictures: int, *, confidence: float = 0.9) -> tuple[int, int]:
+    """How many of `pictures` normal pictures a limit will flag, with probability `confidence`: (least, most).
+
+    The limit is passed by `flagged` of the `held_out` calibration pictures and one more in the long run: the share of
+    normal pictures above it is Beta(flagged, held_out + 1 - flagged), so the count is beta-binomial. Both ends are
+    central quantiles, and whole numbers, so the band holds at least `confidence`.
+    """
+    a, b = flagged, held_out + 1 - flagged
+    tail = (1 - confidence) / 2
+    below, least = 0.0, 0
+    for count in range(pictures + 1):
+        # C(pictures, count) = 1 / ((pictures + 1) B(count + 1, pictures - count + 1))
+        ways = -math.log(pictures + 1) - _log_beta(count + 1, pictures - count + 1)
+        if below <= tail + _ROUNDING:
+            least = count
+        below += math.exp(ways + _log_beta(count + a, pictures - count + b) - _log_beta(a, b))
+        if below >= 1 - tail - _ROUNDING:
+            return least, count
+    return least, pictures
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
 def _check_rate(rate: float) -> None:
     if not 0 < rate < 1:
         raise UsageError(f"false-alarm rate {rate:g}: expected a number between 0 and 1, for example 0.01")

@@ -23,11 +23,13 @@ import typer
 from typer.core import TyperGroup
 
 from msc_edge import __version__
+from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
 from msc_edge.runtime.command import info, score, verify
 from msc_edge.runtime.text import one_line
 from msc_edge.train.command import train
+from msc_edge.train.distillation.command import distil
 
 _DEFECT, _INTERRUPTED, _READER_GONE, _TERMINATED = 70, 130, 141, 143
 
@@ -103,11 +105,13 @@ def _roof(
     """
 
 
+app.command()(demo)
 app.command()(train)
 app.command()(export)
 app.command()(score)
 app.command()(info)
 app.command()(verify)
+app.command()(distil)
 
 
 def main() -> NoReturn:

@@ -60,10 +60,19 @@ def read_image(path: Path, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
     Raises UnreadableImageError with the reason: missing, empty, not a picture, truncated, too many pixels,
     or a bit depth that the policy does not allow.
     """
-    return _to_eight_bits(_decode(_bytes_of(path)), policy)
+    return decode_image(bytes_of(path), policy)
 
 
-def _bytes_of(path: Path) -> np.ndarray:
+def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
+    """Decode the bytes of a picture file, uint8 (n,), as `read_image` does, with its errors."""
+    if data.size == 0:
+        raise UnreadableImageError("the file is empty")
+    _refuse_overlong_png_chunk(data.data)
+    return _to_eight_bits(_decode(data), policy)
+
+
+def bytes_of(path: Path) -> np.ndarray:
+    """The bytes of a picture file, uint8 (n,). UnreadableImageError with the reason when they cannot be had."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -81,9 +90,6 @@ def _bytes_of(path: Path) -> np.ndarray:
         raise UnreadableImageError(f"cannot be opened: {error}") from error
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to read it") from error
-    if data.size == 0:
-        raise UnreadableImageError("the file is empty")
-    _refuse_overlong_png_chunk(data.data)
     return data
 
 

@@ -1,9 +1,17 @@
-"""Backbones: torchvision's classification networks without their heads, by name, whole or up to a stage."""
+"""Backbones: torchvision's classification networks without their heads, by name, whole or up to a stage.
 
+Beside torchvision's own names there are narrower ones of the same families: `mobilenet_v2_x0.5` (every width times
+0.5), `resnet50_x0.5` (the inner width of each bottleneck, as torchvision's `wide_resnet50_2` doubles it), and
+`edge-small`, a MobileNetV2 with thinner blocks, whose weights come with this package.
+"""
+
+import re
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import MobileNetV2
 
 from msc_edge.errors import UsageError
 
@@ -11,14 +19,28 @@ from msc_edge.errors import UsageError
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _FEATURES = ("features",)
 
-_TRUNKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _RESNET),
-    **dict.fromkeys(("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d"), _RESNET),
-    **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"), _FEATURES),
-    **dict.fromkeys((f"efficientnet_b{i}" for i in range(5)), _FEATURES),
-}
+_TORCHVISIONS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d"),
+    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *(f"efficientnet_b{i}" for i in range(5)),
+)
 
-BACKBONES = tuple(_TRUNKS)
+EDGE_SMALL = "edge-small"
+# Expansion, channels, repeats and stride of each stage (Sandler et al., arXiv 1801.04381, table 2, has expansion 6
+# throughout). The first stages take most of the time and can be thinned; the last ones hold most of the knowledge.
+_EDGE_SMALL_STAGES = [
+    [1, 16, 1, 1],
+    [3, 24, 2, 2],
+    [4, 32, 3, 2],
+    [4, 64, 4, 2],
+    [4, 96, 3, 1],
+    [6, 160, 3, 2],
+    [6, 320, 1, 1],
+]
+
+BACKBONES = (EDGE_SMALL, *_TORCHVISIONS)
+_NARROWER = re.compile(r"(mobilenet_v2|resnet50|resnet101|resnet152)_x(0\.[0-9]{1,3})")
 
 
 class Backbone(nn.Module):
@@ -41,6 +63,15 @@ class Backbone(nn.Module):
             pictures = getattr(self, stage)(pictures)
         return pictures.mean(dim=(2, 3))
 
+    def chain(self) -> Iterator[tuple[str, nn.Module]]:
+        """Each step from the picture to the last map, in order, with its name: `conv1`, `layer1.0`, `features.3`."""
+        for stage in self._stages:
+            module = getattr(self, stage)
+            if isinstance(module, nn.Sequential):
+                yield from ((f"{stage}.{name}", step) for name, step in module.named_children())
+            else:
+                yield stage, module
+
     def freeze_up_to(self, stage: str) -> None:
         """Let nothing train from the input up to and with `stage`, given as for `build_backbone`."""
         for module in _chain_up_to(self, self._stages, stage, option="--freeze-to").values():
@@ -53,16 +84,31 @@ def build_backbone(name: str, *, stop_at: str | None = None) -> Backbone:
     `stop_at` is a stage such as `layer3` (ResNets) or `features.13` (the others), the last one to be kept.
     Raises UsageError for an unknown name or stage, and says which there are.
     """
-    if name not in _TRUNKS:
-        raise UsageError(f"--backbone {name}: not known here; choose one of {', '.join(BACKBONES)}")
-    network = torchvision.models.get_model(name, weights=None)
-    trunk = OrderedDict((stage, getattr(network, stage)) for stage in _TRUNKS[name])
+    network = whole_network(name)
+    stages = _FEATURES if hasattr(network, "features") else _RESNET
+    trunk: OrderedDict[str, nn.Module] = OrderedDict((stage, getattr(network, stage)) for stage in stages)
     if stop_at is not None:
         holder = nn.Module()
         for stage, module in trunk.items():
             holder.add_module(stage, module)
         trunk = _chain_up_to(holder, list(trunk), stop_at, option="--stop-at")
     return Backbone(name, trunk, stop_at).eval()
+
+
+def whole_network(name: str) -> nn.Module:
+    """The untrained network, head and all, that a backbone is the trunk of. UsageError for an unknown name."""
+    if name == EDGE_SMALL:
+        return MobileNetV2(inverted_residual_setting=_EDGE_SMALL_STAGES)
+    if name in _TORCHVISIONS:
+        return torchvision.models.get_model(name, weights=None)
+    if (narrower := _NARROWER.fullmatch(name)) and float(narrower[2]) >= 0.1:
+        family, width = narrower[1], float(narrower[2])
+        widths = {"width_mult": width} if family == "mobilenet_v2" else {"width_per_group": round(64 * width)}
+        return torchvision.models.get_model(family, weights=None, **widths)
+    raise UsageError(
+        f"--backbone {name}: not known here; choose one of {', '.join(BACKBONES)}, "
+        "or a narrower one such as mobilenet_v2_x0.5 or resnet50_x0.5 (0.1 to 0.999)"
+    )
 
 
 def _chain_up_to(network: nn.Module, stages: list[str], last: str, *, option: str) -> "OrderedDict[str, nn.Module]":

@@ -15,11 +15,15 @@ def train(
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to write.")],
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="A torchvision network, such as resnet18.")
-    ] = "mobilenet_v2",
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="edge-small, which is here already, or a torchvision network, such as resnet18.",
+        ),
+    ] = "edge-small",
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Pretrained weights, .safetensors or .pth, instead of torchvision's own."),
+        typer.Option(metavar="FILE", help="Pretrained weights, .safetensors or .pth, instead of the backbone's own."),
     ] = None,
     stop_at: Annotated[
         str | None,

@@ -5,7 +5,7 @@ import logging
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Generic, Self, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -16,40 +16,48 @@ TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
-class StepMetrics:
+class MetricsRow:
     """One row of metrics.csv. The same run gives the same rows: nothing here depends on the clock."""
 
     step: int
     loss: float
+
+
+@dataclass(frozen=True)
+class StepMetrics(MetricsRow):
+    """A step of fine-tuning."""
+
     mean_pairwise_cosine: float
     effective_rank: float
 
 
-COLUMNS = tuple(field.name for field in fields(StepMetrics))
+Row = TypeVar("Row", bound=MetricsRow)
 
 
-class MetricsLog:
-    """Appends to metrics.csv and to TensorBoard's log, each row as it comes.
+class MetricsLog(Generic[Row]):
+    """Appends rows of one kind to metrics.csv and to TensorBoard's log, each as it comes.
 
     `keep_steps`: rows up to this step, of a run that was broken off, stay; later ones, which the resumed run will
     compute again, are removed; `kept` has those that stayed. With `enabled=False`, on all ranks but the first, it
     does nothing.
     """
 
-    def __init__(self, folder: Path, *, keep_steps: int, enabled: bool = True) -> None:
+    def __init__(self, folder: Path, row: type[Row], *, keep_steps: int, enabled: bool = True) -> None:
         self._path = folder / METRICS
+        self._row = row
+        self._columns = [field.name for field in fields(row)]
         self._keep_steps = keep_steps
         self._enabled = enabled
         self._file: IO[str] | None = None
         self._board: SummaryWriter | None = None
-        self.kept: list[StepMetrics] = []
+        self.kept: list[Row] = []
 
     def __enter__(self) -> Self:
         if self._enabled:
             with writing(self._path):
-                self.kept = [row for row in read_metrics(self._path) if row.step <= self._keep_steps]
+                self.kept = [row for row in read_metrics(self._path, self._row) if row.step <= self._keep_steps]
                 self._file = self._path.open("w", newline="", encoding="utf-8")
-                csv.writer(self._file, lineterminator="\n").writerow(COLUMNS)
+                csv.writer(self._file, lineterminator="\n").writerow(self._columns)
                 self._board = SummaryWriter(str(self._path.parent / TENSORBOARD), purge_step=self._keep_steps + 1)
             for row in self.kept:
                 self._write(row)
@@ -62,11 +70,11 @@ class MetricsLog:
             self._file.close()
             self._board.close()
 
-    def add(self, metrics: StepMetrics) -> None:
+    def add(self, metrics: Row) -> None:
         """Write one step."""
         if self._board:
             self._write(metrics)
-            for name in COLUMNS[1:]:
+            for name in self._columns[1:]:
                 self._board.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
 
     def warn(self, sentence: str) -> None:
@@ -80,21 +88,19 @@ class MetricsLog:
             self._file.flush()
             self._board.flush()
 
-    def _write(self, metrics: StepMetrics) -> None:
+    def _write(self, metrics: Row) -> None:
         with writing(self._path):
             csv.writer(self._file, lineterminator="\n").writerow(astuple(metrics))  # pyright: ignore[reportArgumentType]
             self._file.flush()  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def read_metrics(path: Path) -> list[StepMetrics]:
+def read_metrics(path: Path, row: type[Row]) -> list[Row]:
     """The whole rows of metrics.csv; a half-written last one, of a killed run, is left out."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         text = file.read()
     rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
-    return [
-        StepMetrics(int(row["step"]), *(float(row[name]) for name in COLUMNS[1:]))
-        for row in rows
-        if None not in row.values()
-    ]
+    figures = [field.name for field in fields(row)][1:]
+    whole = [read for read in rows if None not in read.values()]
+    return [row(int(read["step"]), *(float(read[name]) for name in figures)) for read in whole]

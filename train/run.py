@@ -26,6 +26,7 @@ BACKBONE = "backbone.safetensors"
 BANK = "bank.npy"
 CALIBRATION = "calibration.npy"
 PICTURES = "pictures.csv"
+PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")  # whose versions a record keeps
 
 
 class RunRecord(BaseModel):

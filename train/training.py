@@ -1,10 +1,7 @@
 """From a folder of normal pictures to a run folder: the whole of `msc-edge train`, for Python users."""
 
 import importlib.metadata
-import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save
 from torch import Tensor
 
@@ -24,28 +19,26 @@ from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import Backbone, build_backbone
-from msc_edge.train.fine_tune import CHECKPOINT, fine_tune
-from msc_edge.train.metrics import METRICS
+from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone
+from msc_edge.train.checkpoint import CHECKPOINT
+from msc_edge.train.claim import claimed
+from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
+from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
 from msc_edge.train.reading import decoded, training_copy
 from msc_edge.train.recipes import RecipeName, center_of, fine_tuning
-from msc_edge.train.run import BACKBONE, BANK, CALIBRATION, PICTURES, RECORD, RunRecord, write_record
-from msc_edge.train.weights import load_into, weights_from_file, weights_from_torchvision
+from msc_edge.train.run import BACKBONE, BANK, CALIBRATION, PACKAGES, PICTURES, RECORD, RunRecord, write_record
+from msc_edge.train.weights import load_into, pretrained_weights
 
 NEIGHBOURS = 2
-_PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")
-
-Accelerator = Literal["auto", "cpu", "gpu"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """What a user can choose. None means: as the preset has it (see `fine_tuning`)."""
 
-    backbone: str = "mobilenet_v2"
+    backbone: str = EDGE_SMALL
     weights: Path | None = None
     stop_at: str | None = None
     recipe: RecipeName = "v2"
@@ -80,11 +73,9 @@ def train(
     when too few pictures remain, UsageError for options that cannot be met and when `out` is taken. On several
     devices the processes beside the first return None.
     """
-    for library in ("lightning.fabric", "lightning.pytorch"):  # the one announces the precision by the other's logger
-        logging.getLogger(library).setLevel(logging.WARNING)
     folder = normal_folder(normal)
     _check_name(folder)
-    with _claimed(out, resume=resume):
+    with claimed(out, record=RECORD, then=f"export it with: msc-edge export {out} --out KIT", resume=resume):
         return _train(folder, out, options, resume=resume, report=report, unreadable=unreadable)
 
 
@@ -97,14 +88,13 @@ def _train(
     report: Report,
     unreadable: Callable[[str, str], None] | None,
 ) -> RunRecord | None:
-    fabric = _fabric(options)
-    fabric.launch()
+    fabric = launched_fabric(options.accelerator, options.devices, options.precision)
     report = report if fabric.is_global_zero else silent
 
     spec = preset(options.preset, image_size=options.image_size, region=options.region)
     policy = DecodePolicy(bit_depth=options.bit_depth)
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
-    pretrained = weights_from_file(options.weights) if options.weights else weights_from_torchvision(options.backbone)
+    pretrained = pretrained_weights(options.backbone, options.weights)
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
     if options.frozen_up_to:
         backbone.freeze_up_to(options.frozen_up_to)  # here, so that a wrong name is found before the pictures are read
@@ -125,7 +115,7 @@ def _train(
         batch=options.batch,
         learning_rate=options.learning_rate,
         frozen_up_to=options.frozen_up_to,
-        precision=precision_of(options),
+        precision=precision_of(options.accelerator, options.precision),
         seed=options.seed,
     )
     embeddings = initial
@@ -166,7 +156,7 @@ def _train(
             weights=pretrained.origin,
             folder=str(folder.resolve()),
             data_fingerprint=fingerprint(usable),
-            versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+            versions={name: importlib.metadata.version(name) for name in PACKAGES},
         ),
     )
     (out / CHECKPOINT).unlink(missing_ok=True)
@@ -191,36 +181,6 @@ def _write_arrays(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray,
         write_pictures(out / PICTURES, pictures)
 
 
-def precision_of(options: TrainingOptions) -> Literal["fp32", "bf16"]:
-    """The precision of the training steps: bf16 where the device computes in it, unless told otherwise."""
-    if options.precision != "auto":
-        return options.precision
-    if options.accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # Without the instructions bf16 is emulated, and several times slower than fp32.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
-
-
-def _fabric(options: TrainingOptions) -> Fabric:
-    on_gpu = options.accelerator != "cpu" and torch.cuda.is_available()
-    there = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
-    if options.devices > there:
-        kind = "GPUs" if on_gpu else "cores"
-        raise UsageError(f"--devices {options.devices}: this machine has {there} {kind}; ask for at most that many")
-    try:
-        return Fabric(
-            accelerator="cuda" if options.accelerator == "gpu" else options.accelerator,
-            devices=options.devices,
-            precision="bf16-mixed" if precision_of(options) == "bf16" else "32-true",
-        )
-    except (RuntimeError, MisconfigurationException) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"--accelerator {options.accelerator} --devices {options.devices}: not on this machine ({reason})"
-        ) from error
-
-
 def _check_name(folder: Path) -> None:
     try:
         str(folder.resolve()).encode()
@@ -228,29 +188,6 @@ def _check_name(folder: Path) -> None:
         raise SourceError(
             f"--normal {folder}: its name is not valid text and cannot be written in {RECORD}; rename the folder"
         ) from error
-
-
-@contextmanager
-def _claimed(out: Path, *, resume: bool) -> Iterator[None]:
-    """Make the run folder, or take the one that is to be resumed; one that stays empty is removed again."""
-    if (out / RECORD).is_file() and resume:
-        raise UsageError(f"{out}: this run is finished already; export it with: msc-edge export {out} --out KIT")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; choose another name")
-    first_process = os.environ.get("LOCAL_RANK", "0") == "0"  # the others find what the first has written
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        occupied = any(out.iterdir())
-    if occupied and not resume and first_process:
-        begun = (out / METRICS).is_file() and not (out / RECORD).is_file()
-        remedy = "continue the run there with --resume, or choose" if begun else "choose"
-        raise UsageError(f"{out}: is not empty; {remedy} another name")
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # it is not empty, and that is well
-            out.rmdir()
-        raise
 
 
 def _open(

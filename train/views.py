@@ -16,12 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow has it; torchvision's tensors take 0.2989
+_TRIES = 10  # of a crop that fits, as torchvision has it
+_RATIOS = (3 / 4, 4 / 3)
 _BLUR_RADIUS = 6  # three times the largest sigma
 
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """What one view of each picture of a batch draws. All tensors have length B; `take` cuts a rank's part."""
+    """What one view of each picture of a batch draws. All tensors have length B; `take` cuts a rank's part.
+
+    `area` and `log_ratio` are (B, tries): the first crop that fits in the picture is taken.
+    """
 
     area: Tensor
     log_ratio: Tensor
@@ -40,15 +45,15 @@ class ViewDraws:
     def draw(cls, batch: int, generator: torch.Generator, *, smallest_area: float = 0.2) -> Self:
         """Draw for `batch` pictures, on the CPU."""
 
-        def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(batch, generator=generator) * (high - low) + low
+        def uniform(low: float, high: float, *each: int) -> Tensor:
+            return torch.rand(batch, *each, generator=generator) * (high - low) + low
 
         def chance(probability: float) -> Tensor:
             return torch.rand(batch, generator=generator) < probability
 
         return cls(
-            area=uniform(smallest_area, 1),
-            log_ratio=uniform(math.log(3 / 4), math.log(4 / 3)),
+            area=uniform(smallest_area, 1, _TRIES),
+            log_ratio=uniform(math.log(_RATIOS[0]), math.log(_RATIOS[1]), _TRIES),
             corner=torch.rand(batch, 2, generator=generator),
             flip=chance(0.5),
             jitter=chance(0.8),
@@ -86,27 +91,30 @@ def make_views(pictures: Sequence[Tensor], draws: ViewDraws, *, size: int, devic
 
 def _crop(picture: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
     top, left, height, width = crop_box(
-        picture.shape[1:], float(draws.area[i]), float(draws.log_ratio[i]), draws.corner[i].tolist()
+        picture.shape[1:], draws.area[i].tolist(), draws.log_ratio[i].tolist(), draws.corner[i].tolist()
     )
     cut = picture[None, :, top : top + height, left : left + width]
     return F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def crop_box(
-    picture: Sequence[int], area: float, log_ratio: float, corner: Sequence[float]
+    picture: Sequence[int], areas: Sequence[float], log_ratios: Sequence[float], corner: Sequence[float]
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a crop with a share `area` of the picture and a ratio width / height.
+    """(top, left, height, width) of the first crop that fits: shares of the picture's area, ratios width / height.
 
-    Where torchvision draws again until the crop fits, this shortens the side that does not: `corner`, two numbers in
-    [0, 1), places it.
+    Torchvision's RandomResizedCrop: where none of those drawn fits, the largest part of an allowed ratio, from the
+    middle. `corner`, two numbers in [0, 1), places a crop that does fit.
     """
     rows, columns = picture
-    ratio = math.exp(log_ratio)
-    height = min(rows, max(1, round(math.sqrt(area * rows * columns / ratio))))
-    width = min(columns, max(1, round(math.sqrt(area * rows * columns * ratio))))
-    top = int(corner[0] * (rows - height + 1))
-    left = int(corner[1] * (columns - width + 1))
-    return top, left, height, width
+    for area, log_ratio in zip(areas, log_ratios, strict=True):
+        ratio = math.exp(log_ratio)
+        height = round(math.sqrt(area * rows * columns / ratio))
+        width = round(math.sqrt(area * rows * columns * ratio))
+        if 0 < height <= rows and 0 < width <= columns:
+            return int(corner[0] * (rows - height + 1)), int(corner[1] * (columns - width + 1)), height, width
+    height = min(rows, max(1, round(columns / _RATIOS[0])))
+    width = min(columns, max(1, round(rows * _RATIOS[1])))
+    return (rows - height) // 2, (columns - width) // 2, height, width
 
 
 def to_grey(views: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Pretrained weights: from a file, or torchvision's own."""
 
-import hashlib
 import pickle
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from importlib.resources import as_file, files
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,10 +14,11 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor
 
+from msc_edge import __version__
 from msc_edge.errors import UsageError
 from msc_edge.files import sha256_of
 from msc_edge.manifest import Weights
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones import EDGE_SMALL, Backbone, whole_network
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,24 @@ class Pretrained:
 
     state: Mapping[str, Tensor]
     origin: Weights
+
+
+def pretrained_weights(backbone: str, file: Path | None) -> Pretrained:
+    """The weights from `file`, or else the backbone's own: bundled for `edge-small`, torchvision's for its names."""
+    if file:
+        return weights_from_file(file)
+    return bundled_weights() if backbone == EDGE_SMALL else weights_from_torchvision(backbone)
+
+
+def bundled_weights() -> Pretrained:
+    """The weights of `edge-small`, which come with this package."""
+    with as_file(files("msc_edge.train") / "bundled" / f"{EDGE_SMALL}.safetensors") as path:
+        pretrained = weights_from_file(path)
+    source, licence = (
+        f"{EDGE_SMALL}, of msc-edge {__version__}",
+        "Apache-2.0 (edge-small.md beside the weights)",
+    )
+    return replace(pretrained, origin=pretrained.origin.model_copy(update={"source": source, "licence": licence}))
 
 
 def weights_from_file(path: Path) -> Pretrained:
@@ -58,22 +79,41 @@ def weights_from_file(path: Path) -> Pretrained:
 
 
 def weights_from_torchvision(name: str) -> Pretrained:
-    """Fetch torchvision's first ImageNet weights (IMAGENET1K_V1, those of the paper), or take them from its cache."""
-    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    """Torchvision's first ImageNet weights (IMAGENET1K_V1, those of the paper): from torch's cache, or fetched.
+
+    The file's SHA-256 is checked, in the cache too, against the digits that torchvision writes in its name.
+    """
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    except ValueError as error:
+        raise UsageError(
+            f"--backbone {name}: has no pretrained weights; distil some with: msc-edge distil --student {name}, "
+            "and pass them with --weights FILE"
+        ) from error
+    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    digits = file.stem.rpartition("-")[2]
+    if not file.is_file():
+        _fetch(weights.url, file, digits, name)
+    if not sha256_of(file).startswith(digits):
+        raise UsageError(
+            f"--backbone {name}: {file} is not what torchvision published (its SHA-256 does not begin with {digits}); "
+            "delete it, so that it is fetched again, or pass another file with --weights FILE"
+        )
+    pretrained = weights_from_file(file)
+    licence = "BSD-3-Clause (torchvision)"
+    return replace(pretrained, origin=pretrained.origin.model_copy(update={"source": str(weights), "licence": licence}))
+
+
+def _fetch(url: str, file: Path, digits: str, name: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), digits, progress=sys.stderr.isatty())
+    except (URLError, HTTPException, OSError, RuntimeError) as error:
         raise UsageError(
             f"--backbone {name}: its pretrained weights could not be fetched ({error}). Where no network reaches "
-            f"{weights.url}, fetch that file elsewhere and pass it with --weights FILE"
+            f"{url}, fetch that file elsewhere and pass it with --weights FILE, "
+            f"or use --backbone {EDGE_SMALL}, whose weights are here already"
         ) from error
-    # torchvision's file names end in the first digits of the SHA-256; the whole digest is of what was loaded.
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        digest.update(key.encode())
-        digest.update(state[key].numpy().tobytes())
-    origin = Weights(source=str(weights), sha256=digest.hexdigest(), licence="BSD-3-Clause (torchvision)")
-    return Pretrained(state, origin)
 
 
 def load_into(backbone: Backbone, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -91,7 +131,7 @@ def load_into(backbone: Backbone, state: Mapping[str, Tensor], *, source: str) -
         )
     # A ResNet-34 has every tensor of a ResNet-18: what is left over tells them apart.
     with torch.device("meta"):
-        whole = torchvision.models.get_model(backbone.name, weights=None).state_dict()
+        whole = whole_network(backbone.name).state_dict()
     stages = {key.partition(".")[0] for key in own}
     if strangers := sorted(key for key in state.keys() - whole.keys() if key.partition(".")[0] in stages):
         raise UsageError(

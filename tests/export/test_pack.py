@@ -354,7 +354,7 @@ def test_genuine_weights_and_real_papers_from_pictures_to_verdicts(
     train(
         real_papers / "good",
         run,
-        TrainingOptions(weights=real_weights, image_size=64, steps=0, accelerator="cpu"),
+        TrainingOptions(backbone="mobilenet_v2", weights=real_weights, image_size=64, steps=0, accelerator="cpu"),
     )
     # Nine or ten pictures are held out, and each limit is the score of one of them: a proof that counted its
     # rounding as a change of verdict would stop here.

@@ -3,10 +3,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
+from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms, pictures_needed
 from msc_edge.errors import UsageError
 
 # Few distinct values, so that ties are common.
@@ -117,6 +118,26 @@ def test_with_the_pictures_needed_the_request_is_kept_and_with_one_fewer_it_is_n
 def test_too_few_pictures_promise_one_step_and_say_so() -> None:
     limit = Calibration([0.1, 0.3, 0.2]).limit(0.01)
     assert (limit.score, limit.promised_rate, limit.keeps_request) == (0.3, 0.25, False)
+
+
+@pytest.mark.parametrize(("flagged", "held_out"), [(1, 1), (1, 99), (5, 99), (1, 120), (6, 120), (50, 1000)])
+@pytest.mark.parametrize("pictures", [1, 20, 120, 2000])
+def test_the_band_of_alarms_is_that_of_the_beta_binomial(flagged: int, held_out: int, pictures: int) -> None:
+    oracle = scipy.stats.betabinom(pictures, flagged, held_out + 1 - flagged)
+    low, high = band_of_alarms(flagged, held_out, pictures)
+    rounding = 1e-8
+    assert oracle.cdf(low - 1) - rounding <= 0.05 < oracle.cdf(low) + rounding
+    assert oracle.cdf(high - 1) - rounding < 0.95 <= oracle.cdf(high) + rounding
+
+
+def test_realised_alarms_lie_in_the_band_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    flagged, held_out, pictures, trials = 6, 120, 300, 4000
+    low, high = band_of_alarms(flagged, held_out, pictures)
+    limits = np.sort(random.random((trials, held_out)), axis=1)[:, held_out - flagged]
+    alarms = (random.random((trials, pictures)) > limits[:, None]).sum(axis=1)
+    inside = ((low <= alarms) & (alarms <= high)).mean()
+    assert 0.9 - 0.015 <= inside <= 0.95
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf, -math.inf])

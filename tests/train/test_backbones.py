@@ -2,16 +2,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import BACKBONES, Backbone, build_backbone
+from msc_edge.train.backbones import BACKBONES, Backbone, build_backbone, whole_network
 from msc_edge.train.weights import load_into
 
 LARGE = {"resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2", "efficientnet_b3", "efficientnet_b4"}
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in BACKBONES]
+NARROWER = ("mobilenet_v2_x0.5", "mobilenet_v2_x0.25", "resnet50_x0.5")
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in (*BACKBONES, *NARROWER)]
 
 
 def pictures(batch: int = 2, side: int = 64) -> Tensor:
@@ -19,7 +19,7 @@ def pictures(batch: int = 2, side: int = 64) -> Tensor:
 
 
 def torchvisions_own(name: str, randomise: Callable) -> nn.Module:
-    network = torchvision.models.get_model(name, weights=None).eval()
+    network = whole_network(name).eval()
     randomise(network, 1)
     return network
 
@@ -75,10 +75,43 @@ def test_backbones_are_built_for_evaluation() -> None:
     assert not any(module.training for module in build_backbone("mobilenet_v3_small").modules())
 
 
-def test_an_unknown_backbone_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(UsageError, match="--backbone resnet19: not known") as refused:
-        build_backbone("resnet19")
-    assert all(name in str(refused.value) for name in BACKBONES)
+@pytest.mark.parametrize(
+    "name", ["resnet19", "resnet18_x0.5", "mobilenet_v2_x0.01", "mobilenet_v2_x2", "mobilenet_v2_x", "edge-small_x0.5"]
+)
+def test_an_unknown_backbone_is_refused_with_the_names_there_are(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--backbone {name}: not known") as refused:
+        build_backbone(name)
+    assert all(name in str(refused.value) for name in (*BACKBONES, "mobilenet_v2_x0.5", "resnet50_x0.5"))
+
+
+def parameters(name: str) -> int:
+    return sum(parameter.numel() for parameter in build_backbone(name).parameters())
+
+
+def test_narrower_networks_are_smaller() -> None:
+    assert parameters("mobilenet_v2") > parameters("mobilenet_v2_x0.75") > parameters("mobilenet_v2_x0.5")
+    assert parameters("resnet50_x0.5") < 0.6 * parameters("resnet50")
+    assert parameters("edge-small") * 2 < 5e6  # bytes, as float16
+
+
+def test_edge_small_leaves_the_stream_of_mobilenet_v2_as_wide_as_it_is() -> None:
+    ours, theirs = build_backbone("edge-small"), build_backbone("mobilenet_v2")
+    with torch.no_grad():
+        one = other = pictures()
+        for (_, our_step), (_, their_step) in zip(ours.chain(), theirs.chain(), strict=True):
+            one, other = our_step(one), their_step(other)
+            assert one.shape == other.shape
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0"])
+def test_the_chain_is_the_whole_backbone(name: str, randomise: Callable) -> None:
+    backbone = build_backbone(name)
+    randomise(backbone, 0)
+    with torch.no_grad():
+        features = pictures()
+        for _, step in backbone.chain():
+            features = step(features)
+        torch.testing.assert_close(features.mean(dim=(2, 3)), backbone(pictures()))
 
 
 @pytest.mark.parametrize(

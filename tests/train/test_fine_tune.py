@@ -11,8 +11,9 @@ from torch import Tensor
 from msc_edge.errors import KitError, UsageError
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.fine_tune import CHECKPOINT, batch_of, fine_tune
-from msc_edge.train.metrics import METRICS, read_metrics
+from msc_edge.train.checkpoint import CHECKPOINT
+from msc_edge.train.fine_tune import batch_of, fine_tune
+from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.reading import training_copy
 from msc_edge.train.recipes import FineTuning, center_of, fine_tuning
@@ -131,7 +132,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Cal
 @pytest.mark.parametrize("recipe", ["v1", "v2"])
 def test_training_lowers_the_loss(recipe, bench: Callable, tmp_path: Path) -> None:
     bench(stop_at="layer1").train(tmp_path, settings_of(recipe=recipe, steps=40, batch=12, learning_rate=0.1))
-    loss = [row.loss for row in read_metrics(tmp_path / METRICS)]
+    loss = [row.loss for row in read_metrics(tmp_path / METRICS, StepMetrics)]
     assert np.mean(loss[-10:]) < np.mean(loss[:10]) - 0.05
 
 
@@ -163,7 +164,7 @@ def test_where_there_is_nothing_to_tell_apart_weight_decay_is_all_that_moves_the
     table = bench()
     settings = settings_of(batch=1, steps=3, learning_rate=0.1).model_copy(update={"weight_decay": 0.2})
     after = table.train(tmp_path, settings)
-    assert all(row.loss == 0 for row in read_metrics(tmp_path / METRICS))
+    assert all(row.loss == 0 for row in read_metrics(tmp_path / METRICS, StepMetrics))
     for key, parameter in table.network.backbone.named_parameters():
         torch.testing.assert_close(after[key], 0.98**3 * table.before[key], rtol=1e-5, atol=1e-7, msg=key)
         assert parameter.requires_grad
@@ -171,7 +172,7 @@ def test_where_there_is_nothing_to_tell_apart_weight_decay_is_all_that_moves_the
 
 def test_metrics_have_a_row_for_every_step(bench: Callable, tmp_path: Path) -> None:
     bench().train(tmp_path, settings_of(steps=5))
-    rows = read_metrics(tmp_path / METRICS)
+    rows = read_metrics(tmp_path / METRICS, StepMetrics)
     assert [row.step for row in rows] == [1, 2, 3, 4, 5]
     assert all(0 < row.loss < 10 for row in rows)
     assert all(-1 <= row.mean_pairwise_cosine <= 1 and 1 <= row.effective_rank <= 7 for row in rows)
@@ -199,7 +200,7 @@ def test_resuming_after_the_last_step_trains_no_further(bench: Callable, tmp_pat
     settings = settings_of()
     after = bench().train(tmp_path, settings)
     assert equal(bench().train(tmp_path, settings, resume=True), after)
-    assert len(read_metrics(tmp_path / METRICS)) == 4
+    assert len(read_metrics(tmp_path / METRICS, StepMetrics)) == 4
 
 
 def broken_off(bench: Callable, folder: Path) -> None:
@@ -233,7 +234,7 @@ def test_resuming_with_other_weights_or_pictures_is_refused(
     with pytest.raises(UsageError, match="other options, pictures or weights"):
         other.train(tmp_path, settings_of(), resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before  # the right options still find it
-    assert len(read_metrics(tmp_path / METRICS)) == 3
+    assert len(read_metrics(tmp_path / METRICS, StepMetrics)) == 3
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])

@@ -15,14 +15,14 @@ def rows(*steps: int) -> list[StepMetrics]:
 
 
 def logged(folder: Path, metrics: list[StepMetrics], *, keep_steps: int = 0) -> None:
-    with MetricsLog(folder, keep_steps=keep_steps) as log:
+    with MetricsLog(folder, StepMetrics, keep_steps=keep_steps) as log:
         for row in metrics:
             log.add(row)
 
 
 def test_rows_come_back_to_the_last_digit(tmp_path: Path) -> None:
     logged(tmp_path, rows(1, 2, 3))
-    assert read_metrics(tmp_path / METRICS) == rows(1, 2, 3)
+    assert read_metrics(tmp_path / METRICS, StepMetrics) == rows(1, 2, 3)
 
 
 def test_file_is_plain_csv_with_one_row_a_step(tmp_path: Path) -> None:
@@ -32,24 +32,24 @@ def test_file_is_plain_csv_with_one_row_a_step(tmp_path: Path) -> None:
 
 
 def test_each_row_is_on_disk_when_it_was_added(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path, keep_steps=0) as log:
+    with MetricsLog(tmp_path, StepMetrics, keep_steps=0) as log:
         for row in rows(1, 2, 3):
             log.add(row)
-            assert read_metrics(tmp_path / METRICS)[-1] == row
+            assert read_metrics(tmp_path / METRICS, StepMetrics)[-1] == row
 
 
 def test_resumed_log_keeps_the_steps_of_the_checkpoint_and_drops_the_later_ones(tmp_path: Path) -> None:
     logged(tmp_path, rows(1, 2, 3, 4, 5))
-    with MetricsLog(tmp_path, keep_steps=3) as log:
+    with MetricsLog(tmp_path, StepMetrics, keep_steps=3) as log:
         assert log.kept == rows(1, 2, 3)
         log.add(StepMetrics(4, 0.5, 0.5, 0.5))
-    assert read_metrics(tmp_path / METRICS) == [*rows(1, 2, 3), StepMetrics(4, 0.5, 0.5, 0.5)]
+    assert read_metrics(tmp_path / METRICS, StepMetrics) == [*rows(1, 2, 3), StepMetrics(4, 0.5, 0.5, 0.5)]
 
 
 def test_run_begun_anew_drops_them_all(tmp_path: Path) -> None:
     logged(tmp_path, rows(1, 2, 3))
     logged(tmp_path, rows(1), keep_steps=0)
-    assert read_metrics(tmp_path / METRICS) == rows(1)
+    assert read_metrics(tmp_path / METRICS, StepMetrics) == rows(1)
 
 
 def test_resuming_at_any_byte_of_the_file_gives_whole_rows(tmp_path: Path) -> None:
@@ -58,15 +58,15 @@ def test_resuming_at_any_byte_of_the_file_gives_whole_rows(tmp_path: Path) -> No
     for length in range(len(whole) + 1):
         (tmp_path / METRICS).write_bytes(whole[:length])
         complete = max(0, whole[:length].count(b"\n") - 1)
-        assert read_metrics(tmp_path / METRICS) == rows(1, 2, 3)[:complete]
+        assert read_metrics(tmp_path / METRICS, StepMetrics) == rows(1, 2, 3)[:complete]
 
 
 def test_without_a_file_there_are_no_rows(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path / METRICS) == []
+    assert read_metrics(tmp_path / METRICS, StepMetrics) == []
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, keep_steps=0, enabled=False) as log:
+    with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, StepMetrics, keep_steps=0, enabled=False) as log:
         log.add(rows(1)[0])
         log.warn("collapse")
         log.flush()
@@ -75,7 +75,7 @@ def test_other_ranks_write_and_say_nothing(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_warnings_reach_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, keep_steps=0) as log:
+    with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, StepMetrics, keep_steps=0) as log:
         log.warn("the embeddings are collapsing")
     assert [record.getMessage() for record in caplog.records] == ["the embeddings are collapsing"]
 

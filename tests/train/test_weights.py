@@ -1,7 +1,10 @@
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -203,29 +206,74 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_where_no_network_reaches_torchvision_the_error_names_the_way_round(no_network: Path) -> None:
-    with pytest.raises(UsageError, match=r"could not be fetched.*https://\S+\.pth.*--weights FILE"):
+def test_where_no_network_reaches_torchvision_the_error_names_the_ways_round(no_network: Path) -> None:
+    with pytest.raises(UsageError, match=r"could not be fetched.*https://\S+\.pth.*--weights FILE.*edge-small"):
         weights_from_torchvision("mobilenet_v3_small")
     assert not list(no_network.glob("*.pth"))
 
 
-def test_weights_in_torchs_cache_need_no_network(no_network: Path, state: State) -> None:
-    weights = torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1
-    no_network.mkdir(parents=True)
-    cached = no_network / weights.url.rpartition("/")[2]
-    torch.save(state, cached)
-    pretrained = weights_from_torchvision("mobilenet_v3_small")
-    assert same(dict(pretrained.state), state)
-    assert pretrained.origin.source == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"
-    assert pretrained.origin == weights_from_torchvision("mobilenet_v3_small").origin
+class Site:
+    """A web server with one weights file, of the name and hash that torchvision is told to expect."""
 
-    changed = {**state, "features.0.0.weight": state["features.0.0.weight"] + 1e-3}
-    torch.save(changed, cached)
-    assert weights_from_torchvision("mobilenet_v3_small").origin.sha256 != pretrained.origin.sha256
+    def __init__(self, folder: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.save(state, folder / "weights")
+        self.content = (folder / "weights").read_bytes()
+        self.sha256 = hashlib.sha256(self.content).hexdigest()
+        self.name = f"mobilenet_v3_small-{self.sha256[:8]}.pth"
+        (folder / "weights").rename(folder / self.name)
+        handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+        weights = torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1
+        url = f"http://127.0.0.1:{self.server.server_port}/{self.name}"
+        monkeypatch.setattr(weights.value, "url", url)
 
-    cached.write_bytes(cached.read_bytes()[:1000])  # a download that was broken off
-    with pytest.raises(UsageError, match="--weights FILE"):
+
+@pytest.fixture
+def site(tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)
+    folder = tmp_path / "site"
+    folder.mkdir()
+    site = Site(folder, state, monkeypatch)
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
+
+
+def test_weights_are_fetched_once_and_then_taken_from_torchs_cache(site: Site, state: State) -> None:
+    fetched = weights_from_torchvision("mobilenet_v3_small")
+    assert same(dict(fetched.state), state)
+    assert fetched.origin.source == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"
+    assert fetched.origin.sha256 == site.sha256
+    assert "BSD-3-Clause" in fetched.origin.licence
+    site.server.shutdown()
+    site.server.server_close()
+    assert weights_from_torchvision("mobilenet_v3_small").origin == fetched.origin
+
+
+def test_what_is_fetched_with_another_hash_is_refused_and_not_kept(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "site" / site.name
+    file.write_bytes(site.content[:-1] + bytes([site.content[-1] ^ 1]))
+    with pytest.raises(UsageError, match=r"could not be fetched.*hash.*--weights FILE.*edge-small"):
         weights_from_torchvision("mobilenet_v3_small")
+    assert not list((tmp_path / "torch").rglob("*.pth"))
+
+
+def test_a_cached_file_with_another_hash_is_refused(site: Site, tmp_path: Path) -> None:
+    weights_from_torchvision("mobilenet_v3_small")
+    (cached,) = (tmp_path / "torch").rglob("*.pth")
+    cached.write_bytes(site.content[:1000])  # a copy that was broken off
+    with pytest.raises(UsageError, match=rf"{site.name} is not what torchvision published.*delete it"):
+        weights_from_torchvision("mobilenet_v3_small")
+
+
+def test_a_narrower_network_has_no_weights_of_torchvisions() -> None:
+    with pytest.raises(UsageError, match=r"resnet50_x0.5: has no pretrained weights.*msc-edge distil"):
+        weights_from_torchvision("resnet50_x0.5")

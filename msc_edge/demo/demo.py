@@ -1,0 +1,148 @@
+"""The whole way on drawn parts: train, export, score, and look."""
+
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sklearn.metrics import roc_auc_score
+
+from msc_edge.calibration import band_of_alarms
+from msc_edge.demo.contact_sheet import Cell, contact_sheet, write_contact_sheet
+from msc_edge.demo.dataset import Sizes, draw_data_set
+from msc_edge.demo.parts import DEFECTS
+from msc_edge.errors import SourceError, UsageError, writing
+from msc_edge.export.pack import export
+from msc_edge.images import find_images, read_image
+from msc_edge.progress import Report, silent
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.folder import Row, score_files
+from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.table import ScoreTable
+from msc_edge.train.training import TrainingOptions, train
+
+DATA, RUN, KIT, SCORES, SHEET = "data", "run", "kit", "scores.csv", "contact-sheet.png"
+_MARK = ".msc-edge-demo"  # lies in a folder that a demo may replace
+SIZES = Sizes()
+STEPS = 10  # enough to see it train, in a minute
+_SHOWN = 8
+_HOLDOUT = 0.25
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Of `pictures` good parts `count` were flagged; `band` is where 90 % of such counts lie, by the kit's promise."""
+
+    count: int
+    pictures: int
+    promised_rate: float
+    band: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo measured on its test pictures."""
+
+    auroc: float
+    auroc_of: dict[str, float]
+    """Of each kind of defect against all good parts."""
+    caught: dict[str, tuple[int, int]]
+    """(rejected, all) of each kind of defect."""
+    warned: Alarms
+    rejected: Alarms
+    milliseconds: float
+    """Median wall time of reading, decoding and scoring one picture, on one core."""
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    sizes: Sizes = SIZES,
+    steps: int = STEPS,
+    overwrite: bool = False,
+    report: Report = silent,
+) -> DemoResult:
+    """Draw parts, train, export and score below the folder `out`; needs no network.
+
+    Leaves data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. `overwrite` replaces an earlier
+    demo, and nothing else. Raises UsageError when `out` is taken.
+    """
+    _make_room(out, overwrite=overwrite)
+    draw_data_set(out / DATA, seed=seed, sizes=sizes, threads=usable_cores(), report=report)
+    train(out / DATA, out / RUN, TrainingOptions(holdout=_HOLDOUT, steps=steps, seed=seed), report=report)
+    export(out / RUN, out / KIT, report=report)
+
+    detector = Detector.load(out / KIT, threads=1)
+    pictures = find_images([out / DATA / "test"]).paths
+    rows: list[Row] = []
+    with ScoreTable.create(out / SCORES) as table:
+        for row in score_files(detector, pictures):
+            table.write(row)
+            rows.append(row)
+            report("scoring", len(rows), len(pictures))
+    _write_sheet(out, rows)
+    return _measured(rows, detector)
+
+
+def _make_room(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not (out / _MARK).is_file():
+            raise UsageError(f"{out}: exists, and is not an earlier demo; choose another name")
+        if not overwrite:
+            raise UsageError(f"{out}: holds an earlier demo; choose another name, or pass --overwrite")
+        with writing(out):
+            shutil.rmtree(out)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _MARK).touch()
+
+
+def _measured(rows: Sequence[Row], detector: Detector) -> DemoResult:
+    of = {name: [row for row in rows if Path(row.path).parent.name == name] for name in ("good", *DEFECTS)}
+
+    def auroc(bad: Sequence[Row]) -> float:
+        truth = [0] * len(of["good"]) + [1] * len(bad)
+        return float(roc_auc_score(truth, [row.score for row in (*of["good"], *bad)]))
+
+    def alarms(rate: float, verdicts: tuple[str, ...]) -> Alarms:
+        count, held_out = len(of["good"]), detector.calibration.scores.size
+        return Alarms(
+            count=sum(row.verdict in verdicts for row in of["good"]),
+            pictures=count,
+            promised_rate=rate,
+            band=band_of_alarms(round(rate * (held_out + 1)), held_out, count),
+        )
+
+    limits = detector.limits
+    return DemoResult(
+        auroc=auroc([row for name in DEFECTS for row in of[name]]),
+        auroc_of={name: auroc(of[name]) for name in DEFECTS},
+        caught={name: (sum(row.verdict == "reject" for row in of[name]), len(of[name])) for name in DEFECTS},
+        warned=alarms(limits.warn.promised_rate or 0, ("warn", "reject")),
+        rejected=alarms(limits.reject.promised_rate or 0, ("reject",)),
+        milliseconds=statistics.median(row.milliseconds or 0 for row in rows),
+    )
+
+
+def _write_sheet(out: Path, rows: Sequence[Row]) -> None:
+    ranked = sorted(rows, key=lambda row: row.score or 0)
+    sections = [
+        (f"most anomalous of {len(rows)} pictures", [_cell(out, row) for row in ranked[::-1][:_SHOWN]]),
+        ("most normal", [_cell(out, row) for row in ranked[:_SHOWN]]),
+    ]
+    write_contact_sheet(out / SHEET, contact_sheet(sections))
+
+
+def _cell(out: Path, row: Row) -> Cell:
+    if row.score is None or row.verdict is None or row.nearest is None:
+        raise SourceError(f"{row.path}: drawn a moment ago, and cannot be read ({row.error}); check the disk")
+    path = Path(row.path)
+    return Cell(
+        image=read_image(path),
+        nearest=read_image(out / DATA / "train" / "good" / row.nearest),
+        name=f"{path.parent.name}/{path.stem}",
+        score=row.score,
+        verdict=row.verdict,
+    )

@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from msc_edge.cli import app
+from msc_edge.train.backbones import build_backbone
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def given(tmp_path: Path, toy, save: Callable, randomise: Callable) -> list[str]:
+    """The options of a distillation of a second."""
+    for seed in range(32):
+        save(tmp_path / "one" / f"{seed}.png", toy.draw(seed))
+    for seed in range(4):
+        save(tmp_path / "two" / f"{seed}.png", toy.draw(100 + seed))
+    (tmp_path / "two" / "broken.png").write_bytes(b"no picture")
+    backbone = build_backbone("resnet18", stop_at="layer2")
+    randomise(backbone, 0)
+    save_file(backbone.state_dict(), tmp_path / "teacher.safetensors")
+    return [
+        *("--images", str(tmp_path / "one"), "--images", str(tmp_path / "two")),
+        *("--teacher-backbone", "resnet18", "--teacher-stop-at", "layer2"),
+        *("--teacher-weights", str(tmp_path / "teacher.safetensors"), "--student", "mobilenet_v2_x0.1"),
+        *("--steps", "2", "--batch", "4", "--image-size", "32", "--accelerator", "cpu", "--precision", "fp32"),
+    ]
+
+
+def test_it_tells_what_came_of_it_what_was_left_out_and_what_is_next(given: list[str], tmp_path: Path) -> None:
+    done = run("distil", *given, "--out", str(tmp_path / "student.safetensors"))
+    assert done.exit_code == 0, done.stderr
+    assert "student.safetensors: mobilenet_v2_x0.1 (from scratch), 2 steps on 32 pictures" in done.stdout
+    assert "rank correlation" in done.stdout
+    assert "next: msc-edge train --backbone mobilenet_v2_x0.1 --weights" in done.stdout
+    assert "broken.png" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--learning-rate", "0"], 2, "--learning-rate 0.0: expected a number above 0"),
+        (["--learning-rate", "nan"], 2, "expected a number above 0"),
+        (["--teacher", "run"], 2, "name one teacher"),
+        (["--images", "nowhere"], 3, "nowhere"),
+        (["--student", "vgg"], 2, "vgg: not known"),
+        (["--image-size", "5"], 2, "--image-size 5: expected 32 to 2048 pixels"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_an_exit_code(
+    more: list[str], code: int, message: str, given: list[str], tmp_path: Path
+) -> None:
+    done = run("distil", *given, "--out", str(tmp_path / "student.safetensors"), *more)
+    assert done.exit_code == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "student.safetensors").exists()

@@ -1,0 +1,56 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.distillation.taps import Student, features_and_maps, taps_of
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "stop_at", "names"),
+    [
+        ("edge-small", "mobilenet_v2", None, [("features.6", "features.6"), ("features.13", "features.13")]),
+        ("edge-small", "resnet18", None, [("features.6", "layer2.1"), ("features.13", "layer3.1")]),
+        ("resnet18", "resnet50", "layer3", [("layer2.1", "layer2.3"), ("layer3.1", "layer3.5")]),
+        ("mobilenet_v3_small", "resnet18", "layer2", [("features.3", "layer2.1")]),
+        ("resnet18", "resnet50", "layer1", []),
+    ],
+)
+def test_maps_are_compared_where_both_networks_leave_strides_8_and_16(
+    student: str, teacher: str, stop_at: str | None, names: list[tuple[str, str]]
+) -> None:
+    one, other = build_backbone(student), build_backbone(teacher, stop_at=stop_at)
+    taps = taps_of(one, other)
+    ours, theirs = ([name for name, _ in backbone.chain()] for backbone in (one, other))
+    assert [(ours[tap.student], theirs[tap.teacher]) for tap in taps] == names
+
+
+@pytest.mark.parametrize("side", [32, 64, 96, 97])
+def test_a_student_answers_with_maps_of_the_teachers_shape(side: int) -> None:
+    student, teacher = build_backbone("mobilenet_v3_small"), build_backbone("resnet18")
+    taps = taps_of(student, teacher)
+    pixels = torch.zeros(2, 3, side, side)
+    with torch.no_grad():
+        _, given = Student(student, taps)(pixels)
+        _, wanted = features_and_maps(teacher, pixels, [tap.teacher for tap in taps])
+    assert len(given) == 2
+    assert [found.shape for found in given] == [found.shape for found in wanted]
+
+
+def test_features_are_those_of_the_backbone(randomise: Callable) -> None:
+    backbone = build_backbone("resnet18")
+    randomise(backbone, 0)
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, maps = features_and_maps(backbone, pixels, [0])
+        torch.testing.assert_close(features, backbone(pixels))
+        torch.testing.assert_close(maps[0], next(backbone.chain())[1](pixels))
+
+
+def test_channels_are_adapted_only_where_they_differ() -> None:
+    alike, unlike = build_backbone("mobilenet_v2"), build_backbone("resnet18")
+    student = build_backbone("edge-small")
+    assert all(isinstance(adapter, nn.Identity) for adapter in Student(student, taps_of(student, alike)).adapters)
+    assert all(isinstance(adapter, nn.Conv2d) for adapter in Student(student, taps_of(student, unlike)).adapters)

@@ -1,0 +1,56 @@
+"""What teacher and student look at: the same strongly augmented crops, for both ("a consistent teacher", Beyer et al.
+2022, arXiv 2106.05237), of any size up to that of the frames to come.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from msc_edge.train.seeds import generator_of, order_of_epoch
+from msc_edge.train.views import ViewDraws, make_views
+
+_SMALLEST_AREA = 0.08  # of a crop: torchvision's default for training on ImageNet
+_BLENDED = 0.5  # share of the crops that are blended with another one (mixup)
+_STRONGEST_BLEND = 0.5
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """What one step draws for its pictures: views, how much of its neighbour each gets (B,), and the side in pixels."""
+
+    views: ViewDraws
+    blend: Tensor
+    side: int
+
+
+def sides_of(image_size: int) -> list[int]:
+    """The sides that steps draw from: about 4/7, 5/7, 6/7 and all of `image_size`, in multiples of 32 pixels.
+
+    Small crops cost little, and a network that is right at several scales is right on textures of several scales.
+    """
+    smaller = {max(32, round(image_size * share / 7 / 32) * 32) for share in (4, 5, 6)}
+    return sorted({*(side for side in smaller if side < image_size), image_size})
+
+
+def batch_of(step: int, *, pictures: int, batch: int, image_size: int, seed: int) -> tuple[list[int], StepDraws]:
+    """Which pictures a step takes and what it draws for them: a function of the seed and the step alone."""
+    chosen = order_of_epoch(step, pictures=pictures, batch=batch, seed=seed)
+    generator = generator_of(seed, 1, step)
+    views = ViewDraws.draw(batch, generator, smallest_area=_SMALLEST_AREA)
+    blended = torch.rand(batch, generator=generator) < _BLENDED
+    blend = torch.where(blended, torch.rand(batch, generator=generator) * _STRONGEST_BLEND, 0.0)
+    sides = sides_of(image_size)
+    side = sides[int(torch.randint(len(sides), (1,), generator=generator))]
+    return chosen, StepDraws(views, blend, side)
+
+
+def make_crops(pictures: Sequence[Tensor], draws: StepDraws, part: slice, *, device: torch.device) -> Tensor:
+    """The crops of a rank's part of the pictures, float32 (B, 3, side, side) in 0..255; B is even.
+
+    A crop is blended with the other of its pair: 0 and 1, 2 and 3, and so on.
+    """
+    views = make_views(pictures, draws.views.take(part), size=draws.side, device=device)
+    others = views.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return torch.lerp(views, others, draws.blend[part].to(device)[:, None, None, None])

@@ -1,0 +1,217 @@
+"""The training loop of distillation: teacher and student see the same crops, the student follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from msc_edge.errors import UsageError
+from msc_edge.progress import Report, silent
+from msc_edge.train.backbones import Backbone
+from msc_edge.train.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
+from msc_edge.train.devices import from_all_ranks, part_of_rank
+from msc_edge.train.distillation.crops import batch_of, make_crops
+from msc_edge.train.distillation.losses import (
+    embedding_loss,
+    map_loss,
+    similarity_loss,
+    spread_of_embeddings,
+    spread_of_map,
+    spread_of_similarities,
+)
+from msc_edge.train.distillation.settings import Distillation, begun_to_fall, learning_rate_at
+from msc_edge.train.distillation.taps import Student, features_and_maps, taps_of
+from msc_edge.train.metrics import MetricsLog, MetricsRow
+from msc_edge.train.preprocess import Preprocess
+
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class DistilMetrics(MetricsRow):
+    """A row of metrics.csv: means over the steps since the row before, and the state on the held-out pictures."""
+
+    embedding_loss: float
+    map_loss: float
+    unexplained: float
+    """Of the teacher's embeddings: 0 is the teacher, 1 a constant answer. Not a figure where dimensions differ."""
+    rank_correlation: float
+    """Spearman's, between the cosines of all pairs of held-out pictures under the student and under the teacher."""
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The teacher on the held-out pictures: what the student is measured against, and the scale of the losses."""
+
+    frames: Tensor
+    embeddings: Tensor
+    same_dim: bool
+    spread: float
+    map_spreads: tuple[float, ...]
+
+
+def distil_into(
+    fabric: Fabric,
+    student: Backbone,
+    teacher: Backbone,
+    preprocess: Preprocess,
+    copies: Sequence[Tensor],
+    held_out: Tensor,
+    settings: Distillation,
+    *,
+    from_scratch: bool,
+    fingerprint: str,
+    folder: Path,
+    resume: bool = False,
+    measure_every: int = 100,
+    report: Report = silent,
+) -> DistilMetrics:
+    """Train `student` in place, and return how it ends.
+
+    `copies`: uint8 (3, h, w) pictures to crop from; `held_out`: normalised frames, float32 (n, 3, side, side).
+    A student `from_scratch` learns its batch-norm statistics; one that starts from trained weights keeps them.
+    `folder` takes metrics.csv, the TensorBoard log and the checkpoint, which stands for this `fingerprint` of
+    pictures and weights. Raises UsageError when the loss ceases to be finite.
+    """
+    taps = taps_of(student, teacher)
+    seen_by_teacher = [tap.teacher for tap in taps]
+    reference = _reference(teacher, held_out, seen_by_teacher, dim=_dim_of(student))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # of the adapters
+        pupil = Student(student, taps).to(fabric.device).to(memory_format=torch.channels_last)
+    teacher.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(pupil.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    model, optimizer = fabric.setup(pupil, optimizer)
+    state = {
+        "model": model,
+        "optimizer": optimizer,
+        "step": 0,
+        "settings": settings.model_dump_json(),
+        "fingerprint": fingerprint,
+    }
+    if resume:
+        restore_checkpoint(
+            fabric, folder / CHECKPOINT, state, same=lambda stored: _may_go_on(stored, settings, fingerprint)
+        )
+        state["settings"] = settings.model_dump_json()
+
+    with MetricsLog(folder, DistilMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
+        row = log.kept[-1] if log.kept else None
+        since: list[tuple[float, float]] = []
+        for step in range(state["step"], settings.steps):
+            chosen, draws = batch_of(
+                step,
+                pictures=len(copies),
+                batch=settings.batch,
+                image_size=settings.image_size,
+                seed=settings.seed,
+            )
+            part = part_of_rank(fabric, settings.batch)
+            crops = make_crops([copies[i] for i in chosen[part]], draws, part, device=fabric.device)
+            pixels = preprocess.normalise(crops).contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), fabric.autocast():
+                wanted, wanted_maps = features_and_maps(teacher, pixels, seen_by_teacher)
+            student.train(from_scratch)
+            given, given_maps = model(pixels)
+
+            wanted, given = F.normalize(wanted, dim=1), F.normalize(given.float(), dim=1)
+            if reference.same_dim:
+                by_embedding = embedding_loss(given, wanted, spread=reference.spread)
+            else:
+                given, wanted = from_all_ranks(fabric, given), from_all_ranks(fabric, wanted)
+                by_embedding = similarity_loss(given, wanted, spread=reference.spread)
+            by_map = sum(
+                (
+                    map_loss(ours.float(), theirs.float(), spread=spread)
+                    for ours, theirs, spread in zip(given_maps, wanted_maps, reference.map_spreads, strict=True)
+                ),
+                torch.zeros((), device=fabric.device),
+            ) / max(1, len(taps))
+
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, settings)
+            optimizer.zero_grad()
+            fabric.backward(by_embedding + by_map)
+            optimizer.step()
+
+            since.append(_mean_over_ranks(fabric, by_embedding, by_map))
+            if not np.isfinite(since[-1]).all():
+                raise UsageError(
+                    f"the loss is no longer finite at step {step + 1}; distil again with a lower --learning-rate"
+                )
+            state["step"] = step + 1
+            report("distilling", step + 1, settings.steps, f"loss {sum(since[-1]):.3f}")
+            if state["step"] % measure_every == 0 or state["step"] == settings.steps:
+                row = _measure(student.eval(), reference, state["step"], since)
+                since.clear()
+                log.add(row)
+                log.flush()
+                save_checkpoint(fabric, folder / CHECKPOINT, state)
+    student.eval()
+    assert row is not None, "there is at least one step, and the last one is measured"
+    return row
+
+
+def _may_go_on(stored: object, settings: Distillation, fingerprint: str) -> bool:
+    before = Distillation.model_validate_json(stored["settings"])  # pyright: ignore[reportIndexIssue]
+    step = stored["step"]  # pyright: ignore[reportIndexIssue]
+    same = stored["fingerprint"] == fingerprint and before.model_copy(update={"steps": settings.steps}) == settings  # pyright: ignore[reportIndexIssue]
+    steps_fit = before.steps == settings.steps or not (begun_to_fall(step, before) or begun_to_fall(step, settings))
+    return same and steps_fit
+
+
+def _mean_over_ranks(fabric: Fabric, one: Tensor, other: Tensor) -> tuple[float, float]:
+    both = fabric.all_reduce(torch.stack([one, other]).detach(), reduce_op="mean")
+    assert isinstance(both, Tensor)
+    return float(both[0]), float(both[1])
+
+
+@torch.no_grad()
+def _reference(teacher: Backbone, frames: Tensor, places: Sequence[int], *, dim: int) -> _Reference:
+    features, maps = features_and_maps(teacher, frames, places)
+    embeddings = F.normalize(features, dim=1)
+    same_dim = features.shape[1] == dim
+    spread = spread_of_embeddings(embeddings) if same_dim else spread_of_similarities(embeddings)
+    spreads = tuple(spread_of_map(found) for found in maps)
+    if not (spread > 0 and all(value > 0 for value in spreads)):
+        raise UsageError(
+            "the teacher gives the same answer to all held-out pictures; give it other --images or weights"
+        )
+    return _Reference(frames, embeddings, same_dim, spread, spreads)
+
+
+@torch.no_grad()
+def _measure(
+    student: Backbone, reference: _Reference, step: int, since: Sequence[tuple[float, float]]
+) -> DistilMetrics:
+    # In float32, and in small batches, as the reference.
+    features = torch.cat([student(chunk) for chunk in reference.frames.split(_CHUNK)])
+    embeddings = F.normalize(features, dim=1)
+    by_embedding, by_map = np.mean(since, axis=0)
+    return DistilMetrics(
+        step=step,
+        loss=float(by_embedding + by_map),
+        embedding_loss=float(by_embedding),
+        map_loss=float(by_map),
+        unexplained=float(embedding_loss(embeddings, reference.embeddings, spread=reference.spread))
+        if reference.same_dim
+        else float("nan"),
+        rank_correlation=rank_correlation(embeddings, reference.embeddings),
+    )
+
+
+def rank_correlation(one: Tensor, other: Tensor) -> float:
+    """Spearman's correlation between the cosines of all pairs of rows, of two sets of unit embeddings (n, dim)."""
+    above = np.triu_indices(len(one), 1)
+    ranks = [np.argsort(np.argsort((rows @ rows.T).cpu().numpy()[above])) for rows in (one, other)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+@torch.no_grad()
+def _dim_of(backbone: Backbone) -> int:
+    return backbone(torch.zeros(1, 3, 64, 64, device=next(backbone.parameters()).device)).shape[1]

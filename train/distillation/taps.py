@@ -1,0 +1,74 @@
+"""Where student and teacher are compared half-way: their last feature maps at strides 8 and 16."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from msc_edge.train.backbones import Backbone
+
+_STRIDES = (8, 16)
+_PROBE = 64  # pixels
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A pair of steps, by their places in `Backbone.chain`, whose maps have the same size."""
+
+    student: int
+    teacher: int
+    student_channels: int
+    teacher_channels: int
+
+
+def taps_of(student: Backbone, teacher: Backbone) -> list[Tap]:
+    """The pairs of maps to compare; none where a network has no map at these strides."""
+    ours, theirs = _last_at_stride(student), _last_at_stride(teacher)
+    both = [stride for stride in _STRIDES if stride in ours and stride in theirs]
+    return [Tap(ours[stride][0], theirs[stride][0], ours[stride][1], theirs[stride][1]) for stride in both]
+
+
+def _last_at_stride(backbone: Backbone) -> dict[int, tuple[int, int]]:
+    """stride -> (place in the chain, channels)."""
+    last: dict[int, tuple[int, int]] = {}
+    with torch.no_grad():
+        features = torch.zeros(1, 3, _PROBE, _PROBE, device=next(backbone.parameters()).device)
+        for place, (_, step) in enumerate(backbone.chain()):
+            features = step(features)
+            last[_PROBE // features.shape[-1]] = (place, features.shape[1])
+    return last
+
+
+def features_and_maps(backbone: Backbone, pixels: Tensor, places: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
+    """Pooled features, float32 (B, dim), and the maps at `places` (ascending) of the chain."""
+    wanted = set(places)
+    maps = []
+    for place, (_, step) in enumerate(backbone.chain()):
+        pixels = step(pixels)
+        if place in wanted:
+            maps.append(pixels)
+    return pixels.float().mean(dim=(2, 3)), maps
+
+
+class Student(nn.Module):
+    """A backbone, and for each tap a 1x1 convolution to the teacher's channels, where they differ.
+
+    The convolutions are a help in training and are left behind.
+    """
+
+    def __init__(self, backbone: Backbone, taps: Iterable[Tap]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.places = [tap.student for tap in taps]
+        self.adapters = nn.ModuleList(
+            nn.Identity()
+            if tap.student_channels == tap.teacher_channels
+            else nn.Conv2d(tap.student_channels, tap.teacher_channels, 1)
+            for tap in taps
+        )
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Normalised pictures (B, 3, h, w) -> features (B, dim), and a map for each tap."""
+        features, maps = features_and_maps(self.backbone, pixels, self.places)
+        return features, [adapter(found) for adapter, found in zip(self.adapters, maps, strict=True)]
