@@ -16,7 +16,7 @@ from msc_edge.progress import Report, silent
 class Sizes:
     """How many pictures of each kind of part there are."""
 
-    train: int = 160
+    train: int = 240
     test: int = 40
     each_defect: int = 8
 

@@ -19,6 +19,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 DEFECTS: tuple[Defect, ...] = get_args(Defect)
 
 SIDE = 256
+_EDITION = 7  # of what is printed on the cards
 _FINE = 2  # drawn at this many times the size, then averaged
 
 
@@ -72,7 +73,7 @@ def _flange(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None)
     # Turning leaves rings, and in the light two brighter sectors.
     rings = np.interp(radius * 400, np.arange(700), rng.standard_normal(700)).astype(np.float32)
     sheen = np.cos(2 * (angle - rng.uniform(0, np.pi)))
-    grey = 0.52 + 0.025 * rings + 0.05 * sheen + 0.012 * noise(rng, len(x), (6, 6))
+    grey = 0.52 + 0.018 * rings + 0.05 * sheen + 0.012 * noise(rng, len(x), (6, 6))
     return _Part(outline, height, np.stack([grey, grey, grey * 1.02], axis=-1), shine=0.25)
 
 
@@ -91,21 +92,21 @@ def _plate(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) 
     engraved = cover(np.abs(box(x, y, 0.5, 0.44, 0.05)) - 0.006)
     height = 0.03 * bevel(outline, 0.03) - 0.008 * engraved
     brushed = noise(rng, len(x), (1.6, 60))
-    grey = 0.66 + 0.03 * brushed + 0.01 * noise(rng, len(x), (20, 20)) - 0.12 * engraved
+    grey = 0.66 + 0.018 * brushed + 0.01 * noise(rng, len(x), (20, 20)) - 0.12 * engraved
     return _Part(outline, height, np.stack([grey * 1.01, grey, grey * 0.97], axis=-1), shine=0.2)
 
 
 def _card(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) -> _Part:
     """A printed card: a coloured head with a ring, lines of text, a bar code, and a punched hole to hang it by."""
-    wrong = rng.choice(["other code", "other colour"]) if defect == "wrong_part" else ""
+    wrong = rng.choice(["other print", "other colour"]) if defect == "wrong_part" else ""
     outline = box(x, y, 0.82, 0.6, 0.06)
     if defect != "missing_hole":
-        outline = np.maximum(outline, -circle(x - 0.62, y + 0.44, 0.085))
+        outline = np.maximum(outline, -circle(x - 0.62, y + 0.42, 0.09))
     paper = np.array([0.78, 0.76, 0.7], np.float32) * np.float32(rng.normal(1, 0.008))
     colour = paper + 0.008 * noise(rng, len(x), (3, 3))[..., None]
 
     # The print sits a little off, and the ink is a little stronger or weaker, from card to card.
-    artwork = _artwork(8 if wrong == "other code" else 7)
+    artwork = _artwork(_EDITION + (wrong == "other print"))
     at_x, at_y = ((each - np.float32(rng.normal(0, 0.005)) + 1) * (len(artwork) / 2) - 0.5 for each in (x, y))
     ink = cv2.remap(artwork, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_LINEAR)
     ink *= np.float32(rng.normal(0.93, 0.015))
@@ -129,9 +130,9 @@ def _artwork(edition: int) -> np.ndarray:
         cv2.rectangle(sheet, (pixel(left), pixel(top)), (pixel(left + width), pixel(top + height)), 255, cv2.FILLED)
 
     head, black = sheets
-    bar(head, -0.74, -0.54, 1.48, 0.2)
+    bar(head, -0.74, -0.54, 1.14, 0.2)
     cv2.circle(head, (pixel(-0.55), pixel(-0.08)), round(0.13 * side / 2), 255, round(0.035 * side))
-    for row in range(4):
+    for row in range(4 if edition == _EDITION else 2):
         left = -0.3
         while left < 0.62:
             word = design.uniform(0.06, 0.22)
