@@ -19,7 +19,7 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """What is started in the background of a script ignores Ctrl-C, and so would the processes that tests stop by it."""
+    """A background job of a script ignores Ctrl-C, and so would the processes that tests stop by it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
