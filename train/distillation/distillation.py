@@ -103,9 +103,10 @@ def distil(
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name that ends in .safetensors")
-    if out.exists() and not resume:
-        raise UsageError(f"{out}: exists already; choose another name")
     folder = work_folder(out)
+    begun_here = resume and any((folder / name).is_file() for name in (CHECKPOINT, DISTIL_RECORD))
+    if out.is_dir() or (out.exists() and not begun_here):  # with --resume too: it may be somebody else's weights
+        raise UsageError(f"{out}: exists already; choose another name")
     with claimed(folder, record=DISTIL_RECORD, then=f"its student is {out}", resume=resume):
         return _distil(images, out, folder, options, resume=resume, report=report, unreadable=unreadable)
 

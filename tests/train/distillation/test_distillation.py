@@ -363,7 +363,12 @@ def test_a_place_that_is_taken_or_of_another_kind_is_refused(
     (tmp_path / "student.safetensors").write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists already"):
         distil([photos], tmp_path / "student.safetensors", options)
+    with pytest.raises(UsageError, match="exists already"):  # there is nothing to resume
+        distil([photos], tmp_path / "student.safetensors", options, resume=True)
     assert (tmp_path / "student.safetensors").read_bytes() == b"mine"
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UsageError, match="exists already"):
+        distil([photos], tmp_path / "folder.safetensors", options, resume=True)
 
 
 def test_too_few_pictures_are_refused(save: Callable, tmp_path: Path, options: DistilOptions) -> None:
