@@ -1,5 +1,6 @@
 """`msc-edge export`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -59,4 +60,4 @@ def export(
                 f"{pictures_needed(limit.requested_rate)} held-out pictures, and there are {held_out}",
                 err=True,
             )
-    typer.echo(f"next: msc-edge score {out} PICTURES --out scores.csv")
+    typer.echo(f"next: msc-edge score {shlex.quote(str(out))} PICTURES --out scores.csv")

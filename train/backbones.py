@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from msc_edge.errors import UsageError
+from msc_edge.train.named import OF_TRAIN, Named
 
 # torchvision's families whose trunk is one of these chains of children. What follows is pooled over the picture.
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -78,24 +79,24 @@ class Backbone(nn.Module):
             module.requires_grad_(False)
 
 
-def build_backbone(name: str, *, stop_at: str | None = None) -> Backbone:
+def build_backbone(name: str, *, stop_at: str | None = None, named: Named = OF_TRAIN) -> Backbone:
     """Build an untrained backbone, in eval mode.
 
     `stop_at` is a stage such as `layer3` (ResNets) or `features.13` (the others), the last one to be kept.
     Raises UsageError for an unknown name or stage, and says which there are.
     """
-    network = whole_network(name)
+    network = whole_network(name, named=named)
     stages = _FEATURES if hasattr(network, "features") else _RESNET
     trunk: OrderedDict[str, nn.Module] = OrderedDict((stage, getattr(network, stage)) for stage in stages)
     if stop_at is not None:
         holder = nn.Module()
         for stage, module in trunk.items():
             holder.add_module(stage, module)
-        trunk = _chain_up_to(holder, list(trunk), stop_at, option="--stop-at")
+        trunk = _chain_up_to(holder, list(trunk), stop_at, option=named.stop_at)
     return Backbone(name, trunk, stop_at).eval()
 
 
-def whole_network(name: str) -> nn.Module:
+def whole_network(name: str, *, named: Named = OF_TRAIN) -> nn.Module:
     """The untrained network, head and all, that a backbone is the trunk of. UsageError for an unknown name."""
     if name == EDGE_SMALL:
         return MobileNetV2(inverted_residual_setting=_EDGE_SMALL_STAGES)
@@ -106,7 +107,7 @@ def whole_network(name: str) -> nn.Module:
         widths = {"width_mult": width} if family == "mobilenet_v2" else {"width_per_group": round(64 * width)}
         return torchvision.models.get_model(family, weights=None, **widths)
     raise UsageError(
-        f"--backbone {name}: not known here; choose one of {', '.join(BACKBONES)}, "
+        f"{named.backbone} {name}: not known here; choose one of {', '.join(BACKBONES)}, "
         "or a narrower one such as mobilenet_v2_x0.5 or resnet50_x0.5 (0.1 to 0.999)"
     )
 

@@ -6,7 +6,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msc_edge.errors import UsageError, writing
+from msc_edge.train.checkpoint import CHECKPOINT
 from msc_edge.train.metrics import METRICS
+
+_BEGUN = (METRICS, CHECKPOINT)  # what a training leaves that was broken off
 
 
 @contextmanager
@@ -14,8 +17,14 @@ def claimed(out: Path, *, record: str, then: str, resume: bool) -> Iterator[None
     """Make the folder, or take the one that is to be resumed; one that stays empty is removed again.
 
     `record` is the file that a finished training has, `then` what to do with one. Raises UsageError when the folder
-    is taken, OutputError when it cannot be made.
+    is taken or its name is not valid text, OutputError when it cannot be made.
     """
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{out}: its name is not valid text (TensorBoard cannot write there); choose another"
+        ) from error
     if (out / record).is_file() and resume:
         raise UsageError(f"{out}: this run is finished already; {then}")
     if out.exists() and not out.is_dir():
@@ -24,8 +33,10 @@ def claimed(out: Path, *, record: str, then: str, resume: bool) -> Iterator[None
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         occupied = any(out.iterdir())
-    if occupied and not resume and first_process:
-        begun = (out / METRICS).is_file() and not (out / record).is_file()
+    begun = any((out / name).is_file() for name in _BEGUN) and not (out / record).is_file()
+    if occupied and first_process and not (resume and begun):
+        if resume:
+            raise UsageError(f"{out}: holds no run that was broken off, and is not empty; choose another name")
         remedy = "continue the run there with --resume, or choose" if begun else "choose"
         raise UsageError(f"{out}: is not empty; {remedy} another name")
     try:

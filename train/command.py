@@ -1,5 +1,6 @@
 """`msc-edge train`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,5 +144,5 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
         )
     typer.echo(
         f"{out}: {record.backbone}, {what}; {roles.count('bank')} normals in the bank, "
-        f"{roles.count('calibration')} held out\nnext: msc-edge export {out} --out KIT"
+        f"{roles.count('calibration')} held out\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
     )

@@ -19,6 +19,7 @@ from msc_edge.errors import UsageError
 from msc_edge.files import sha256_of
 from msc_edge.manifest import Weights
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, whole_network
+from msc_edge.train.named import OF_TRAIN, Named
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Pretrained:
     origin: Weights
 
 
-def pretrained_weights(backbone: str, file: Path | None) -> Pretrained:
+def pretrained_weights(backbone: str, file: Path | None, *, named: Named = OF_TRAIN) -> Pretrained:
     """The weights from `file`, or else the backbone's own: bundled for `edge-small`, torchvision's for its names."""
     if file:
-        return weights_from_file(file)
-    return bundled_weights() if backbone == EDGE_SMALL else weights_from_torchvision(backbone)
+        return weights_from_file(file, named=named)
+    return bundled_weights() if backbone == EDGE_SMALL else weights_from_torchvision(backbone, named=named)
 
 
 def bundled_weights() -> Pretrained:
@@ -47,10 +48,10 @@ def bundled_weights() -> Pretrained:
     return replace(pretrained, origin=pretrained.origin.model_copy(update={"source": source, "licence": licence}))
 
 
-def weights_from_file(path: Path) -> Pretrained:
+def weights_from_file(path: Path, *, named: Named = OF_TRAIN) -> Pretrained:
     """Read a state dict from .safetensors, or from .pth/.pt without running any code that it may hold."""
     if not path.is_file():
-        raise UsageError(f"--weights {path}: no such file; check the path")
+        raise UsageError(f"{named.weights} {path}: no such file; check the path")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -58,13 +59,13 @@ def weights_from_file(path: Path) -> Pretrained:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text, of many lines, advises to run what the file holds
         raise UsageError(
-            f"--weights {path}: holds more than tensors, or is damaged, and was not opened; give a .safetensors file, "
-            "or a .pth file that holds tensors alone"
+            f"{named.weights} {path}: holds more than tensors, or is damaged, and was not opened; "
+            "give a .safetensors file, or a .pth file that holds tensors alone"
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"--weights {path}: cannot be read ({reason}); give a .safetensors file, "
+            f"{named.weights} {path}: cannot be read ({reason}); give a .safetensors file, "
             "or a .pth file that holds tensors alone"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -72,13 +73,13 @@ def weights_from_file(path: Path) -> Pretrained:
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise UsageError(f"--weights {path}: holds no state dict; give a file of name -> tensor")
+        raise UsageError(f"{named.weights} {path}: holds no state dict; give a file of name -> tensor")
     name = path.name.encode("utf-8", "backslashreplace").decode()  # a file name need not be valid text
     origin = Weights(source=name, sha256=sha256_of(path), licence="as of the file that was given")
     return Pretrained({key.removeprefix("module."): value for key, value in state.items()}, origin)
 
 
-def weights_from_torchvision(name: str) -> Pretrained:
+def weights_from_torchvision(name: str, *, named: Named = OF_TRAIN) -> Pretrained:
     """Torchvision's first ImageNet weights (IMAGENET1K_V1, those of the paper): from torch's cache, or fetched.
 
     The file's SHA-256 is checked, in the cache too, against the digits that torchvision writes in its name.
@@ -87,32 +88,33 @@ def weights_from_torchvision(name: str) -> Pretrained:
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     except ValueError as error:
         raise UsageError(
-            f"--backbone {name}: has no pretrained weights; distil some with: msc-edge distil --student {name}, "
-            "and pass them with --weights FILE"
+            f"{named.backbone} {name}: has no pretrained weights; distil some with: msc-edge distil --student {name}, "
+            f"and pass them with {named.weights} FILE"
         ) from error
     file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     digits = file.stem.rpartition("-")[2]
     if not file.is_file():
-        _fetch(weights.url, file, digits, name)
+        _fetch(weights.url, file, digits, name, named)
     if not sha256_of(file).startswith(digits):
         raise UsageError(
-            f"--backbone {name}: {file} is not what torchvision published (its SHA-256 does not begin with {digits}); "
-            "delete it, so that it is fetched again, or pass another file with --weights FILE"
+            f"{named.backbone} {name}: {file} is not what torchvision published "
+            f"(its SHA-256 does not begin with {digits}); delete it, "
+            f"so that it is fetched again, or pass another file with {named.weights} FILE"
         )
     pretrained = weights_from_file(file)
     licence = "BSD-3-Clause (torchvision)"
     return replace(pretrained, origin=pretrained.origin.model_copy(update={"source": str(weights), "licence": licence}))
 
 
-def _fetch(url: str, file: Path, digits: str, name: str) -> None:
+def _fetch(url: str, file: Path, digits: str, name: str, named: Named) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), digits, progress=sys.stderr.isatty())
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         raise UsageError(
-            f"--backbone {name}: its pretrained weights could not be fetched ({error}). Where no network reaches "
-            f"{url}, fetch that file elsewhere and pass it with --weights FILE, "
-            f"or use --backbone {EDGE_SMALL}, whose weights are here already"
+            f"{named.backbone} {name}: its pretrained weights could not be fetched ({error}). Where no network reaches "
+            f"{url}, fetch that file elsewhere and pass it with {named.weights} FILE, "
+            f"or use {named.backbone} {EDGE_SMALL}, whose weights are here already"
         ) from error
 
 
@@ -127,7 +129,8 @@ def load_into(backbone: Backbone, state: Mapping[str, Tensor], *, source: str) -
     if missing := sorted(own.keys() - counters - state.keys()):
         raise UsageError(
             f"{source}: {len(missing)} of {len(own)} tensors that {backbone.name} needs are not there, the first is "
-            f"{missing[0]}; is it the checkpoint of another network, or cut off earlier (then pass --stop-at)?"
+            f"{missing[0]}; is it the checkpoint of another network, "
+            "or cut off at an earlier stage (then name that as the last)?"
         )
     # A ResNet-34 has every tensor of a ResNet-18: what is left over tells them apart.
     with torch.device("meta"):

@@ -1,5 +1,6 @@
 """`msc-edge demo`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def _show(result: "DemoResult", out: Path) -> None:
         to = console(stderr=False)
         to.print(table)
         to.print(f"look at: {out / SHEET}, {out / SCORES}")
-        to.print(f"next:    msc-edge score {out / KIT} PICTURES")
+        to.print(f"next:    msc-edge score {shlex.quote(str(out / KIT))} PICTURES")
 
 
 def _promise(alarms: "Alarms") -> str:

@@ -66,8 +66,8 @@ def run_demo(
 ) -> DemoResult:
     """Draw parts, train, export and score below the folder `out`; needs no network.
 
-    Leaves data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. `overwrite` replaces an earlier
-    demo, and nothing else. Raises UsageError when `out` is taken.
+    Leaves data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. `overwrite` replaces these of an
+    earlier demo, and touches nothing else. Raises UsageError when `out` is taken.
     """
     _make_room(out, overwrite=overwrite)
     draw_data_set(out / DATA, seed=seed, sizes=sizes, threads=usable_cores(), report=report)
@@ -93,7 +93,11 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise UsageError(f"{out}: holds an earlier demo; choose another name, or pass --overwrite")
         with writing(out):
-            shutil.rmtree(out)
+            for name in (DATA, RUN, KIT):
+                if (out / name).exists():
+                    shutil.rmtree(out / name)
+            for name in (SCORES, SHEET):
+                (out / name).unlink(missing_ok=True)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / _MARK).touch()

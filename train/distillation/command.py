@@ -1,5 +1,6 @@
 """`msc-edge distil`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -95,10 +96,12 @@ def distil(
         return
     unexplained = record.result["unexplained"]
     share = "" if unexplained is None else f"{1 - unexplained:.1%} of the teacher's embedding explained, "
+    correlation = record.result["rank_correlation"]
+    ranks = "" if correlation is None else f"rank correlation {correlation:.3f}, "
     typer.echo(
         f"{out}: {record.student} ({record.start}), "
         f"{record.settings.steps} steps on {record.pictures} pictures; {share}"
-        f"rank correlation {record.result['rank_correlation']:.3f} on {record.held_out} held out; "
+        f"{ranks}on {record.held_out} held out; "
         f"see {work_folder(out)}\n"
-        f"next: msc-edge train --backbone {record.student} --weights {out} --normal DIR --out RUN"
+        f"next: msc-edge train --backbone {record.student} --weights {shlex.quote(str(out))} --normal DIR --out RUN"
     )

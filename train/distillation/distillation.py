@@ -29,6 +29,7 @@ from msc_edge.train.distillation.loop import distil_into
 from msc_edge.train.distillation.pictures import find_unlabelled, read_unlabelled
 from msc_edge.train.distillation.settings import Distillation
 from msc_edge.train.distillation.thinning import is_thinner, start_thinner
+from msc_edge.train.named import Named
 from msc_edge.train.preprocess import Preprocess
 from msc_edge.train.reading import training_copy
 from msc_edge.train.run import BACKBONE, PACKAGES, read_record
@@ -40,6 +41,8 @@ _HELD_OUT_EVERY, _HELD_OUT_AT_MOST = 10, 64
 _CHUNK = 16
 _THINNED, _FROM_SCRATCH = "thinned", "from scratch"  # how a student starts
 _LEARNING_RATE, _LEARNING_RATES = 2e-4, {_FROM_SCRATCH: 1e-3}
+_TEACHER = Named("--teacher-backbone", "--teacher-weights", "--teacher-stop-at")
+_STUDENT = Named("--student", "--student-weights")
 _TO_START = 128  # crops, for the least squares of a thinner student
 
 
@@ -198,12 +201,12 @@ def _teacher(options: DistilOptions) -> tuple[Backbone, Weights, int]:
             raise UsageError("--teacher RUN has its own weights and stage; leave out --teacher-weights and -stop-at")
         record = read_record(options.teacher_run)
         backbone = build_backbone(record.backbone, stop_at=record.stop_at)
-        pretrained = weights_from_file(options.teacher_run / BACKBONE)
+        pretrained = weights_from_file(options.teacher_run / BACKBONE, named=_TEACHER)
         image_size = options.image_size or record.preprocessing.image_size
     else:
         assert options.teacher_backbone
-        backbone = build_backbone(options.teacher_backbone, stop_at=options.teacher_stop_at)
-        pretrained = pretrained_weights(options.teacher_backbone, options.teacher_weights)
+        backbone = build_backbone(options.teacher_backbone, stop_at=options.teacher_stop_at, named=_TEACHER)
+        pretrained = pretrained_weights(options.teacher_backbone, options.teacher_weights, named=_TEACHER)
         image_size = options.image_size or 224
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
     return backbone, pretrained.origin, image_size
@@ -213,9 +216,9 @@ def _student(options: DistilOptions, teacher: Backbone) -> tuple[Backbone, str]:
     """The student and how it starts: from a file, thinned from the teacher, from its own weights, or from scratch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        student = build_backbone(options.student)
+        student = build_backbone(options.student, named=_STUDENT)
     if options.student_weights:
-        pretrained = weights_from_file(options.student_weights)
+        pretrained = weights_from_file(options.student_weights, named=_STUDENT)
         load_into(student, pretrained.state, source=pretrained.origin.source)
         return student, f"{pretrained.origin.source} ({pretrained.origin.sha256})"
     if is_thinner(student, teacher):
@@ -240,7 +243,7 @@ def _read(
 ) -> tuple[list[Tensor], Tensor, list[str]]:
     """Small copies to cut crops from; normalised frames, evenly spread over the pictures and held out; all SHA-256."""
     shape = preset("paper", image_size=frame.spec.image_size)  # copies keep the ratio of their sides
-    found = find_unlabelled(images)
+    found = find_unlabelled(images, unopened=unreadable)
     every = max(_HELD_OUT_EVERY, math.ceil(len(found) / _HELD_OUT_AT_MOST))
     copies: list[Tensor] = []
     frames: list[Tensor] = []

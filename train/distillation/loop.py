@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from msc_edge.errors import UsageError
@@ -30,6 +31,7 @@ from msc_edge.train.metrics import MetricsLog, MetricsRow
 from msc_edge.train.preprocess import Preprocess
 
 _CHUNK = 16
+_NEARLY_CONSTANT = 1e-9  # mean squared distance of unit embeddings, not far above what rounding makes of equal ones
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,9 @@ def _reference(teacher: Backbone, frames: Tensor, places: Sequence[int], *, dim:
     same_dim = features.shape[1] == dim
     spread = spread_of_embeddings(embeddings) if same_dim else spread_of_similarities(embeddings)
     spreads = tuple(spread_of_map(found) for found in maps)
-    if not (spread > 0 and all(value > 0 for value in spreads)):
+    if not (spread > _NEARLY_CONSTANT and all(value > 0 for value in spreads)):
         raise UsageError(
-            "the teacher gives the same answer to all held-out pictures; give it other --images or weights"
+            "the teacher gives nearly the same answer to all held-out pictures; give it other --images or weights"
         )
     return _Reference(frames, embeddings, same_dim, spread, spreads)
 
@@ -206,10 +208,15 @@ def _measure(
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Spearman's correlation between the cosines of all pairs of rows, of two sets of unit embeddings (n, dim)."""
+    """Spearman's correlation between the cosines of all pairs of rows, of two sets of unit embeddings (n, dim).
+
+    Equal cosines share their mean rank. Not a number where all cosines of one set are equal.
+    """
     above = np.triu_indices(len(one), 1)
-    ranks = [np.argsort(np.argsort((rows @ rows.T).cpu().numpy()[above])) for rows in (one, other)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    ours, theirs = ((rows @ rows.T).cpu().numpy()[above] for rows in (one, other))
+    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+        return float("nan")
+    return float(spearmanr(ours, theirs).statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @torch.no_grad()

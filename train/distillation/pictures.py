@@ -24,26 +24,34 @@ class Found:
 
     path: Path
     member: str | None = None
+    place: int = 0
+    """Of the member in its archive, which may hold one name twice."""
 
     def __str__(self) -> str:
         return f"{self.path}/{self.member}" if self.member else str(self.path)
 
 
-def find_unlabelled(sources: Sequence[Path]) -> list[Found]:
+def find_unlabelled(sources: Sequence[Path], *, unopened: Callable[[str, str], None] | None = None) -> list[Found]:
     """Find the pictures of all sources, in the order of the sources and sorted within each.
 
+    `unopened` is told (name, reason) of archives that lie within folders: an archive is opened where it is named.
     Raises SourceError for one that is missing, holds no pictures, or is a damaged archive.
     """
     found: list[Found] = []
     for source in sources:
         if not (source.is_file() and (source.suffix.lower() == ".zip" or zipfile.is_zipfile(source))):
             found += [Found(path) for path in find_images([source]).paths]
+            if unopened and source.is_dir():
+                for archive in sorted(source.rglob("*.zip")):
+                    unopened(str(archive), f"an archive within a folder is not opened; name it: --images {archive}")
             continue
         with _opened(source) as archive:
-            members = sorted(info.filename for info in archive.infolist() if _is_picture(info.filename))
+            members = sorted(
+                (info.filename, place) for place, info in enumerate(archive.infolist()) if _is_picture(info.filename)
+            )
         if not members:
             raise SourceError(f"--images {source}: the archive holds no pictures; check the path")
-        found += [Found(source, member) for member in members]
+        found += [Found(source, member, place) for member, place in members]
     return list(dict.fromkeys(found))
 
 
@@ -60,7 +68,7 @@ def read_unlabelled(
 
         def read(one: Found) -> tuple[Found, str, np.ndarray | UnreadableImageError]:
             try:
-                data = _member(archives[one.path], one.member) if one.member else bytes_of(one.path)
+                data = _member(archives[one.path], one.place) if one.member else bytes_of(one.path)
                 return one, hashlib.sha256(data.data).hexdigest(), decode_image(data, policy)
             except UnreadableImageError as error:
                 return one, "", error
@@ -83,13 +91,13 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 def _is_picture(member: str) -> bool:
-    parts = member.split("/")
+    parts = [part for part in member.split("/") if part not in (".", "")] or [""]
     hidden = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
     return not hidden and Path(member).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
-    info = archive.getinfo(member)
+def _member(archive: zipfile.ZipFile, place: int) -> np.ndarray:
+    info = archive.infolist()[place]
     if info.file_size > _LARGEST_MEMBER:
         raise UnreadableImageError(f"it has {info.file_size >> 20} MiB unpacked, and at most 1024 are read")
     try:

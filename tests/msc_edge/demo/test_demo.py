@@ -65,10 +65,21 @@ def test_only_an_earlier_demo_is_replaced_and_only_when_told(small: tuple[Path, 
             run_demo(tmp_path / "photos", overwrite=overwrite, sizes=SMALL)
     assert (tmp_path / "photos" / "mine.txt").read_text() == "mine"
 
+    (out / "mine.txt").write_text("mine")
     before = (out / DATA / "test" / "good" / "card_000.png").read_bytes()
     run_demo(out, seed=1, sizes=replace(SMALL, test=1), steps=0, overwrite=True)
     assert (out / DATA / "test" / "good" / "card_000.png").read_bytes() != before
     assert len(list((out / DATA / "test" / "good").iterdir())) == len(KINDS)
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_a_demo_is_replaced_where_a_link_leads(small: tuple[Path, DemoResult], tmp_path: Path) -> None:
+    out, _ = small
+    link = tmp_path / "link"
+    link.symlink_to(out, target_is_directory=True)
+    run_demo(link, sizes=replace(SMALL, test=1), steps=0, overwrite=True)
+    assert link.is_symlink()
+    assert (out / KIT / "manifest.json").is_file()
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import subprocess
 import sys
@@ -198,7 +199,7 @@ def test_other_options_pictures_or_weights_cannot_take_it_up(
         distil([photos], out, options, report=stopping_after(3))
     more = save(tmp_path / "more" / "one.png", scene(99)).parent
     other = tmp_path / "other.safetensors"
-    save_file({key: value + 0.01 for key, value in load_file(options.teacher_weights or "").items()}, other)
+    save_file({key: value * 1.01 for key, value in load_file(options.teacher_weights or "").items()}, other)
     for images, changed in (
         ([photos], replace(options, seed=1)),
         ([photos], replace(options, learning_rate=1e-4)),
@@ -339,11 +340,14 @@ def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path, options
         ({"teacher_backbone": None}, "name one teacher"),
         ({"teacher_run": Path("run")}, "name one teacher"),
         ({"teacher_backbone": None, "teacher_run": Path("run")}, "leave out --teacher-weights"),
-        ({"student": "resnet19"}, "resnet19: not known"),
+        ({"student": "resnet19"}, "--student resnet19: not known"),
+        ({"teacher_backbone": "resnet19"}, "--teacher-backbone resnet19: not known"),
+        ({"teacher_stop_at": "layer9"}, "--teacher-stop-at layer9: there is no such stage"),
+        ({"teacher_weights": Path("nowhere.pth")}, "--teacher-weights nowhere.pth: no such file"),
         ({"student": "mobilenet_v2_x0.05"}, "not known.*mobilenet_v2_x0.5"),
         ({"teacher_backbone": "resnet50"}, "another network"),
         ({"batch": 7}, "--batch 7: expected an even number"),
-        ({"student_weights": Path("nowhere.safetensors")}, "no such file"),
+        ({"student_weights": Path("nowhere.safetensors")}, "--student-weights nowhere.safetensors: no such file"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(
@@ -366,6 +370,14 @@ def test_a_place_that_is_taken_or_of_another_kind_is_refused(
     with pytest.raises(UsageError, match="exists already"):  # there is nothing to resume
         distil([photos], tmp_path / "student.safetensors", options, resume=True)
     assert (tmp_path / "student.safetensors").read_bytes() == b"mine"
+    strangers = tmp_path / "other-distil"
+    strangers.mkdir()
+    (strangers / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="holds no run that was broken off"):
+        distil([photos], tmp_path / "other.safetensors", options, resume=True)
+    assert [path.name for path in strangers.iterdir()] == ["holiday.jpg"]
+    with pytest.raises(UsageError, match="not valid text"):
+        distil([photos], tmp_path / "\udcff.safetensors", options)
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         distil([photos], tmp_path / "folder.safetensors", options, resume=True)
@@ -390,6 +402,15 @@ def test_rank_correlation_is_one_for_any_rising_change_and_minus_one_for_a_falli
     assert rank_correlation(rows, wider) == pytest.approx(1)
     drawn = torch.nn.functional.normalize(torch.randn(20, 6, generator=torch.Generator().manual_seed(0)), dim=1)
     assert abs(rank_correlation(drawn, drawn.roll(1, 0))) < 0.5
+
+
+def test_answers_that_are_all_alike_have_no_rank_correlation() -> None:
+    alike = torch.ones(5, 1)
+    assert math.isnan(rank_correlation(alike, alike))
+    # Two groups under one network, and one picture apart under the other: of the cosines most are equal.
+    east, north = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    one, other = torch.stack([east, east, north, north]), torch.stack([east, north, north, north])
+    assert rank_correlation(one, other) == pytest.approx(0)
 
 
 def test_the_record_names_no_place_of_this_machine(photos: Path, tmp_path: Path, options: DistilOptions) -> None:

@@ -96,6 +96,35 @@ def test_a_member_that_would_fill_the_memory_is_not_unpacked(tmp_path: Path) -> 
     assert "1100 MiB unpacked" in next(iter(problems.values()))
 
 
+def test_every_member_is_read_whatever_its_name(tmp_path: Path, save: Callable) -> None:
+    one, other, dotted = (save(tmp_path / f"{seed}.png", picture(seed)).read_bytes() for seed in (1, 2, 3))
+    path = tmp_path / "names.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("same.png", one)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.writestr("same.png", other)
+        file.writestr("./dotted.png", dotted)
+    images, problems = read(path)
+    assert not problems
+    assert {image.tobytes() for image in images} == {picture(seed).tobytes() for seed in (1, 2, 3)}
+
+
+def test_an_encrypted_member_is_told_and_left_out(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # "encrypted" in the first entry of the directory
+    archive.write_bytes(data)
+    images, problems = read(archive)
+    assert len(images) == 2
+    assert "encrypted" in next(iter(problems.values()))
+
+
+def test_an_archive_within_a_folder_is_told(folder: Path, archive: Path) -> None:
+    inner = archive.rename(folder / "deep" / "inner.zip")
+    told: dict[str, str] = {}
+    assert len(find_unlabelled([folder], unopened=told.__setitem__)) == 3
+    assert f"--images {inner}" in told[str(inner)]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
