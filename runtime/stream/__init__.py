@@ -1,0 +1,1 @@
+"""Scoring live sources for months: frames in, decisions and events out."""

@@ -1,0 +1,158 @@
+"""Every option of `msc-edge stream`, as the TOML file has them. Unknown keys are refused; see config_file.py."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import NonNegativeFloat as Seconds
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MofN(_Section):
+    """An alarm needs `m` rejects among the last `n` frames of a source."""
+
+    m: PositiveInt
+    n: PositiveInt
+
+    def __str__(self) -> str:
+        return f"{self.m}-of-{self.n}"
+
+
+def _parse_m_of_n(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if not (match := re.fullmatch(r"(\d{1,4})-of-(\d{1,4})", value)) or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError("expected m-of-n, such as 2-of-3, with m from 1 to n")
+    return {"m": int(match[1]), "n": int(match[2])}
+
+
+class SourceConfig(_Section):
+    """One `[[source]]`."""
+
+    address: SecretStr = Field(
+        description="webcam number, /dev/videoN, rtsp:// or http(s):// stream, video file, or a folder being written to"
+    )
+    name: Name | None = Field(default=None, description="in results and events; without it, made from the address")
+    max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
+    lost_after: PositiveFloat = Field(default=20, description="live: seconds without a frame until source_lost")
+    frozen_after: Seconds = Field(
+        default=20, description="live: seconds of one repeated frame until source_frozen; 0 never"
+    )
+    open_timeout: PositiveFloat = Field(default=5, description="live: seconds")
+    read_timeout: PositiveFloat = Field(default=5, description="live: seconds")
+    width: PositiveInt | None = Field(default=None, description="webcam: pixels to ask for")
+    height: PositiveInt | None = Field(default=None, description="webcam: pixels to ask for")
+    fps: PositiveFloat | None = Field(default=None, description="webcam: frames a second to ask for")
+    settle: PositiveFloat = Field(default=0.5, description="folder: seconds that a file must stay the same to be whole")
+
+
+class LimitsConfig(_Section):
+    """`[limits]`: another reject limit than the kit's own."""
+
+    threshold: float | None = Field(default=None, description="reject scores above this one")
+    false_alarm_rate: float | None = Field(default=None, gt=0, lt=1, description="share of good pictures to reject")
+
+
+class AlarmConfig(_Section):
+    """`[alarm]`: when rejected frames make a `reject` event."""
+
+    after: Annotated[MofN, BeforeValidator(_parse_m_of_n)] = Field(
+        default=MofN(m=1, n=1), description="m rejects among the last n frames, such as 2-of-3"
+    )
+    cooldown: Seconds = Field(default=0, description="seconds without another reject event of the same source")
+
+
+class ResultsConfig(_Section):
+    """`[results]`: one row a frame."""
+
+    jsonl: Path | None = None
+    csv: Path | None = None
+    rotate_mb: PositiveFloat = Field(default=100, description="begin a new file at this size")
+    keep: PositiveInt = Field(default=10, description="finished files that are kept")
+
+
+class PicturesConfig(_Section):
+    """`[pictures]`: frames that are saved."""
+
+    folder: Path | None = Field(default=None, description="save the frames that are rejected here")
+    every: PositiveInt | None = Field(default=None, description="save every n-th normal frame too")
+    format: Literal["jpg", "png"] = Field(default="jpg", description="png loses nothing and takes five times the space")
+    max_mb: PositiveFloat = Field(default=2000, description="the oldest are removed beyond this")
+    max_days: PositiveFloat = Field(default=30, description="older ones are removed")
+
+
+class MqttConfig(_Section):
+    """`[mqtt]`."""
+
+    host: str | None = None
+    port: Port = 1883
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    ca_file: Path | None = Field(default=None, description="certificate authority, where it is not a public one")
+    topic: Annotated[str, Field(pattern=r"^[^+#\s/][^+#\s]*[^+#\s/]$|^[^+#\s/]$")] = Field(
+        default="msc-edge", description="what all topics begin with"
+    )
+    style: Literal["plain", "home-assistant"] = "plain"
+    timeout: PositiveFloat = Field(default=10, description="seconds to wait for an acknowledgement")
+
+
+class WebhookConfig(_Section):
+    """`[webhook]`."""
+
+    url: SecretStr | None = None
+    secret: SecretStr | None = Field(default=None, description="sign each request with it")
+    timeout: PositiveFloat = Field(default=10, description="seconds")
+
+
+class OutboxConfig(_Section):
+    """`[outbox]`: events that wait for a broker or a server."""
+
+    max_mb: PositiveFloat = Field(default=200, description="the oldest are dropped, and counted, beyond this")
+    max_days: PositiveFloat = Field(default=7, description="older ones are dropped, and counted")
+
+
+class HttpConfig(_Section):
+    """`[http]`: /metrics, /healthz, /readyz."""
+
+    port: Port | None = Field(default=None, description="without it, no port is opened")
+    host: str = "127.0.0.1"
+    ready_within: PositiveFloat = Field(default=30, description="/readyz: seconds that the last frame may be old")
+
+
+class LogConfig(_Section):
+    """`[log]`."""
+
+    format: Literal["text", "json"] = "text"
+    status_every: PositiveFloat = Field(default=60, description="seconds between lines of status")
+
+
+class StreamConfig(_Section):
+    """The whole file."""
+
+    kit: Path
+    station: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "line")
+    state: Path | None = Field(
+        default=None,
+        description="folder of the outbox and of what was done; without it $STATE_DIRECTORY or the user's own",
+    )
+    threads: PositiveInt | None = Field(default=None, description="cores for one frame; all usable ones by default")
+    show: bool = Field(default=False, description="a window with the frame, its score and its verdict")
+    source: list[SourceConfig] = Field(min_length=1)
+    limits: LimitsConfig = LimitsConfig()
+    alarm: AlarmConfig = AlarmConfig()
+    results: ResultsConfig = ResultsConfig()
+    pictures: PicturesConfig = PicturesConfig()
+    mqtt: MqttConfig = MqttConfig()
+    webhook: WebhookConfig = WebhookConfig()
+    outbox: OutboxConfig = OutboxConfig()
+    http: HttpConfig = HttpConfig()
+    log: LogConfig = LogConfig()

@@ -1,0 +1,82 @@
+"""Events: what somebody should know of, now or when the network is back.
+
+Each is one JSON object, the same for MQTT and webhooks; docs/event.schema.json is generated from the model below.
+"""
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from msc_edge.calibration import Verdict
+
+EventKind = Literal[
+    "started",
+    "stopped",
+    "reject",
+    "source_up",
+    "source_lost",
+    "source_frozen",
+    "source_ended",
+    "kit_loaded",
+    "kit_refused",
+    "results_lost",
+    "events_lost",
+]
+
+MEANING: dict[EventKind, str] = {
+    "started": "scoring has begun",
+    "stopped": "scoring has ended, on request or because all sources ended",
+    "reject": "a part was rejected (after the debouncing that was asked for)",
+    "source_up": "frames arrive and are scored",
+    "source_lost": "no frames arrive: parts pass unseen until `source_up`",
+    "source_frozen": "the camera repeats one frame: nothing is scored until `source_up`",
+    "source_ended": "a video file has come to its end",
+    "kit_loaded": "another kit is in force from now on",
+    "kit_refused": "another kit was to be loaded and did not verify; the one before stays in force",
+    "results_lost": "rows or pictures could not be written, for example because the disk is full",
+    "events_lost": "the outbox was full, or events in it too old, and some were dropped",
+}
+
+
+class Event(BaseModel):
+    """One event. `id` is unique and stable: whoever receives it twice can tell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    id: str = Field(min_length=1)
+    kind: EventKind = Field(description="; ".join(f"{kind}: {words}" for kind, words in MEANING.items()))
+    time: AwareDatetime = Field(description="when it happened; for `reject`, when the frame was captured")
+    station: str = Field(description="name of the PC or line, as configured")
+    source: str | None = Field(default=None, description="name of the source; null: concerns all")
+    message: str = Field(description="one sentence for a person")
+    frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
+    path: str | None = Field(default=None, description="the picture file that was scored")
+    position: float | None = Field(default=None, description="seconds from the beginning of a video file")
+    score: float | None = Field(default=None, description="0 is identical to a normal picture, larger is stranger")
+    p_value: float | None = Field(default=None, description="share of good pictures at least as strange")
+    verdict: Verdict | None = None
+    nearest: str | None = Field(default=None, description="the normal picture most like it")
+    picture: str | None = Field(default=None, description="where the frame was saved")
+    kit: str | None = Field(default=None, description="SHA-256 of the manifest of the kit in force")
+    count: int | None = Field(default=None, ge=0, description="of `results_lost` and `events_lost`: how many")
+    seconds: float | None = Field(default=None, ge=0, description="of `source_up`: how long no frame was scored")
+
+
+def new_id() -> str:
+    """An id that nobody else has."""
+    return str(uuid.uuid4())
+
+
+def now() -> datetime:
+    """The wall clock, with UTC offset 0."""
+    return datetime.now(UTC)
+
+
+def event_schema() -> str:
+    """The JSON schema of an event (draft 2020-12), as text."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Event.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"

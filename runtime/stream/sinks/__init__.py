@@ -1,0 +1,1 @@
+"""Where decisions and events go: files, pictures, MQTT, webhooks, metrics."""

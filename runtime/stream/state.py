@@ -1,0 +1,264 @@
+"""What must survive a restart, in one SQLite file: events that wait to be delivered, and picture files that are done.
+
+Both lie in one database so that a file is marked as done in the transaction that puts its events into the outbox:
+after `kill -9` or a power cut either both happened or neither. WAL with synchronous=FULL: what was recorded is on disk.
+The database stays locked while a stream has it, so that no two work on one state.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from msc_edge.errors import OutputError, UsageError, writing
+from msc_edge.runtime.stream.events import Event
+
+FILE = "state.sqlite"
+_VERSION = 1
+_TABLES = """
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    recorded REAL NOT NULL,   -- time.time()
+    due REAL NOT NULL,        -- time.time() before which it is not tried again
+    attempts INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (channel, id)
+) STRICT;
+CREATE TABLE done (
+    folder TEXT NOT NULL,
+    path BLOB NOT NULL,       -- relative to the folder, as the file system has it
+    size INTEGER NOT NULL,
+    modified INTEGER NOT NULL, -- nanoseconds
+    PRIMARY KEY (folder, path)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event in the outbox of one channel."""
+
+    number: int
+    id: str
+    body: bytes
+    """JSON, UTF-8."""
+    attempts: int
+    """How often its delivery has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneFile:
+    """A picture file of a watched folder, as it was when it was scored."""
+
+    folder: str
+    path: bytes
+    size: int
+    modified: int
+
+
+class State:
+    """The database. Safe to use from several threads. Close it, or use it as a context manager."""
+
+    def __init__(
+        self, database: sqlite3.Connection, path: Path, *, channels: Sequence[str], max_bytes: float, max_age: float
+    ) -> None:
+        """Use State.open."""
+        self._database = database
+        self._path = path
+        self._channels = tuple(channels)
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._lock = threading.Lock()
+        self._bytes = self._sum_of_bytes()
+        self._lost = 0
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, channels: Sequence[str] = (), max_bytes: float = 200e6, max_age: float = 7 * 86400
+    ) -> Self:
+        """Open the state in `folder`, or begin one there.
+
+        `channels`: each event goes to each of them. What waits for a channel that is not among them is kept until it
+        is too old. Raises UsageError when another process has it, OutputError when it cannot be written.
+        """
+        path = folder / FILE
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
+            try:
+                database.execute("PRAGMA locking_mode = EXCLUSIVE")
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                _prepare(database, path)
+                return cls(database, path, channels=channels, max_bytes=max_bytes, max_age=max_age)
+            except BaseException:
+                database.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise UsageError(
+                    f"{folder}: another msc-edge stream works with this state; stop it, or give this one "
+                    "a `state` folder of its own"
+                ) from error
+            raise OutputError(
+                f"{path}: cannot be used ({error}); check the disk, or move the file away: "
+                "events that wait in it would then not be delivered"
+            ) from error
+
+    def record(self, events: Iterable[Event], *, done: DoneFile | None = None) -> None:
+        """Put events into the outbox of each channel and mark a file as done, together and durably.
+
+        An event that is there already, by its id, is not put there again. OutputError when the disk does not take it.
+        """
+        moment = time.time()
+        rows = [
+            (channel, event.id, event.model_dump_json().encode(), moment, moment)
+            for event in events
+            for channel in self._channels
+        ]
+        if not rows and done is None:
+            return
+        with self._transaction() as database:
+            for row in rows:
+                added = database.execute(
+                    "INSERT OR IGNORE INTO outbox (channel, id, body, recorded, due) VALUES (?, ?, ?, ?, ?)", row
+                ).rowcount
+                self._bytes += len(row[2]) * added
+            if done:
+                database.execute(
+                    "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", (done.folder, done.path, done.size, done.modified)
+                )
+            while self._bytes > self._max_bytes and self._drop_oldest(database):
+                pass
+
+    def waiting(self, channel: str, *, most: int) -> list[Waiting]:
+        """The oldest events of a channel that are due."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT number, id, body, attempts FROM outbox WHERE channel = ? AND due <= ? ORDER BY number LIMIT ?",
+                (channel, time.time(), most),
+            ).fetchall()
+        return [Waiting(*row) for row in rows]
+
+    def delivered(self, numbers: Sequence[int]) -> None:
+        """Remove events that were acknowledged."""
+        if not numbers:
+            return
+        with self._transaction() as database:
+            database.executemany("DELETE FROM outbox WHERE number = ?", [(number,) for number in numbers])
+            self._bytes = self._sum_of_bytes()
+
+    def postpone(self, number: int, *, seconds: float) -> None:
+        """Try an event again only after so many seconds; others go first."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE number = ?", (time.time() + seconds, number)
+            )
+
+    def depth(self) -> dict[str, int]:
+        """Events that wait, for each channel."""
+        with self._reading() as database:
+            counts = dict(database.execute("SELECT channel, count(*) FROM outbox GROUP BY channel").fetchall())
+        return {channel: counts.get(channel, 0) for channel in self._channels}
+
+    @property
+    def fullness(self) -> float:
+        """Share of the outbox that is in use, 0 to 1."""
+        return min(1.0, self._bytes / self._max_bytes)
+
+    def take_lost(self) -> int:
+        """Drop what is too old, and tell how many events were dropped since this was asked last."""
+        with self._transaction() as database:
+            self._lost += database.execute(
+                "DELETE FROM outbox WHERE recorded < ?", (time.time() - self._max_age,)
+            ).rowcount
+            self._bytes = self._sum_of_bytes()
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def is_done(self, file: DoneFile) -> bool:
+        """Whether this very file, unchanged, was scored or reported."""
+        with self._reading() as database:
+            found = database.execute(
+                "SELECT size, modified FROM done WHERE folder = ? AND path = ?", (file.folder, file.path)
+            ).fetchone()
+        return found == (file.size, file.modified)
+
+    def done_in(self, folder: str) -> dict[bytes, tuple[int, int]]:
+        """All files of a folder that are done: path -> (size, modified)."""
+        with self._reading() as database:
+            rows = database.execute("SELECT path, size, modified FROM done WHERE folder = ?", (folder,)).fetchall()
+        return {path: (size, modified) for path, size, modified in rows}
+
+    def forget(self, folder: str, paths: Iterable[bytes]) -> None:
+        """Forget files that are not there any more."""
+        with self._transaction() as database:
+            database.executemany("DELETE FROM done WHERE folder = ? AND path = ?", [(folder, path) for path in paths])
+
+    def close(self) -> None:
+        """Close the database; it is whole at any moment, closed or not."""
+        with self._lock:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._database
+            except sqlite3.Error as error:
+                raise OutputError(f"{self._path}: cannot be read ({error}); check the disk") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            before = self._bytes, self._lost
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException as error:
+                self._bytes, self._lost = before
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise OutputError(f"{self._path}: cannot be written ({error}); free some space there") from error
+                raise
+
+    def _sum_of_bytes(self) -> int:
+        return self._database.execute("SELECT coalesce(sum(length(body)), 0) FROM outbox").fetchone()[0]
+
+    def _drop_oldest(self, database: sqlite3.Connection) -> bool:
+        oldest = database.execute("SELECT number, length(body) FROM outbox ORDER BY number LIMIT 1").fetchone()
+        if oldest is None:
+            return False
+        database.execute("DELETE FROM outbox WHERE number = ?", oldest[:1])
+        self._bytes -= oldest[1]
+        self._lost += 1
+        return True
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+    elif version != _VERSION:
+        raise UsageError(
+            f"{path}: is of another msc-edge (version {version}, this one has {_VERSION}); "
+            "give this one a `state` folder of its own"
+        )
+    else:
+        # Take the lock now, and not at the first event.
+        database.executescript("BEGIN IMMEDIATE; COMMIT;")
