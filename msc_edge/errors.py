@@ -62,6 +62,7 @@ _EXTRA_OF_PACKAGE = {
     "onnx": "train",
     "onnxscript": "train",
     "safetensors": "train",
+    "scipy": "train",
     "sklearn": "train",
     "tensorboard": "train",
     "torch": "train",
