@@ -1,0 +1,98 @@
+"""What a source is, told from its address; and how it is named without giving away a password."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from msc_edge.errors import SourceError
+
+SourceKind = Literal["webcam", "network", "video", "folder"]
+
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
+_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
+_DEVICE = re.compile(r"/dev/video(\d+)")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a source is found."""
+
+    kind: SourceKind
+    given: str
+    """What to open. May hold a password: show `shown`."""
+    shown: str
+    """For logs, events and pages."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come whether they are asked for or not."""
+        return self.kind in ("webcam", "network")
+
+    @property
+    def default_name(self) -> str:
+        """A short name, for results and events."""
+        if self.kind == "webcam":
+            return f"camera{camera_number(self.given)}"
+        if self.kind == "network":
+            parts = urlsplit(self.shown)
+            words = f"{parts.hostname or ''}{parts.path}"
+        else:
+            words = Path(self.given).resolve().name
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-._")[:63] or self.kind
+
+
+def parse_address(given: str) -> Address:
+    """Tell the kind of a source. SourceError when it is none: what is missing, and what can be given."""
+    if given.isdecimal() or _DEVICE.fullmatch(given):
+        return Address("webcam", given, given)
+    if "://" in given:
+        scheme = given.partition("://")[0].lower()
+        shown = redacted(given)
+        if scheme not in _SCHEMES:
+            raise SourceError(f"source {shown}: {scheme}:// is not known; expected one of {', '.join(_SCHEMES)}")
+        if not _host_of(given):
+            raise SourceError(f"source {shown}: no host in this address; expected, say, rtsp://192.168.1.20/stream1")
+        return Address("network", given, shown)
+    path = Path(given)
+    try:
+        if path.is_dir():
+            return Address("folder", given, given)
+        if path.is_file():
+            return Address("video", given, given)
+    except (OSError, ValueError):  # a name that no file system takes
+        pass
+    raise SourceError(
+        f"source {given}: there is no such file or folder; expected a webcam number (0), /dev/video0, "
+        "rtsp:// or http:// stream, a video file, or a folder that pictures are written to"
+    )
+
+
+def camera_number(given: str) -> int:
+    """The number of a webcam, given as such or as /dev/videoN."""
+    match = _DEVICE.fullmatch(given)
+    return int(match[1] if match else given)
+
+
+def redacted(url: str) -> str:
+    """A URL without what may be secret: user and password, the values of its query, and its fragment."""
+    scheme, _, rest = url.partition("://")
+    rest = rest.partition("#")[0]
+    rest, asked, query = rest.partition("?")
+    # Up to the last @ before the path: passwords with @ and / in them are seen in the field, unquoted.
+    user, at, place = rest.rpartition("@")
+    if not at and "@" in query:  # an unquoted ? in a password
+        place, query, asked = query.rpartition("@")[2], "", ""
+    names = [f"{pair.partition('=')[0]}=***" for pair in query.split("&") if pair] if asked else []
+    hidden = "***@" if at or user else ""
+    return f"{scheme}://{hidden}{place}{'?' if names else ''}{'&'.join(names)}"
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(redacted(url).replace("***@", "")).hostname or ""
+    except ValueError:
+        return ""
