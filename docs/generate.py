@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: docs/cli.md and docs/manifest.schema.json.
+"""Write the pages that are made from the code: docs/cli.md and the two schemas.
 
     python docs/generate.py            (or: make docs)
 
@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 from msc_edge.manifest import manifest_schema
+from msc_edge.runtime.stream.events import event_schema
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = ("", "demo", "train", "export", "score", "info", "verify", "distil")
+COMMANDS = ("", "demo", "train", "export", "score", "info", "verify", "stream", "reload", "doctor", "distil")
 
 
 def cli_page() -> str:
@@ -32,7 +33,7 @@ def cli_page() -> str:
     return "".join(parts)
 
 
-PAGES = {"cli.md": cli_page, "manifest.schema.json": manifest_schema}
+PAGES = {"cli.md": cli_page, "event.schema.json": event_schema, "manifest.schema.json": manifest_schema}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -27,6 +27,8 @@ from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
 from msc_edge.runtime.command import info, score, verify
+from msc_edge.runtime.doctor.command import doctor
+from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.text import one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
@@ -111,6 +113,9 @@ app.command()(export)
 app.command()(score)
 app.command()(info)
 app.command()(verify)
+app.command()(stream)
+app.command()(reload)
+app.command()(doctor)
 app.command()(distil)
 
 
@@ -118,9 +123,9 @@ def main() -> NoReturn:
     """Run the command line and leave the process."""
     if sys.stdout is None:  # closed by who started us
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path that this terminal cannot show must not stop a run
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # a path that this terminal cannot show must not stop a run
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()

@@ -92,10 +92,10 @@ def writing(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = {
-            errno.ENOSPC: "free some space and run the command again",
-            errno.EDQUOT: "free some of your quota and run the command again",
+            errno.ENOSPC: "free some space",
+            errno.EDQUOT: "free some of your quota",
             errno.EACCES: "choose a place that you may write to",
             errno.EROFS: "choose a place that is not read-only",
             errno.ENAMETOOLONG: "choose a shorter path",
-        }.get(error.errno or 0, "check the disk and the path, then run the command again")
+        }.get(error.errno or 0, "check the disk and the path")
         raise OutputError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error

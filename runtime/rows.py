@@ -32,7 +32,7 @@ def path_as_written(path: str | Path) -> str:
 
 def csv_line(row: Row) -> str:
     """One row as a line of CSV (RFC 4180, but `\\n`), without its line end."""
-    return ",".join(_quoted(_as_text(row, column)) for column in COLUMNS)
+    return ",".join(quoted(_as_text(row, column)) for column in COLUMNS)
 
 
 def json_line(row: Row) -> str:
@@ -51,13 +51,17 @@ def _as_text(row: Row, column: str) -> str:
     value = getattr(row, column)
     if value is None:
         return ""
-    if column in _DECIMALS:
-        # Adding 0.0 makes 0 of -0.
-        return f"{round(value, _DECIMALS[column]) + 0.0:.{_DECIMALS[column]}f}"
-    return path_as_written(value)
+    return rounded(value, _DECIMALS[column]) if column in _DECIMALS else path_as_written(value)
 
 
-def _quoted(text: str) -> str:
+def rounded(value: float, decimals: int) -> str:
+    """A number as it stands in a row, with so many decimals; zero has no sign."""
+    # Adding 0.0 makes 0 of -0.
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def quoted(text: str) -> str:
+    """A field of CSV, in quotes where it needs them."""
     # Not csv.writer: until Python 3.13 it left a lone carriage return unquoted, which ends a row for its reader.
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
@@ -76,7 +80,8 @@ class RowFormat:
     """The fields of one line, in the order of COLUMNS."""
 
 
-def _csv_lines(file: BinaryIO) -> Iterator[bytes]:
+def csv_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Whole lines of CSV, each with its line end; a half-written last one is left out."""
     record: list[bytes] = []
     quotes = 0
     for line in file:
@@ -88,7 +93,8 @@ def _csv_lines(file: BinaryIO) -> Iterator[bytes]:
             record.clear()
 
 
-def _json_lines(file: BinaryIO) -> Iterator[bytes]:
+def json_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Whole lines of JSON lines, each with its line end; a half-written last one is left out."""
     return (line for line in file if line.endswith(b"\n"))
 
 
@@ -114,14 +120,14 @@ _FORMATS = {
         header=f"{CSV_HEADER}\n".encode(),
         begins=f"{CSV_HEADER}\n".encode(),
         line=csv_line,
-        lines=_csv_lines,
+        lines=csv_lines,
         values=_csv_values,
     ),
     ".jsonl": RowFormat(
         header=b"",
         begins=f'{{"{COLUMNS[0]}": '.encode(),
         line=json_line,
-        lines=_json_lines,
+        lines=json_lines,
         values=_json_values,
     ),
 }

@@ -31,6 +31,8 @@ class Frame:
     """Of a picture file."""
     error: str | None = None
     """Why the file could not be read; `image` is None then."""
+    id: str | None = None
+    """Of a file: the same one after a restart, as long as the file is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +19,7 @@ from msc_edge.runtime.stream.events import Event
 
 FILE = "state.sqlite"
 _VERSION = 1
+_LONGEST_DELAY = 3600.0  # seconds; nobody postpones an event for longer
 _TABLES = """
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -133,17 +134,21 @@ class State:
                 self._bytes += len(row[2]) * added
             if done:
                 database.execute(
-                    "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", (done.folder, done.path, done.size, done.modified)
+                    "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)",
+                    (done.folder, done.path, done.size, done.modified),
                 )
             while self._bytes > self._max_bytes and self._drop_oldest(database):
                 pass
 
     def waiting(self, channel: str, *, most: int) -> list[Waiting]:
         """The oldest events of a channel that are due."""
+        moment = time.time()
         with self._reading() as database:
+            # What is due long from now was recorded while the clock was wrong.
             rows = database.execute(
-                "SELECT number, id, body, attempts FROM outbox WHERE channel = ? AND due <= ? ORDER BY number LIMIT ?",
-                (channel, time.time(), most),
+                "SELECT number, id, body, attempts FROM outbox "
+                "WHERE channel = ? AND (due <= ? OR due > ?) ORDER BY number LIMIT ?",
+                (channel, moment, moment + _LONGEST_DELAY, most),
             ).fetchall()
         return [Waiting(*row) for row in rows]
 
@@ -231,10 +236,13 @@ class State:
                 self._database.execute("COMMIT")
             except BaseException as error:
                 self._bytes, self._lost = before
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # it was closed meanwhile, or the disk fails altogether
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise OutputError(f"{self._path}: cannot be written ({error}); free some space there") from error
+                    full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+                    remedy = "free some space there" if full else "check the disk"
+                    raise OutputError(f"{self._path}: cannot be written ({error}); {remedy}") from error
                 raise
 
     def _sum_of_bytes(self) -> int:

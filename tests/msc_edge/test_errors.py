@@ -76,7 +76,7 @@ def test_a_real_failed_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (errno.ENOSPC, "free some space and run the command again"),
+        (errno.ENOSPC, "free some space"),
         (errno.EDQUOT, "free some of your quota"),
         (errno.EACCES, "choose a place that you may write to"),
         (errno.EROFS, "choose a place that is not read-only"),

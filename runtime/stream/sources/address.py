@@ -59,7 +59,7 @@ def parse_address(given: str) -> Address:
         return Address("network", given, shown)
     path = Path(given)
     try:
-        if path.is_dir():
+        if given and path.is_dir():
             return Address("folder", given, given)
         if path.is_file():
             return Address("video", given, given)
@@ -78,17 +78,19 @@ def camera_number(given: str) -> int:
 
 
 def redacted(url: str) -> str:
-    """A URL without what may be secret: user and password, the values of its query, and its fragment."""
+    """A URL without what may be secret: user and password, the values of its query, and its fragment.
+
+    Passwords are seen in the field with @, /, ? and # in them, unquoted: when in doubt too much is hidden.
+    """
     scheme, _, rest = url.partition("://")
-    rest = rest.partition("#")[0]
-    rest, asked, query = rest.partition("?")
-    # Up to the last @ before the path: passwords with @ and / in them are seen in the field, unquoted.
-    user, at, place = rest.rpartition("@")
-    if not at and "@" in query:  # an unquoted ? in a password
-        place, query, asked = query.rpartition("@")[2], "", ""
-    names = [f"{pair.partition('=')[0]}=***" for pair in query.split("&") if pair] if asked else []
-    hidden = "***@" if at or user else ""
-    return f"{scheme}://{hidden}{place}{'?' if names else ''}{'&'.join(names)}"
+    before, _, query = rest.partition("?")
+    if "@" in query:  # an unquoted ? in a password; or an @ in a query, and then the host is hidden too
+        before, _, query = f"@{rest.rpartition('@')[2]}".partition("?")
+    user, at, place = before.rpartition("@")
+    place = place.partition("#")[0]
+    # A name that has no value may be the secret itself.
+    values = [f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in query.split("&") if pair]
+    return f"{scheme}://{'***@' if at or user else ''}{place}{'?' if values else ''}{'&'.join(values)}"
 
 
 def _host_of(url: str) -> str:

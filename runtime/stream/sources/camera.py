@@ -107,7 +107,7 @@ class CameraSource:
         )
         self._restarted = restarted
         self._closed = threading.Event()
-        self._said = ""
+        self._said = self._why = ""
         self._grabber: Grabber | None = None
         self._health = Health(config.lost_after, config.frozen_after, time.monotonic())
         self._last: np.ndarray | None = None  # the frame before
@@ -149,7 +149,7 @@ class CameraSource:
             if found.kind == "broken":
                 yield health.broken(now, found.words)
         elif found is None:
-            yield health.tick(now)
+            yield health.tick(now, self._why)
         else:
             yield from self._take(*found, now)
         if health.restart_due(now):
@@ -190,12 +190,13 @@ class CameraSource:
         if (words := f"{news.kind} {news.words}") == self._said:
             return
         self._said = words
+        self._why = "" if news.kind == "open" else news.words
         if news.kind == "open":
             _log.info("%s: %s is open: %s", self.name, self._address.shown, news.words)
         else:
             _log.warning("%s: %s: %s; trying again", self.name, self._address.shown, news.words)
 
-    def done(self, decision: Decision) -> None:  # noqa: ARG002
+    def done(self, decision: Decision) -> None:
         """A live frame does not come again."""
 
     def close(self) -> None:

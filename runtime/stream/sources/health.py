@@ -87,7 +87,7 @@ class Health:
         return self.tick(now, reason)
 
     def tick(self, now: float, reason: str = "") -> Turn | None:
-        """Time passes without a frame."""
+        """Time passes without a frame; `reason`: what was heard last, if anything."""
         if now - self._last_frame < self.lost_after or self.condition is Condition.LOST:
             return None
         return self._lose(reason or f"no frame for {now - self._last_frame:.0f} s")

@@ -59,7 +59,7 @@ class VideoSource:
             _log.warning("%s: %s: %d frames could be read%s", self.name, self._path, count, cut)
         tell("source_ended", f"its {count} frames were scored{cut}", None)
 
-    def done(self, decision: Decision) -> None:  # noqa: ARG002
+    def done(self, decision: Decision) -> None:
         """A file that is given is scored from its beginning, each time."""
 
     def close(self) -> None:

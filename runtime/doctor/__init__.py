@@ -1,0 +1,1 @@
+"""A look at the PC before it works: what is there, what is missing, and what to change."""

@@ -1,0 +1,71 @@
+"""The kit that a running stream scores with, and its exchange for another without missing a frame."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from msc_edge.errors import MscEdgeError
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.stream.config import LimitsConfig
+from msc_edge.runtime.stream.logs import LOG
+
+
+class KitInForce:
+    """A detector, and the way to another one. Safe to use from several threads."""
+
+    def __init__(self, path: Path, *, threads: int, limits: LimitsConfig) -> None:
+        """Load the kit. KitError when it does not verify."""
+        self.path = path
+        self._threads = threads
+        self._limits = limits
+        self._detector = self._load()
+        self._loading = threading.Lock()
+
+    def _load(self) -> Detector:
+        return Detector.load(self.path, threads=self._threads).with_limits(
+            threshold=self._limits.threshold, false_alarm_rate=self._limits.false_alarm_rate
+        )
+
+    @property
+    def detector(self) -> Detector:
+        """The one in force. A frame is scored with one detector throughout: ask once."""
+        return self._detector
+
+    @property
+    def sha256(self) -> str:
+        """Of the manifest."""
+        return sha256_of_kit(self._detector)
+
+    def reload(self, finished: Callable[[bool, str], None]) -> None:
+        """Load the kit from its path again, on a thread; the old one scores meanwhile, and stays if this fails.
+
+        `finished` is told whether it was loaded, and a sentence. While one load is under way, another is turned down.
+        """
+        if not self._loading.acquire(blocking=False):
+            finished(False, "a kit is being loaded already; try again when that is done")
+            return
+
+        def work() -> None:
+            try:
+                loaded, words = self._exchange()
+            finally:
+                self._loading.release()
+            finished(loaded, words)
+
+        threading.Thread(target=work, name="msc-edge reload", daemon=True).start()
+
+    def _exchange(self) -> tuple[bool, str]:
+        try:
+            self._detector = self._load()
+        except (MscEdgeError, MemoryError) as error:
+            return False, f"the kit before stays in force: {error or 'there is not enough memory'}"
+        except Exception:
+            LOG.exception("a defect of msc-edge kept a kit from being loaded")
+            return False, "the kit before stays in force: a defect of msc-edge, see the log"
+        return True, f"{self.path} is in force, SHA-256 of its manifest {self.sha256[:12]}"
+
+
+def sha256_of_kit(detector: Detector) -> str:
+    """SHA-256 of manifest.json, as manifest.sha256 has it."""
+    return hashlib.sha256(detector.manifest.to_json().encode()).hexdigest()

@@ -1,0 +1,144 @@
+"""Events by HTTP POST, signed as the Standard Webhooks specification says (https://www.standardwebhooks.com)."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import http.client
+import ssl
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from msc_edge import __version__
+from msc_edge.errors import UsageError
+from msc_edge.runtime.stream.config import WebhookConfig
+from msc_edge.runtime.stream.sinks.delivery import ChannelError
+from msc_edge.runtime.stream.state import Waiting
+
+# The server is there and asks for patience: nothing is wrong with the event. 5xx are of this kind too.
+_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_HOW = "write it as https://HOST/PATH"
+
+
+class WebhookChannel:
+    """One POST for each event; any 2xx acknowledges it. Redirects are not followed, proxies not used.
+
+    The body is the event, as docs/event.schema.json has it. Headers: `webhook-id`, the event's id, the same at each
+    attempt; `webhook-timestamp`, seconds since 1970 of this attempt; and with a secret `webhook-signature`,
+    `v1,` and the base64 HMAC-SHA256 of `ID.TIMESTAMP.BODY`. The key is the secret's UTF-8, or what
+    follows `whsec_`, decoded from base64. A user and password in the URL become Basic authorization.
+
+    408, 425, 429, 5xx and network errors: the server is away, everything waits. Other statuses: this event is refused.
+    Nothing of the URL but scheme, host and port is ever told: paths and queries of webhooks are often secrets.
+    """
+
+    name = "webhook"
+
+    def __init__(self, config: WebhookConfig) -> None:
+        """Raises UsageError for a URL or a secret that cannot be used."""
+        url = _checked(config.url.get_secret_value() if config.url else "")
+        secure = url.scheme == "https"
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if secure else 80)
+        self._tls = ssl.create_default_context() if secure else None
+        self._target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        self._timeout = config.timeout
+        self._key = _key(config.secret.get_secret_value()) if config.secret is not None else None
+        self._headers = {"Content-Type": "application/json", "User-Agent": f"msc-edge/{__version__}"}
+        if url.username is not None:
+            pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        self._where = f"{url.scheme}://{shown}:{self._port}"
+        self.refusal = ""
+
+    def deliver(self, batch: Sequence[Waiting]) -> list[int]:
+        """Post one after the other; see Channel."""
+        acknowledged: list[int] = []
+        for event in batch:
+            try:
+                status = self._post(event)
+            except (OSError, http.client.HTTPException) as error:
+                reason = f"{self._where}: {_words(error)}"
+                raise ChannelError(reason, acknowledged=acknowledged) from error
+            if 200 <= status < 300:
+                acknowledged.append(event.number)
+            elif status in _LATER or status >= 500:
+                raise ChannelError(f"{self._where}: {_status_words(status)}", acknowledged=acknowledged)
+            else:
+                self.refusal = f"{self._where}: {_status_words(status)}"
+        return acknowledged
+
+    def close(self) -> None:
+        """Nothing is kept open between events."""
+
+    def _post(self, event: Waiting) -> int:
+        moment = str(int(time.time()))
+        headers = {**self._headers, "webhook-id": event.id, "webhook-timestamp": moment}
+        if self._key is not None:
+            signed = b".".join((event.id.encode(), moment.encode(), event.body))
+            digest = hmac.new(self._key, signed, hashlib.sha256).digest()
+            headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
+        if self._tls:
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+        else:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        try:
+            # A connection for each event, and the answer's body unread: a server that trickles cannot hold us up.
+            connection.request("POST", self._target, body=event.body, headers={**headers, "Connection": "close"})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+def _checked(text: str) -> SplitResult:
+    if not text.isascii() or any(letter <= " " or letter == "\x7f" for letter in text):
+        raise UsageError(
+            f"[webhook] `url` holds blanks or letters that a URL cannot have; percent-encode them, and {_HOW}"
+        )
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        if url.hostname:
+            url.hostname.encode("idna")
+    except ValueError:
+        # Its text repeats parts of the URL, and with them perhaps a password.
+        usable, url = False, SplitResult("", "", "", "", "")
+    if not usable:
+        raise UsageError(
+            f"[webhook] `url` is not an http:// or https:// URL with a host (and a port up to 65535); {_HOW}"
+        )
+    return url
+
+
+def _key(secret: str) -> bytes:
+    if not secret:
+        raise UsageError("[webhook] `secret` is empty; give one, or leave the line out to send without signature")
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise UsageError("[webhook] `secret` begins with whsec_ and is not base64 after it; copy it again, whole")
+    return key
+
+
+def _status_words(status: int) -> str:
+    # The server's own words for it are not repeated: they can hold anything.
+    return f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "hung up without an answer"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return f"does not answer with HTTP ({type(error).__name__})"

@@ -1,0 +1,310 @@
+"""`msc-edge stream`: the parts put together, and watched over for months."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import platformdirs
+
+from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.stream.alarm import Debounce
+from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
+from msc_edge.runtime.stream.control import answer, take_request
+from msc_edge.runtime.stream.events import Event, EventKind, new_id, now
+from msc_edge.runtime.stream.figures import Figures
+from msc_edge.runtime.stream.frame import Decision
+from msc_edge.runtime.stream.kit_in_force import KitInForce
+from msc_edge.runtime.stream.logs import LOG
+from msc_edge.runtime.stream.notify import notify
+from msc_edge.runtime.stream.outbox import Outbox
+from msc_edge.runtime.stream.sinks.delivery import Channel, Delivery
+from msc_edge.runtime.stream.sinks.http import Metrics, StatusServer
+from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
+from msc_edge.runtime.stream.sinks.sinks import Sinks
+from msc_edge.runtime.stream.sinks.webhook import WebhookChannel
+from msc_edge.runtime.stream.sources.address import Address
+from msc_edge.runtime.stream.sources.open import addresses_of, open_source
+from msc_edge.runtime.stream.state import State
+from msc_edge.runtime.stream.window import Window
+from msc_edge.runtime.stream.worker import Worker
+
+_ROUND = 0.25  # seconds between two rounds of the watch
+_ACCOUNTS = 10.0  # seconds between two looks at what was lost
+_STANDS = 30.0  # seconds without a turn of its loop after which a source counts as stuck
+_TO_END = 1.2  # seconds that the sources have to finish their frames
+_LEVELS: dict[EventKind, int] = {"source_lost": 30, "source_frozen": 30, "kit_refused": 40, "results_lost": 40}
+
+
+def state_folder(config: StreamConfig) -> Path:
+    """Where a stream keeps its state: as configured, or systemd's $STATE_DIRECTORY, or the user's own folder."""
+    if config.state:
+        return config.state
+    if given := os.environ.get("STATE_DIRECTORY", ""):
+        return Path(given.partition(":")[0])
+    return platformdirs.user_state_path("msc-edge", appauthor=False) / config.station
+
+
+class Stream:
+    """One process, several sources, one model. Make it, `run` it, and `stop` it from a signal handler."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        """Open everything; the errors are those of the parts, and name what is wrong.
+
+        Raises SourceError, KitError, UsageError, OutputError.
+        """
+        self._config = config
+        self._folder = state_folder(config)
+        self._stopping = threading.Event()
+        self._reloading = threading.Event()
+        self._asked: str | None = None
+        self._events_lost = 0
+        self.figures = Figures()
+        self.metrics = Metrics()
+        self._open = ExitStack()
+        try:
+            self._assemble(addresses_of(config.source))
+        except BaseException:
+            self._open.close()
+            raise
+
+    def _assemble(self, sources: Sequence[tuple[str, Address, SourceConfig]]) -> None:
+        config = self._config
+        threads = config.threads or max(1, usable_cores() // len(sources))
+        self._kit = KitInForce(config.kit, threads=threads, limits=config.limits)
+        self._tell_metrics_of_kit()
+        channels = self._channels([name for name, _, _ in sources])
+        state = None
+        if channels or any(address.kind == "folder" for _, address, _ in sources):
+            state = self._open.enter_context(
+                State.open(
+                    self._folder,
+                    channels=[channel.name for channel in channels],
+                    max_bytes=1e6 * config.outbox.max_mb,
+                    max_age=86400 * config.outbox.max_days,
+                )
+            )
+        self._deliveries = [Delivery(channel, state) for channel in channels if state]
+        self._outbox = Outbox(state, recorded=self._wake)
+        self._sinks = Sinks(config)
+        self._open.callback(self._sinks.close)
+        self._workers = [
+            Worker(
+                open_source(
+                    name,
+                    address,
+                    options,
+                    state=state,
+                    decode=lambda: self._kit.detector.manifest.decode,
+                    restarted=self.metrics.restarted,
+                ),
+                detector=lambda: self._kit.detector,
+                debounce=Debounce(config.alarm.after.m, config.alarm.after.n, config.alarm.cooldown),
+                sinks=self._sinks,
+                outbox=self._outbox,
+                reject=self._reject,
+                tell=self._tell,
+                decided=self._decided,
+            )
+            for name, address, options in sources
+        ]
+        self._live = {name for name, address, _ in sources if address.is_live}
+        for name, _, _ in sources:
+            self.metrics.source(name)
+        self._server = None
+        if config.http.port:
+            self._server = StatusServer(config.http.host, config.http.port, self.metrics, ready=self.not_ready)
+            self._open.callback(self._server.close)
+        self._window = Window(f"msc-edge {config.station}") if config.show else None
+        if self._window:
+            self._open.callback(self._window.close)
+
+    def _channels(self, sources: Sequence[str]) -> list[Channel]:
+        channels: list[Channel] = []
+        if self._config.mqtt.host:
+            channels.append(MqttChannel(self._config.mqtt, self._config.station, sources))
+        if self._config.webhook.url:
+            channels.append(WebhookChannel(self._config.webhook))
+        return channels
+
+    # -- while it runs
+
+    def run(self, status: Callable[[str], None] | None = None) -> bool:
+        """Score until all sources end or `stop` is called; whether nothing went wrong that is ours.
+
+        `status` takes the line of status, four times a second.
+        """
+        for delivery in self._deliveries:
+            delivery.start()
+        self._emit("started", f"scoring with {self._kit.path}")
+        for worker in self._workers:
+            worker.start()
+        notify("READY=1")
+        try:
+            self._watch(status or (lambda _: None))
+        finally:
+            self._end()
+        return not any(worker.failure for worker in self._workers)
+
+    def stop(self) -> None:
+        """Finish the frames that are being scored, write and deliver what can be, and end, within two seconds."""
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Load the kit again; see `KitInForce.reload`."""
+        self._reloading.set()
+
+    def _watch(self, status: Callable[[str], None]) -> None:
+        accounts = time.monotonic()
+        watchdog = 0.0
+        while not self._stopping.wait(_ROUND) and any(worker.is_alive() for worker in self._workers):
+            moment = time.monotonic()
+            asked = take_request(self._folder)
+            if asked or self._reloading.is_set():
+                self._reloading.clear()
+                self._begin_reload(asked)
+            self._outbox.retry()
+            depth = self._outbox.depth()
+            self.metrics.outbox(depth)
+            status(self.figures.line(outbox=sum(depth.values())))
+            if moment - accounts >= _ACCOUNTS:
+                accounts = moment
+                self._account()
+            if moment - watchdog >= 1 and not self._stuck():
+                watchdog = moment
+                notify("WATCHDOG=1")
+
+    def _end(self) -> None:
+        notify("STOPPING=1")
+        for worker in self._workers:
+            worker.close()
+        until = time.monotonic() + _TO_END
+        for worker in self._workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        self._account()
+        self._emit("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
+        self._outbox.retry()
+        begun = time.monotonic()
+        for delivery in self._deliveries:
+            delivery.stop(max(0.1, begun + 0.5 - time.monotonic()))
+        self._open.close()
+
+    def _stuck(self) -> list[str]:
+        """Sources whose loop stands: frames do not progress, and nobody said that the source is lost."""
+        moment = time.monotonic()
+        return [
+            worker.source.name
+            for worker in self._workers
+            if (worker.is_alive() and moment - worker.turned > _STANDS) or worker.failure
+        ]
+
+    def not_ready(self) -> list[str]:
+        """Why a supervisor should not count on this stream; empty when it can."""
+        reasons = [f"source {name}: its loop stands" for name in self._stuck()]
+        for name in sorted(self._live):
+            age = self.figures.age_of_last(name)
+            if age is None:
+                reasons.append(f"source {name}: no frame yet")
+            elif age > self._config.http.ready_within:
+                reasons.append(f"source {name}: the last frame is {age:.0f} s old")
+        if self._outbox.is_full:
+            reasons.append("the outbox is full, or its disk")
+        return reasons
+
+    # -- what the workers tell
+
+    def _decided(self, decision: Decision) -> None:
+        self.figures.decided(decision)
+        self.metrics.decided(decision)
+        if self._window:
+            self._window.show(decision)
+
+    def _tell(self, source: str, kind: EventKind, words: str, seconds: float | None) -> None:
+        self._emit(kind, words, source=source, seconds=seconds)
+
+    def _reject(self, decision: Decision, picture: Path | None) -> Event:
+        frame, result = decision.frame, decision.result
+        assert result is not None, "only what has a verdict is rejected"
+        nearest = result.neighbours[0]
+        event = Event(
+            id=decision.id,
+            kind="reject",
+            time=frame.time,
+            station=self._config.station,
+            source=frame.source,
+            message=f"{frame.source}: rejected, score {result.score:.6f}",
+            frame=frame.index,
+            path=_text(frame.path),
+            position=frame.position,
+            score=result.score,
+            p_value=result.p_value,
+            verdict=result.verdict,
+            nearest=_text(nearest.path),
+            picture=_text(str(picture)) if picture else None,
+            kit=self._kit.sha256,
+        )
+        self._count(event)
+        return event
+
+    def _emit(self, kind: EventKind, words: str, *, source: str | None = None, **fields: int | float | None) -> None:
+        event = Event(
+            id=new_id(),
+            kind=kind,
+            time=now(),
+            station=self._config.station,
+            source=source,
+            message=_text(f"{source}: {words}" if source else words) or words,
+            kit=self._kit.sha256,
+            **fields,  # pyright: ignore[reportArgumentType]
+        )
+        self._count(event)
+        self._outbox.put([event])
+
+    def _count(self, event: Event) -> None:
+        self.figures.events[event.kind] += 1
+        self.metrics.event(event)
+        LOG.log(
+            _LEVELS.get(event.kind, 20),
+            "%s: %s",
+            event.kind,
+            event.message,
+            extra={"fields": event.model_dump(mode="json", exclude_none=True, exclude={"message", "schema_version"})},
+        )
+
+    def _wake(self) -> None:
+        for delivery in self._deliveries:
+            delivery.wake()
+
+    # -- accounts and kits
+
+    def _account(self) -> None:
+        """Tell of what was lost since the last time."""
+        lost, reasons = self._sinks.take_lost()
+        if lost:
+            self._emit("results_lost", "; ".join(reasons), count=lost)
+        if events := self._outbox.take_lost():
+            self._emit(
+                "events_lost", f"{events} events were dropped: the outbox was full, or they were old", count=events
+            )
+
+    def _begin_reload(self, asked: str | None) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+        def finished(loaded: bool, words: str) -> None:
+            self._tell_metrics_of_kit()
+            self._emit("kit_loaded" if loaded else "kit_refused", words)
+            notify("READY=1")
+            if asked:
+                answer(self._folder, asked, loaded=loaded, words=words)
+
+        self._kit.reload(finished)
+
+    def _tell_metrics_of_kit(self) -> None:
+        self.metrics.kit(self._kit.sha256, self._kit.detector.manifest.model.backbone)
+
+
+def _text(text: str | None) -> str | None:
+    """Valid text, which JSON can hold, of a path that need not be."""
+    return None if text is None else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

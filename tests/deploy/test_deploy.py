@@ -1,0 +1,294 @@
+"""What deploy/ gives to operators is what the tools that will read it accept."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from msc_edge.errors import UsageError
+from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.config_file import read_config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEPLOY = REPOSITORY / "deploy"
+UNIT = DEPLOY / "msc-edge@.service"
+EXAMPLE = DEPLOY / "line.example.toml"
+DOCKERFILE = DEPLOY / "Dockerfile"
+COMPOSE = DEPLOY / "compose.yaml"
+FILES = sorted(DEPLOY.iterdir())
+
+OPTION = re.compile(r"^#(?=\w+ = |\[\[)", re.MULTILINE)  # an option that is not set
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def run(*command: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_is_clean_text(path: Path) -> None:
+    data = path.read_bytes()
+    assert b"\r" not in data
+    assert b"\t" not in data
+    assert data.endswith(b"\n")
+    assert not re.search(rb"[ ]$", data, flags=re.MULTILINE)
+    data.decode("utf-8")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_registry_is_named_and_no_password_given(path: Path) -> None:
+    """A plant has its own mirror; and what is copied from an example is what runs."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"docker\.io|ghcr\.io|quay\.io|pypi\.org|files\.pythonhosted|registry\.", text)
+    given = re.findall(r"(?:password|secret)\w*\"?\s*[=:]\s*\"([^\"]+)\"", text, flags=re.IGNORECASE)
+    assert [value for value in given if not re.fullmatch(r"\$?\$\{\w+\}", value)] == []
+    credentials = re.findall(r"\w+://[^\s/:@]+:([^\s@]+)@", text)
+    assert [value for value in credentials if not re.fullmatch(r"\$\{\w+\}", value)] == []
+
+
+def test_every_file_is_told_of() -> None:
+    page = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    told = {target for target in re.findall(r"\]\(([^)]+)\)", page) if "://" not in target}
+    assert told == {path.name for path in FILES} - {"README.md", "Dockerfile.dockerignore"}
+
+
+class TestUnit:
+    @pytest.fixture
+    def unit(self) -> RawConfigParser:
+        parser = RawConfigParser(strict=True)
+        parser.optionxform = str  # pyright: ignore[reportAttributeAccessIssue]
+        parser.read(UNIT, encoding="utf-8")
+        return parser
+
+    def test_systemd_accepts_it(self, tmp_path: Path) -> None:
+        analyze = program("systemd-analyze")
+        version = int(run(analyze, "--version").stdout.split()[1])
+        text = UNIT.read_text(encoding="utf-8")
+        runnable = text.replace("ExecStart=/opt/msc-edge/bin/msc-edge ", f"ExecStart={sys.executable} ")
+        assert runnable != text
+        (tmp_path / UNIT.name).write_text(runnable, encoding="utf-8")
+        done = run(analyze, "verify", tmp_path / "msc-edge@line3.service")
+        # It loads the units of the machine too, and speaks of theirs.
+        said = [line for line in (done.stdout + done.stderr).splitlines() if "msc-edge@" in line]
+        if version < 254:
+            said = [line for line in said if not re.search(r"RestartSteps|RestartMaxDelaySec", line)]
+        assert said == []
+        assert done.returncode == 0
+
+    @pytest.mark.parametrize(
+        ("section", "key", "value"),
+        [
+            ("Service", "Type", "notify"),
+            ("Service", "NotifyAccess", "main"),
+            ("Service", "WatchdogSec", "60"),
+            ("Service", "ExecStart", "/opt/msc-edge/bin/msc-edge stream --config /etc/msc-edge/%i.toml"),
+            ("Service", "ExecReload", "/bin/kill -HUP $MAINPID"),
+            ("Service", "Restart", "always"),
+            ("Service", "StateDirectory", "msc-edge/%i"),
+            ("Service", "SupplementaryGroups", "video"),
+            ("Unit", "StartLimitIntervalSec", "0"),
+            ("Install", "WantedBy", "multi-user.target"),
+        ],
+    )
+    def test_it_runs_for_ever(self, unit: RawConfigParser, section: str, key: str, value: str) -> None:
+        assert unit[section][key] == value
+
+    def test_cameras_are_not_shut_out(self, unit: RawConfigParser) -> None:
+        """Each of these hides /dev/video*, ProtectClock by the allow-list of devices that it implies."""
+        assert {"PrivateDevices", "DevicePolicy", "DeviceAllow", "ProtectClock"} & set(unit["Service"]) == set()
+
+    def test_an_option_stands_once(self, unit: RawConfigParser) -> None:
+        """In a unit the last of two wins; RawConfigParser(strict=True) has refused a second one."""
+        assert unit.sections() == ["Unit", "Service", "Install"]
+
+
+def section_models() -> dict[str, type[BaseModel]]:
+    """The name of each section of the file, and what it may hold; "" is the top."""
+    models: dict[str, type[BaseModel]] = {"": StreamConfig}
+    for name, field in StreamConfig.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                models[name] = kind
+    return models
+
+
+def set_all(text: str) -> str:
+    """The example with every option set; of the two that exclude each other the rate is left out."""
+    return OPTION.sub("", re.sub(r"^#(false_alarm_rate = )", r"# \1", text, flags=re.MULTILINE))
+
+
+class TestExample:
+    @pytest.fixture
+    def text(self) -> str:
+        return EXAMPLE.read_text(encoding="utf-8")
+
+    @pytest.fixture
+    def passwords(self, text: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        names = re.findall(r"\$\{([A-Z_]+)\}", text)
+        for name in names:
+            monkeypatch.setenv(name, f"value-of-{name}")
+        return names
+
+    def test_it_is_read_as_it_is(self) -> None:
+        assert read_config(EXAMPLE, {}).source[0].address.get_secret_value() == "/dev/video0"
+
+    @pytest.mark.usefixtures("passwords")
+    def test_it_is_read_with_every_option_set(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "line.toml").write_text(set_all(text), encoding="utf-8")
+        config = read_config(tmp_path / "line.toml", {})
+        assert [source.name for source in config.source] == ["camera-1", "camera-2", "handed-in"]
+        assert config.mqtt.password
+        assert config.mqtt.password.get_secret_value() == "value-of-MQTT_PASSWORD"
+        assert "value-of-CAMERA_PASSWORD" in config.source[1].address.get_secret_value()
+
+    def test_a_password_that_is_not_given_is_missed(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "line.toml").write_text(set_all(text), encoding="utf-8")
+        with pytest.raises(UsageError, match="_PASSWORD"):
+            read_config(tmp_path / "line.toml", {})
+
+    def test_every_option_of_every_section_is_named_and_no_other(self, text: str) -> None:
+        document: dict[str, Any] = tomllib.loads(OPTION.sub("", text))
+        for name, model in section_models().items():
+            value = document if name == "" else document[name]
+            section = value[0] if isinstance(value, list) else value
+            assert set(section) == set(model.model_fields), name or "the top"
+
+    def test_what_is_set_is_the_default(self, text: str) -> None:
+        """All but what has none: the kit and the source's address."""
+        document: dict[str, Any] = tomllib.loads(text)
+        config = read_config(EXAMPLE, {})
+        for name, model in section_models().items():
+            value = document if name == "" else document[name]
+            section = value[0] if isinstance(value, list) else value
+            got: Any = config if name == "" else getattr(config, name)
+            got = got[0] if isinstance(got, list) else got
+            for option in section:
+                field = model.model_fields[option]
+                if not isinstance(section[option], dict | list) and not field.is_required():
+                    assert getattr(got, option) == field.get_default(), (name, option)
+
+    def test_what_is_not_set_has_no_default(self, text: str) -> None:
+        """An option that has one is written out with it."""
+        document: dict[str, Any] = tomllib.loads(text)
+        for name, model in section_models().items():
+            value = document if name == "" else document[name]
+            section = value[0] if isinstance(value, list) else value
+            for option, field in model.model_fields.items():
+                if option not in section:
+                    assert field.default is None or field.default_factory is not None, (name, option)
+
+    def test_the_state_of_the_service_is_where_the_example_writes(self, text: str) -> None:
+        """ProtectSystem=strict lets the service write nowhere else."""
+        document = tomllib.loads(set_all(text))
+        places = [document["results"]["jsonl"], document["results"]["csv"], document["pictures"]["folder"]]
+        assert all(place.startswith("/var/lib/msc-edge/") for place in [*places, document["state"]])
+
+
+class TestContainer:
+    @pytest.fixture
+    def compose(self) -> dict[str, Any]:
+        return YAML(typ="safe").load(COMPOSE.read_text(encoding="utf-8"))
+
+    def test_hadolint_has_nothing_to_say_of_the_dockerfile(self) -> None:
+        done = run(program("hadolint"), "--no-color", DOCKERFILE)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+    def test_the_compose_file_keeps_to_its_specification(self) -> None:
+        done = run(program("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", COMPOSE)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_what_is_copied_into_the_image_exists_and_is_let_through(self) -> None:
+        """`.dockerignore` keeps out everything that it does not name."""
+        through = re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), flags=re.MULTILINE)
+        copied = [
+            name
+            for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(), flags=re.MULTILINE)
+            for name in line.split()[:-1]
+        ]
+        assert sorted(copied) == sorted(through)
+        assert [name for name in copied if not (REPOSITORY / name).exists()] == []
+
+    def test_the_image_runs_without_a_shell_and_not_as_root(self) -> None:
+        text = DOCKERFILE.read_text(encoding="utf-8")
+        assert 'ENTRYPOINT ["msc-edge"]' in text
+        assert re.findall(r"^USER (\S+)$", text, flags=re.MULTILINE) == ["10001"]
+
+    def test_the_configuration_within_is_read(self, compose: dict[str, Any], tmp_path: Path) -> None:
+        content = compose["configs"]["line"]["content"].replace("$$", "$")
+        (tmp_path / "line.toml").write_text(content, encoding="utf-8")
+        config = read_config(tmp_path / "line.toml", {})
+        assert config.mqtt.host in compose["services"]
+        assert config.source[0].address.get_secret_value() == "rtsp://camera:8554/clip"
+        ports = compose["services"]["msc-edge"]["ports"]
+        assert ports == [f"127.0.0.1:{config.http.port}:{config.http.port}"]
+        assert f"http://127.0.0.1:{config.http.port}/healthz" in DOCKERFILE.read_text(encoding="utf-8")
+
+    def test_a_file_that_is_mounted_exists(self, compose: dict[str, Any]) -> None:
+        mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
+        local = [mount["source"] for mount in mounts if isinstance(mount, dict) and mount["source"].startswith(".")]
+        assert local == ["./mosquitto.conf"]
+        assert all((DEPLOY / source).is_file() for source in local)
+
+    def test_mosquitto_starts_with_its_configuration(self, tmp_path: Path, free_port: int) -> None:
+        broker = program("mosquitto")
+        text = (DEPLOY / "mosquitto.conf").read_text(encoding="utf-8")
+        there = text.replace("listener 1883", f"listener {free_port} 127.0.0.1").replace(
+            "/mosquitto/data/", f"{tmp_path}/"
+        )
+        (tmp_path / "mosquitto.conf").write_text(f"{there}user root\n", encoding="utf-8")
+        with subprocess.Popen(
+            [broker, "-c", str(tmp_path / "mosquitto.conf")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                answered = eventually(lambda: connected(free_port), process)
+            finally:
+                process.terminate()
+            output = process.communicate(timeout=30)[0]
+        assert answered, output
+        assert "Error" not in output
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def connected(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as broker:
+            broker.sendall(bytes.fromhex("101000044d5154540402003c0004") + b"test")  # CONNECT of MQTT 3.1.1
+            return broker.recv(4) == bytes.fromhex("20020000")  # CONNACK: accepted
+    except OSError:
+        return False
+
+
+def eventually(answer: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        if answer():
+            return True
+        time.sleep(0.05)
+    return False

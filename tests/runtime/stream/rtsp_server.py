@@ -1,0 +1,64 @@
+"""A camera for the tests: GStreamer's RTSP server, run by the system's Python, which has the bindings.
+
+    rtsp_server.py PORT CLIP.ts WIDTH HEIGHT
+
+/clip     the clip, in a loop         /still    the same picture for ever
+/ball     a moving ball of that size  /audio    no video at all
+Lines on standard input: `size WIDTH HEIGHT` changes the size of /ball in mid-stream.
+"""
+
+import sys
+
+import gi  # pyright: ignore[reportMissingImports]
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+ENCODER = "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 pt=96"
+PIPELINES = {
+    "/clip": "multifilesrc location={clip} loop=true ! tsparse set-timestamps=true ! tsdemux ! h264parse ! avdec_h264 "
+    "! videorate ! video/x-raw,framerate=30/1 ! " + ENCODER,
+    "/ball": "videotestsrc is-live=true pattern=ball ! capsfilter name=size "
+    "caps=video/x-raw,width={width},height={height},framerate=30/1 ! " + ENCODER,
+    "/still": "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,width=320,height=240,framerate=30/1 ! "
+    + ENCODER,
+    "/audio": "audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay0 pt=0",
+}
+sizes = []
+
+
+def remember(_factory, media):
+    if found := media.get_element().get_by_name("size"):
+        sizes.append(found)
+
+
+def command(channel, _condition):
+    words = channel.readline().split()
+    if not words:
+        return False
+    width, height = words[1:]
+    caps = Gst.Caps.from_string(f"video/x-raw,width={width},height={height},framerate=30/1")
+    for each in sizes:
+        each.set_property("caps", caps)
+    return True
+
+
+def main(port, clip, width, height):
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(port)
+    for place, pipeline in PIPELINES.items():
+        factory = GstRtspServer.RTSPMediaFactory()
+        factory.set_launch(f"( {pipeline.format(clip=clip, width=width, height=height)} )")
+        factory.set_shared(True)
+        factory.connect("media-configure", remember)
+        server.get_mount_points().add_factory(place, factory)
+    server.attach(None)
+    GLib.io_add_watch(sys.stdin, GLib.PRIORITY_DEFAULT, GLib.IO_IN, command)
+    print("ready", flush=True)  # noqa: T201
+    GLib.MainLoop().run()
+
+
+main(*sys.argv[1:])
