@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import platformdirs
@@ -64,6 +64,8 @@ class Stream:
         self.figures = Figures()
         self.metrics = Metrics()
         self._open = ExitStack()
+        with suppress(OSError):  # where it is needed for more than `msc-edge reload`, opening it says what is wrong
+            self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._assemble(addresses_of(config.source))
         except BaseException:
