@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO ?= msc-edge-demo
 # A file that comes or goes must be linked into the editable install: folders change their date then.
 FOLDERS := $(shell find msc_edge train export runtime -type d -not -name __pycache__)
 
-.PHONY: install demo test test-slow lint format run docs clean
+.PHONY: install demo test test-slow soak lint format run docs clean
 
 install: .venv/installed
 
@@ -22,6 +23,12 @@ test: install
 test-slow: install
 	$(BIN)/pytest -m slow
 
+# A stream for so many minutes, with the demo's kit: does it grow? Needs GStreamer's RTSP server; see docs/results.md.
+MINUTES ?= 60
+soak: install
+	test -d '$(DEMO)/kit' || $(MAKE) demo
+	$(BIN)/python benchmarks/soak.py '$(DEMO)/kit' ../shared/data/video/bottle-detection.mp4 --minutes $(MINUTES)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,7 +41,6 @@ format: install
 	$(BIN)/ruff format .
 
 # Draws parts, trains, exports, scores; needs no network once installed. Leaves everything in DEMO.
-DEMO ?= msc-edge-demo
 demo: install
 	$(BIN)/msc-edge demo --out '$(DEMO)' --overwrite
 
