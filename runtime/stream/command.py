@@ -1,6 +1,7 @@
 """`msc-edge stream` and `msc-edge reload`."""
 
 import signal
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -176,9 +177,9 @@ def _stop_on_signals(running: "Stream", stack: ExitStack) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         running.stop()
 
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):
         if hasattr(signal, name):
             number = getattr(signal, name)
             stack.callback(signal.signal, number, signal.signal(number, stop))
-    if hasattr(signal, "SIGHUP"):
+    if hasattr(signal, "SIGHUP") and not sys.stderr.isatty():  # from a terminal it says that this was closed
         stack.callback(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, lambda *_: running.reload()))

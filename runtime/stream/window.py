@@ -95,8 +95,7 @@ def drawn(decision: Decision) -> np.ndarray:
 
 def _show(connection: Connection, title: str) -> None:
     """The whole life of the process."""
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent ends us when it is through
     with contextlib.suppress(OSError, EOFError, cv2.error):
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
         connection.send_bytes(_READY)

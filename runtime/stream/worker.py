@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
@@ -54,10 +55,13 @@ class Worker(threading.Thread):
         """Score until the source ends."""
         name = self.source.name
         try:
-            for frame in self.source.frames(lambda kind, words, seconds: self._tell(name, kind, words, seconds)):
-                self.turned = time.monotonic()
-                if frame is not None:
-                    self._deliver(self._decide(frame))
+            with closing(
+                self.source.frames(lambda kind, words, seconds: self._tell(name, kind, words, seconds))
+            ) as frames:
+                for frame in frames:
+                    self.turned = time.monotonic()
+                    if frame is not None:
+                        self._deliver(self._decide(frame))
         except BaseException as error:
             self.failure = error
             LOG.exception("%s: a defect of msc-edge ended this source", name)

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -113,7 +113,7 @@ class CameraSource:
         self._last: np.ndarray | None = None  # the frame before
         self._read, self._count = -1, -1  # its number in the process, and in all
 
-    def frames(self, tell: Tell) -> Iterator[Frame | None]:
+    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """See Source. Frames that came while the one before was scored are dropped, and counted."""
         self._health = Health(self._config.lost_after, self._config.frozen_after, time.monotonic())
         pause = 1 / self._config.max_fps if self._config.max_fps else 0.0
@@ -138,10 +138,11 @@ class CameraSource:
         try:
             found = self._grabber.next(_TICK)
         except EOFError:
+            if self._closed.wait(_TICK):  # whoever ends us has ended it first
+                return
             now = time.monotonic()
             yield health.broken(now, "the process that reads the camera has died")
-            if not self._restart(now):
-                self._closed.wait(_TICK)
+            self._restart(now)
             return
         now = time.monotonic()
         if isinstance(found, News):
@@ -173,17 +174,17 @@ class CameraSource:
                 dropped=dropped,
             )
 
-    def _restart(self, now: float) -> bool:
+    def _restart(self, now: float) -> None:
+        """Start the process anew, unless that was done too often lately."""
         assert self._grabber is not None, "started by frames()"
         if not self._health.may_restart(now):
-            return False
+            return
         self._grabber.close()
         self._grabber = Grabber(self._wanted)
         self._read = -1
         self._health.restarted(now)
         self._restarted()
         _log.info("%s: the process that reads the camera was started anew", self.name)
-        return True
 
     def _say(self, news: News) -> None:
         """Log it, once for as long as it stays the same."""

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class FolderSource:
         self._current: DoneFile | None = None
         self._forgotten = time.monotonic()
 
-    def frames(self, tell: Tell) -> Iterator[Frame | None]:
+    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """See Source. A folder that cannot be listed is lost, and comes back."""
         listed: bool | None = None
         count = 0

@@ -95,8 +95,7 @@ class _Latest:
 
 def grab(connection: Connection, wanted: Wanted) -> None:
     """The whole life of the process."""
-    for stop in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and service managers reach us too; the parent ends us
-        signal.signal(stop, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent ends us when it is through
     _become_quiet(wanted)
     latest, sending = _Latest(), threading.Lock()
 

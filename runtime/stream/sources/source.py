@@ -1,6 +1,6 @@
 """What the stream asks of a source."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from msc_edge.runtime.stream.events import EventKind
@@ -16,7 +16,7 @@ class Source(Protocol):
 
     name: str
 
-    def frames(self, tell: Tell) -> Iterator[Frame | None]:
+    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """The frames. None, at least every few seconds, means that there is none yet, and all is well here.
 
         `tell` takes events about the source. A frame counts as done when the next one is asked for.

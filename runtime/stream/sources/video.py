@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,7 @@ class VideoSource:
         if not self._capture.isOpened():
             raise SourceError(f"{path}: not a video that can be decoded; check the file, or convert it to H.264")
 
-    def frames(self, tell: Tell) -> Iterator[Frame | None]:
+    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """See Source."""
         claimed = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count = 0
