@@ -18,6 +18,20 @@ from pathlib import Path
 from camera import Camera, Stream, family_of, free_port, memory_of
 
 WARM_UP = 120.0
+# Small caps, so that files are rotated and pictures removed within minutes.
+CONFIG = """
+[results]
+rotate_mb = 0.5
+keep = 3
+[pictures]
+folder = "saved"
+every = 30
+max_mb = 5
+[http]
+port = {port}
+[mqtt]
+{broker}
+"""
 
 
 def main() -> None:
@@ -38,11 +52,9 @@ def main() -> None:
         )
     camera = Camera(options.clip)
     camera.start()
-    more = ["--mqtt", f"127.0.0.1:{broker_port}"] if broker else []
-    stream = Stream(
-        options.kit, camera.url("clip"), "--pictures", folder / "saved", "--every", "30", "--http", str(port), *more,
-        folder=folder,
-    )  # fmt: skip
+    config = folder / "line.toml"
+    config.write_text(CONFIG.format(port=port, broker=f'host = "127.0.0.1"\nport = {broker_port}' if broker else ""))
+    stream = Stream(options.kit, camera.url("clip"), "--config", config, folder=folder)
     samples: list[dict[str, float]] = []
     begun = time.monotonic()
     try:
@@ -53,7 +65,7 @@ def main() -> None:
             if len(samples) * 10 <= second:
                 samples.append({"second": second, **sample(stream.process.pid)})
                 print(" ".join(f"{name} {value:.1f}" for name, value in samples[-1].items()), flush=True)
-        rows = stream.rows()
+        frames = stream.rows()[-1]["frame"] + 1
         print(f"ended in {stream.stop():.2f} s")
     finally:
         stream.process.kill()
@@ -65,7 +77,7 @@ def main() -> None:
             writer = csv.DictWriter(file, list(samples[0]))
             writer.writeheader()
             writer.writerows(samples)
-    report(samples, len(rows), time.monotonic() - begun)
+    report(samples, frames, time.monotonic() - begun)
     shutil.rmtree(folder)
 
 
@@ -81,10 +93,10 @@ def sample(pid: int) -> dict[str, float]:
     }
 
 
-def report(samples: list[dict[str, float]], rows: int, seconds: float) -> None:
+def report(samples: list[dict[str, float]], frames: int, seconds: float) -> None:
     """First and last after warming up."""
     warm = [each for each in samples if each["second"] >= WARM_UP] or samples
-    print(f"{rows} frames in {seconds:.0f} s; from second {warm[0]['second']:.0f} to {warm[-1]['second']:.0f}:")
+    print(f"{frames} frames in {seconds:.0f} s; from second {warm[0]['second']:.0f} to {warm[-1]['second']:.0f}:")
     for name in ("main_mb", "all_mb", "threads", "files", "processes"):
         values = [each[name] for each in warm]
         growth = values[-1] / values[0] - 1

@@ -57,6 +57,7 @@ class OutputError(MscEdgeError):
 
 # Packages that come with an extra only, by the name they are imported under.
 _EXTRA_OF_PACKAGE = {
+    "filelock": "train",
     "hnswlib": "hnsw",
     "lightning": "train",
     "onnx": "train",

@@ -4,13 +4,29 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from msc_edge.errors import UsageError, writing
 
 _CHUNK = 1 << 20
+
+
+def kind_of(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
+    """What a path names, links followed; where that cannot be told, None and the operating system's reason.
+
+    `Path.is_file` and its like raise for a name that is too long, or below a folder that may not be entered.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:  # missing, too long a name, no permission
+        return None, error.strerror or str(error)
+    except ValueError as error:  # a zero byte in the name
+        return None, str(error)
+    return ("folder" if stat.S_ISDIR(mode) else "file"), ""
 
 
 def sha256_of(path: Path) -> str:

@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 from pydantic import BaseModel, ConfigDict, Field  # noqa: E402
 
 from msc_edge.errors import SourceError, UnreadableImageError  # noqa: E402
+from msc_edge.files import kind_of  # noqa: E402
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -178,7 +179,7 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
                 "an empty path was given, perhaps from a variable that is not set; name a folder or a file"
             )
         unlisted: list[Path] = []
-        kind, reason = _kind(argument)
+        kind, reason = kind_of(argument)
         if kind == "file":
             found[Path(argument)] = None
             continue
@@ -202,26 +203,16 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
     return FoundImages(tuple(found), others)
 
 
-def _kind(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError as error:  # missing, too long a name, no permission
-        return None, error.strerror or str(error)
-    except ValueError as error:  # a zero byte in the name
-        return None, str(error)
-    return ("folder" if stat.S_ISDIR(mode) else "file"), ""
-
-
 def _matches(folder: Path, parts: tuple[str, ...], unlisted: list[Path]) -> set[Path]:
     """Files below a folder that match a pattern, given part by part; `**` is any depth of folders.
 
     Not glob.glob(recursive=True): two links that point at their own folder keep it busy for 2**40 rounds.
     """
     if not parts:
-        return set() if _kind(folder)[0] == "folder" else {folder}
+        return set() if kind_of(folder)[0] == "folder" else {folder}
     first, rest = parts[0], parts[1:]
     if first == "**":
-        if _kind(folder)[0] != "folder":
+        if kind_of(folder)[0] != "folder":
             return set()
         if not rest:
             return set(_walk(folder, unlisted))
@@ -260,7 +251,7 @@ def _folders(top: Path, unlisted: list[Path]) -> Iterator[tuple[Path, list[Path]
                 raise SourceError(f"{folder}: cannot be listed: {error.strerror}; check the permissions") from error
             unlisted.append(folder)
             continue
-        folders |= {Path(entry) for entry in entries if entry.is_symlink() and _kind(entry.path)[0] == "folder"}
+        folders |= {Path(entry) for entry in entries if entry.is_symlink() and kind_of(entry.path)[0] == "folder"}
         entered.add(identity)
         yield folder, [path for path in map(Path, entries) if path not in folders]
         waiting += sorted(folders, reverse=True)

@@ -1,11 +1,8 @@
 """How values are put into words for a person at a terminal."""
 
+from msc_edge.text import one_line
 
-def one_line(text: str) -> str:
-    """The text without anything that could break or colour a line: control characters become escapes."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+__all__ = ["many", "one_line", "percent", "size"]
 
 
 def percent(share: float) -> str:

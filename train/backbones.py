@@ -96,6 +96,11 @@ def build_backbone(name: str, *, stop_at: str | None = None, named: Named = OF_T
     return Backbone(name, trunk, stop_at).eval()
 
 
+def is_finite(network: nn.Module) -> bool:
+    """Whether all weights and statistics are numbers, and none of them infinite."""
+    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
+
+
 def whole_network(name: str, *, named: Named = OF_TRAIN) -> nn.Module:
     """The untrained network, head and all, that a backbone is the trunk of. UsageError for an unknown name."""
     if name == EDGE_SMALL:

@@ -9,7 +9,7 @@ import typer
 
 def train(
     normal: Annotated[
-        Path,
+        str,
         typer.Option(
             metavar="DIR", help="Folder of pictures of good parts, in any nesting, or a data set with train/good."
         ),
@@ -82,13 +82,13 @@ def train(
     from msc_edge.progress import progress_bars
 
     with extras_named():
+        from msc_edge.train.learning_rate import check_learning_rate
         from msc_edge.train.training import TrainingOptions
         from msc_edge.train.training import train as train_run
 
     if bit_depth not in (8, 10, 12, 14, 16):
         raise UsageError(f"--bit-depth {bit_depth}: expected 8, 10, 12, 14 or 16")
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
-        raise UsageError(f"--learning-rate {learning_rate}: expected a number above 0")
+    check_learning_rate(learning_rate)
     options = TrainingOptions(
         backbone=backbone,
         weights=weights,
@@ -124,12 +124,13 @@ def train(
 
 
 def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none: bool) -> None:
+    from msc_edge.text import one_line
     from msc_edge.train.pictures import read_pictures
     from msc_edge.train.run import PICTURES
 
     roles = [picture.role for picture in read_pictures(out / PICTURES)]
     for line in unread[:5]:
-        typer.echo(f"left out, unreadable: {line}", err=True)
+        typer.echo(one_line(f"left out, unreadable: {line}"), err=True)
     if len(unread) > 5:
         typer.echo(f"left out, unreadable: and {len(unread) - 5} more, see {out / PICTURES}", err=True)
     if copies := roles.count("copy"):

@@ -9,7 +9,7 @@ from typing import IO, Generic, Self, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
-from msc_edge.errors import writing
+from msc_edge.errors import KitError, writing
 
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
@@ -95,12 +95,17 @@ class MetricsLog(Generic[Row]):
 
 
 def read_metrics(path: Path, row: type[Row]) -> list[Row]:
-    """The whole rows of metrics.csv; a half-written last one, of a killed run, is left out."""
+    """The whole rows of metrics.csv; a half-written last one, of a killed run, is left out. KitError when damaged."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        text = file.read()
-    rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
     figures = [field.name for field in fields(row)][1:]
-    whole = [read for read in rows if None not in read.values()]
-    return [row(int(read["step"]), *(float(read[name]) for name in figures)) for read in whole]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            text = file.read()
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+        whole = [read for read in rows if None not in read.values()]
+        return [row(int(read["step"]), *(float(read[name]) for name in figures)) for read in whole]
+    except (ValueError, KeyError, csv.Error) as error:  # not text, not numbers, other columns, not a table
+        raise KitError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); move it away, and the run goes on without it"
+        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from msc_edge.errors import KitError, SourceError
-from msc_edge.files import sha256_of
+from msc_edge.files import kind_of, sha256_of
 from msc_edge.images import find_images
 from msc_edge.progress import Report, silent
 
@@ -28,28 +28,37 @@ class Picture:
     role: Role
 
 
-def normal_folder(given: Path) -> Path:
-    """The folder that holds the normal pictures: `given`, or its `train/good` in the MVTec-AD / anomalib layout.
+def normal_folder(named: str | Path) -> Path:
+    """The folder that holds the normal pictures: `named`, or its `train/good` in the MVTec-AD / anomalib layout.
 
     Raises SourceError where `good` lies beside other folders, which would be trained on as if they were good.
     """
-    if not given.is_dir():
-        raise SourceError(f"--normal {given}: no such folder; check the path")
+    if not str(named):  # as a Path it would be the current folder
+        raise SourceError("--normal: an empty path was given, perhaps from a variable that is not set; name a folder")
+    given = Path(named)
+    kind, reason = kind_of(given)
+    if kind != "folder":
+        raise SourceError(f"--normal {given}: {reason or 'it is not a folder'}; check the path")
     for layout in (Path("train", "good"), Path("train", "normal")):
-        if (given / layout).is_dir():
+        if _is_folder(given / layout):
             return given / layout
+    try:
+        # As find_images passes over what is hidden.
+        inside = [path.name for path in given.iterdir() if not path.name.startswith(".") and _is_folder(path)]
+    except OSError as error:
+        raise SourceError(f"--normal {given}: cannot be listed: {error.strerror}; check the permissions") from error
     for good in ("good", "normal"):
-        others = sorted(
-            path.name
-            for path in given.iterdir()
-            if path.is_dir() and path.name != good and not path.name.startswith(".")  # as find_images passes over them
-        )
-        if (given / good).is_dir() and others:
+        others = sorted(name for name in inside if name != good)
+        if good in inside and others:
             raise SourceError(
                 f"--normal {given}: holds '{good}' beside {', '.join(others)}, and all of them would be taken for good "
                 f"parts; pass --normal {given / good}"
             )
     return given
+
+
+def _is_folder(path: Path) -> bool:
+    return kind_of(path)[0] == "folder"
 
 
 def find_normals(folder: Path, *, report: Report = silent) -> list[Picture]:

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from msc_edge.errors import KitError
-from msc_edge.files import sha256_of, written_whole
+from msc_edge.files import kind_of, sha256_of, written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
@@ -66,22 +66,25 @@ def write_record(folder: Path, record: RunRecord) -> RunRecord:
 def read_record(folder: Path) -> RunRecord:
     """Read run.json and check the run's files against it. KitError when the run is not whole."""
     path = folder / RECORD
-    if not path.is_file():
-        begun = (folder / "metrics.csv").exists()
+    kind, reason = kind_of(path)
+    if kind != "file":
+        begun = kind_of(folder / "metrics.csv")[0] is not None
         raise KitError(
             f"{folder}: the training there is not finished; go on with it: msc-edge train --resume, same options"
             if begun
-            else f"{folder}: not a run of msc-edge train ({RECORD} is missing); check the path"
+            else f"{folder}: not a run of msc-edge train ({RECORD}: {reason or 'it is a folder'}); check the path"
         )
     try:
         record = RunRecord.model_validate_json(path.read_bytes())
+        for name, entry in record.files.items():
+            if kind_of(folder / name)[0] != "file":
+                raise KitError(f"{folder / name} is missing; copy the run again, or train again")
+            if sha256_of(folder / name) != entry.sha256:
+                raise KitError(f"{folder / name}: SHA-256 differs from {RECORD}; copy the run again, or train again")
+    except OSError as error:
+        raise KitError(f"{error.filename}: cannot be read: {error.strerror}; check the permissions") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise KitError(f"{path}: {where}: {first['msg']}; train again with this msc-edge") from error
-    for name, entry in record.files.items():
-        if not (folder / name).is_file():
-            raise KitError(f"{folder / name} is missing; copy the run again, or train again")
-        if sha256_of(folder / name) != entry.sha256:
-            raise KitError(f"{folder / name}: SHA-256 differs from {RECORD}; copy the run again, or train again")
     return record

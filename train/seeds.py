@@ -4,11 +4,15 @@ import numpy as np
 import torch
 
 
+def seed_of_torch(seed: int) -> int:
+    """The seed for torch's own generator: the number itself where torch takes it, else one mixed from it."""
+    return seed if seed < 1 << 63 else _mixed(seed)
+
+
 def generator_of(seed: int, purpose: int, number: int) -> torch.Generator:
     """A generator of its own for each (seed, purpose, number), all whole numbers from 0."""
     # Mixed by numpy: neighbouring seeds given to torch directly need not give unrelated streams.
-    state = np.random.SeedSequence((seed, purpose, number)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    return torch.Generator().manual_seed(_mixed(seed, purpose, number))
 
 
 def order_of_epoch(step: int, *, pictures: int, batch: int, seed: int) -> list[int]:
@@ -19,3 +23,8 @@ def order_of_epoch(step: int, *, pictures: int, batch: int, seed: int) -> list[i
     epoch, place = divmod(step, pictures // batch)
     order = torch.randperm(pictures, generator=generator_of(seed, 0, epoch))
     return order[place * batch : (place + 1) * batch].tolist()
+
+
+def _mixed(*numbers: int) -> int:
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))

@@ -19,7 +19,7 @@ from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone
+from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite
 from msc_edge.train.checkpoint import CHECKPOINT
 from msc_edge.train.claim import claimed
 from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
@@ -59,7 +59,7 @@ class TrainingOptions:
 
 
 def train(
-    normal: Path,
+    normal: str | Path,
     out: Path,
     options: TrainingOptions = TrainingOptions(),
     *,
@@ -137,7 +137,7 @@ def _train(
             return None
         names = [picture.path for picture in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
-    _refuse_degenerate(embeddings)
+    _refuse_degenerate(backbone, embeddings)
     bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
     scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
     _write_arrays(out, backbone, bank, scores, pictures)
@@ -163,7 +163,9 @@ def _train(
     return record
 
 
-def _refuse_degenerate(embeddings: np.ndarray) -> None:
+def _refuse_degenerate(backbone: Backbone, embeddings: np.ndarray) -> None:
+    if not is_finite(backbone):  # a ReLU6 hides an infinite weight from the embeddings
+        raise UsageError("the weights are no longer finite; train again with a lower --learning-rate")
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # false for NaN too
         raise UsageError(
             "the network gives no direction to some pictures (all its features are zero, or not finite); "

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from msc_edge import __version__
 from msc_edge.errors import UsageError
-from msc_edge.files import sha256_of
+from msc_edge.files import kind_of, sha256_of
 from msc_edge.manifest import Weights
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, whole_network
+from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite, whole_network
 from msc_edge.train.named import OF_TRAIN, Named
 
 
@@ -50,8 +50,9 @@ def bundled_weights() -> Pretrained:
 
 def weights_from_file(path: Path, *, named: Named = OF_TRAIN) -> Pretrained:
     """Read a state dict from .safetensors, or from .pth/.pt without running any code that it may hold."""
-    if not path.is_file():
-        raise UsageError(f"{named.weights} {path}: no such file; check the path")
+    kind, reason = kind_of(path)
+    if kind != "file":
+        raise UsageError(f"{named.weights} {path}: {reason or 'it is a folder'}; check the path")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -93,7 +94,7 @@ def weights_from_torchvision(name: str, *, named: Named = OF_TRAIN) -> Pretraine
         ) from error
     file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     digits = file.stem.rpartition("-")[2]
-    if not file.is_file():
+    if kind_of(file)[0] != "file":
         _fetch(weights.url, file, digits, name, named)
     if not sha256_of(file).startswith(digits):
         raise UsageError(
@@ -148,5 +149,5 @@ def load_into(backbone: Backbone, state: Mapping[str, Tensor], *, source: str) -
                 f"{tuple(own[key].shape)}; is it the checkpoint of another network?"
             )
     backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
-    if not all(value.isfinite().all() for value in backbone.state_dict().values()):
+    if not is_finite(backbone):
         raise UsageError(f"{source}: holds values that are not finite; the file is damaged")

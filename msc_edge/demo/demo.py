@@ -87,20 +87,23 @@ def run_demo(
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not (out / _MARK).is_file():
-            raise UsageError(f"{out}: exists, and is not an earlier demo; choose another name")
-        if not overwrite:
-            raise UsageError(f"{out}: holds an earlier demo; choose another name, or pass --overwrite")
-        with writing(out):
-            for name in (DATA, RUN, KIT):
-                if (out / name).exists():
-                    shutil.rmtree(out / name)
-            for name in (SCORES, SHEET):
-                (out / name).unlink(missing_ok=True)
     with writing(out):
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            if not (out / _MARK).is_file():
+                raise UsageError(f"{out}: exists, and is not an earlier demo; choose another name")
+            if not overwrite:
+                raise UsageError(f"{out}: holds an earlier demo; choose another name, or pass --overwrite")
+            for name in (DATA, RUN, KIT, SCORES, SHEET):
+                _remove(out / name)
         out.mkdir(parents=True, exist_ok=True)
         (out / _MARK).touch()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():  # what a link leads to is not of the demo
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _measured(rows: Sequence[Row], detector: Detector) -> DemoResult:

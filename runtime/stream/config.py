@@ -5,7 +5,18 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic import NonNegativeFloat as Seconds
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -15,12 +26,25 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("expected a number or a text, and not true or false")
+        return value
+
 
 class MofN(_Section):
     """An alarm needs `m` rejects among the last `n` frames of a source."""
 
     m: PositiveInt
     n: PositiveInt
+
+    @model_validator(mode="after")
+    def _m_fits(self) -> "MofN":
+        if self.m > self.n:
+            raise ValueError("expected m-of-n, such as 2-of-3, with m from 1 to n")
+        return self
 
     def __str__(self) -> str:
         return f"{self.m}-of-{self.n}"
@@ -38,7 +62,8 @@ class SourceConfig(_Section):
     """One `[[source]]`."""
 
     address: SecretStr = Field(
-        description="webcam number, /dev/videoN, rtsp:// or http(s):// stream, video file, or a folder being written to"
+        min_length=1,
+        description="webcam number, /dev/videoN, rtsp:// or http(s):// stream, video file, or folder being written to",
     )
     name: Name | None = Field(default=None, description="in results and events; without it, made from the address")
     max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
@@ -98,7 +123,8 @@ class MqttConfig(_Section):
     password: SecretStr | None = None
     tls: bool = False
     ca_file: Path | None = Field(default=None, description="certificate authority, where it is not a public one")
-    topic: Annotated[str, Field(pattern=r"^[^+#\s/][^+#\s]*[^+#\s/]$|^[^+#\s/]$")] = Field(
+    # MQTT 5.0, 4.7: no wildcards, no U+0000, and what begins with $ is the broker's own.
+    topic: Annotated[str, Field(pattern=r"^[^$+#\s/\x00]([^+#\s\x00]*[^+#\s/\x00])?$")] = Field(
         default="msc-edge", description="what all topics begin with"
     )
     style: Literal["plain", "home-assistant"] = "plain"
@@ -144,7 +170,9 @@ class StreamConfig(_Section):
         default=None,
         description="folder of the outbox and of what was done; without it $STATE_DIRECTORY or the user's own",
     )
-    threads: PositiveInt | None = Field(default=None, description="cores for one frame; all usable ones by default")
+    threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="cores for one frame; all usable ones by default"
+    )
     show: bool = Field(default=False, description="a window with the frame, its score and its verdict")
     source: list[SourceConfig] = Field(min_length=1)
     limits: LimitsConfig = LimitsConfig()

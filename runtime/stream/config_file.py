@@ -8,13 +8,14 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 import tomli_w
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MofN, StreamConfig
-from msc_edge.runtime.stream.sources.address import redacted
+from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, WebhookConfig
+from msc_edge.runtime.stream.sources.address import redacted, shown
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Where paths stand: relative ones are meant from the folder of the file, as a service has no folder of its own.
@@ -33,6 +34,8 @@ def read_config(path: Path, overrides: Mapping[str, Any]) -> StreamConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: not TOML: {error}") from error
     document = _from_folder(_expanded(document, str(path)), path.resolve().parent)
+    if "limits" in overrides:  # they exclude each other: one that is given replaces both
+        document.pop("limits", None)
     return check_config(_laid_over(document, overrides), where=f"--config {path}: ")
 
 
@@ -41,7 +44,9 @@ def check_config(document: Mapping[str, Any], *, where: str = "") -> StreamConfi
     try:
         return StreamConfig.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_input=False)
+        # A misspelt option first: what is missing is then often that very one.
+        first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
         raise UsageError(f"{where}{_in_words(first)}") from None  # the original would show passwords
 
 
@@ -100,7 +105,7 @@ def _from_folder(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     sources = document.get("source")
     for source in sources if isinstance(sources, list) else []:
         address = source.get("address") if isinstance(source, dict) else None
-        if isinstance(address, str) and not address.isdecimal() and "://" not in address:
+        if isinstance(address, str) and address and not address.isdecimal() and "://" not in address:
             source["address"] = str(folder / address)
     return document
 
@@ -121,12 +126,18 @@ def config_as_toml(config: StreamConfig) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, MofN):
         return str(value)
+    if isinstance(value, SourceConfig):
+        return _fields(value) | {"address": shown(value.address.get_secret_value())}
+    if isinstance(value, WebhookConfig) and value.url:
+        # The path of a webhook is often a secret itself.
+        parts = urlsplit(redacted(value.url.get_secret_value()).replace("***@", ""))
+        return _fields(value) | {"url": f"{parts.scheme}://{parts.netloc}/***"}
     if isinstance(value, BaseModel):
-        return {name: _plain(each) for name in type(value).model_fields if (each := getattr(value, name)) is not None}
+        return _fields(value)
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    if isinstance(value, SecretStr):
-        text = value.get_secret_value()
-        is_place = "://" in text or text.isdecimal() or Path(text).exists()
-        return (redacted(text) if "://" in text else text) if is_place else "***"
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | SecretStr) else value  # a SecretStr shows asterisks
+
+
+def _fields(section: BaseModel) -> dict[str, Any]:
+    return {name: _plain(each) for name in type(section).model_fields if (each := getattr(section, name)) is not None}

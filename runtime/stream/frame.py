@@ -26,7 +26,7 @@ class Frame:
     dropped: int = 0
     """Frames that the source gave since the frame before, and that nobody scored: live sources are freshest-first."""
     position: float | None = None
-    """Seconds from the beginning of a video file, as its container has it."""
+    """Seconds from the beginning of a video file, as its container has it; None where it has none for this frame."""
     path: str | None = None
     """Of a picture file."""
     error: str | None = None

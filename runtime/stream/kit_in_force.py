@@ -19,13 +19,15 @@ class KitInForce:
         self.path = path
         self._threads = threads
         self._limits = limits
-        self._detector = self._load()
+        self._detector, self._sha256 = self._load()
         self._loading = threading.Lock()
 
-    def _load(self) -> Detector:
-        return Detector.load(self.path, threads=self._threads).with_limits(
+    def _load(self) -> tuple[Detector, str]:
+        detector = Detector.load(self.path, threads=self._threads).with_limits(
             threshold=self._limits.threshold, false_alarm_rate=self._limits.false_alarm_rate
         )
+        # As manifest.sha256 has it: a kit's manifest is what `to_json` gives, byte for byte.
+        return detector, hashlib.sha256(detector.manifest.to_json().encode()).hexdigest()
 
     @property
     def detector(self) -> Detector:
@@ -35,7 +37,7 @@ class KitInForce:
     @property
     def sha256(self) -> str:
         """Of the manifest."""
-        return sha256_of_kit(self._detector)
+        return self._sha256
 
     def reload(self, finished: Callable[[bool, str], None]) -> None:
         """Load the kit from its path again, on a thread; the old one scores meanwhile, and stays if this fails.
@@ -57,15 +59,10 @@ class KitInForce:
 
     def _exchange(self) -> tuple[bool, str]:
         try:
-            self._detector = self._load()
+            self._detector, self._sha256 = self._load()
         except (MscEdgeError, MemoryError) as error:
             return False, f"the kit before stays in force: {error or 'there is not enough memory'}"
         except Exception:
             LOG.exception("a defect of msc-edge kept a kit from being loaded")
             return False, "the kit before stays in force: a defect of msc-edge, see the log"
         return True, f"{self.path} is in force, SHA-256 of its manifest {self.sha256[:12]}"
-
-
-def sha256_of_kit(detector: Detector) -> str:
-    """SHA-256 of manifest.json, as manifest.sha256 has it."""
-    return hashlib.sha256(detector.manifest.to_json().encode()).hexdigest()

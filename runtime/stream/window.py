@@ -7,8 +7,10 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import queue
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
 
 import cv2
@@ -18,7 +20,7 @@ from msc_edge.calibration import Verdict
 from msc_edge.runtime.stream.frame import Decision
 
 _log = logging.getLogger("msc_edge.stream")
-_WIDEST, _HIGHEST = 1280, 720
+_WIDEST, _HIGHEST, _NARROWEST = 1280, 720, 320
 _COLOURS: dict[Verdict, tuple[int, int, int]] = {  # RGB
     "normal": (67, 160, 71),
     "warn": (251, 140, 0),
@@ -32,65 +34,96 @@ class Window:
 
     def __init__(self, title: str) -> None:
         """Open it; without a display it says so in the log, and does nothing."""
-        self._theirs: Connection | None = None
+        self._wanted = threading.Event()  # the window can take another picture
+        self._pictures: queue.Queue[np.ndarray] = queue.Queue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._process = None
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             _log.warning("--show: there is no display here (DISPLAY is not set); going on without a window")
             return
         context = multiprocessing.get_context("spawn")
-        self._theirs, ours = context.Pipe()
-        self._process = context.Process(target=_show, args=(ours, title), daemon=True, name="msc-edge window")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_show, args=(theirs, title), daemon=True, name="msc-edge window")
         self._process.start()
-        ours.close()
-        self._lock = context.Lock()
+        theirs.close()
+        # A display that hangs holds up this thread, and nobody else.
+        threading.Thread(target=self._hand_over, name="msc-edge window", daemon=True).start()
 
     def show(self, decision: Decision) -> None:
         """Show a decision, if the window is ready for one."""
-        if self._theirs is None or decision.frame.image is None or not self._lock.acquire(block=False):
+        if decision.frame.image is None:
             return
+        with self._lock:
+            if not self._wanted.is_set():
+                return
+            self._wanted.clear()
+        self._pictures.put(drawn(decision))
+
+    def _hand_over(self) -> None:
         try:
-            if self._theirs is not None and self._theirs.poll(0):
-                self._theirs.recv_bytes()
-                self._theirs.send(drawn(decision))
-        except (OSError, EOFError):
-            self._theirs = None
-            _log.warning("--show: the window was closed, or the display cannot be used; going on without it")
-        finally:
-            self._lock.release()
+            while True:
+                self._connection.recv_bytes()
+                self._wanted.set()
+                self._connection.send(self._pictures.get())
+        except (OSError, EOFError, TypeError):  # TypeError: the connection was closed while it was waited for
+            self._wanted.clear()
+            if not self._closed:
+                _log.warning("--show: the window was closed, or the display cannot be used; going on without it")
 
     def close(self) -> None:
         """Close it."""
-        if self._theirs is not None:
-            self._theirs.close()
-            self._theirs = None
-            self._process.join(0.5)
+        self._closed = True
+        self._wanted.clear()
+        if self._process is not None:
             self._process.kill()
+            self._process.join(1)
 
 
 def drawn(decision: Decision) -> np.ndarray:
-    """The frame, made small enough for a screen, with its verdict drawn: uint8 (h, w, 3), RGB."""
+    """The frame, made to fit on a screen, with its verdict drawn: uint8 (h, w, 3), RGB."""
     image, result = decision.frame.image, decision.result
     assert image is not None, "a frame that was read has an image"
-    height, width = image.shape[:2]
-    scale = min(_WIDEST / width, _HIGHEST / height, 1.0)
-    # Narrow pictures are enlarged, so that the words fit.
-    if width * scale < 320:
-        scale = 320 / width
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    bar = np.full((44, size[0], 3), 24, np.uint8)
     if result is None:
         words, colour = decision.frame.error or "unreadable", (180, 180, 180)
     else:
         words, colour = f"{result.verdict}  {result.score:.4f}", _COLOURS[result.verdict]
+    picture = _fitted(image)
+    height, width = picture.shape[:2]
+    cv2.rectangle(picture, (0, 0), (width - 1, height - 1), colour, 4)
+    canvas = np.full((height + 44, max(width, _NARROWEST), 3), 24, np.uint8)
+    left = (canvas.shape[1] - width) // 2
+    canvas[:height, left : left + width] = picture
+    _write(canvas[height:], words, decision.frame.source, colour)
+    return canvas
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """A copy that is at most 1280 x 720; a small picture is enlarged by a whole factor, each pixel to a square."""
+    height, width = image.shape[:2]
+    scale = min(_WIDEST / width, _HIGHEST / height)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    factor = max(1, min(int(scale), _NARROWEST // width))
+    return cv2.resize(image, (width * factor, height * factor), interpolation=cv2.INTER_NEAREST)
+
+
+def _write(bar: np.ndarray, words: str, name: str, colour: tuple[int, int, int]) -> None:
+    room = bar.shape[1] - 24
+    words = words.encode("ascii", "replace").decode()  # OpenCV's letters are ASCII
+    words = "".join(letter if letter.isprintable() else "?" for letter in words)
+    while (used := _wide(words, 0.8, 2)) > room:
+        words = f"{words[:-4]}..."
     cv2.putText(bar, words, (12, 29), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 2, cv2.LINE_AA)
-    name = decision.frame.source
-    (wide, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
-    (used, _), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.8, 2)
-    if used + wide + 36 < size[0]:
-        at = (size[0] - wide - 12, 28)
+    wide = _wide(name, 0.5, 1)
+    if used + wide + 16 < room:
+        at = (bar.shape[1] - wide - 12, 28)
         cv2.putText(bar, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (170, 170, 170), 1, cv2.LINE_AA)
-    cv2.rectangle(picture, (0, 0), (size[0] - 1, size[1] - 1), colour, 4)
-    return np.vstack([picture, bar])
+
+
+def _wide(text: str, scale: float, thickness: int) -> int:
+    return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)[0][0]
 
 
 def _show(connection: Connection, title: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msc_edge.errors import OutputError, SourceError, UsageError
-from msc_edge.files import folder_written_whole, sha256_of, written_whole
+from msc_edge.files import folder_written_whole, kind_of, sha256_of, written_whole
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 
@@ -34,6 +34,30 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): "/" if path.is_dir() else path.read_text() for path in folder.rglob("*")
     }
+
+
+# --- what a path names -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("file", "file", ""),
+        ("folder", "folder", ""),
+        ("link to folder", "folder", ""),
+        ("dangling", None, "No such file or directory"),
+        ("nowhere", None, "No such file or directory"),
+        ("file/below", None, "Not a directory"),
+        ("x" * 300, None, "File name too long"),
+        ("a\0b", None, "embedded null byte"),
+    ],
+)
+def test_what_a_path_names_or_why_that_cannot_be_told(name: str, kind: str | None, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link to folder").symlink_to(tmp_path / "folder", target_is_directory=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    assert kind_of(tmp_path / name) == (kind, reason)
 
 
 # --- hashing ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import BACKBONES, Backbone, build_backbone, whole_network
+from msc_edge.train.backbones import BACKBONES, Backbone, build_backbone, is_finite, whole_network
 from msc_edge.train.weights import load_into
 
 LARGE = {"resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2", "efficientnet_b3", "efficientnet_b4"}
@@ -154,3 +154,12 @@ def test_freezing_up_to_a_stage_freezes_exactly_the_parameters_up_to_it(
     backbone.freeze_up_to(stage)
     for key, parameter in backbone.named_parameters():
         assert parameter.requires_grad != key.startswith(frozen), key
+
+
+@pytest.mark.parametrize("key", ["features.0.0.weight", "features.0.1.bias", "features.0.1.running_var"])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_one_value_that_is_not_finite_is_seen(key: str, value: float) -> None:
+    backbone = build_backbone("mobilenet_v2", stop_at="features.0")
+    assert is_finite(backbone)
+    backbone.state_dict()[key].view(-1)[-1] = value
+    assert not is_finite(backbone)

@@ -46,6 +46,8 @@ def test_every_option_reaches_the_run(train: Callable, tmp_path: Path) -> None:
         "--learning-rate nan",
         "--learning-rate inf",
         "--learning-rate -1",
+        "--learning-rate 1001",
+        "--learning-rate 1e300",
         "--steps -1",
         "--batch 1",
         "--holdout 0",
@@ -69,11 +71,12 @@ def test_options_that_cannot_be_met_leave_with_2_and_no_run(options: str, train:
 def test_summary_counts_what_was_left_out(train: Callable, drawn_normals: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(drawn_normals, tmp_path / "in")
     for i in range(7):
-        (folder / f"bad_{i}.png").write_bytes(b"bad %d" % i)
+        (folder / f"bad_{i}\x1b[31m.png").write_bytes(b"bad %d" % i)
     shutil.copy(folder / "part_00.png", folder / "zz.png")
     done = train("--steps 0", normal=folder)
     assert done.exit_code == 0
     assert done.stderr.count("left out, unreadable: bad_") == 5
+    assert r"bad_0\x1b[31m.png" in done.stderr  # and the terminal does not turn red
     assert "and 2 more" in done.stderr
     assert "exact copies of others: 1" in done.stderr
     assert "16 normals in the bank, 4 held out" in done.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from msc_edge.errors import KitError
 from msc_edge.train.metrics import METRICS, TENSORBOARD, MetricsLog, StepMetrics, read_metrics
 
 
@@ -59,6 +60,15 @@ def test_resuming_at_any_byte_of_the_file_gives_whole_rows(tmp_path: Path) -> No
         (tmp_path / METRICS).write_bytes(whole[:length])
         complete = max(0, whole[:length].count(b"\n") - 1)
         assert read_metrics(tmp_path / METRICS, StepMetrics) == rows(1, 2, 3)[:complete]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n1,2,3,4\n", b"step,loss\n1,0.5\n", b"photo,colour\na,b\n", None])
+def test_a_damaged_file_is_told(content: bytes | None, tmp_path: Path) -> None:
+    logged(tmp_path, rows(1, 2))
+    whole = (tmp_path / METRICS).read_bytes()
+    (tmp_path / METRICS).write_bytes(content or whole.replace(b"1,1.0", b"1,one"))
+    with pytest.raises(KitError, match=r"metrics\.csv: is damaged .*; move it away"):
+        read_metrics(tmp_path / METRICS, StepMetrics)
 
 
 def test_without_a_file_there_are_no_rows(tmp_path: Path) -> None:

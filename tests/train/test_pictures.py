@@ -70,9 +70,16 @@ def test_good_parts_beside_other_folders_are_not_guessed_at(files: list[str], go
 
 def test_a_missing_folder_and_a_file_in_its_place_are_refused(tmp_path: Path) -> None:
     touched(tmp_path, "a.png")
-    for path in (tmp_path / "nowhere", tmp_path / "a.png"):
-        with pytest.raises(SourceError, match="no such folder"):
-            normal_folder(path)
+    for path, reason in (("nowhere", "No such file or directory"), ("a.png", "it is not a folder")):
+        with pytest.raises(SourceError, match=f"--normal .*{path}: {reason}; check the path"):
+            normal_folder(tmp_path / path)
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(touched(tmp_path, "a.png"))
+    with pytest.raises(SourceError, match="empty path"):
+        normal_folder("")
+    assert normal_folder(".") == Path()
 
 
 def test_pictures_in_any_nesting_are_listed_in_order_with_forward_slashes(tmp_path: Path) -> None:

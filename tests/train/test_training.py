@@ -243,6 +243,24 @@ def test_resuming_where_nothing_was_begun_begins(drawn_normals: Path, tmp_path: 
     assert contents(tmp_path / "fresh") == contents(tmp_path / "resumed")
 
 
+def test_a_second_training_into_the_same_folder_is_refused_and_the_first_goes_on(
+    drawn_normals: Path, tmp_path: Path, options: Callable
+) -> None:
+    refused: list[str] = []
+
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
+        if task == "reading the normals" and done == 1:  # nothing is written yet
+            for resume in (False, True):
+                with pytest.raises(UsageError) as refusal:
+                    train(drawn_normals, tmp_path / "run", options(seed=1), resume=resume)
+                refused.append(str(refusal.value))
+
+    trained(drawn_normals, tmp_path / "run", options(), report=report)
+    assert ["at work there" in each for each in refused] == [True, True]
+    trained(drawn_normals, tmp_path / "alone", options())
+    assert contents(tmp_path / "run") == contents(tmp_path / "alone")
+
+
 @pytest.mark.parametrize("occupied", ["file", "folder"])
 def test_an_occupied_place_is_left_as_it_is(
     occupied: str, drawn_normals: Path, tmp_path: Path, options: Callable

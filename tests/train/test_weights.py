@@ -136,10 +136,12 @@ def test_a_file_without_names_and_tensors_is_refused(content: object, tmp_path: 
         weights_from_file(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["missing.safetensors", "folder.pth"])
-def test_a_path_without_a_file_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"), [("missing.safetensors", "No such file or directory"), ("folder.pth", "it is a folder")]
+)
+def test_a_path_without_a_file_is_refused(name: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(UsageError, match=rf"{name}: no such file"):
+    with pytest.raises(UsageError, match=rf"--weights .*{name}: {reason}; check the path"):
         weights_from_file(tmp_path / name)
 
 

@@ -9,7 +9,7 @@ import typer
 
 def distil(
     images: Annotated[
-        list[Path],
+        list[str],
         typer.Option(metavar="DIR", help="Folder or .zip of unlabelled pictures, in any nesting; may be repeated."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Weights of the student to write, .safetensors.")],
@@ -56,15 +56,16 @@ def distil(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a distillation that was broken off.")] = False,
 ) -> None:
     """Teach a small network to see as a large one does, from unlabelled pictures."""
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import extras_named
     from msc_edge.progress import progress_bars
+    from msc_edge.text import one_line
 
     with extras_named():
         from msc_edge.train.distillation.distillation import DistilOptions, work_folder
         from msc_edge.train.distillation.distillation import distil as distil_student
+        from msc_edge.train.learning_rate import check_learning_rate
 
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
-        raise UsageError(f"--learning-rate {learning_rate}: expected a number above 0")
+    check_learning_rate(learning_rate)
     options = DistilOptions(
         teacher_run=teacher,
         teacher_backbone=teacher_backbone,
@@ -83,17 +84,19 @@ def distil(
         precision=precision,
         measure_every=measure_every,
     )
+    unread: list[str] = []
+
+    def left_out(name: str, reason: str) -> None:
+        unread.append(name)
+        if len(unread) <= 5:  # at once, and not hours later
+            typer.echo(one_line(f"left out, unreadable: {name}: {reason}"), err=True)
+
     with progress_bars() as report:
-        record = distil_student(
-            images,
-            out,
-            options,
-            resume=resume,
-            report=report,
-            unreadable=lambda name, reason: typer.echo(f"left out, unreadable: {name}: {reason}", err=True),
-        )
+        record = distil_student(images, out, options, resume=resume, report=report, unreadable=left_out)
     if record is None:
         return
+    if len(unread) > 5:
+        typer.echo(f"left out, unreadable: and {len(unread) - 5} more", err=True)
     unexplained = record.result["unexplained"]
     share = "" if unexplained is None else f"{1 - unexplained:.1%} of the teacher's embedding explained, "
     correlation = record.result["rank_correlation"]

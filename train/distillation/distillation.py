@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat
-from safetensors.torch import save
 from torch import Tensor
 
 from msc_edge import __version__
-from msc_edge.errors import SourceError, UsageError
+from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import sha256_of, written_whole
 from msc_edge.manifest import Weights
 from msc_edge.preprocessing import preset
@@ -28,11 +28,13 @@ from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.loop import distil_into
 from msc_edge.train.distillation.pictures import find_unlabelled, read_unlabelled
 from msc_edge.train.distillation.settings import Distillation
+from msc_edge.train.distillation.student_file import write_student
 from msc_edge.train.distillation.thinning import is_thinner, start_thinner
 from msc_edge.train.named import Named
 from msc_edge.train.preprocess import Preprocess
 from msc_edge.train.reading import training_copy
 from msc_edge.train.run import BACKBONE, PACKAGES, read_record
+from msc_edge.train.seeds import seed_of_torch
 from msc_edge.train.weights import bundled_weights, load_into, pretrained_weights, weights_from_file
 
 DISTIL_RECORD = "distil.json"
@@ -90,7 +92,7 @@ class DistilRecord(BaseModel):
 
 
 def distil(
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     out: Path,
     options: DistilOptions,
     *,
@@ -107,9 +109,11 @@ def distil(
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name that ends in .safetensors")
     folder = work_folder(out)
-    begun_here = resume and any((folder / name).is_file() for name in (CHECKPOINT, DISTIL_RECORD))
-    if out.is_dir() or (out.exists() and not begun_here):  # with --resume too: it may be somebody else's weights
-        raise UsageError(f"{out}: exists already; choose another name")
+    with writing(out):
+        begun_here = resume and any((folder / name).is_file() for name in (CHECKPOINT, DISTIL_RECORD))
+        # With --resume too: it may be somebody else's weights. A link that leads nowhere is somebody's as well.
+        if out.is_dir() or (os.path.lexists(out) and not begun_here):
+            raise UsageError(f"{out}: exists already; choose another name")
     with claimed(folder, record=DISTIL_RECORD, then=f"its student is {out}", resume=resume):
         return _distil(images, out, folder, options, resume=resume, report=report, unreadable=unreadable)
 
@@ -120,7 +124,7 @@ def work_folder(out: Path) -> Path:
 
 
 def _distil(
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     out: Path,
     folder: Path,
     options: DistilOptions,
@@ -132,7 +136,8 @@ def _distil(
     if options.batch % (2 * options.devices):
         raise UsageError(f"--batch {options.batch}: expected an even number of pictures for each device")
     fabric = launched_fabric(options.accelerator, options.devices, options.precision)
-    report = report if fabric.is_global_zero else silent
+    if not fabric.is_global_zero:
+        report, unreadable = silent, None
 
     teacher, teacher_origin, image_size = _teacher(options)
     teacher.to(fabric.device).requires_grad_(False)
@@ -144,7 +149,9 @@ def _distil(
     settings = Distillation(
         steps=options.steps,
         batch=min(options.batch, len(copies) // (2 * options.devices) * 2 * options.devices),
-        learning_rate=options.learning_rate or _LEARNING_RATES.get(start, _LEARNING_RATE),
+        learning_rate=_LEARNING_RATES.get(start, _LEARNING_RATE)
+        if options.learning_rate is None
+        else options.learning_rate,
         image_size=image_size,
         precision=precision_of(options.accelerator, options.precision),
         seed=options.seed,
@@ -169,7 +176,7 @@ def _distil(
     )
     if not fabric.is_global_zero:
         return None
-    _write_weights(out, student, half=options.half)
+    write_student(out, student, half=options.half, checkpoint=folder / CHECKPOINT)
     record = DistilRecord(
         msc_edge_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -202,20 +209,20 @@ def _teacher(options: DistilOptions) -> tuple[Backbone, Weights, int]:
         record = read_record(options.teacher_run)
         backbone = build_backbone(record.backbone, stop_at=record.stop_at)
         pretrained = weights_from_file(options.teacher_run / BACKBONE, named=_TEACHER)
-        image_size = options.image_size or record.preprocessing.image_size
+        image_size = record.preprocessing.image_size
     else:
         assert options.teacher_backbone
         backbone = build_backbone(options.teacher_backbone, stop_at=options.teacher_stop_at, named=_TEACHER)
         pretrained = pretrained_weights(options.teacher_backbone, options.teacher_weights, named=_TEACHER)
-        image_size = options.image_size or 224
+        image_size = 224
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
-    return backbone, pretrained.origin, image_size
+    return backbone, pretrained.origin, image_size if options.image_size is None else options.image_size
 
 
 def _student(options: DistilOptions, teacher: Backbone) -> tuple[Backbone, str]:
     """The student and how it starts: from a file, thinned from the teacher, from its own weights, or from scratch."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
+        torch.manual_seed(seed_of_torch(options.seed))
         student = build_backbone(options.student, named=_STUDENT)
     if options.student_weights:
         pretrained = weights_from_file(options.student_weights, named=_STUDENT)
@@ -235,7 +242,7 @@ def _fingerprint(data: str, student: str, start: str, teacher: Weights) -> str:
 
 
 def _read(
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     frame: Preprocess,
     *,
     report: Report,
@@ -243,20 +250,28 @@ def _read(
 ) -> tuple[list[Tensor], Tensor, list[str]]:
     """Small copies to cut crops from; normalised frames, evenly spread over the pictures and held out; all SHA-256."""
     shape = preset("paper", image_size=frame.spec.image_size)  # copies keep the ratio of their sides
-    found = find_unlabelled(images, unopened=unreadable)
+    failed: list[str] = []
+
+    def note(name: str, reason: str) -> None:
+        failed.append(f"{name}: {reason}")
+        if unreadable:
+            unreadable(name, reason)
+
+    found = find_unlabelled(images, unopened=note)
     every = max(_HELD_OUT_EVERY, math.ceil(len(found) / _HELD_OUT_AT_MOST))
     copies: list[Tensor] = []
     frames: list[Tensor] = []
     digests: list[str] = []
-    for digest, image in read_unlabelled(found, report=report, unreadable=unreadable):
+    for digest, image in read_unlabelled(found, report=report, unreadable=note):
         if len(digests) % every == 0:
             frames.append(frame(torch.from_numpy(image)[None].to(frame.mean.device)))
         else:
             copies.append(training_copy(image, shape))
         digests.append(digest)
     if len(digests) < FEWEST:
+        why = f" ({len(failed)} left out, the first: {failed[0]})" if failed else ""
         raise SourceError(
-            f"of {len(found)} pictures found, {len(digests)} can be read and are no copies of others; at least "
+            f"of {len(found)} pictures found, {len(digests)} can be read and are no copies of others{why}; at least "
             f"{FEWEST} are needed, and a thousand are a good start"
         )
     return copies, torch.cat(frames), digests
@@ -273,13 +288,3 @@ def _to_start(copies: Sequence[Tensor], frame: Preprocess, settings: Distillatio
         crops = make_crops([copies[i] for i in chosen], draws, whole, device=frame.mean.device)
         chunks += frame.normalise(crops).split(_CHUNK)
     return chunks
-
-
-def _write_weights(out: Path, student: Backbone, *, half: bool) -> None:
-    state = {key: value.cpu().contiguous() for key, value in student.state_dict().items()}
-    if half:
-        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-        if not all(value.isfinite().all() for value in state.values()):
-            raise UsageError("--half: a weight of this student is larger than 65504; distil again without --half")
-    with written_whole(out) as path:
-        path.write_bytes(save(state, metadata={"backbone": student.name}))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones import Backbone, is_finite
 from msc_edge.train.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.distillation.crops import batch_of, make_crops
@@ -29,6 +29,7 @@ from msc_edge.train.distillation.settings import Distillation, begun_to_fall, le
 from msc_edge.train.distillation.taps import Student, features_and_maps, taps_of
 from msc_edge.train.metrics import MetricsLog, MetricsRow
 from msc_edge.train.preprocess import Preprocess
+from msc_edge.train.seeds import seed_of_torch
 
 _CHUNK = 16
 _NEARLY_CONSTANT = 1e-9  # mean squared distance of unit embeddings, not far above what rounding makes of equal ones
@@ -84,7 +85,7 @@ def distil_into(
     seen_by_teacher = [tap.teacher for tap in taps]
     reference = _reference(teacher, held_out, seen_by_teacher, dim=_dim_of(student))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # of the adapters
+        torch.manual_seed(seed_of_torch(settings.seed))  # of the adapters
         pupil = Student(student, taps).to(fabric.device).to(memory_format=torch.channels_last)
     teacher.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(pupil.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -143,9 +144,7 @@ def distil_into(
 
             since.append(_mean_over_ranks(fabric, by_embedding, by_map))
             if not np.isfinite(since[-1]).all():
-                raise UsageError(
-                    f"the loss is no longer finite at step {step + 1}; distil again with a lower --learning-rate"
-                )
+                raise _no_longer_finite("the loss", step + 1)
             state["step"] = step + 1
             report("distilling", step + 1, settings.steps, f"loss {sum(since[-1]):.3f}")
             if state["step"] % measure_every == 0 or state["step"] == settings.steps:
@@ -154,8 +153,9 @@ def distil_into(
                 log.add(row)
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
-    student.eval()
-    assert row is not None, "there is at least one step, and the last one is measured"
+        if row is None or row.step != settings.steps:  # metrics.csv was lost since the last step
+            row = _measure(student.eval(), reference, settings.steps, [(float("nan"), float("nan"))])
+            log.add(row)
     return row
 
 
@@ -165,6 +165,10 @@ def _may_go_on(stored: object, settings: Distillation, fingerprint: str) -> bool
     same = stored["fingerprint"] == fingerprint and before.model_copy(update={"steps": settings.steps}) == settings  # pyright: ignore[reportIndexIssue]
     steps_fit = before.steps == settings.steps or not (begun_to_fall(step, before) or begun_to_fall(step, settings))
     return same and steps_fit
+
+
+def _no_longer_finite(what: str, step: int) -> UsageError:
+    return UsageError(f"{what} is no longer finite at step {step}; distil again with a lower --learning-rate")
 
 
 def _mean_over_ranks(fabric: Fabric, one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -194,6 +198,8 @@ def _measure(
     # In float32, and in small batches, as the reference.
     features = torch.cat([student(chunk) for chunk in reference.frames.split(_CHUNK)])
     embeddings = F.normalize(features, dim=1)
+    if not (is_finite(student) and embeddings.isfinite().all()):
+        raise _no_longer_finite("the student", step)
     by_embedding, by_map = np.mean(since, axis=0)
     return DistilMetrics(
         step=step,

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.files import kind_of
 from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy, bytes_of, decode_image, find_images
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 
 _READERS = 2
 _LARGEST_MEMBER = 1 << 30  # bytes, unpacked; an archive can promise far more than it holds
+
+_ENCRYPTED = 0x1  # of a member's flags
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,21 @@ class Found:
         return f"{self.path}/{self.member}" if self.member else str(self.path)
 
 
-def find_unlabelled(sources: Sequence[Path], *, unopened: Callable[[str, str], None] | None = None) -> list[Found]:
+def find_unlabelled(
+    sources: Sequence[str | Path], *, unopened: Callable[[str, str], None] | None = None
+) -> list[Found]:
     """Find the pictures of all sources, in the order of the sources and sorted within each.
 
     `unopened` is told (name, reason) of archives that lie within folders: an archive is opened where it is named.
     Raises SourceError for one that is missing, holds no pictures, or is a damaged archive.
     """
     found: list[Found] = []
-    for source in sources:
-        if not (source.is_file() and (source.suffix.lower() == ".zip" or zipfile.is_zipfile(source))):
-            found += [Found(path) for path in find_images([source]).paths]
-            if unopened and source.is_dir():
+    for given in sources:
+        source = Path(given)
+        kind, _ = kind_of(source)
+        if not (kind == "file" and _is_archive(source)):
+            found += [Found(path) for path in find_images([given]).paths]  # an empty name would be a folder as a Path
+            if unopened and kind == "folder":
                 for archive in sorted(source.rglob("*.zip")):
                     unopened(str(archive), f"an archive within a folder is not opened; name it: --images {archive}")
             continue
@@ -83,10 +90,17 @@ def read_unlabelled(
                 yield digest, image
 
 
+def _is_archive(path: Path) -> bool:
+    try:
+        return path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a part of an archive of several
+        return True
+
+
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile raises many kinds for a damaged or an odd archive
         raise SourceError(f"--images {path}: cannot be opened as a zip archive ({error}); copy it again") from error
 
 
@@ -100,7 +114,9 @@ def _member(archive: zipfile.ZipFile, place: int) -> np.ndarray:
     info = archive.infolist()[place]
     if info.file_size > _LARGEST_MEMBER:
         raise UnreadableImageError(f"it has {info.file_size >> 20} MiB unpacked, and at most 1024 are read")
+    if info.flag_bits & _ENCRYPTED:
+        raise UnreadableImageError("it is encrypted; unpack the archive with its password, and name the folder")
     try:
         return np.frombuffer(archive.read(info), np.uint8)
-    except Exception as error:  # encrypted, damaged, an unknown method; zlib, lzma and bz2 have errors of their own
+    except Exception as error:  # damaged, an unknown method; zlib, lzma and bz2 have errors of their own
         raise UnreadableImageError(f"cannot be unpacked: {error}") from error

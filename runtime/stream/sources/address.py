@@ -42,7 +42,7 @@ class Address:
             words = f"{parts.hostname or ''}{parts.path}"
         else:
             words = Path(self.given).resolve().name
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-._")[:63] or self.kind
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", words, flags=re.ASCII).strip("-._")[:63] or self.kind
 
 
 def parse_address(given: str) -> Address:
@@ -51,12 +51,12 @@ def parse_address(given: str) -> Address:
         return Address("webcam", given, given)
     if "://" in given:
         scheme = given.partition("://")[0].lower()
-        shown = redacted(given)
+        public = redacted(given)
         if scheme not in _SCHEMES:
-            raise SourceError(f"source {shown}: {scheme}:// is not known; expected one of {', '.join(_SCHEMES)}")
+            raise SourceError(f"source {public}: {scheme}:// is not known; expected one of {', '.join(_SCHEMES)}")
         if not _host_of(given):
-            raise SourceError(f"source {shown}: no host in this address; expected, say, rtsp://192.168.1.20/stream1")
-        return Address("network", given, shown)
+            raise SourceError(f"source {public}: no host in this address; expected, say, rtsp://192.168.1.20/stream1")
+        return Address("network", given, public)
     path = Path(given)
     try:
         if given and path.is_dir():
@@ -66,7 +66,7 @@ def parse_address(given: str) -> Address:
     except (OSError, ValueError):  # a name that no file system takes
         pass
     raise SourceError(
-        f"source {given}: there is no such file or folder; expected a webcam number (0), /dev/video0, "
+        f"source {shown(given)}: there is no such file or folder; expected a webcam number (0), /dev/video0, "
         "rtsp:// or http:// stream, a video file, or a folder that pictures are written to"
     )
 
@@ -75,6 +75,13 @@ def camera_number(given: str) -> int:
     """The number of a webcam, given as such or as /dev/videoN."""
     match = _DEVICE.fullmatch(given)
     return int(match[1] if match else given)
+
+
+def shown(given: str) -> str:
+    """An address as it may be shown, be it one or not: with a slip in it, it may still hold a password."""
+    if "://" in given:
+        return redacted(given)
+    return f"***@{given.rpartition('@')[2]}" if "@" in given else given
 
 
 def redacted(url: str) -> str:

@@ -31,7 +31,7 @@ class VideoSource:
     def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """See Source."""
         claimed = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        count = 0
+        count, last = 0, -1.0
         try:
             while not self._closed.is_set():
                 captured, moment = time.monotonic(), now()
@@ -39,6 +39,9 @@ class VideoSource:
                 if not whole:
                     break
                 position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                # Some frames have no time in their container; FFmpeg then says 0.
+                known = position > last
+                last = position if known else last
                 if count == 0:
                     tell("source_up", "frames are read", None)
                 yield Frame(
@@ -47,7 +50,7 @@ class VideoSource:
                     time=moment,
                     captured=captured,
                     image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
-                    position=position,
+                    position=position if known else None,
                 )
                 count += 1
             else:

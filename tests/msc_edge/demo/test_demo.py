@@ -1,4 +1,5 @@
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,21 @@ def test_a_demo_is_replaced_where_a_link_leads(small: tuple[Path, DemoResult], t
     run_demo(link, sizes=replace(SMALL, test=1), steps=0, overwrite=True)
     assert link.is_symlink()
     assert (out / KIT / "manifest.json").is_file()
+
+
+def test_what_a_link_within_an_earlier_demo_leads_to_is_not_removed(
+    small: tuple[Path, DemoResult], tmp_path: Path
+) -> None:
+    out = shutil.copytree(small[0], tmp_path / "demo")
+    shutil.move(out / DATA, tmp_path / "on another disk")
+    (out / DATA).symlink_to(tmp_path / "on another disk", target_is_directory=True)
+    (out / SCORES).unlink()
+    (out / SCORES).symlink_to(tmp_path / "gone.csv")
+    run_demo(out, sizes=replace(SMALL, test=1), steps=0, overwrite=True)
+    assert not (out / DATA).is_symlink()
+    assert not (out / SCORES).is_symlink()
+    assert (tmp_path / "on another disk" / "test" / "good" / "card_001.png").is_file()
+    assert not (tmp_path / "gone.csv").exists()
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +52,9 @@ def test_it_tells_what_came_of_it_what_was_left_out_and_what_is_next(given: list
         (["--images", "nowhere"], 3, "nowhere"),
         (["--student", "vgg"], 2, "vgg: not known"),
         (["--image-size", "5"], 2, "--image-size 5: expected 32 to 2048 pixels"),
+        (["--image-size", "0"], 2, "--image-size 0: expected 32 to 2048 pixels"),
+        (["--learning-rate", "1e300"], 2, "--learning-rate 1e+300: expected a number above 0, and at most 1000"),
+        (["--images", ""], 3, "an empty path was given"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_an_exit_code(
@@ -60,3 +65,31 @@ def test_what_cannot_be_done_is_one_line_and_an_exit_code(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_what_is_left_out_is_told_five_times_and_then_counted(given: list[str], tmp_path: Path) -> None:
+    for number in range(7):
+        (tmp_path / "one" / f"bad_{number}\x1b[31m.png").write_bytes(b"no picture")
+    done = run("distil", *given, "--out", str(tmp_path / "student.safetensors"))
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("left out, unreadable: ") == 6
+    assert r"bad_0\x1b[31m.png: not a picture" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "left out, unreadable: and 3 more" in done.stderr  # one is of the fixture
+
+
+def test_an_archive_of_encrypted_pictures_says_so_once_in_the_end(given: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "secret.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(40):
+            file.writestr(f"{number:02d}.png", b"cipher")
+    data = bytearray(path.read_bytes())
+    for entry in re.finditer(rb"PK\x01\x02", bytes(data)):
+        data[entry.start() + 8] |= 1  # "encrypted" in the entries of the directory
+    path.write_bytes(data)
+    done = run("distil", "--images", str(path), "--out", str(tmp_path / "student.safetensors"), *given[4:])
+    assert done.exit_code == 3
+    *left_out, error = done.stderr.splitlines()
+    assert len(left_out) == 5
+    assert "of 40 pictures found, 0 can be read" in error
+    assert f"(40 left out, the first: {path}/00.png: it is encrypted; unpack the archive" in error

@@ -150,12 +150,14 @@ def test_the_weights_are_those_of_the_named_backbone_and_the_record_tells_where_
 def test_the_same_seed_gives_the_same_student_and_another_seed_another(
     photos: Path, tmp_path: Path, options: DistilOptions
 ) -> None:
-    students = {}
-    for name, seed in (("one", 5), ("same", 5), ("other", 6)):
-        distil([photos], tmp_path / f"{name}.safetensors", replace(options, seed=seed))
-        students[name] = load_file(tmp_path / f"{name}.safetensors")
-    assert same(students["one"], students["same"])
-    assert not same(students["one"], students["other"])
+    for one, another in ((5, 6), (10**20, 10**20 + 1)):  # torch takes seeds below 2**64
+        students = {}
+        for name, seed in (("one", one), ("same", one), ("other", another)):
+            out = tmp_path / f"{name}-{seed}.safetensors"
+            distil([photos], out, replace(options, seed=seed))
+            students[name] = load_file(out)
+        assert same(students["one"], students["same"])
+        assert not same(students["one"], students["other"])
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
@@ -343,11 +345,11 @@ def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path, options
         ({"student": "resnet19"}, "--student resnet19: not known"),
         ({"teacher_backbone": "resnet19"}, "--teacher-backbone resnet19: not known"),
         ({"teacher_stop_at": "layer9"}, "--teacher-stop-at layer9: there is no such stage"),
-        ({"teacher_weights": Path("nowhere.pth")}, "--teacher-weights nowhere.pth: no such file"),
+        ({"teacher_weights": Path("nowhere.pth")}, "--teacher-weights nowhere.pth: No such file"),
         ({"student": "mobilenet_v2_x0.05"}, "not known.*mobilenet_v2_x0.5"),
         ({"teacher_backbone": "resnet50"}, "another network"),
         ({"batch": 7}, "--batch 7: expected an even number"),
-        ({"student_weights": Path("nowhere.safetensors")}, "--student-weights nowhere.safetensors: no such file"),
+        ({"student_weights": Path("nowhere.safetensors")}, "--student-weights nowhere.safetensors: No such file"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(
@@ -383,6 +385,90 @@ def test_a_place_that_is_taken_or_of_another_kind_is_refused(
         distil([photos], tmp_path / "folder.safetensors", options, resume=True)
 
 
+def test_a_link_that_leads_nowhere_is_a_place_that_is_taken(
+    photos: Path, tmp_path: Path, options: DistilOptions
+) -> None:
+    (tmp_path / "student.safetensors").symlink_to(tmp_path / "unplugged" / "disk")
+    with pytest.raises(UsageError, match="exists already"):
+        distil([photos], tmp_path / "student.safetensors", options)
+    assert (tmp_path / "student.safetensors").is_symlink()
+
+
+def taking(out: Path, *, at: int) -> Callable:
+    """Put a file of somebody else's at `out` while a step is done."""
+
+    def report(task: str, done: int, _total: int, _note: str = "") -> None:
+        if task == "distilling" and done == at:
+            out.write_bytes(b"mine")
+
+    return report
+
+
+def test_a_file_that_appears_meanwhile_is_left_as_it_is_and_the_student_is_not_lost(
+    photos: Path, tmp_path: Path, options: DistilOptions
+) -> None:
+    out, whole = tmp_path / "student.safetensors", tmp_path / "whole.safetensors"
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"move that file away.*--resume"):
+            distil([photos], out, options, report=taking(out, at=3), resume=resume)
+        assert out.read_bytes() == b"mine"
+        assert not (work_folder(out) / DISTIL_RECORD).exists()
+    out.unlink()
+    distil([photos], out, options, resume=True)
+    distil([photos], whole, options)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_one_that_was_killed_before_its_record_was_written_is_finished(
+    photos: Path, tmp_path: Path, options: DistilOptions
+) -> None:
+    out = tmp_path / "student.safetensors"
+    with pytest.raises(UsageError, match="--resume"):
+        distil([photos], out, options, report=taking(out, at=6))
+    distil([photos], tmp_path / "whole.safetensors", options)
+    out.write_bytes((tmp_path / "whole.safetensors").read_bytes())  # as it would have been
+    assert distil([photos], out, options, resume=True) is not None
+
+
+def test_the_metrics_of_one_that_goes_on_may_be_lost_but_not_damaged(
+    photos: Path, tmp_path: Path, options: DistilOptions
+) -> None:
+    out, whole = tmp_path / "student.safetensors", tmp_path / "whole.safetensors"
+    with pytest.raises(UsageError, match="--resume"):
+        distil([photos], out, options, report=taking(out, at=6))
+    out.unlink()
+    metrics = work_folder(out) / METRICS
+    metrics.write_bytes(b"\xff\xfe\n" + metrics.read_bytes())
+    with pytest.raises(KitError, match=r"metrics\.csv: is damaged .*; move it away"):
+        distil([photos], out, options, resume=True)
+    metrics.unlink()
+    again, straight = distil([photos], out, options, resume=True), distil([photos], whole, options)
+    assert again is not None
+    assert straight is not None
+    assert out.read_bytes() == whole.read_bytes()
+    # How the student ends is measured again; the losses of steps long past are not known any more.
+    assert again.result == {**straight.result, "loss": None, "embedding_loss": None, "map_loss": None} | {"step": 6}
+    assert [row.step for row in rows_of(out)] == [6]
+
+
+def test_a_second_distillation_to_the_same_file_is_refused(
+    photos: Path, tmp_path: Path, options: DistilOptions
+) -> None:
+    out, refused = tmp_path / "student.safetensors", []
+
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
+        if task == "reading pictures" and done == 1:
+            with pytest.raises(UsageError, match="another training is at work there"):
+                distil([photos], out, replace(options, seed=9))
+            refused.append(done)
+
+    record = distil([photos], out, options, report=report)
+    assert refused
+    assert record is not None
+    assert record.settings.seed == 0
+    assert {path.name for path in work_folder(out).iterdir()} == {DISTIL_RECORD, METRICS, "tensorboard"}
+
+
 def test_too_few_pictures_are_refused(save: Callable, tmp_path: Path, options: DistilOptions) -> None:
     for seed in range(10):
         save(tmp_path / "few" / f"{seed}.png", scene(seed))
@@ -390,9 +476,15 @@ def test_too_few_pictures_are_refused(save: Callable, tmp_path: Path, options: D
         distil([tmp_path / "few"], tmp_path / "student.safetensors", options)
 
 
-def test_a_rate_that_destroys_the_student_is_told(photos: Path, tmp_path: Path, options: DistilOptions) -> None:
+@pytest.mark.parametrize(("rate", "steps"), [(1e30, 20), (1e38, 1)])
+def test_a_rate_that_destroys_the_student_is_told(
+    rate: float, steps: int, photos: Path, tmp_path: Path, options: DistilOptions
+) -> None:
+    out = tmp_path / "student.safetensors"
     with pytest.raises(UsageError, match=r"no longer finite at step \d+.*--learning-rate"):
-        distil([photos], tmp_path / "student.safetensors", replace(options, learning_rate=1e30, steps=20))
+        distil([photos], out, replace(options, learning_rate=rate, steps=steps))
+    assert not out.exists()
+    assert not rows_of(out)
 
 
 def test_rank_correlation_is_one_for_any_rising_change_and_minus_one_for_a_falling_one() -> None:

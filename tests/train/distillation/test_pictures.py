@@ -1,3 +1,4 @@
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_an_encrypted_member_is_told_and_left_out(archive: Path) -> None:
     archive.write_bytes(data)
     images, problems = read(archive)
     assert len(images) == 2
-    assert "encrypted" in next(iter(problems.values()))
+    assert list(problems.values()) == ["it is encrypted; unpack the archive with its password, and name the folder"]
 
 
 def test_an_archive_within_a_folder_is_told(folder: Path, archive: Path) -> None:
@@ -146,3 +147,27 @@ def test_a_damaged_archive_is_told(archive: Path) -> None:
     archive.write_bytes(data[:central] + b"XXXX" + data[central + 4 :])
     with pytest.raises(SourceError, match=r"cannot be opened as a zip archive"):
         find_unlabelled([archive])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({6: 200}, "zip file version 20.0"),
+        ({9: 0x08, 46: 0xFF}, "'utf-8' codec can't decode"),  # the name is said to be UTF-8
+    ],
+)
+def test_an_odd_archive_is_told(change: dict[int, int], reason: str, archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # the first of the directory
+    for place, value in change.items():
+        data[entry + place] = value
+    archive.write_bytes(data)
+    with pytest.raises(SourceError, match=rf"cannot be opened as a zip archive \({re.escape(reason)}"):
+        find_unlabelled([archive])
+
+
+def test_an_empty_name_is_not_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SourceError, match="empty path"):
+        find_unlabelled([""])
+    assert len(find_unlabelled(["."])) == 3
