@@ -15,6 +15,7 @@ from typing import BinaryIO, get_args
 from msc_edge.calibration import Verdict
 from msc_edge.errors import UsageError
 from msc_edge.runtime.folder import Row
+from msc_edge.text import valid_text
 
 COLUMNS = tuple(field.name for field in fields(Row))
 _DECIMALS = {"score": 6, "p_value": 6, "milliseconds": 1}
@@ -22,12 +23,7 @@ _DECIMALS = {"score": 6, "p_value": 6, "milliseconds": 1}
 
 def path_as_written(path: str | Path) -> str:
     """A path as it stands in a score file: valid Unicode, and the same one whatever locale the process runs in."""
-    try:
-        # Bytes that Python could not decode are given back as they are; those of UTF-8 become readable again.
-        data = str(path).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a surrogate pair, as Windows allows in names
-        data = str(path).encode("utf-8", "backslashreplace")
-    return data.decode("utf-8", "backslashreplace")
+    return valid_text(str(path))
 
 
 def csv_line(row: Row) -> str:

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
-from msc_edge.runtime.text import one_line
+from msc_edge.text import one_line, valid_text
 
 LOG = logging.getLogger("msc_edge.stream")
 
@@ -23,7 +23,8 @@ class _Json(logging.Formatter):
         entry |= getattr(record, "fields", {})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        valid = {name: valid_text(value) if isinstance(value, str) else value for name, value in entry.items()}
+        return json.dumps(valid, ensure_ascii=False)
 
 
 def _time_of(record: logging.LogRecord) -> str:

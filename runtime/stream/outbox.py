@@ -84,6 +84,9 @@ class Outbox:
                 lost += self._state.take_lost()
             except OutputError as error:
                 self._say(error)
+            else:
+                if not self._unwritten:
+                    self._well()
         return lost
 
     def depth(self) -> dict[str, int]:

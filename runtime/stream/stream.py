@@ -30,6 +30,7 @@ from msc_edge.runtime.stream.sources.open import addresses_of, open_source
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.window import Window
 from msc_edge.runtime.stream.worker import Worker
+from msc_edge.text import valid_text
 
 _ROUND = 0.25  # seconds between two rounds of the watch
 _ACCOUNTS = 10.0  # seconds between two looks at what was lost
@@ -257,7 +258,7 @@ class Stream:
             time=now(),
             station=self._config.station,
             source=source,
-            message=_text(f"{source}: {words}" if source else words) or words,
+            message=valid_text(f"{source}: {words}" if source else words),
             kit=self._kit.sha256,
             **fields,  # pyright: ignore[reportArgumentType]
         )
@@ -308,5 +309,4 @@ class Stream:
 
 
 def _text(text: str | None) -> str | None:
-    """Valid text, which JSON can hold, of a path that need not be."""
-    return None if text is None else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return None if text is None else valid_text(text)

@@ -22,6 +22,7 @@ from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.sources.source import Tell
 from msc_edge.runtime.stream.state import DoneFile, State
+from msc_edge.text import valid_text
 
 _log = logging.getLogger("msc_edge.stream")
 _PAUSE = 0.1  # seconds between two looks, at least
@@ -50,7 +51,7 @@ class FolderSource:
         """`decode`: the policy of the kit in force. `settle`: seconds that a file must stay the same to be whole."""
         self.name = name
         self._folder = folder.resolve()
-        self._key = str(self._folder)
+        self._key = valid_text(str(self._folder))
         self._state = state
         self._decode = decode
         self._settle = settle
