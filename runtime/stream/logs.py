@@ -24,7 +24,7 @@ class _Json(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         valid = {name: valid_text(value) if isinstance(value, str) else value for name, value in entry.items()}
-        return json.dumps(valid, ensure_ascii=False)
+        return json.dumps(valid)  # in ASCII: whoever collects the log may read it in any encoding
 
 
 def _time_of(record: logging.LogRecord) -> str:
