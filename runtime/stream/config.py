@@ -117,7 +117,9 @@ class PicturesConfig(_Section):
 class MqttConfig(_Section):
     """`[mqtt]`."""
 
-    host: str | None = None
+    host: Annotated[str, Field(pattern=r"^[^\s/@]+$")] | None = Field(
+        default=None, description="name or address alone; user and password have options of their own"
+    )
     port: Port = 1883
     username: str | None = None
     password: SecretStr | None = None

@@ -39,6 +39,11 @@ class Figures:
                 self.verdicts[decision.verdict] += 1
                 self._lately.append((now, decision.stages.total))
 
+    def happened(self, kind: str) -> None:
+        """Count an event."""
+        with self._lock:
+            self.events[kind] += 1
+
     def age_of_last(self, source: str) -> float | None:
         """Seconds since a frame of this source was decided; None before the first."""
         with self._lock:

@@ -30,7 +30,7 @@ class Frame:
     path: str | None = None
     """Of a picture file."""
     error: str | None = None
-    """Why the file could not be read; `image` is None then."""
+    """Why it could not be read, and then `image` is None, or could not be scored."""
     id: str | None = None
     """Of a file: the same one after a restart, as long as the file is unchanged."""
 

@@ -16,7 +16,8 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)  # a manager that does not read must not hold us up
             out.connect(address)
             out.sendall(state.encode())
-    except OSError:  # the manager has gone; there is nobody to tell
+    except OSError:  # the manager has gone, or does not read
         pass

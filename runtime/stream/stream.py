@@ -9,10 +9,11 @@ from pathlib import Path
 
 import platformdirs
 
+from msc_edge.errors import OutputError
 from msc_edge.runtime.model import usable_cores
 from msc_edge.runtime.stream.alarm import Debounce
 from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
-from msc_edge.runtime.stream.control import answer, take_request
+from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.events import Event, EventKind, new_id, now
 from msc_edge.runtime.stream.figures import Figures
 from msc_edge.runtime.stream.frame import Decision
@@ -60,8 +61,6 @@ class Stream:
         self._folder = state_folder(config)
         self._stopping = threading.Event()
         self._reloading = threading.Event()
-        self._asked: str | None = None
-        self._events_lost = 0
         self.figures = Figures()
         self.metrics = Metrics()
         self._open = ExitStack()
@@ -164,7 +163,7 @@ class Stream:
         watchdog = 0.0
         while not self._stopping.wait(_ROUND) and any(worker.is_alive() for worker in self._workers):
             moment = time.monotonic()
-            asked = take_request(self._folder)
+            asked = take_requests(self._folder)
             if asked or self._reloading.is_set():
                 self._reloading.clear()
                 self._begin_reload(asked)
@@ -266,7 +265,7 @@ class Stream:
         self._outbox.put([event])
 
     def _count(self, event: Event) -> None:
-        self.figures.events[event.kind] += 1
+        self.figures.happened(event.kind)
         self.metrics.event(event)
         LOG.log(
             _LEVELS.get(event.kind, 20),
@@ -292,15 +291,18 @@ class Stream:
                 "events_lost", f"{events} events were dropped: the outbox was full, or they were old", count=events
             )
 
-    def _begin_reload(self, asked: str | None) -> None:
+    def _begin_reload(self, asked: Sequence[str]) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
         def finished(loaded: bool, words: str) -> None:
             self._tell_metrics_of_kit()
             self._emit("kit_loaded" if loaded else "kit_refused", words)
             notify("READY=1")
-            if asked:
-                answer(self._folder, asked, loaded=loaded, words=words)
+            for each in asked:
+                try:
+                    answer(self._folder, each, loaded=loaded, words=words)
+                except OutputError as error:
+                    LOG.error("a reload was asked for, and the answer cannot be given: %s", error)
 
         self._kit.reload(finished)
 

@@ -35,7 +35,7 @@ class Window:
     def __init__(self, title: str) -> None:
         """Open it; without a display it says so in the log, and does nothing."""
         self._wanted = threading.Event()  # the window can take another picture
-        self._pictures: queue.Queue[np.ndarray] = queue.Queue()
+        self._pictures: queue.Queue[np.ndarray | None] = queue.Queue()
         self._lock = threading.Lock()
         self._closed = False
         self._process = None
@@ -65,7 +65,9 @@ class Window:
             while True:
                 self._connection.recv_bytes()
                 self._wanted.set()
-                self._connection.send(self._pictures.get())
+                if (picture := self._pictures.get()) is None:
+                    return
+                self._connection.send(picture)
         except (OSError, EOFError, TypeError):  # TypeError: the connection was closed while it was waited for
             self._wanted.clear()
             if not self._closed:
@@ -75,6 +77,7 @@ class Window:
         """Close it."""
         self._closed = True
         self._wanted.clear()
+        self._pictures.put(None)
         if self._process is not None:
             self._process.kill()
             self._process.join(1)

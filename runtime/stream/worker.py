@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
@@ -89,7 +90,7 @@ class Worker(threading.Thread):
                 error = "there is not enough memory to score it"
             self._say(error)
         if error:
-            frame = _with_error(frame, error)
+            frame = replace(frame, error=error)
         return Decision(frame.id or new_id(), frame, result, stages)
 
     def _say(self, error: str | None) -> None:
@@ -118,18 +119,3 @@ class Worker(threading.Thread):
         """Let the loop end after the frame that it is at."""
         self._closing.set()
         self.source.close()
-
-
-def _with_error(frame: Frame, error: str) -> Frame:
-    return Frame(
-        source=frame.source,
-        index=frame.index,
-        time=frame.time,
-        captured=frame.captured,
-        image=None,
-        dropped=frame.dropped,
-        position=frame.position,
-        path=frame.path,
-        error=error,
-        id=frame.id,
-    )

@@ -1,0 +1,1 @@
+"""How good a kit is, on pictures whose truth is known."""
