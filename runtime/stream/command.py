@@ -77,6 +77,8 @@ def stream(
     Exit codes: 0 ended in order, 2 usage, 3 source, 4 kit, 5 output cannot be written,
     70 a defect of msc-edge.
     """
+    if hasattr(signal, "SIGHUP") and sys.stderr and not sys.stderr.isatty():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before we can load a kit anew must not end us
     from msc_edge.errors import UsageError
     from msc_edge.runtime.stream.config_file import config_as_toml
 
@@ -122,17 +124,14 @@ def reload(
     Exit codes: 0 the kit is in force, 4 it does not verify and the one before stays,
     2 no stream answered.
     """
-    from msc_edge.runtime.stream.config import StreamConfig
+    from msc_edge.runtime.stream.config_file import check_config, where_its_state_is
     from msc_edge.runtime.stream.control import request_reload
     from msc_edge.runtime.stream.stream import state_folder
 
-    if config:
-        options = _configured(config, {})
-    else:
-        options = StreamConfig.model_validate(
-            _without_none({"kit": ".", "source": [{"address": "0"}], "station": station})
-        )
-    typer.echo(request_reload(state or state_folder(options), timeout=timeout))
+    found = where_its_state_is(config) if config else {}
+    given = _without_none({"station": station, "state": str(state) if state else None})
+    options = check_config({"kit": ".", "source": [{"address": "0"}], **found, **given})
+    typer.echo(request_reload(state_folder(options), timeout=timeout))
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> "StreamConfig":

@@ -21,6 +21,7 @@ from pydantic import NonNegativeFloat as Seconds
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
+TimeOut = Annotated[float, Field(gt=0, le=3600)]
 
 
 class _Section(BaseModel):
@@ -71,8 +72,8 @@ class SourceConfig(_Section):
     frozen_after: Seconds = Field(
         default=20, description="live: seconds of one repeated frame until source_frozen; 0 never"
     )
-    open_timeout: PositiveFloat = Field(default=5, description="live: seconds")
-    read_timeout: PositiveFloat = Field(default=5, description="live: seconds")
+    open_timeout: TimeOut = Field(default=5, description="live: seconds")
+    read_timeout: TimeOut = Field(default=5, description="live: seconds")
     width: PositiveInt | None = Field(default=None, description="webcam: pixels to ask for")
     height: PositiveInt | None = Field(default=None, description="webcam: pixels to ask for")
     fps: PositiveFloat | None = Field(default=None, description="webcam: frames a second to ask for")
@@ -103,6 +104,13 @@ class ResultsConfig(_Section):
     rotate_mb: PositiveFloat = Field(default=100, description="begin a new file at this size")
     keep: PositiveInt = Field(default=10, description="finished files that are kept")
 
+    @model_validator(mode="after")
+    def _suffixes_fit(self) -> "ResultsConfig":
+        for path, suffix in ((self.jsonl, ".jsonl"), (self.csv, ".csv")):
+            if path and path.suffix.lower() != suffix:
+                raise ValueError(f"{path}: expected a name that ends in {suffix}")
+        return self
+
 
 class PicturesConfig(_Section):
     """`[pictures]`: frames that are saved."""
@@ -117,9 +125,7 @@ class PicturesConfig(_Section):
 class MqttConfig(_Section):
     """`[mqtt]`."""
 
-    host: Annotated[str, Field(pattern=r"^[^\s/@]+$")] | None = Field(
-        default=None, description="name or address alone; user and password have options of their own"
-    )
+    host: str | None = Field(default=None, description="name or address of the broker")
     port: Port = 1883
     username: str | None = None
     password: SecretStr | None = None
@@ -130,7 +136,14 @@ class MqttConfig(_Section):
         default="msc-edge", description="what all topics begin with"
     )
     style: Literal["plain", "home-assistant"] = "plain"
-    timeout: PositiveFloat = Field(default=10, description="seconds to wait for an acknowledgement")
+    timeout: TimeOut = Field(default=10, description="seconds to wait for an acknowledgement")
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, host: str | None) -> str | None:
+        if host is not None and not re.fullmatch(r"[^\s/@]+", host):
+            raise ValueError("expected a name or address alone; `username` and `password` have places of their own")
+        return host
 
 
 class WebhookConfig(_Section):
@@ -138,7 +151,7 @@ class WebhookConfig(_Section):
 
     url: SecretStr | None = None
     secret: SecretStr | None = Field(default=None, description="sign each request with it")
-    timeout: PositiveFloat = Field(default=10, description="seconds")
+    timeout: TimeOut = Field(default=10, description="seconds")
 
 
 class OutboxConfig(_Section):

@@ -27,16 +27,17 @@ def read_config(path: Path, overrides: Mapping[str, Any]) -> StreamConfig:
 
     `${NAME}` in any text stands for that environment variable, so that no password need be in the file.
     """
-    try:
-        document = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read: {error.strerror}; check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: not TOML: {error}") from error
-    document = _from_folder(_expanded(document, str(path)), path.resolve().parent)
+    document = _from_folder(_expanded(_read(path), str(path)), path.resolve().parent)
     if "limits" in overrides:  # they exclude each other: one that is given replaces both
         document.pop("limits", None)
     return check_config(_laid_over(document, overrides), where=f"--config {path}: ")
+
+
+def where_its_state_is(path: Path) -> dict[str, Any]:
+    """`state` and `station` of a file, as far as they are there; the rest of it, and its passwords, is not needed."""
+    document = _read(path)
+    wanted = {key: document[key] for key in ("state", "station") if key in document}
+    return _from_folder(_expanded(wanted, str(path)), path.resolve().parent)
 
 
 def check_config(document: Mapping[str, Any], *, where: str = "") -> StreamConfig:
@@ -50,6 +51,15 @@ def check_config(document: Mapping[str, Any], *, where: str = "") -> StreamConfi
         raise UsageError(f"{where}{_in_words(first)}") from None  # the original would show passwords
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read: {error.strerror}; check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not TOML: {error}") from error
+
+
 def _in_words(error: Any) -> str:
     place = ".".join(f"{part + 1}" if isinstance(part, int) else str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
@@ -59,6 +69,8 @@ def _in_words(error: Any) -> str:
         return f"{place}: there is no such option; " + (
             f"is {near[0]} meant?" if near else f"there are {', '.join(known)}"
         )
+    if place == "source" and error["type"] == "list_type":
+        return "source: write [[source]], in double brackets, once for each source"
     if error["type"] == "missing":
         return f"{place}: is missing; " + (
             "name a kit" if place == "kit" else "name at least one source" if place == "source" else "give it"

@@ -15,8 +15,8 @@ _MOST_IN_MEMORY = 10_000
 class Outbox:
     """The outbox as the stream sees it. Safe to use from several threads."""
 
-    def __init__(self, state: State | None, *, recorded: Callable[[], None] = lambda: None) -> None:
-        """`state`: None when no event is to be delivered and no file remembered. `recorded`: there is a new event."""
+    def __init__(self, state: State, *, recorded: Callable[[], None] = lambda: None) -> None:
+        """`recorded` is called when there is a new event."""
         self._state = state
         self._recorded = recorded
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Outbox:
 
     def put(self, events: Sequence[Event]) -> None:
         """Record events, now or as soon as the disk takes them."""
-        if self._state is None or not events:
+        if not events:
             return
         with self._lock:
             self._unwritten.extend(events)
@@ -37,7 +37,6 @@ class Outbox:
 
     def put_with(self, events: Sequence[Event], done: DoneFile) -> bool:
         """Record events and a finished file in one transaction. False when the disk does not take it: then neither."""
-        assert self._state is not None, "a folder is watched with a state"
         try:
             self._state.record(events, done=done)
         except OutputError as error:
@@ -50,8 +49,6 @@ class Outbox:
 
     def retry(self) -> None:
         """Try to record what waits in memory."""
-        if self._state is None:
-            return
         with self._lock:
             events = list(self._unwritten)
             if not events:
@@ -79,20 +76,17 @@ class Outbox:
         """Events that were dropped since this was asked last: too old, too many, or too long without a disk."""
         with self._lock:
             lost, self._lost = self._lost, 0
-        if self._state is not None:
-            try:
-                lost += self._state.take_lost()
-            except OutputError as error:
-                self._say(error)
-            else:
-                if not self._unwritten:
-                    self._well()
+        try:
+            lost += self._state.take_lost()
+        except OutputError as error:
+            self._say(error)
+        else:
+            if not self._unwritten:
+                self._well()
         return lost
 
     def depth(self) -> dict[str, int]:
         """Events that wait, for each channel; those in memory count for each."""
-        if self._state is None:
-            return {}
         try:
             waiting = self._state.depth()
         except OutputError as error:
@@ -105,4 +99,4 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether events are about to be lost, or cannot be written."""
-        return self._full or (self._state is not None and self._state.fullness > 0.9)
+        return self._full or self._state.fullness > 0.9

@@ -72,6 +72,7 @@ class State:
         """Use State.open."""
         self._database = database
         self._path = path
+        self._file = _identity(path)
         self._channels = tuple(channels)
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -89,29 +90,7 @@ class State:
         is too old. Raises UsageError when another process has it, OutputError when it cannot be written.
         """
         path = folder / FILE
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
-            try:
-                database.execute("PRAGMA locking_mode = EXCLUSIVE")
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
-                _prepare(database, path)
-                return cls(database, path, channels=channels, max_bytes=max_bytes, max_age=max_age)
-            except BaseException:
-                database.close()
-                raise
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise UsageError(
-                    f"{folder}: another msc-edge stream works with this state; stop it, or give this one "
-                    "a `state` folder of its own"
-                ) from error
-            raise OutputError(
-                f"{path}: cannot be used ({error}); check the disk, or move the file away: "
-                "events that wait in it would then not be delivered"
-            ) from error
+        return cls(_opened(path), path, channels=channels, max_bytes=max_bytes, max_age=max_age)
 
     def record(self, events: Iterable[Event], *, done: DoneFile | None = None) -> None:
         """Put events into the outbox of each channel and mark a file as done, together and durably.
@@ -230,6 +209,7 @@ class State:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             before = self._bytes, self._lost
+            self._put_back()
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
@@ -245,6 +225,19 @@ class State:
                     raise OutputError(f"{self._path}: cannot be written ({error}); {remedy}") from error
                 raise
 
+    def _put_back(self) -> None:
+        """Where somebody has removed the file, write it anew: SQLite would go on in one that nobody can find again."""
+        if _identity(self._path) == self._file:
+            return
+        again = _opened(self._path)
+        try:
+            self._database.backup(again)
+        except sqlite3.Error as error:
+            again.close()
+            raise OutputError(f"{self._path}: was removed, and cannot be written anew ({error})") from error
+        self._database.close()
+        self._database, self._file = again, _identity(self._path)
+
     def _sum_of_bytes(self) -> int:
         return self._database.execute("SELECT coalesce(sum(length(body)), 0) FROM outbox").fetchone()[0]
 
@@ -256,6 +249,41 @@ class State:
         self._bytes -= oldest[1]
         self._lost += 1
         return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
+        try:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            _prepare(database, path)
+            database.execute("SELECT count(*), sum(length(body)) FROM outbox").fetchone()  # is it damaged?
+        except BaseException:
+            database.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise UsageError(
+                f"{path.parent}: another msc-edge stream works with this state; stop it, or give this one "
+                "a `state` folder of its own"
+            ) from error
+        raise OutputError(
+            f"{path}: cannot be used ({error}); check the disk, or move the file away: "
+            "events that wait in it would then not be delivered"
+        ) from error
+    return database
 
 
 def _prepare(database: sqlite3.Connection, path: Path) -> None:

@@ -4,12 +4,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import platformdirs
 
-from msc_edge.errors import OutputError
+from msc_edge.errors import OutputError, UsageError
 from msc_edge.runtime.model import usable_cores
 from msc_edge.runtime.stream.alarm import Debounce
 from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
@@ -64,10 +64,10 @@ class Stream:
         self.figures = Figures()
         self.metrics = Metrics()
         self._open = ExitStack()
-        with suppress(OSError):  # where it is needed for more than `msc-edge reload`, opening it says what is wrong
-            self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._assemble(addresses_of(config.source))
+            sources = addresses_of(config.source)
+            _refuse_pictures_of_pictures(config, [address for _, address, _ in sources])
+            self._assemble(sources)
         except BaseException:
             self._open.close()
             raise
@@ -78,17 +78,15 @@ class Stream:
         self._kit = KitInForce(config.kit, threads=threads, limits=config.limits)
         self._tell_metrics_of_kit()
         channels = self._channels([name for name, _, _ in sources])
-        state = None
-        if channels or any(address.kind == "folder" for _, address, _ in sources):
-            state = self._open.enter_context(
-                State.open(
-                    self._folder,
-                    channels=[channel.name for channel in channels],
-                    max_bytes=1e6 * config.outbox.max_mb,
-                    max_age=86400 * config.outbox.max_days,
-                )
+        state = self._open.enter_context(
+            State.open(
+                self._folder,
+                channels=[channel.name for channel in channels],
+                max_bytes=1e6 * config.outbox.max_mb,
+                max_age=86400 * config.outbox.max_days,
             )
-        self._deliveries = [Delivery(channel, state) for channel in channels if state]
+        )
+        self._deliveries = [Delivery(channel, state) for channel in channels]
         self._outbox = Outbox(state, recorded=self._wake)
         self._sinks = Sinks(config)
         self._open.callback(self._sinks.close)
@@ -308,6 +306,17 @@ class Stream:
 
     def _tell_metrics_of_kit(self) -> None:
         self.metrics.kit(self._kit.sha256, self._kit.detector.manifest.model.backbone)
+
+
+def _refuse_pictures_of_pictures(config: StreamConfig, addresses: Sequence[Address]) -> None:
+    """Pictures that are saved in a folder that is watched would be scored, and saved, and scored."""
+    saved = config.pictures.folder
+    for address in addresses:
+        if saved and address.kind == "folder" and saved.resolve().is_relative_to(Path(address.given).resolve()):
+            raise UsageError(
+                f"the folder of saved pictures, {saved}, lies in {address.given}, which is watched: "
+                "they would be scored again; choose another folder for them"
+            )
 
 
 def _text(text: str | None) -> str | None:

@@ -132,6 +132,7 @@ def _wide(text: str, scale: float, thickness: int) -> int:
 def _show(connection: Connection, title: str) -> None:
     """The whole life of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent ends us when it is through
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Qt's own words about displays and fonts
     with contextlib.suppress(OSError, EOFError, cv2.error):
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
         connection.send_bytes(_READY)

@@ -99,7 +99,7 @@ class Worker(threading.Thread):
         self._said = error or ""
 
     def _deliver(self, decision: Decision) -> None:
-        picture = self._sinks.save_picture(decision)
+        picture = self._sinks.save_picture(decision, patient=not self.source.is_live)
         rejected = decision.verdict is not None and self._debounce.judged(decision.verdict, decision.frame.captured)
         events = [self._reject(decision, picture)] if rejected else []
         done = self.source.done(decision)

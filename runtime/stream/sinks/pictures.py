@@ -65,19 +65,22 @@ class PictureFolder:
                 return "normal" if self._normal[decision.frame.source] % self._config.every == 0 else None
         return "reject" if decision.verdict == "reject" else None
 
-    def save(self, decision: Decision, *, why: Why) -> Path | None:
+    def save(self, decision: Decision, *, why: Why, patient: bool = False) -> Path | None:
         """Copy the frame and have it saved soon; the path that it will have.
 
         None when too many wait already (of normal ones: half as many), or after `close`: the picture counts as lost.
+        With `patient`, for sources that can wait, it waits until there is room.
         """
         image = decision.frame.image
         if image is None:
             raise ValueError("this frame has no image")
         path = self._path_of(decision)
+        while patient and self._queue.full() and not self._closed:
+            time.sleep(0.005)
         with self._lock:
             if self._closed:
                 return self._lose("the stream is ending")
-            if self._queue.qsize() >= (_QUEUED if why == "reject" else _QUEUED // 2):
+            if self._queue.qsize() >= (_QUEUED if why == "reject" or patient else _QUEUED // 2):
                 return self._lose("pictures come faster than they can be written")
             self._queue.put_nowait((path, image.copy()))
         return path

@@ -26,13 +26,14 @@ class Sinks:
         self._pictures = PictureFolder(config.pictures) if config.pictures.folder else None
         self._lock = threading.Lock()
         self._lost = 0
+        self._reason = ""
         self._troubled = False
 
-    def save_picture(self, decision: Decision) -> Path | None:
-        """Save the frame if it is to be saved; where it will lie."""
+    def save_picture(self, decision: Decision, *, patient: bool) -> Path | None:
+        """Save the frame if it is to be saved; where it will lie. `patient`: its source can wait for the disk."""
         if self._pictures is None or (why := self._pictures.wants(decision)) is None:
             return None
-        return self._pictures.save(decision, why=why)
+        return self._pictures.save(decision, why=why, patient=patient)
 
     def write(self, decision: Decision) -> None:
         """Write a row; one that the disk does not take is lost, and counted."""
@@ -44,6 +45,7 @@ class Sinks:
                 self._say(error)
                 with self._lock:
                     self._lost += 1
+                    self._reason = str(error)
 
     def write_once(self, decision: Decision) -> bool:
         """Write a row durably, unless it stands there already from before a crash. False when the disk is full."""
@@ -71,7 +73,7 @@ class Sinks:
         """Rows and pictures that were lost since this was asked last, and why."""
         with self._lock:
             rows, self._lost = self._lost, 0
-        reasons = [f"{rows} rows could not be written"] if rows else []
+        reasons = [f"{rows} rows could not be written ({self._reason})"] if rows else []
         pictures = self._pictures.take_lost() if self._pictures else 0
         if pictures and self._pictures:
             reasons.append(f"{pictures} pictures could not be saved ({self._pictures.reason})")

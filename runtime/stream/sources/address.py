@@ -14,6 +14,9 @@ VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
+# As cameras of some makes want it in the path: /user=admin_password=secret_channel=1
+_NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
+_HIGHEST_CAMERA = 255
 _DEVICE = re.compile(r"/dev/video(\d+)")
 
 
@@ -47,7 +50,9 @@ class Address:
 
 def parse_address(given: str) -> Address:
     """Tell the kind of a source. SourceError when it is none: what is missing, and what can be given."""
-    if given.isdecimal() or _DEVICE.fullmatch(given):
+    if (given.isascii() and given.isdecimal()) or _DEVICE.fullmatch(given):
+        if camera_number(given) > _HIGHEST_CAMERA:
+            raise SourceError(f"source {given}: no webcam has such a number; expected 0 to {_HIGHEST_CAMERA}")
         return Address("webcam", given, given)
     if "://" in given:
         scheme = given.partition("://")[0].lower()
@@ -94,7 +99,7 @@ def redacted(url: str) -> str:
     if "@" in query:  # an unquoted ? in a password; or an @ in a query, and then the host is hidden too
         before, _, query = f"@{rest.rpartition('@')[2]}".partition("?")
     user, at, place = before.rpartition("@")
-    place = place.partition("#")[0]
+    place = _NAMED_SECRET.sub(r"\1=***", place.partition("#")[0])
     # A name that has no value may be the secret itself.
     values = [f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in query.split("&") if pair]
     return f"{scheme}://{'***@' if at or user else ''}{place}{'?' if values else ''}{'&'.join(values)}"

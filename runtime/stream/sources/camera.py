@@ -14,6 +14,7 @@ import numpy as np
 from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.sources.address import Address
+from msc_edge.runtime.stream.sources.damper import Damper
 from msc_edge.runtime.stream.sources.grabber import NEXT, Grabbed, News, Room, Wanted, grab
 from msc_edge.runtime.stream.sources.health import Health, Turn
 from msc_edge.runtime.stream.sources.source import Tell
@@ -42,14 +43,14 @@ class Grabber:
         """Of the process."""
         return self._process.pid
 
-    def next(self, timeout: float) -> News | tuple[Grabbed, np.ndarray] | None:
-        """What comes next, or None when nothing does in `timeout` seconds.
+    def next(self, timeout: float, *, ask: bool = True) -> News | tuple[Grabbed, np.ndarray] | None:
+        """What comes next, or None when nothing does in `timeout` seconds. Without `ask` no new frame is asked for.
 
         A frame, uint8 (height, width, 3) RGB, is valid until the next call. Raises EOFError when the process has died.
         """
         connection: Connection = self._connection
         try:
-            if not self._asked:
+            if ask and not self._asked:
                 connection.send_bytes(NEXT)
                 self._asked = True
             until = time.monotonic() + timeout
@@ -95,6 +96,8 @@ class Grabber:
 class CameraSource:
     """A source that is live, and is to stay so: see `health`."""
 
+    is_live = True
+
     def __init__(
         self, name: str, address: Address, config: SourceConfig, *, restarted: Callable[[], None] = lambda: None
     ) -> None:
@@ -112,31 +115,38 @@ class CameraSource:
         self._health = Health(config.lost_after, config.frozen_after, time.monotonic())
         self._last: np.ndarray | None = None  # the frame before
         self._read, self._count = -1, -1  # its number in the process, and in all
+        self._broken = 0  # the last connection of the process that is known to be broken
 
     def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """See Source. Frames that came while the one before was scored are dropped, and counted."""
         self._health = Health(self._config.lost_after, self._config.frozen_after, time.monotonic())
+        damper = Damper()
         pause = 1 / self._config.max_fps if self._config.max_fps else 0.0
         given = -pause
         self._grabber = Grabber(self._wanted)
         try:
-            while not self._closed.wait(max(0.0, given + pause - time.monotonic())):
-                frame = None
-                for change in (turn for turn in self._look() if turn):
+            while not self._closed.is_set():
+                frame, now = None, time.monotonic()
+                for change in self._look(given + pause - now):
                     if isinstance(change, Turn):
-                        tell(change.to, change.reason, change.seconds)
-                    else:
+                        damper.take(change)
+                    elif change:
                         frame, given = change, time.monotonic()
+                for turn in damper.due(time.monotonic()):
+                    tell(turn.to, turn.reason, turn.seconds)
                 yield frame
         finally:
             self._grabber.close()
 
-    def _look(self) -> Iterator[Turn | Frame | None]:
-        """What comes next from the camera, within half a second: changes of its state, and perhaps a frame."""
+    def _look(self, pause: float) -> Iterator[Turn | Frame | None]:
+        """What comes next from the camera, within half a second: changes of its state, and perhaps a frame.
+
+        While `pause` seconds are left, no frame is asked for.
+        """
         assert self._grabber is not None, "started by frames()"
         health = self._health
         try:
-            found = self._grabber.next(_TICK)
+            found = self._grabber.next(min(_TICK, pause) if pause > 0 else _TICK, ask=pause <= 0)
         except EOFError:
             if self._closed.wait(_TICK):  # whoever ends us has ended it first
                 return
@@ -148,10 +158,14 @@ class CameraSource:
         if isinstance(found, News):
             self._say(found)
             if found.kind == "broken":
+                self._broken = found.connection
                 yield health.broken(now, found.words)
         elif found is None:
-            yield health.tick(now, self._why)
-        else:
+            if pause > 0:
+                health.idle(now)
+            else:
+                yield health.tick(now, self._why)
+        elif found[0].connection > self._broken:
             yield from self._take(*found, now)
         if health.restart_due(now):
             self._restart(now)
@@ -181,7 +195,7 @@ class CameraSource:
             return
         self._grabber.close()
         self._grabber = Grabber(self._wanted)
-        self._read = -1
+        self._read, self._broken = -1, 0
         self._health.restarted(now)
         self._restarted()
         _log.info("%s: the process that reads the camera was started anew", self.name)
@@ -191,6 +205,9 @@ class CameraSource:
         if (words := f"{news.kind} {news.words}") == self._said:
             return
         self._said = words
+        if news.kind == "damaged":
+            _log.warning("%s: %s", self.name, news.words)
+            return
         self._why = "" if news.kind == "open" else news.words
         if news.kind == "open":
             _log.info("%s: %s is open: %s", self.name, self._address.shown, news.words)

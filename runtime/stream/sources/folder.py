@@ -1,8 +1,8 @@
 """A folder that pictures are written to: each file once, when it is whole, also across restarts.
 
-A file is whole when its size and date have stayed the same for a while, or when it has appeared with a date that is
-older than that, as a file does that was renamed into place. What cannot be decoded is given more time, for it may still
-be on its way, and is then reported. The folder is looked through, not watched by the system's notifications: those
+A file is whole when its size and date have stayed the same for a while; the dates themselves are not trusted, for the
+clock of a file server need not be ours. What cannot be decoded is given more time, for it may still be on its way, and
+is then reported. The folder is looked through, not watched by the system's notifications: those
 do not reach over a network share, and tell nothing of what happened while we were away.
 """
 
@@ -26,6 +26,7 @@ from msc_edge.text import valid_text
 
 _log = logging.getLogger("msc_edge.stream")
 _PAUSE = 0.1  # seconds between two looks, at least
+_LOOK_AGAIN = 5.0  # seconds of scoring after which the folder is looked at again
 _PATIENCE = 10  # times `settle`: how long a file that cannot be decoded must stay the same to be given up
 _FORGET_EVERY = 3600.0
 _NAMESPACE = uuid.UUID("7f0c0a52-5d4a-4b1e-9a0e-6c1f3e1d2b10")
@@ -44,6 +45,8 @@ class _Seen:
 
 class FolderSource:
     """Yields the pictures of a folder as they come, in the order of their dates."""
+
+    is_live = False
 
     def __init__(
         self, name: str, folder: Path, *, state: State, decode: Callable[[], DecodePolicy], settle: float
@@ -79,6 +82,7 @@ class FolderSource:
             if not listed:
                 tell("source_up", "the folder is looked through for new pictures", None)
             listed = True
+            looked = time.monotonic() - begun
             for relative in self._whole(files):
                 frame = self._read(relative, count)
                 if frame is None:
@@ -87,23 +91,21 @@ class FolderSource:
                 yield frame
                 if self._closed.is_set():
                     return
+                if time.monotonic() - begun > looked + _LOOK_AGAIN:
+                    break
             self._forget(files)
             yield None
             # A folder of a hundred thousand files takes long to look through: at most a fifth of the time.
-            self._closed.wait(max(_PAUSE, 4 * (time.monotonic() - begun) if not self._waiting else _PAUSE))
+            self._closed.wait(_PAUSE if self._waiting else max(_PAUSE, 4 * looked))
 
     def _whole(self, files: dict[bytes, tuple[int, int]]) -> list[bytes]:
         """Files that are not done and seem whole, the oldest first."""
-        moment, today = time.monotonic(), time.time()
+        moment = time.monotonic()
         for path, (size, modified) in files.items():
             if self._done.get(path) == (size, modified):
                 continue
             seen = self._waiting.get(path)
-            if seen is None:
-                # The date of a file that was renamed into place is that of its last byte.
-                age = today - modified / 1e9
-                self._waiting[path] = _Seen(size, modified, moment - max(0.0, age))
-            elif (seen.size, seen.modified) != (size, modified):
+            if seen is None or (seen.size, seen.modified) != (size, modified):
                 self._waiting[path] = _Seen(size, modified, moment)
         for path in self._waiting.keys() - files.keys():
             del self._waiting[path]

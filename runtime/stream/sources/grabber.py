@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -22,8 +22,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from msc_edge.runtime.stream.sources.address import Address, camera_number
+from msc_edge.runtime.stream.sources.broken import BrokenError
 
 Array = np.ndarray
+NewsKind = Literal["open", "broken", "damaged"]
+_LASTED = 10.0  # seconds after which a connection that breaks is tried again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something happened: the source is open (with what was really set), or the connection is broken (with why)."""
+    """The source is open (with what was really set), broken (with why), or gave a frame that cannot be decoded."""
 
-    kind: Literal["open", "broken"]
+    kind: NewsKind
     words: str
+    connection: int
+    """Counts the connections of this process. Frames of one that is broken may still be on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class Grabbed:
     """A frame lies in the shared memory: uint8 (height, width, 3), RGB."""
 
     index: int
-    """Counts the frames that this process has read."""
+    """Counts the frames that this process was given, damaged ones too."""
+    connection: int
     captured: float
     """`time.monotonic()`, which all processes of a machine share."""
     time: float
@@ -76,21 +82,32 @@ class _Latest:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._image: Array | None = None
-        self._seen = (-1, 0.0, 0.0)
+        self._count = -1
+        self._when = (0.0, 0.0)
+        self.connection = 0
 
     def put(self, image: Array) -> None:
         with self._changed:
-            self._seen = (self._seen[0] + 1, time.monotonic(), time.time())
+            self._count += 1
+            self._when = (time.monotonic(), time.time())
             self._image = image
             self._changed.notify()
 
-    def take(self, timeout: float) -> tuple[Array, tuple[int, float, float]] | None:
-        """A frame that was not taken yet: BGR, and (index, monotonic, wall clock)."""
+    def skip(self) -> None:
+        """Count a frame that cannot be shown."""
+        with self._changed:
+            self._count += 1
+
+    def take(self, timeout: float) -> tuple[Array, Callable[[int, int], Grabbed]] | None:
+        """A frame that was not taken yet, BGR, and how it is announced once its height and width are known."""
         with self._changed:
             if self._image is None:
                 self._changed.wait(timeout)
             image, self._image = self._image, None
-            return None if image is None else (image, self._seen)
+            if image is None:
+                return None
+            count, connection, (captured, moment) = self._count, self.connection, self._when
+            return image, lambda height, width: Grabbed(count, connection, captured, moment, height, width)
 
 
 def grab(connection: Connection, wanted: Wanted) -> None:
@@ -99,9 +116,9 @@ def grab(connection: Connection, wanted: Wanted) -> None:
     _become_quiet(wanted)
     latest, sending = _Latest(), threading.Lock()
 
-    def tell(news: News) -> None:
+    def tell(kind: NewsKind, words: str) -> None:
         with sending, contextlib.suppress(OSError):
-            connection.send(news)
+            connection.send(News(kind, words, latest.connection))
 
     threading.Thread(target=_read_for_ever, args=(wanted, latest, tell), daemon=True).start()
     with contextlib.suppress(OSError, EOFError):  # the parent has gone, or wants us gone
@@ -134,7 +151,7 @@ def _serve(connection: Connection, latest: _Latest, sending: threading.Lock) -> 
         while (taken := latest.take(timeout=1.0)) is None:
             if connection.poll(0) or not _parent_lives():  # nothing is due: the other end was closed
                 return
-        image, (index, captured, moment) = taken
+        image, announced = taken
         height, width = image.shape[:2]
         if memory is None or memory.size < image.nbytes:
             with sending:
@@ -144,7 +161,7 @@ def _serve(connection: Connection, latest: _Latest, sending: threading.Lock) -> 
             memory = SharedMemory(connection.recv())
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=np.ndarray((height, width, 3), np.uint8, buffer=memory.buf))
         with sending:
-            connection.send(Grabbed(index, captured, moment, height, width))
+            connection.send(announced(height, width))
 
 
 def _parent_lives() -> bool:
@@ -152,34 +169,55 @@ def _parent_lives() -> bool:
     return parent is None or parent.is_alive()
 
 
-def _read_for_ever(wanted: Wanted, latest: _Latest, tell: Callable[[News], None]) -> None:
-    """Connect, read until it breaks, and again; between two attempts that fail, a growing pause up to three seconds."""
-    import cv2  # noqa: PLC0415  (after _become_quiet)
+def _read_for_ever(wanted: Wanted, latest: _Latest, tell: Callable[[NewsKind, str], None]) -> None:
+    """Connect, read until it breaks, and again; where one failed, or broke soon, after a pause of up to 3 seconds."""
     from tenacity import Retrying, retry_if_result, wait_random_exponential  # noqa: PLC0415
 
-    def connect() -> Any:
+    def connection() -> bool:
+        """Whether it lasted."""
+        latest.connection += 1
         begun = time.monotonic()
-        capture = _opened(wanted)
-        if capture.isOpened():
-            whole, image = capture.read()
-            if whole:
-                tell(News("open", _read_back(capture, wanted.address)))
-                latest.put(_as_bgr(image, cv2))
-                return capture
-        capture.release()
-        tell(News("broken", _why_not(wanted, seconds=time.monotonic() - begun)))
-        return None
+        frames = _frames(wanted, latest.skip, tell)
+        why = ""
+        try:
+            for image in frames:
+                latest.put(image)
+        except BrokenError as error:
+            why = str(error)
+        tell("broken", why or _why_not(wanted, seconds=time.monotonic() - begun))
+        return time.monotonic() - begun > _LASTED
 
     pause = wait_random_exponential(multiplier=0.2, max=3)
     while True:
-        capture = Retrying(wait=pause, retry=retry_if_result(lambda found: found is None))(connect)
-        while True:
+        Retrying(wait=pause, retry=retry_if_result(lambda lasted: not lasted))(connection)
+
+
+def _frames(wanted: Wanted, skip: Callable[[], None], tell: Callable[[NewsKind, str], None]) -> Iterator[Array]:
+    """The frames of one connection, BGR. Raises BrokenError when it breaks; ends at once where none was made."""
+    import cv2  # noqa: PLC0415  (after _become_quiet)
+
+    from msc_edge.runtime.stream.sources.pictures import open_pictures  # noqa: PLC0415
+
+    if wanted.address.given.lower().startswith(("http://", "https://")):
+        pictures = open_pictures(wanted.address.given, timeout=wanted.read_timeout)
+        if pictures is not None:
+            tell("open", pictures.words)
+            yield from pictures.frames(skip=skip, damaged=lambda words: tell("damaged", words))
+            return
+    capture = _opened(wanted)
+    try:
+        if not capture.isOpened():
+            return
+        whole, image = capture.read()
+        if not whole:
+            return
+        tell("open", _read_back(capture, wanted.address))
+        while whole:
+            yield _as_bgr(image, cv2)
             whole, image = capture.read()
-            if not whole:
-                break
-            latest.put(_as_bgr(image, cv2))
+    finally:
         capture.release()
-        tell(News("broken", "the connection ended, or no frame came in time"))
+    raise BrokenError("the connection ended, or no frame came in time")
 
 
 def _as_bgr(image: Array, cv2: Any) -> Array:

@@ -92,6 +92,11 @@ class Health:
             return None
         return self._lose(reason or f"no frame for {now - self._last_frame:.0f} s")
 
+    def idle(self, now: float) -> None:
+        """Nobody wants a frame just now, so none is missed."""
+        if self.condition is not Condition.LOST:
+            self._last_frame = now
+
     def _lose(self, reason: str) -> Turn:
         self.condition = Condition.LOST
         return Turn("source_lost", reason)

@@ -7,7 +7,7 @@ from pathlib import Path
 from msc_edge.errors import UsageError
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.config import SourceConfig
-from msc_edge.runtime.stream.sources.address import Address, parse_address
+from msc_edge.runtime.stream.sources.address import Address, camera_number, parse_address
 from msc_edge.runtime.stream.sources.camera import CameraSource
 from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.sources.source import Source
@@ -22,9 +22,20 @@ def addresses_of(configs: Sequence[SourceConfig]) -> list[tuple[str, Address, So
         address = parse_address(config.address.get_secret_value())
         found.append((config.name or address.default_name, address, config))
     names = Counter(name for name, _, _ in found)
+    for one, (_, address, _) in enumerate(found):
+        if any(_is_same(address, other) for _, other, _ in found[:one]):
+            raise UsageError(f"the source {address.shown} is named twice; name it once")
     if twice := [name for name, count in names.items() if count > 1]:
         raise UsageError(f"two sources are named {twice[0]}; give each a `name` of its own in the configuration file")
     return found
+
+
+def _is_same(one: Address, other: Address) -> bool:
+    if one.kind in ("folder", "video") and other.kind == one.kind:
+        return Path(one.given).resolve() == Path(other.given).resolve()
+    if one.kind == other.kind == "webcam":
+        return camera_number(one.given) == camera_number(other.given)
+    return one.given == other.given
 
 
 def open_source(
@@ -32,7 +43,7 @@ def open_source(
     address: Address,
     config: SourceConfig,
     *,
-    state: State | None,
+    state: State,
     decode: Callable[[], DecodePolicy],
     restarted: Callable[[str], None],
 ) -> Source:
@@ -41,5 +52,4 @@ def open_source(
         return CameraSource(name, address, config, restarted=lambda: restarted(name))
     if address.kind == "video":
         return VideoSource(name, Path(address.given))
-    assert state is not None, "a folder is watched with a state"
     return FolderSource(name, Path(address.given), state=state, decode=decode, settle=config.settle)

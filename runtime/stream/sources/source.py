@@ -15,6 +15,8 @@ class Source(Protocol):
     """Yields frames until it ends, or is closed. Its thread is its own; `close` and `is_stuck` come from others."""
 
     name: str
+    is_live: bool
+    """Whether frames come whether they are asked for or not, and are out of date soon."""
 
     def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
         """The frames. None, at least every few seconds, means that there is none yet, and all is well here.

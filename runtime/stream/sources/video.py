@@ -19,6 +19,8 @@ _log = logging.getLogger("msc_edge.stream")
 class VideoSource:
     """The frames of a file, once through."""
 
+    is_live = False
+
     def __init__(self, name: str, path: Path) -> None:
         """Open the file. SourceError when it is not a video that can be decoded."""
         self.name = name

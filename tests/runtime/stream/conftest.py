@@ -28,6 +28,11 @@ def until(condition: Callable[[], Any], what: str = "it", *, timeout: float = PA
     return found
 
 
+@pytest.fixture(name="until", scope="session")
+def _until() -> Callable[..., Any]:
+    return until
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -380,9 +380,10 @@ def test_a_relative_path_is_taken_from_the_folder_of_the_file(
         config = read_config(Path("etc/line.toml"), {})
         return getattr(config if section == "" else getattr(config, section), option)
 
-    assert read("there/x") == tmp_path / "etc" / "there" / "x"
-    assert read("/there/x") == Path("/there/x")
-    assert read("../x").resolve() == tmp_path / "x"
+    name = f"x.{option}"  # the files of rows have the suffix of their kind
+    assert read(f"there/{name}") == tmp_path / "etc" / "there" / name
+    assert read(f"/there/{name}") == Path(f"/there/{name}")
+    assert read(f"../{name}").resolve() == tmp_path / name
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,6 @@ def put_until_full(outbox: Outbox) -> list[Event]:
     return done
 
 
-def test_without_a_state_there_is_nothing_to_deliver() -> None:
-    outbox = Outbox(None)
-    outbox.put([event()])
-    outbox.retry()
-    assert (outbox.depth(), outbox.take_lost(), outbox.is_full) == ({}, 0, False)
-
-
 def test_events_are_recorded_at_once_for_each_channel_and_it_is_told(tmp_path: Path) -> None:
     told: list[dict[str, int]] = []
     events = [event() for _ in range(5)]

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -262,3 +263,16 @@ def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(UsageError, match="version 7"):
         State.open(tmp_path)
+
+
+def test_one_that_is_removed_while_it_is_worked_with_is_written_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with State.open(folder, channels=["mqtt"]) as state:
+        state.record([event()])
+        shutil.rmtree(folder)
+        state.record([event()])
+        assert state.depth() == {"mqtt": 2}
+        with pytest.raises(UsageError, match="another msc-edge stream"):
+            State.open(folder)
+    with State.open(folder, channels=["mqtt"]) as state:
+        assert state.depth() == {"mqtt": 2}

@@ -3,79 +3,16 @@
 import itertools
 import logging
 import os
-import queue
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from msc_edge.runtime.stream.config import SourceConfig
-from msc_edge.runtime.stream.frame import Frame
-from msc_edge.runtime.stream.sources.address import parse_address
-from msc_edge.runtime.stream.sources.camera import CameraSource
-
 PATIENCE = 30.0
-
-
-@dataclass
-class Watched:
-    """A source that is read on a thread, and what came of it."""
-
-    source: CameraSource
-    events: "queue.Queue[tuple[str, str, float | None]]" = field(default_factory=queue.Queue)
-    frames: "queue.Queue[tuple[Frame, np.ndarray]]" = field(default_factory=queue.Queue)
-    restarts: int = 0
-
-    def read(self) -> None:
-        for frame in self.source.frames(lambda *event: self.events.put(event)):
-            if frame is not None:
-                assert frame.image is not None
-                self.frames.put((frame, frame.image.copy()))
-
-    def event(self) -> tuple[str, str, float | None]:
-        return self.events.get(timeout=PATIENCE)
-
-    def frame(self) -> tuple[Frame, np.ndarray]:
-        return self.frames.get(timeout=PATIENCE)
-
-    def forget_frames(self) -> None:
-        while not self.frames.empty():
-            self.frames.get()
-
-    @property
-    def pid(self) -> int:
-        assert self.source._grabber
-        assert self.source._grabber.pid
-        return self.source._grabber.pid
-
-
-@pytest.fixture
-def watch() -> Iterator[Callable[..., Watched]]:
-    """Read a source with these options."""
-    started: list[tuple[Watched, threading.Thread]] = []
-
-    def start(address: str, **options: Any) -> Watched:
-        config = SourceConfig.model_validate(
-            {"address": address, "open_timeout": 2, "read_timeout": 2, "lost_after": 20} | options
-        )
-        watched = Watched(CameraSource("cam", parse_address(address), config))
-        watched.source._restarted = lambda: setattr(watched, "restarts", watched.restarts + 1)
-        thread = threading.Thread(target=watched.read, daemon=True)
-        thread.start()
-        started.append((watched, thread))
-        return watched
-
-    yield start
-    for watched, thread in started:
-        watched.source.close()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 def test_frames_come_in_order_and_what_was_passed_over_is_counted(camera: Any, watch: Callable) -> None:
@@ -249,3 +186,26 @@ def test_a_webcam_that_is_not_there_is_told(watch: Callable) -> None:
     kind, reason, _ = watched.event()
     assert kind == "source_lost"
     assert "plugged in" in reason
+
+
+def test_a_long_pause_between_frames_does_not_blind_it(camera: Any, watch: Callable) -> None:
+    watched = watch(camera.url(), max_fps=0.01, lost_after=2)
+    assert watched.event()[0] == "source_up"
+    watched.frame()
+    time.sleep(3)
+    assert watched.events.empty(), "nobody wanted a frame, so none is missed"
+    camera.kill()
+    assert watched.event()[0] == "source_lost"
+
+
+def test_no_frame_of_a_broken_connection_makes_it_live_again(camera: Any, watch: Callable) -> None:
+    """The last frame before the loss may still be on its way when the loss is told."""
+    watched = watch(camera.url("ball"))
+    for _ in range(4):
+        assert watched.event()[0] == "source_up"
+        watched.frame()
+        camera.kill()
+        assert watched.event()[0] == "source_lost"
+        time.sleep(0.5)
+        assert watched.events.empty()
+        camera.start()

@@ -193,16 +193,40 @@ def test_a_file_that_grows_is_left_alone_until_it_is_whole(
     assert reader.take(0.3) == []
 
 
-def test_one_that_is_renamed_into_place_with_an_old_date_is_whole_at_once(
+def test_half_a_file_with_an_old_date_is_not_whole(state: State, toy: Any, save: Callable, tmp_path: Path) -> None:
+    """As a file server writes it whose clock is behind."""
+    whole = save(tmp_path / "elsewhere.png", toy.draw(1)).read_bytes()
+    path = tmp_path / "in" / "a.png"
+    path.parent.mkdir()
+    reader = Reader(tmp_path / "in", state)
+    for part in (whole[: len(whole) // 2], whole):
+        path.write_bytes(part)
+        os.utime(path, (time.time() - 60, time.time() - 60))
+        frames = reader.take(0.5)
+    assert [frame.error for frame in frames] == [None]
+    assert reader.take(0.5) == []
+
+
+def test_what_comes_during_a_backlog_is_not_left_waiting_for_as_long(
     state: State, toy: Any, save: Callable, tmp_path: Path
 ) -> None:
-    source = save(tmp_path / "elsewhere.png", toy.draw(1))
-    os.utime(source, (time.time() - 60, time.time() - 60))
-    (tmp_path / "in").mkdir()
-    reader = Reader(tmp_path / "in", state)
-    assert next(reader.frames) is None
-    source.rename(tmp_path / "in" / "a.png")
-    assert next(reader.frames) is not None
+    folder = tmp_path / "in"
+    for number in range(8):
+        save(folder / f"old {number}.png", toy.draw(number))
+    reader = Reader(folder, state)
+    taken: list[str] = []
+    end = time.monotonic() + PATIENCE
+    while len(taken) < 8:
+        frame = next(reader.frames)
+        assert time.monotonic() < end
+        if frame is not None:
+            time.sleep(0.3)  # a slow model
+            taken.append(Path(frame.path or "").name)
+            state.record([], done=reader.source.done(Decision(frame.id or "", frame, None, None)))
+    save(folder / "new.png", toy.draw(99))
+    begun = time.monotonic()
+    until(lambda: next(reader.frames) is not None)
+    assert time.monotonic() - begun < 4 * 8 * 0.3, "four times as long as the backlog took"
 
 
 def test_a_folder_that_vanishes_is_told_and_nothing_is_scored_twice_when_it_is_back(

@@ -86,7 +86,6 @@ def test_the_order_of_the_configuration_is_kept(video: Path) -> None:
 @pytest.mark.parametrize(
     ("addresses", "twice"),
     [
-        (["0", "/dev/video0"], "camera0"),
         (["rtsp://10.0.0.5/a", "1", "rtsp://10.0.0.5:8554/a"], "10.0.0.5-a"),
         (["rtsp://viewer:hunter2@cam/a", "rtsp://viewer:hunter3@cam/a"], "cam-a"),
     ],
@@ -97,6 +96,16 @@ def test_two_of_one_name_are_refused_with_the_remedy(addresses: list[str], twice
     assert "hunter" not in str(caught.value)
     named = [config.model_copy(update={"name": f"cam{number}"}) for number, config in enumerate(sources(*addresses))]
     assert [name for name, _, _ in addresses_of(named)] == [f"cam{number}" for number in range(len(addresses))]
+
+
+@pytest.mark.parametrize("given", [("0", "/dev/video0"), ("FOLDER", "FOLDER/../FOLDER"), ("rtsp://h/a", "rtsp://h/a")])
+def test_one_source_is_named_once(given: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also under two names: a file would be done for one of them when the other has scored it."""
+    (tmp_path / "FOLDER").mkdir()
+    monkeypatch.chdir(tmp_path)
+    one, other = sources(*given)
+    with pytest.raises(UsageError, match="is named twice"):
+        addresses_of([one, other.model_copy(update={"name": "another"})])
 
 
 def test_a_name_that_is_given_may_not_be_that_of_another_address() -> None:
