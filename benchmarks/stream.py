@@ -48,21 +48,22 @@ def come_back(kit: Path, clip: Path, folder: Path) -> None:
     ):
         seconds = []
         for number in range(ROUNDS):
-            told = len(stream.events("source_lost"))
             time.sleep(2)
             away()
-            wait_for(lambda told=told: len(stream.events("source_lost")) > told)
-            time.sleep(3 + number)  # away for various times
+            time.sleep(4 + number)  # away for various times
             back()
             returned = time.time()
-            ups = len(stream.events("source_up"))
-            wait_for(lambda ups=ups: len(stream.events("source_up")) > ups)
-            up = datetime.fromisoformat(stream.events("source_up")[-1]["time"]).timestamp()
-            seconds.append(up - returned)
+            seconds.append(wait_for(lambda returned=returned: _decided_after(stream, returned)) - returned)
         told = ", ".join(f"{each:.1f}" for each in sorted(seconds))
         print(f"server {name}: frames again {told} s after its return", flush=True)
     stream.stop()
     camera.kill()
+
+
+def _decided_after(stream: Stream, moment: float) -> float:
+    """When the first frame of after `moment` was captured; 0 while there is none."""
+    times = (datetime.fromisoformat(row["time"]).timestamp() for row in stream.rows()[-100:])
+    return next((time for time in times if time > moment), 0.0)
 
 
 def late(kit: Path, clip: Path, folder: Path) -> None:

@@ -28,6 +28,7 @@ from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
 from msc_edge.runtime.command import info, score, verify
 from msc_edge.runtime.doctor.command import doctor
+from msc_edge.runtime.evaluation.command import evaluate
 from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.text import one_line
 from msc_edge.train.command import train
@@ -113,6 +114,7 @@ app.command()(export)
 app.command()(score)
 app.command()(info)
 app.command()(verify)
+app.command()(evaluate)
 app.command()(stream)
 app.command()(reload)
 app.command()(doctor)

@@ -64,7 +64,7 @@ _EXTRA_OF_PACKAGE = {
     "onnxscript": "train",
     "safetensors": "train",
     "scipy": "train",
-    "sklearn": "train",
+    "sklearn": "evaluate",
     "tensorboard": "train",
     "torch": "train",
     "torchvision": "train",

@@ -95,6 +95,11 @@ class Kit:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of manifest.json, which tells kits apart; manifest.sha256 has it too."""
+        return sha256_of(self.path(MANIFEST))
+
     def path(self, name: str) -> Path:
         """Where a file of the kit lies."""
         return self.root / name

@@ -44,4 +44,6 @@ class Damper:
         latest = turns[-1]
         if latest.to == self._last:
             return []
+        if len(turns) == 1:
+            return [latest]
         return [replace(latest, reason=f"{latest.reason} (and {len(turns) - 1} changes in the last minute, not told)")]

@@ -94,7 +94,7 @@ def test_what_a_link_within_an_earlier_demo_leads_to_is_not_removed(
     run_demo(out, sizes=replace(SMALL, test=1), steps=0, overwrite=True)
     assert not (out / DATA).is_symlink()
     assert not (out / SCORES).is_symlink()
-    assert (tmp_path / "on another disk" / "test" / "good" / "card_001.png").is_file()
+    assert (tmp_path / "on another disk" / "test" / "good" / "card_000.png").is_file()
     assert not (tmp_path / "gone.csv").exists()
 
 

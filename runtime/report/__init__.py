@@ -1,0 +1,1 @@
+"""Reports to click through: one HTML file each, with everything in it."""
