@@ -14,7 +14,10 @@ from msc_edge.manifest import manifest_schema
 from msc_edge.runtime.stream.events import event_schema
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = ("", "demo", "train", "export", "score", "info", "verify", "evaluate", "stream", "reload", "doctor", "distil")
+COMMANDS = (
+    *("", "demo", "train", "export", "score", "info", "verify", "evaluate", "stream", "reload", "doctor", "distil"),
+    "benchmark one-vs-rest",
+)
 
 
 def cli_page() -> str:

@@ -33,6 +33,7 @@ from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.text import one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
+from msc_edge.train.one_vs_rest.command import benchmark
 
 _DEFECT, _INTERRUPTED, _READER_GONE, _TERMINATED = 70, 130, 141, 143
 
@@ -119,6 +120,7 @@ app.command()(stream)
 app.command()(reload)
 app.command()(doctor)
 app.command()(distil)
+app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> NoReturn:

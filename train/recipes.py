@@ -4,6 +4,8 @@ Reiss & Hoshen changed their method between the versions of arXiv 2106.03844, an
 
 - `v1` (June 2021, the abstract's 97.5 % on CIFAR-10): centre of unit length; mean-shifted loss + angular loss.
 - `v2` (November 2022): raw mean as centre; mean-shifted loss alone.
+
+`contrastive` is what both are compared with: the plain loss around the origin. It is for benchmarks alone.
 """
 
 from typing import Literal
@@ -14,12 +16,13 @@ from torch import Tensor
 
 from msc_edge.preprocessing import PresetName
 from msc_edge.train.losses.angular_center import angular_center_loss
+from msc_edge.train.losses.contrastive import contrastive_loss
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 
-RecipeName = Literal["v1", "v2"]
+RecipeName = Literal["v1", "v2", "contrastive"]
 
 _PAPER_LEARNING_RATE = 1e-5
-_PAPER_EPOCHS: dict[RecipeName, int] = {"v1": 100, "v2": 20}
+_PAPER_EPOCHS: dict[RecipeName, int] = {"v1": 100, "v2": 20, "contrastive": 20}
 _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 
 # What the product does where the paper does not decide: docs/decisions.md, "A short run at a measured rate".
@@ -88,5 +91,7 @@ def center_of(embeddings: Tensor, recipe: RecipeName) -> Tensor:
 
 def recipe_loss(recipe: RecipeName, first: Tensor, second: Tensor, center: Tensor, *, temperature: float) -> Tensor:
     """The loss of a recipe for the unit embeddings (B, dim) of the two views of B pictures."""
+    if recipe == "contrastive":
+        return contrastive_loss(first, second, temperature=temperature)
     loss = mean_shifted_loss(first, second, center, temperature=temperature)
     return loss + angular_center_loss(first, second, center) if recipe == "v1" else loss

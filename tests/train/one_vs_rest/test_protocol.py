@@ -1,0 +1,147 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
+
+from msc_edge.bank import Bank
+from msc_edge.errors import SourceError, UsageError
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.one_vs_rest.protocol import ProtocolOptions, auroc_of, splits_of
+from msc_edge.train.one_vs_rest.run import run_protocol
+
+COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
+
+
+def picture(name: str, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return np.clip(np.array(COLOURS[name]) + random.normal(0, 50, (32, 32, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, save: Callable) -> Path:
+    """Three classes, told apart by their colour: twelve pictures of each to train on, six to test."""
+    folder = tmp_path_factory.mktemp("classes")
+    for name in COLOURS:
+        for number in range(18):
+            part = "train" if number < 12 else "test"
+            save(folder / part / name / f"{number:02d}.png", picture(name, number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory, randomise: Callable) -> ProtocolOptions:
+    backbone = build_backbone("mobilenet_v2_x0.1")
+    randomise(backbone, 0)
+    weights = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(backbone.state_dict(), weights)
+    return ProtocolOptions(
+        backbone="mobilenet_v2_x0.1",
+        weights=weights,
+        preset="whole-frame",
+        image_size=32,
+        steps=4,
+        batch=4,
+        measure_every=2,
+        accelerator="cpu",
+        precision="fp32",
+    )
+
+
+def test_a_split_has_one_class_to_train_on_and_all_to_test(data: Path) -> None:
+    splits = splits_of(data / "train", data / "test", [], pictures=10)
+    assert [split.name for split in splits] == ["blue", "green", "red"]
+    for split in splits:
+        assert len(split.train) == 10
+        assert {path.partition("/")[0] for path in split.train} == {split.name}
+        assert len(split.test) == len(split.truth) == 18
+        for path, other in zip(split.test, split.truth, strict=True):
+            assert other == (path.partition("/")[0] != split.name)
+
+
+@pytest.mark.parametrize(
+    ("classes", "missing", "exception", "message"),
+    [
+        (["mauve"], None, UsageError, "--classes mauve: there is no such folder.*blue green red"),
+        ([], "test/red", SourceError, "has no folder red"),
+    ],
+)
+def test_what_is_not_there_is_told(
+    data: Path, tmp_path: Path, classes: list[str], missing: str | None, exception: type[Exception], message: str
+) -> None:
+    test = tmp_path / "test"
+    test.mkdir()
+    for name in COLOURS:
+        if missing != f"test/{name}":
+            (test / name).symlink_to(data / "test" / name)
+    with pytest.raises(exception, match=message):
+        splits_of(data / "train", test, classes, pictures=None)
+
+
+def test_the_auroc_is_that_of_the_products_own_scores() -> None:
+    random = np.random.default_rng(0)
+    bank, test = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in random.normal(size=(2, 40, 8)))
+    bank, test = bank.astype(np.float32), test.astype(np.float32)
+    truth = [bool(number % 3) for number in range(40)]
+    scores = [Bank(bank).score(row) for row in test]
+    assert auroc_of(bank, test, truth) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+
+
+def test_a_benchmark_goes_on_where_it_was_broken_off_and_its_tables_agree(
+    data: Path, options: ProtocolOptions, tmp_path: Path
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop_in_the_second_class(task: str, done: int, total: int, note: str = "") -> None:
+        del done, total, note
+        if task.startswith("red, v2"):
+            raise StoppedError
+
+    def run(out: Path, report: Callable | None = None) -> str:
+        more = {"report": report} if report else {}
+        return run_protocol(
+            data / "train", data / "test", out, options,
+            classes=["blue", "red"], methods=["dn2", "contrastive", "v2"], seeds=2, **more,
+        )  # fmt: skip
+
+    with pytest.raises(StoppedError):
+        run(tmp_path / "broken", stop_in_the_second_class)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "jobs").iterdir()}
+    assert len(before) == 5 + 3
+    table = run(tmp_path / "broken")
+    assert table == run(tmp_path / "whole")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "broken" / "jobs").iterdir()}
+    assert before.items() <= after.items()
+
+    with (tmp_path / "whole" / "curves.csv").open() as file:
+        curves = list(csv.DictReader(file))
+    steps = {key: [int(row["step"]) for row in curves if (row["class"], row["method"], row["seed"]) == key]
+             for key in {(row["class"], row["method"], row["seed"]) for row in curves}}  # fmt: skip
+    assert steps["blue", "dn2", "0"] == [0]
+    assert steps["blue", "v2", "1"] == [0, 2, 4]
+    with (tmp_path / "whole" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    frozen = next(float(row["auroc"]) for row in rows if (row["class"], row["method"]) == ("blue", "dn2"))
+    firsts = {float(row["auroc"]) for row in curves if row["class"] == "blue" and row["step"] == "0"}
+    assert firsts == {frozen}, "all begin with the frozen network"
+    values = [float(row["auroc"]) for row in rows if (row["class"], row["method"]) == ("red", "v2")]
+    assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in table
+
+
+def test_results_of_other_settings_are_not_mixed(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    def run(settings: ProtocolOptions) -> str:
+        return run_protocol(
+            data / "train", data / "test", tmp_path, settings, classes=["blue"], methods=["dn2"], seeds=1
+        )
+
+    run(options)
+    assert json.loads((tmp_path / "settings.json").read_text())["image_size"] == "32"
+    with pytest.raises(UsageError, match="holds results of another steps"):
+        run(replace(options, steps=5))

@@ -1,0 +1,252 @@
+"""One against the rest (Reiss & Hoshen, arXiv 2106.03844, section 5): train on one class, find the others in the test.
+
+Methods: `dn2`, nearest neighbours of the frozen network; `contrastive`, fine-tuned by the plain loss, which the paper
+shows to collapse; `v1` and `v2`, the mean-shifted recipes. What counts is the last step, never the best one.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from msc_edge.errors import SourceError, UsageError
+from msc_edge.files import written_whole
+from msc_edge.images import DecodePolicy, find_images
+from msc_edge.preprocessing import PresetName, preset
+from msc_edge.progress import Report, silent
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
+from msc_edge.train.fine_tune import fine_tune
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.reading import decoded, training_copy
+from msc_edge.train.recipes import center_of, fine_tuning
+from msc_edge.train.weights import load_into, pretrained_weights
+
+Method = Literal["dn2", "contrastive", "v1", "v2"]
+METHODS: tuple[Method, ...] = get_args(Method)
+NEIGHBOURS = 2
+_POLICY = DecodePolicy()
+
+
+@dataclass(frozen=True)
+class Split:
+    """One class: what is trained on, and what is tested, as paths below the two folders."""
+
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    truth: tuple[bool, ...]
+    """Of each test picture: whether it is of another class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """What a user can choose."""
+
+    backbone: str
+    weights: Path | None = None
+    stop_at: str | None = None
+    preset: PresetName = "paper"
+    image_size: int = 224
+    pictures: int | None = None
+    """Of each class, to train on: the first by name; None: all."""
+    steps: int | None = None
+    batch: int = 64
+    learning_rate: float | None = None
+    measure_every: int | None = None
+    """Steps between points of the curve; None: an epoch."""
+    accelerator: Accelerator = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class Point:
+    """AUROC after so many steps, and how far apart the embeddings of the training pictures are then."""
+
+    step: int
+    auroc: float
+    mean_pairwise_cosine: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One class, one method, one seed; its curve ends with the last step, which is the result."""
+
+    label: str
+    method: Method
+    seed: int
+    curve: tuple[Point, ...]
+
+
+def splits_of(train: Path, test: Path, classes: Sequence[str], *, pictures: int | None) -> list[Split]:
+    """The splits of class-per-folder data. `classes`: those that are normal in turn; all of `train` when empty.
+
+    Raises SourceError when a folder is missing or empty.
+    """
+    names = {folder: sorted(path.name for path in folder.iterdir() if path.is_dir()) for folder in (train, test)}
+    if unknown := sorted(set(classes) - set(names[train])):
+        raise UsageError(
+            f"--classes {unknown[0]}: there is no such folder in {train}; there are {' '.join(names[train])}"
+        )
+    if len(names[test]) < 2:
+        raise SourceError(f"{test}: expected a folder for each of several classes, as in {train}")
+    tests = {name: _below(test, name) for name in names[test]}
+    splits = []
+    for name in classes or names[train]:
+        if name not in tests:
+            raise SourceError(f"{test}: has no folder {name}, which is in {train}")
+        pairs = [(path, other != name) for other, paths in tests.items() for path in paths]
+        splits.append(
+            Split(name, tuple(_below(train, name)[:pictures]), *(tuple(part) for part in zip(*pairs, strict=True)))
+        )
+    return splits
+
+
+def _below(folder: Path, name: str) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in find_images([folder / name]).paths]
+
+
+def run_job(
+    split: Split,
+    method: Method,
+    seed: int,
+    options: ProtocolOptions,
+    *,
+    train: Path,
+    test: Path,
+    folder: Path,
+    report: Report = silent,
+) -> Job:
+    """Train and measure. `folder` takes what a run leaves on the way."""
+    fabric = launched_fabric(options.accelerator, 1, options.precision)
+    spec = preset(options.preset, image_size=options.image_size)
+    backbone = build_backbone(options.backbone, stop_at=options.stop_at)
+    pretrained = pretrained_weights(options.backbone, options.weights)
+    load_into(backbone, pretrained.state, source=pretrained.origin.source)
+    network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
+    title = f"{split.name}, {method}, seed {seed}"
+
+    def embed(below: Path, names: Sequence[str]) -> np.ndarray:
+        return network.embed_all(decoded(below, names, _POLICY, task=f"{title}: embedding", report=report))
+
+    def point(step: int) -> Point:
+        bank = embed(train, split.train)
+        return Point(step, auroc_of(bank, embed(test, split.test), split.truth), _mean_cosine(bank))
+
+    first = embed(train, split.train)
+    curve = [Point(0, auroc_of(first, embed(test, split.test), split.truth), _mean_cosine(first))]
+    if method == "dn2":
+        return Job(split.name, method, seed, tuple(curve))
+    settings = fine_tuning(
+        options.preset,
+        backbone=options.backbone,
+        pictures=len(split.train),
+        recipe=method,
+        steps=options.steps,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        precision=precision_of(options.accelerator, options.precision),
+        seed=seed,
+    )
+    every = options.measure_every or max(1, len(split.train) // settings.batch)
+
+    def watch(task: str, done: int, total: int, note: str = "") -> None:
+        report(f"{title}: {task}", done, total, note)
+        if done % every == 0 or done == total:
+            curve.append(point(done))
+
+    copies = [
+        training_copy(image, spec)
+        for _, image in decoded(train, split.train, _POLICY, task=f"{title}: reading", report=report)
+    ]
+    fine_tune(
+        fabric,
+        network,
+        copies,
+        center_of(torch.from_numpy(first), settings.recipe),
+        settings,
+        folder=folder,
+        checkpoint_every=10**9,
+        report=watch,
+    )
+    return Job(split.name, method, seed, tuple(curve))
+
+
+def auroc_of(bank: np.ndarray, test: np.ndarray, truth: Sequence[bool]) -> float:
+    """AUROC of the mean cosine distance to the two nearest rows of the bank; float32 (n, dim), unit rows."""
+    scores = np.concatenate(
+        [1 - np.partition(part @ bank.T, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:].mean(axis=1) for part in _parts(test)]
+    )
+    return float(roc_auc_score(truth, scores))
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    yield from np.array_split(rows, max(1, len(rows) // 1000))
+
+
+def _mean_cosine(rows: np.ndarray) -> float:
+    count = len(rows)
+    return float((np.square(rows.sum(axis=0, dtype=np.float64)).sum() - count) / (count * (count - 1)))
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Keep a finished job, so that a broken-off benchmark goes on behind it."""
+    with written_whole(_file_of(folder, job.label, job.method, job.seed)) as path:
+        path.write_text(json.dumps(asdict(job), indent=1) + "\n", encoding="utf-8")
+
+
+def read_job(folder: Path, label: str, method: Method, seed: int) -> Job | None:
+    """A job that was finished earlier, or None."""
+    path = _file_of(folder, label, method, seed)
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return Job(stored["label"], stored["method"], stored["seed"], tuple(Point(**point) for point in stored["curve"]))
+
+
+def _file_of(folder: Path, label: str, method: str, seed: int) -> Path:
+    return folder / "jobs" / f"{label}-{method}-{seed}.json"
+
+
+def write_tables(folder: Path, jobs: Sequence[Job]) -> str:
+    """Write curves.csv, table.csv and table.md; the text of the last."""
+    with written_whole(folder / "curves.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("class", "method", "seed", "step", "auroc", "mean_pairwise_cosine"))
+        for job in jobs:
+            writer.writerows(
+                (job.label, job.method, job.seed, point.step, f"{point.auroc:.6f}", f"{point.mean_pairwise_cosine:.6f}")
+                for point in job.curve
+            )
+    labels = list(dict.fromkeys(job.label for job in jobs))
+    methods = [method for method in METHODS if any(job.method == method for job in jobs)]
+    cells = {(label, method): _last(jobs, label, method) for label in labels for method in methods}
+    lines = [f"| class | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
+    lines += [f"| {label} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels]
+    means = [[np.mean(cells[label, method]) for label in labels if cells[label, method]] for method in methods]
+    lines.append(f"| mean | {' | '.join(f'{np.mean(each):.4f}' if each else '' for each in means)} |")
+    table = "\n".join(lines) + "\n"
+    with written_whole(folder / "table.md") as path:
+        path.write_text(table, encoding="utf-8")
+    with written_whole(folder / "table.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("class", "method", "seed", "auroc"))
+        writer.writerows((job.label, job.method, job.seed, f"{job.curve[-1].auroc:.6f}") for job in jobs)
+    return table
+
+
+def _last(jobs: Sequence[Job], label: str, method: str) -> list[float]:
+    return [job.curve[-1].auroc for job in jobs if (job.label, job.method) == (label, method)]
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
