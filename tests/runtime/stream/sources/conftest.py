@@ -33,6 +33,12 @@ class Watched:
     def event(self) -> tuple[str, str, float | None]:
         return self.events.get(timeout=PATIENCE)
 
+    def wait_for(self, kind: str) -> tuple[str, str, float | None]:
+        """The next event of a kind. On a busy machine a camera with a short patience may be lost at first."""
+        while (found := self.event())[0] != kind:
+            pass
+        return found
+
     def frame(self) -> tuple[Frame, np.ndarray]:
         return self.frames.get(timeout=PATIENCE)
 

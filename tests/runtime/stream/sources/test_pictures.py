@@ -117,7 +117,7 @@ def test_a_password_opens_what_is_locked_and_is_not_shown(
     caplog.set_level("INFO", "msc_edge.stream")
     assert watch(f"http://viewer:sesame+1@{http_camera}/locked?key=sesame+1").event()[0] == "source_up"
     assert "sesame" not in caplog.text
-    kind, reason, _ = watch(f"http://viewer:wrong@{http_camera}/locked", lost_after=1).event()
+    kind, reason, _ = watch(f"http://viewer:wrong@{http_camera}/locked", lost_after=4).event()
     assert (kind, "check path, user, password" in reason) == ("source_lost", True)
 
 
