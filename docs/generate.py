@@ -5,17 +5,33 @@
 A test compares what stands here with what this would write.
 """
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from msc_edge.manifest import manifest_schema
+from msc_edge.runtime.evaluation.evaluation import Evaluation
 from msc_edge.runtime.stream.events import event_schema
 
 DOCS = Path(__file__).resolve().parent
 COMMANDS = (
-    *("", "demo", "train", "export", "score", "info", "verify", "evaluate", "stream", "reload", "doctor", "distil"),
+    *(
+        "",
+        "demo",
+        "train",
+        "export",
+        "score",
+        "info",
+        "verify",
+        "evaluate",
+        "calibrate",
+        "stream",
+        "reload",
+        "doctor",
+        "distil",
+    ),
     "benchmark one-vs-rest",
 )
 
@@ -36,7 +52,17 @@ def cli_page() -> str:
     return "".join(parts)
 
 
-PAGES = {"cli.md": cli_page, "event.schema.json": event_schema, "manifest.schema.json": manifest_schema}
+def evaluation_schema() -> str:
+    """The JSON schema of evaluation.json, as text."""
+    return json.dumps(Evaluation.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+PAGES = {
+    "evaluation.schema.json": evaluation_schema,
+    "cli.md": cli_page,
+    "event.schema.json": event_schema,
+    "manifest.schema.json": manifest_schema,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -24,12 +24,12 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a kit that stands there.")] = False,
 ) -> None:
     """Pack a run into a kit: model, bank, limits and manifest, proven with the runtime before it stands."""
-    from msc_edge.calibration import pictures_needed
     from msc_edge.errors import extras_named
     from msc_edge.progress import progress_bars
 
     with extras_named():
         from msc_edge.export.pack import export as export_kit
+    from msc_edge.runtime.display import describe_limits
 
     with progress_bars() as report:
         manifest = export_kit(
@@ -43,7 +43,7 @@ def export(
             report=report,
         )
     megabytes = sum(entry.bytes for entry in manifest.files.values()) / 1e6
-    bank, parity, held_out = manifest.bank, manifest.parity, len(manifest.calibration.scores)
+    bank, parity = manifest.bank, manifest.parity
     typer.echo(f"{out}: {len(manifest.files)} files, {megabytes:.1f} MB; {bank.count} normals, {bank.search} search")
     if bank.index:
         typer.echo(f"index: recall {bank.index.recall:.4f} at ef {bank.index.ef}, over {bank.index.queries} queries")
@@ -52,12 +52,6 @@ def export(
             f"proof: {parity.pictures} pictures scored as in training, "
             f"largest difference {parity.max_score_difference:.1e}, no verdict changed"
         )
-    for name, limit in (("warn", manifest.calibration.limits.warn), ("reject", manifest.calibration.limits.reject)):
-        typer.echo(f"{name}: above {limit.score:.6f}, flags {limit.promised_rate:.2%} of good parts")
-        if not limit.keeps_request and limit.requested_rate:
-            typer.echo(
-                f"{name}: {limit.requested_rate:.2%} was asked for; that takes at least "
-                f"{pictures_needed(limit.requested_rate)} held-out pictures, and there are {held_out}",
-                err=True,
-            )
+    for name, words in describe_limits(manifest.calibration.limits, manifest.calibrated):
+        typer.echo(f"{name}: {words}", err=name == "caution")
     typer.echo(f"next: msc-edge score {shlex.quote(str(out))} PICTURES --out scores.csv")

@@ -83,6 +83,19 @@ class Calibration:
         flagged = min(max(1, math.floor(rate * (n + 1) + _ROUNDING)), n)
         return Limit(score=float(self.scores[n - flagged]), requested_rate=rate, promised_rate=flagged / (n + 1))
 
+    def band(self, limit: Limit) -> tuple[float, float] | None:
+        """Where the false-alarm rate of one of its limits lies with 90 % probability; None for one set by hand.
+
+        See `band_of_rates`.
+        """
+        return (
+            None if limit.promised_rate is None else band_of_rates(self.flagged(limit.promised_rate), self.scores.size)
+        )
+
+    def flagged(self, promised_rate: float) -> int:
+        """By how many of the calibration scores a limit is passed, one more in the long run: promised_rate (n + 1)."""
+        return min(max(1, round(promised_rate * (self.scores.size + 1))), self.scores.size)
+
     def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
         """Both limits of a kit. UsageError when warn is rarer than reject."""
         if warn_rate < reject_rate:
@@ -119,6 +132,33 @@ def band_of_alarms(flagged: int, held_out: int, pictures: int, *, confidence: fl
         if below >= 1 - tail - _ROUNDING:
             return least, count
     return least, pictures
+
+
+def band_of_rates(flagged: int, held_out: int, confidence: float = 0.9) -> tuple[float, float]:
+    """Between which false-alarm rates a limit lies, with probability `confidence`: (low, high), each in (0, 1).
+
+    The limit is passed by `flagged` of the `held_out` calibration pictures and one more in the long run, so
+    1 <= flagged <= held_out. The share of all normal pictures above it is then Beta(flagged, held_out + 1 - flagged)
+    over the draw of the calibration pictures (Vovk 2012, "Conditional validity of inductive conformal predictors",
+    section 3), with mean flagged / (held_out + 1). Both ends are central quantiles. ValueError outside the ranges.
+    """
+    if not (1 <= flagged <= held_out and 0 < confidence < 1):
+        raise ValueError(f"expected 1 <= flagged <= held_out and 0 < confidence < 1, got {flagged=} {held_out=}")
+    # Beta(m, n + 1 - m) is above x where fewer than m of n uniform numbers are below x, which is binomial.
+    counts = np.arange(flagged)
+    log_ways = np.array([-math.log(held_out + 1) - _log_beta(i + 1, held_out - i + 1) for i in range(flagged)])
+
+    def share_above(rate: float) -> float:
+        return float(np.exp(log_ways + counts * math.log(rate) + (held_out - counts) * math.log1p(-rate)).sum())
+
+    def rate_where(share: float) -> float:
+        low, high = 0.0, 1.0
+        while low < (middle := (low + high) / 2) < high:  # until no number lies between them
+            low, high = (middle, high) if share_above(middle) > share else (low, middle)
+        return high
+
+    tail = (1 - confidence) / 2
+    return rate_where(1 - tail), rate_where(tail)
 
 
 def _log_beta(a: float, b: float) -> float:

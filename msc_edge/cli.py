@@ -26,6 +26,7 @@ from msc_edge import __version__
 from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
+from msc_edge.runtime.calibrate.command import calibrate
 from msc_edge.runtime.command import info, score, verify
 from msc_edge.runtime.doctor.command import doctor
 from msc_edge.runtime.evaluation.command import evaluate
@@ -116,6 +117,7 @@ app.command()(score)
 app.command()(info)
 app.command()(verify)
 app.command()(evaluate)
+app.command()(calibrate)
 app.command()(stream)
 app.command()(reload)
 app.command()(doctor)

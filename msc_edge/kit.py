@@ -40,11 +40,12 @@ class Kit:
     """A verified kit. Its files lie in `root` until `close`, or until the object is gone."""
 
     def __init__(
-        self, root: Path, manifest: Manifest, name: str, *, extracted: tempfile.TemporaryDirectory | None
+        self, root: Path, verified: "_Verified", name: str, *, extracted: tempfile.TemporaryDirectory | None
     ) -> None:
         """Use Kit.open."""
         self.root = root
-        self.manifest = manifest
+        self.manifest, self.sha256 = verified
+        """The manifest, and its SHA-256, which tells kits apart; manifest.sha256 has it too."""
         self.name = name
         self._extracted = extracted
 
@@ -60,20 +61,20 @@ class Kit:
         if stat.S_ISDIR(mode):
             try:
                 with _named(path):
-                    manifest = _verify(_Folder(path), copy_to=None)
+                    verified = _verify(_Folder(path), copy_to=None)
             except OSError as error:  # no permission, or a failing disk
                 where = error.filename or path
                 raise KitError(
                     f"{where}: cannot be read: {error.strerror}; check the permissions and the disk"
                 ) from error
-            return cls(path, manifest, str(path), extracted=None)
+            return cls(path, verified, str(path), extracted=None)
         if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
             raise KitError(f"{path}: neither a folder nor a .zip; check the path")
         try:
             extracted = tempfile.TemporaryDirectory(prefix="msc-edge-kit-", ignore_cleanup_errors=True)
             try:
                 with _named(path):
-                    manifest = _verify_zip(path, Path(extracted.name))
+                    verified = _verify_zip(path, Path(extracted.name))
             except BaseException:
                 extracted.cleanup()
                 raise
@@ -82,7 +83,7 @@ class Kit:
                 f"{path}: cannot be unpacked to the temporary folder: {error.strerror or error}; "
                 "free some space there, or unpack the kit yourself and give the folder"
             ) from error
-        return cls(Path(extracted.name), manifest, str(path), extracted=extracted)
+        return cls(Path(extracted.name), verified, str(path), extracted=extracted)
 
     def close(self) -> None:
         """Remove what was unpacked from a .zip; nothing to do for a folder."""
@@ -94,11 +95,6 @@ class Kit:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of manifest.json, which tells kits apart; manifest.sha256 has it too."""
-        return sha256_of(self.path(MANIFEST))
 
     def path(self, name: str) -> Path:
         """Where a file of the kit lies."""
@@ -211,7 +207,10 @@ class _Zip:
         return self._archive.open(self._members[name])
 
 
-def _verify_zip(path: Path, copy_to: Path) -> Manifest:
+_Verified = tuple[Manifest, str]
+
+
+def _verify_zip(path: Path, copy_to: Path) -> _Verified:
     try:
         file = path.open("rb")
     except OSError as error:
@@ -229,7 +228,8 @@ def _verify_zip(path: Path, copy_to: Path) -> Manifest:
         raise KitError(f"{path}: not a zip, or a damaged one ({error}); {_COPY_AGAIN}") from error
 
 
-def _verify(container: _Container, *, copy_to: Path | None) -> Manifest:
+def _verify(container: _Container, *, copy_to: Path | None) -> _Verified:
+    """The manifest of a kit whose every file is as it says, and its SHA-256."""
     names = container.names()
     for name in (MANIFEST, MANIFEST_DIGEST):
         if name not in names:
@@ -246,7 +246,7 @@ def _verify(container: _Container, *, copy_to: Path | None) -> Manifest:
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:
             _check_file(name, entry, file, copy)
-    return manifest
+    return manifest, hashlib.sha256(text).hexdigest()
 
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:

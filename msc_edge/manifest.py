@@ -23,6 +23,8 @@ from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
+HISTORY_KEPT = 20  # earlier calibrations; older ones are dropped
+HELD_OUT = "held out of the pictures that were trained on"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # One optional folder, plain characters, no leading dot: nothing that could point outside the kit.
@@ -78,13 +80,32 @@ class BankInfo(_Part):
         return self
 
 
+class EarlierCalibration(_Part):
+    """A calibration that is no longer in force: what remains of it when `msc-edge calibrate` sets the limits anew."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    why: str
+    count: PositiveInt = Field(description="number of scores")
+    quantiles: tuple[float, float, float, float, float] = Field(
+        description="of the scores: smallest, lower quartile, median, upper quartile, largest"
+    )
+    warn_rate: Rate
+    reject_rate: Rate
+    limits: Limits
+
+
 class CalibrationInfo(_Part):
-    """Held-out normals, scored by the kit's own model: what limits and p-values are computed from."""
+    """Good pictures outside the bank, scored by the kit's own model: what limits and p-values are computed from."""
 
     scores: list[float] = Field(min_length=1, description="in ascending order")
     warn_rate: Rate
     reject_rate: Rate
     limits: Limits = Field(description="what follows from the scores and the two rates")
+    created: str | None = Field(default=None, description="UTC, ISO 8601; null: with the kit")
+    why: str = Field(default=HELD_OUT, description="where the pictures come from, and why they were scored")
+    history: list[EarlierCalibration] = Field(
+        default=[], max_length=HISTORY_KEPT, description="the calibrations before this one, newest last"
+    )
 
 
 class Weights(_Part):

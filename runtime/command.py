@@ -30,7 +30,19 @@ def score(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the score file: only pictures that it lacks are scored.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the score file.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Page to write, .html, with the strangest to look at; whole in one file.",
+            show_default=False,
+        ),
+    ] = None,
+    gallery: Annotated[
+        int | None,
+        typer.Option(min=0, max=500, metavar="N", help="Pictures in the report's gallery.", show_default="24"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the score file and the report.")] = False,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option("--fail-on-anomaly", help="Exit with 1 if a picture is rejected, with 3 if one cannot be read."),
@@ -54,59 +66,91 @@ def score(
 
     With --out each picture becomes a row of that file as soon as it is scored.
     Without it rows are printed as CSV; a terminal shows the strangest instead.
+    With --report there is a page to look through at the end.
 
     Exit codes: 0 done, 1 anomalies found (only with --fail-on-anomaly), 2 usage,
     3 pictures cannot be read, 4 kit, 5 output cannot be written,
     130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    from msc_edge.errors import UsageError
     from msc_edge.images import find_images
+    from msc_edge.kit import Kit
     from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.folder import Summary
+    from msc_edge.runtime.report.place import check_place
     from msc_edge.runtime.rows import read_rows
     from msc_edge.runtime.table import ScoreTable
+    from msc_edge.runtime.text import many
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite contradict each other; give one")
-    if out is None and (resume or overwrite):
-        raise UsageError(f"{'--resume' if resume else '--overwrite'} concerns a score file; name it with --out")
+    _check_options(out, report, resume=resume, overwrite=overwrite, gallery=gallery)
     found = find_images(paths)
-    pictures = list(found.paths) if out is None else _all_but(out, found.paths, kit)
-    detector = Detector.load(kit, threads=1, search=search).with_limits(
-        threshold=threshold, false_alarm_rate=false_alarm_rate
-    )
-    summary = Summary()
+    pictures = list(found.paths)
+    for option, path in (("--out", out), ("--report", report)):
+        if path:
+            pictures = _all_but(option, path, pictures, kit)
+    summary, table, page = Summary(), None, None
     with ExitStack() as stack:
-        table = None
-        if out is not None:
+        opened = stack.enter_context(Kit.open(kit))
+        detector = Detector.of(opened, threads=1, search=search).with_limits(
+            threshold=threshold, false_alarm_rate=false_alarm_rate
+        )
+        takers: list[Callable[[Row], None]] = [summary.add]
+        if report:
+            from msc_edge.runtime.report.scores import ScoreReport
+
+            check_place(report, overwrite=overwrite, again=resume)
+            page = ScoreReport(gallery=24 if gallery is None else gallery)
+            takers.append(page.add)
+        to_do = pictures
+        if out:
             table = (
                 ScoreTable.resume(out, detector, pictures) if resume else ScoreTable.create(out, overwrite=overwrite)
             )
             stack.enter_context(table)
             for row in read_rows(out):
-                summary.add(row)
-            pictures = table.missing(pictures)
+                for take in takers:
+                    take(row)
+            to_do = table.missing(pictures)
         begun = time.perf_counter()
-        _score_all(detector, pictures, table, summary, threads=threads, quiet=quiet)
+        _score_all(detector, to_do, table, takers, threads=threads, quiet=quiet)
         seconds = time.perf_counter() - begun
-    _report(summary, detector, out, quiet=quiet, done_now=len(pictures), seconds=seconds, others=found.other_files)
+        if report and page:
+            page.write(report, detector, opened, pictures)
+    written = [(f"{many(summary.pictures, 'row')} in", out), ("report:", report)]
+    _report(summary, detector, written, quiet=quiet, done_now=len(to_do), seconds=seconds, others=found.other_files)
     _leave(summary, fail_on_anomaly=fail_on_anomaly)
 
 
-def _all_but(out: Path, pictures: tuple[Path, ...], kit: Path) -> list[Path]:
-    """The pictures without the score file: `PATH/*`, as a shell writes it out, names that of an earlier run too."""
+def _check_options(
+    out: Path | None, report: Path | None, *, resume: bool, overwrite: bool, gallery: int | None
+) -> None:
+    from msc_edge.errors import UsageError
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other; give one")
+    if resume and not out:
+        raise UsageError("--resume concerns a score file; name it with --out")
+    if overwrite and not out and not report:
+        raise UsageError("--overwrite concerns a score file or a report; name it with --out or --report")
+    if gallery is not None and not report:
+        raise UsageError("--gallery concerns the report; name it with --report")
+
+
+def _all_but(option: str, written: Path, pictures: list[Path], kit: Path) -> list[Path]:
+    """The pictures without what is to be written: `PATH/*`, as a shell writes it out, names that of an earlier run."""
     from msc_edge.errors import UnreadableImageError, UsageError
     from msc_edge.images import read_image
 
-    if out.resolve().is_relative_to(kit.resolve()):
-        raise UsageError(f"--out {out}: lies within the kit, which would not be a kit any more; choose another place")
-    others = [path for path in pictures if path.absolute() != out.absolute()]
+    if written.resolve().is_relative_to(kit.resolve()):
+        raise UsageError(
+            f"{option} {written}: lies within the kit, which would not be a kit any more; choose another place"
+        )
+    others = [path for path in pictures if path.absolute() != written.absolute()]
     if len(others) < len(pictures):
         try:
-            read_image(out)
+            read_image(written)
         except UnreadableImageError:
             return others
-        raise UsageError(f"--out {out}: is one of the pictures to be scored; choose another name")
+        raise UsageError(f"{option} {written}: is one of the pictures to be scored; choose another name")
     return others
 
 
@@ -114,7 +158,7 @@ def _score_all(
     detector: "Detector",
     pictures: list[Path],
     table: "ScoreTable | None",
-    summary: "Summary",
+    takers: "list[Callable[[Row], None]]",
     *,
     threads: int | None,
     quiet: bool,
@@ -129,8 +173,8 @@ def _score_all(
         report = silent if quiet else stack.enter_context(progress_bars())
         try:
             for done, row in enumerate(score_files(detector, pictures, threads=threads), start=1):
-                write(row)
-                summary.add(row)
+                for take in (write, *takers):
+                    take(row)
                 report("scoring", done, len(pictures), f"{done / (time.perf_counter() - begun):.1f} a second")
         except KeyboardInterrupt as stop:
             if table:
@@ -163,7 +207,7 @@ def _row_printer() -> "Callable[[Row], None]":
 def _report(
     summary: "Summary",
     detector: "Detector",
-    out: Path | None,
+    written: list[tuple[str, Path | None]],
     *,
     quiet: bool,
     done_now: int,
@@ -171,9 +215,9 @@ def _report(
     others: int,
 ) -> None:
     from msc_edge.runtime.display import console, show_limits, show_strangest, show_summary, to_standard_output
-    from msc_edge.runtime.text import many, one_line
+    from msc_edge.runtime.text import one_line
 
-    if sys.stdout.isatty() and not (quiet and out):
+    if sys.stdout.isatty() and not (quiet and any(path for _, path in written)):
         with to_standard_output():
             show_strangest(console(stderr=False), summary)
     if quiet:
@@ -181,8 +225,9 @@ def _report(
     screen = console(stderr=True)
     show_summary(screen, summary, done_now=done_now, seconds=seconds, other_files=others)
     show_limits(screen, detector.limits, detector.calibration)
-    if out:
-        screen.print(f"{many(summary.pictures, 'row')} in {one_line(str(out))}")
+    for words, path in written:
+        if path:
+            screen.print(f"{words} {one_line(str(path))}")
 
 
 def _leave(summary: "Summary", *, fail_on_anomaly: bool) -> None:

@@ -13,7 +13,7 @@ from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
 from msc_edge.errors import writing
 from msc_edge.images import IMAGE_SUFFIXES
 from msc_edge.kit import Kit
-from msc_edge.manifest import BankInfo
+from msc_edge.manifest import BankInfo, Manifest
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.folder import Row, Summary
 from msc_edge.runtime.text import many, one_line, percent, size
@@ -136,8 +136,14 @@ def _describe(limit: Limit, calibration: Calibration) -> str:
         exceeding = int((calibration.scores > limit.score).sum())
         return f"{above}, set by hand; {exceeding} of {many(calibration.scores.size, 'held-out picture')} exceed it"
     promised, asked = percent(limit.promised_rate), percent(limit.requested_rate)
-    allowed = f" ({asked} allowed)" if limit.keeps_request and asked != promised else ""
-    return f"{above}, expected to flag {promised} of good pictures{allowed}"
+    allowed = f"; {asked} allowed" if limit.keeps_request and asked != promised else ""
+    return f"{above}, expected to flag {promised} of good pictures ({_describe_band(calibration, limit)}{allowed})"
+
+
+def _describe_band(calibration: Calibration, limit: Limit) -> str:
+    """What so few held-out pictures cannot tell: between which rates the one lies that will be realised."""
+    low, high = calibration.band(limit) or (0.0, 1.0)
+    return f"{percent(low).removesuffix(' %')} to {percent(high)} with 90 % certainty"
 
 
 def show_kit(to: Console, kit: Kit) -> None:
@@ -177,6 +183,7 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
         f"{many(scores.size, 'held-out good picture')}, scores {scores[0]:.6f} to {scores[-1]:.6f}, "
         f"median {np.median(scores):.6f}",
     )
+    yield "limits set", _describe_history(manifest)
     yield from describe_limits(manifest.calibration.limits, manifest.calibrated)
     yield (
         "parity",
@@ -211,6 +218,19 @@ def _describe_pixels(how: Preprocessing) -> str:
 
 def _describe_depth(bits: int) -> str:
     return "files of 8 bits a channel" if bits == 8 else f"files of 8 bits a channel, or of 16 that hold {bits}"
+
+
+def _describe_history(manifest: Manifest) -> str:
+    now = manifest.calibration
+    current = one_line(f"{now.created or manifest.provenance.created}, {now.why}")
+    if not now.history:
+        return f"{current}; for the first time"
+    last = now.history[-1]
+    return (
+        f"{current}; {many(len(now.history), 'earlier calibration')}, the last of {one_line(last.created)} "
+        f"by {many(last.count, 'picture')}: warn above {last.limits.warn.score:.6f}, "
+        f"reject above {last.limits.reject.score:.6f}"
+    )
 
 
 def _describe_score(bank: BankInfo) -> str:

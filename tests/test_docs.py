@@ -25,7 +25,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "manifest.schema.json"])
+@pytest.mark.parametrize("name", ["cli.md", "event.schema.json", "evaluation.schema.json", "manifest.schema.json"])
 def test_a_generated_page_is_what_would_be_generated_now(name: str) -> None:
     written = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
     assert written == generator().PAGES[name](), "run `make docs`"

@@ -52,6 +52,15 @@ def train(
     holdout: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the pictures held out, to set the limits by.")
     ] = 0.2,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            show_default="blocks in the order of the files",
+            help="Hold out whole groups of pictures: 'folder', or a regular expression whose one group, searched for "
+            "in the path, is the same for pictures of one part, such as 'part_([0-9]+)'.",
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -99,6 +108,7 @@ def train(
         region=Region.parse(roi) if roi else None,
         bit_depth=bit_depth,
         holdout=holdout,
+        group_by=group_by,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
@@ -125,10 +135,18 @@ def train(
 
 def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none: bool) -> None:
     from msc_edge.text import one_line
-    from msc_edge.train.pictures import read_pictures
+    from msc_edge.train.pictures import groups_of, read_pictures
     from msc_edge.train.run import PICTURES
 
-    roles = [picture.role for picture in read_pictures(out / PICTURES)]
+    pictures = read_pictures(out / PICTURES)
+    roles = [picture.role for picture in pictures]
+    groups = ""
+    if record.group_by is not None:
+        held_out, all_used = (
+            set(groups_of([picture.path for picture in pictures if picture.role in used], record.group_by))
+            for used in (("calibration",), ("bank", "calibration"))
+        )
+        groups = f": {len(held_out)} of {len(all_used)} groups"
     for line in unread[:5]:
         typer.echo(one_line(f"left out, unreadable: {line}"), err=True)
     if len(unread) > 5:
@@ -145,5 +163,5 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
         )
     typer.echo(
         f"{out}: {record.backbone}, {what}; {roles.count('bank')} normals in the bank, "
-        f"{roles.count('calibration')} held out\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
+        f"{roles.count('calibration')} held out{groups}\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
     )

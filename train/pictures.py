@@ -1,13 +1,15 @@
 """The normal pictures: found, copies left out, and a part held out for calibration."""
 
 import csv
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from msc_edge.errors import KitError, SourceError
+from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import kind_of, sha256_of
 from msc_edge.images import find_images
 from msc_edge.progress import Report, silent
@@ -15,6 +17,7 @@ from msc_edge.progress import Report, silent
 Role = Literal["bank", "calibration", "copy", "unreadable"]
 
 FEWEST = 3  # two for the score, one held out
+BY_FOLDER = "folder"  # of --group-by: the folder of a picture is its group
 _BLOCKS_HELD_OUT = 10
 
 
@@ -78,11 +81,13 @@ def find_normals(folder: Path, *, report: Report = silent) -> list[Picture]:
     return pictures
 
 
-def hold_out(pictures: Sequence[Picture], *, holdout: float) -> list[Picture]:
-    """Give a share `holdout` of the usable pictures the role `calibration`, in blocks spread evenly over the order.
+def hold_out(pictures: Sequence[Picture], *, holdout: float, group_by: str | None = None) -> list[Picture]:
+    """Give a share `holdout` of the usable pictures the role `calibration`, spread evenly over the order.
 
-    Neighbours in the order of the files are often pictures of one part. In blocks they stay on one side of the
-    split, so that the held-out ones are as new to the bank as tomorrow's parts.
+    Pictures of one part must not be on both sides of the split, or the held-out ones are not as new to the bank as
+    tomorrow's parts. Neighbours in the order of the files are often of one part, so blocks of them are held out; with
+    `group_by` (see `groups_of`) whole groups are, until the share is nearest to `holdout`. Raises SourceError with
+    too few pictures, UsageError for groups that cannot be split.
     """
     usable = [i for i, picture in enumerate(pictures) if picture.role in ("bank", "calibration")]
     if len(usable) < FEWEST:
@@ -90,21 +95,102 @@ def hold_out(pictures: Sequence[Picture], *, holdout: float) -> list[Picture]:
             f"of {len(pictures)} pictures found, {len(usable)} can be read and are no copies of others; "
             f"at least {FEWEST} are needed, and a few hundred are a good start"
         )
-    held = min(len(usable) - 2, max(1, round(holdout * len(usable))))
-    blocks = min(_BLOCKS_HELD_OUT, held)
-    chosen: set[int] = set()
-    for block in range(blocks):
-        size = held * (block + 1) // blocks - held * block // blocks
-        # Each block stands in the middle of its part of the order.
-        start, end = len(usable) * block // blocks, len(usable) * (block + 1) // blocks
-        first = start + (end - start - size) // 2
-        chosen.update(usable[first : first + size])
+    wanted = min(len(usable) - 2, max(1, round(holdout * len(usable))))
+    if group_by is None:
+        chosen = _blocks(len(usable), wanted)
+    else:
+        chosen = _groups(groups_of([pictures[i].path for i in usable], group_by), wanted, group_by)
+    held = {usable[place] for place in chosen}
     return [
-        Picture(picture.path, picture.sha256, ("calibration" if i in chosen else "bank"))
+        Picture(picture.path, picture.sha256, ("calibration" if i in held else "bank"))
         if picture.role in ("bank", "calibration")
         else picture
         for i, picture in enumerate(pictures)
     ]
+
+
+def groups_of(paths: Sequence[str], group_by: str) -> list[str]:
+    """The group of each path: its folder under `folder`, else what the one group of the pattern `group_by` matches.
+
+    The pattern is a regular expression of Python, searched for anywhere in the path, which is relative to the normal
+    folder and has forward slashes: `part_([0-9]+)_` puts part_07_a.png and part_07_b.png together. UsageError when it
+    is no such pattern, or matches nothing in one of the paths.
+    """
+    if group_by == BY_FOLDER:
+        return [PurePosixPath(path).parent.as_posix() for path in paths]
+    pattern = group_pattern(group_by)
+    found = [match and match.group(1) for match in map(pattern.search, paths)]
+    if without := [path for path, group in zip(paths, found, strict=True) if group is None]:
+        raise UsageError(
+            f"--group-by {group_by}: matches nothing in {len(without)} of {len(paths)} paths, the first of them "
+            f"{without[0]}; widen the pattern"
+        )
+    return [group for group in found if group is not None]
+
+
+def group_pattern(group_by: str) -> re.Pattern[str]:
+    """A pattern of --group-by, compiled. UsageError when it is none, or has not exactly one group."""
+    try:
+        pattern = re.compile(group_by)
+        group_by.encode()  # it will stand in run.json
+    except (re.error, UnicodeEncodeError, OverflowError, RecursionError) as error:
+        raise UsageError(f"--group-by {group_by}: not a regular expression ({error}); correct it") from error
+    if pattern.groups != 1:
+        raise UsageError(
+            f"--group-by {group_by}: has {pattern.groups} groups in parentheses, where one is expected; put in "
+            "parentheses what pictures of one part have in common, such as 'part_([0-9]+)', or pass: --group-by folder"
+        )
+    return pattern
+
+
+def _blocks(count: int, wanted: int) -> set[int]:
+    """`wanted` of `count` places, in blocks."""
+    blocks = min(_BLOCKS_HELD_OUT, wanted)
+    chosen: set[int] = set()
+    for block in range(blocks):
+        size = wanted * (block + 1) // blocks - wanted * block // blocks
+        # Each block stands in the middle of its part of the order.
+        start, end = count * block // blocks, count * (block + 1) // blocks
+        first = start + (end - start - size) // 2
+        chosen.update(range(first, first + size))
+    return chosen
+
+
+def _groups(groups: Sequence[str], wanted: int, group_by: str) -> set[int]:
+    """About `wanted` of the places, in whole groups."""
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    if len(places) == 1:
+        raise UsageError(
+            f"--group-by {group_by}: all {len(groups)} pictures are of one group, '{groups[0]}', so none can be held "
+            "out; choose a finer pattern, or leave --group-by out"
+        )
+    in_order = list(places.values())
+    chosen: set[int] = set()
+    for number in _spread(len(in_order)):
+        group = in_order[number]
+        # Nearer to the wanted share with this group than without it; two pictures always stay in the bank.
+        nearer = abs(len(chosen) + len(group) - wanted) < abs(len(chosen) - wanted)
+        if nearer and len(groups) - len(chosen) - len(group) >= 2:
+            chosen.update(group)
+    if not chosen:
+        smallest = min(map(len, in_order))
+        raise UsageError(
+            f"--group-by {group_by}: {wanted} of {len(groups)} pictures are to be held out, and the smallest of the "
+            f"{len(in_order)} groups has {smallest}; pass --holdout {math.ceil(100 * smallest / len(groups)) / 100:g}, "
+            "or choose a finer pattern"
+        )
+    return chosen
+
+
+def _spread(count: int) -> list[int]:
+    """0 to count - 1, each once, so that any first few of them are spread over the whole.
+
+    Digits in base two, reversed (van der Corput 1935).
+    """
+    bits = max(1, (count - 1).bit_length())
+    return list(dict.fromkeys(int(f"{i:0{bits}b}"[::-1], 2) * count >> bits for i in range(1 << bits)))
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:

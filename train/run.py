@@ -11,7 +11,7 @@ RUN/backbone.safetensors    the fine-tuned trunk, torchvision's key names
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from msc_edge.errors import KitError
 from msc_edge.files import kind_of, sha256_of, written_whole
@@ -44,6 +44,8 @@ class RunRecord(BaseModel):
     decode: DecodePolicy
     preprocessing: Preprocessing
     fine_tuning: FineTuning
+    holdout: float | None = Field(default=None, description="share held out; null: not recorded, by an older msc-edge")
+    group_by: str | None = Field(default=None, description="held out by groups: a pattern, or folder; null: in blocks")
     weights: Weights
     folder: str
     data_fingerprint: str

@@ -47,6 +47,8 @@ class TrainingOptions:
     region: Region | None = None
     bit_depth: Literal[8, 10, 12, 14, 16] = 8
     holdout: float = 0.2
+    group_by: str | None = None
+    """Pictures that must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
     steps: int | None = None
     batch: int = 64
     learning_rate: float | None = None
@@ -101,8 +103,12 @@ def _train(
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
     pictures = find_normals(folder, report=report)
+    if options.group_by is not None:
+        hold_out(
+            pictures, holdout=options.holdout, group_by=options.group_by
+        )  # a wrong pattern is found before the work
     pictures, copies, initial = _open(pictures, folder, network, policy, report=report, unreadable=unreadable)
-    pictures = hold_out(pictures, holdout=options.holdout)
+    pictures = hold_out(pictures, holdout=options.holdout, group_by=options.group_by)
     usable = [picture for picture in pictures if picture.role in ("bank", "calibration")]
     in_bank = np.array([picture.role == "bank" for picture in usable])
 
@@ -153,6 +159,8 @@ def _train(
             decode=policy,
             preprocessing=spec,
             fine_tuning=settings,
+            holdout=options.holdout,
+            group_by=options.group_by,
             weights=pretrained.origin,
             folder=str(folder.resolve()),
             data_fingerprint=fingerprint(usable),

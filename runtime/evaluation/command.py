@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from msc_edge.runtime.evaluation.evaluation import Evaluation
+    from msc_edge.runtime.evaluation.evaluation import AtLimit, Evaluation
 
 
 def evaluate(
@@ -32,11 +32,17 @@ def evaluate(
         float | None, typer.Option(help="Reject at most this share of good pictures, such as 0.01.")
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples behind the intervals.")] = 1000,
-    gallery: Annotated[int, typer.Option(min=0, help="Pictures in each gallery of the report.")] = 12,
+    gallery: Annotated[
+        int, typer.Option(min=0, max=500, metavar="N", help="Pictures in each gallery of the report.")
+    ] = 12,
     threads: Annotated[int | None, typer.Option(min=1, help="Pictures scored at once; all cores by default.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation there.")] = False,
 ) -> None:
-    """Say how good a kit is on pictures whose truth is known, with a report to hand on."""
+    """Say how good a kit is on pictures whose truth is known, with a report to hand on.
+
+    Exit codes: 0 done, however good or bad the kit is, 2 usage, 3 pictures cannot be
+    found or read, 4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    """
     from msc_edge.errors import UsageError, extras_named
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.evaluation.dataset import labelled_folders, labelled_pictures
@@ -45,7 +51,7 @@ def evaluate(
         from msc_edge.runtime.evaluation.run import run_evaluation
 
     if (dataset is None) == (not normal and not abnormal):
-        raise UsageError("name a DATASET with test/good, or --normal DIR and --abnormal DIR")
+        raise UsageError("name either a DATASET with test/good, or --normal DIR and --abnormal DIR")
     pictures = labelled_pictures(dataset) if dataset else labelled_folders(normal or [], abnormal or [])
     with progress_bars() as report:
         evaluation = run_evaluation(
@@ -65,44 +71,48 @@ def evaluate(
 
 def _show(evaluation: "Evaluation", out: Path) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from msc_edge.runtime.display import console, to_standard_output
-    from msc_edge.runtime.text import many, percent
+    from msc_edge.runtime.evaluation.figures import FIGURES
+    from msc_edge.runtime.text import many, one_line
 
-    table = Table(title="Over all thresholds", title_justify="left", title_style="bold")
+    figures = Table(title="Over all thresholds", title_justify="left", title_style="bold")
     for name in ("", "value", "95 % interval"):
-        table.add_column(name, justify="left" if not name else "right")
-    names = {"tpr_at_1_fpr": "TPR at 1 % FPR", "tpr_at_5_fpr": "TPR at 5 % FPR", "auroc": "AUROC", "best_f1": "best F1"}
+        figures.add_column(name, justify="left" if not name else "right")
     for name, figure in evaluation.figures.items():
-        words = names.get(name, name.replace("_", " "))
-        table.add_row(words, f"{figure.value:.4f}", f"{figure.low:.4f} to {figure.high:.4f}")
+        figures.add_row(FIGURES[name].words, f"{figure.value:.4f}", f"{figure.low:.4f} to {figure.high:.4f}")
     kinds = Table(title="Kinds of defects", title_justify="left", title_style="bold")
-    for name in ("", "pictures", "AUROC", "average precision", "warned or rejected", "rejected"):
-        kinds.add_column(name, justify="left" if not name else "right")
-    for kind in evaluation.classes:
-        kinds.add_row(
-            kind.label,
-            str(kind.pictures),
-            f"{kind.auroc:.4f}",
-            f"{kind.average_precision:.4f}",
-            str(kind.warned),
-            str(kind.rejected),
-        )
+    kinds.add_column("", overflow="fold")
+    for name in ("pictures", "AUROC", "average\nprecision", "warned or\nrejected", "rejected"):
+        kinds.add_column(name, justify="right", no_wrap=True)
+    for kind in evaluation.kinds:
+        ranked = [f"{value:.4f}" if value is not None else "-" for value in (kind.auroc, kind.average_precision)]
+        counts = [str(count) for count in (kind.pictures, kind.warned, kind.rejected)]
+        kinds.add_row(Text(one_line(kind.label)), counts[0], *ranked, *counts[1:])
     with to_standard_output():
         to = console(stderr=False)
-        to.print(table)
+        to.print(figures)
         to.print(kinds)
         for name, limit in (("warn", evaluation.warn), ("reject", evaluation.reject)):
-            promise = "promises nothing"
-            if limit.band and limit.promised_rate is not None:
-                kept = "kept" if limit.keeps_promise else "NOT kept"
-                promise = f"promised {percent(limit.promised_rate)}: {limit.band[0]} to {limit.band[1]}, {kept}"
-            to.print(
-                f"{name}: flags {limit.false_alarms} of {many(limit.good, 'good picture')} ({promise}), "
-                f"misses {limit.missed} of {limit.defective} defective"
-            )
+            to.print(_at_limit(name, limit))
         if evaluation.unreadable:
             to.print(
-                f"left out, for they cannot be read: {many(len(evaluation.unreadable), 'picture')}, see the report"
+                f"left out: {many(len(evaluation.unreadable), 'picture')} that cannot be read; the report says why"
             )
-        to.print(f"look at: {out / 'report.html'}")
+        if evaluation.passed_over:
+            to.print(f"{many(evaluation.passed_over, 'other file')} passed over")
+        to.print(f"look at: {one_line(str(out / 'report.html'))}")
+
+
+def _at_limit(name: str, limit: "AtLimit") -> str:
+    from msc_edge.runtime.text import many, percent
+
+    promise = "set by hand, which promises nothing"
+    if limit.band and limit.promised_rate is not None:
+        expected = f"{percent(limit.promised_rate)} promised, {limit.band[0]} to {limit.band[1]} of as many"
+        promise = f"{expected}: {limit.kept}"
+    return (
+        f"{name}, score above {limit.score:.6f}: flags {limit.false_alarms} of {many(limit.good, 'good picture')} "
+        f"({promise}); misses {limit.missed} of {limit.defective} defective"
+    )

@@ -1,22 +1,27 @@
 """Pictures whose truth is known: good, or a kind of defect."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from msc_edge.errors import SourceError, UsageError
 from msc_edge.files import kind_of
-from msc_edge.images import find_images
+from msc_edge.images import IMAGE_SUFFIXES, find_images
+from msc_edge.text import valid_text
 
 GOOD = "good"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One picture file and what it shows: `good`, or the name of a kind of defect."""
+    """One picture file and what it shows."""
 
     path: Path
     label: str
+    """`good`, or the name of a kind of defect."""
+    name: str
+    """What a report calls it: its path within the data set, with `/`, as valid text."""
 
     @property
     def is_defect(self) -> bool:
@@ -24,43 +29,101 @@ class Labelled:
         return self.label != GOOD
 
 
-def labelled_pictures(dataset: Path) -> list[Labelled]:
+@dataclass(frozen=True)
+class DataSet:
+    """Labelled pictures, each real file once; good and defective ones are there."""
+
+    pictures: tuple[Labelled, ...]
+    folders: tuple[Path, ...]
+    """Where they come from: nothing may be written there."""
+    passed_over: int
+    """Files that are no pictures by their suffix, and pictures that lie beside the folders of kinds."""
+
+
+def labelled_pictures(dataset: Path) -> DataSet:
     """The test part of a data set in the MVTec-AD layout: `test/good`, and `test/<kind of defect>` for each kind.
 
     `dataset` is the data set, or its folder `test`. Raises SourceError when it is something else, or when good or
     defective pictures are missing.
     """
-    if kind_of(dataset)[0] != "folder":
-        raise SourceError(f"{dataset}: no such folder; check the path")
-    test = dataset / "test" if (dataset / "test").is_dir() else dataset
-    kinds = sorted(path for path in test.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if GOOD not in {path.name for path in kinds}:
+    _check_folder(dataset)
+    test = dataset / "test" if kind_of(dataset / "test" / GOOD)[0] == "folder" else dataset
+    try:
+        entries = sorted(path for path in test.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise SourceError(f"{test}: cannot be listed: {error.strerror}; check the permissions") from error
+    kinds = [path for path in entries if kind_of(path)[0] == "folder"]
+    defects = [path for path in kinds if path.name != GOOD]
+    if len(defects) == len(kinds) or not defects:
         raise SourceError(
             f"{dataset}: expected test/good beside test/<kind of defect>, as MVTec-AD has it; "
             "or name the folders yourself: --normal DIR --abnormal DIR"
         )
-    defects = [path for path in kinds if path.name != GOOD]
-    return _labelled([test / GOOD], defects)
+    beside = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path not in kinds)
+    return _labelled([test / GOOD], defects, root=dataset, folders=(dataset,), beside=beside)
 
 
-def labelled_folders(normal: Sequence[Path], abnormal: Sequence[Path]) -> list[Labelled]:
-    """Pictures of folders that are named; each folder of defects is a kind, by its own name."""
-    names = [folder.resolve().name for folder in abnormal]
-    if twice := sorted({name for name in names if names.count(name) > 1 or name == GOOD}):
-        raise UsageError(f"--abnormal: the name {twice[0]} is there twice, or stands for good parts; rename the folder")
-    return _labelled(normal, abnormal)
+def labelled_folders(normal: Sequence[Path], abnormal: Sequence[Path]) -> DataSet:
+    """Pictures of folders that are named; each folder of defects is a kind, by its own name.
+
+    Raises UsageError when a name stands for two kinds or a picture would have two labels, SourceError when a folder
+    is none or holds no picture.
+    """
+    if not normal or not abnormal:
+        raise UsageError("an evaluation needs good and defective pictures: give both --normal DIR and --abnormal DIR")
+    folders = (*normal, *abnormal)
+    for folder in folders:
+        _check_folder(folder)
+    names = [_label(folder) for folder in abnormal]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"--abnormal: two folders are named {twice[0]}, and the name is the kind; rename one")
+    if GOOD in names:
+        raise UsageError(f"--abnormal: a folder is named {GOOD}, which stands for good parts; rename it")
+    return _labelled(normal, abnormal, root=_root_of(folders), folders=folders)
 
 
-def _labelled(normal: Sequence[Path], abnormal: Sequence[Path]) -> list[Labelled]:
-    found: dict[Path, Labelled] = {}
-    for folders, label in ((normal, GOOD), *(([folder], folder.resolve().name) for folder in abnormal)):
-        for path in find_images(folders).paths if folders else ():
-            real = path.resolve()
-            if real in found and found[real].label != label:
-                raise UsageError(f"{path}: is counted as {found[real].label} and as {label}; name each folder once")
-            found[real] = Labelled(path, label)
-    pictures = list(found.values())
-    for wanted, what in ((False, "good"), (True, "defective")):
-        if not any(picture.is_defect == wanted for picture in pictures):
-            raise SourceError(f"there are no {what} pictures: an evaluation needs good and defective ones")
-    return pictures
+def _check_folder(folder: Path) -> None:
+    kind, reason = kind_of(folder)
+    if kind != "folder":
+        raise SourceError(f"{folder}: {reason or 'is a file, where a folder is expected'}; check the path")
+
+
+def _root_of(folders: Sequence[Path]) -> Path | None:
+    """The folder that all of these lie in; None where that is no more than the disk itself."""
+    try:
+        root = Path(os.path.commonpath([_plain(folder).parent for folder in folders]))
+    except ValueError:  # two drives of Windows
+        return None
+    return None if root == Path(root.anchor) else root
+
+
+def _label(folder: Path) -> str:
+    return valid_text(_plain(folder).name)
+
+
+def _plain(folder: Path) -> Path:
+    """The whole path without `..`, but not Path.resolve: a link to a folder keeps the name that was given."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100
+
+
+def _labelled(
+    normal: Sequence[Path], abnormal: Sequence[Path], *, root: Path | None, folders: tuple[Path, ...], beside: int = 0
+) -> DataSet:
+    found: dict[str, Labelled] = {}
+    passed_over = beside
+    for folder, label in (*((each, GOOD) for each in normal), *((each, _label(each)) for each in abnormal)):
+        images = find_images([folder])
+        passed_over += images.other_files
+        for path in images.paths:
+            real = os.path.realpath(path)  # not Path.resolve: before Python 3.13 it fails on links in a loop
+            known = found.setdefault(real, Labelled(path, label, _name(path, root)))
+            if known.label != label:
+                raise UsageError(
+                    f"{path}: is the same file as {known.path}, and cannot be both {known.label} and {label}; "
+                    "remove one, or name each folder once"
+                )
+    return DataSet(tuple(found.values()), folders, passed_over)
+
+
+def _name(path: Path, root: Path | None) -> str:
+    return valid_text(PurePath(os.path.relpath(path, root) if root else path).as_posix())

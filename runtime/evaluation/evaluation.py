@@ -1,20 +1,22 @@
-"""How good a kit is on pictures whose truth is known: over all thresholds, by kind of defect, at its own limits."""
+"""How good a kit is on pictures whose truth is known: over all thresholds, by kind of defect, at its limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from msc_edge import __version__
-from msc_edge.calibration import Limit, band_of_alarms
+from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms
 from msc_edge.errors import SourceError
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.evaluation.dataset import GOOD, Labelled
-from msc_edge.runtime.evaluation.figures import RESAMPLES, Interval, with_intervals
+from msc_edge.runtime.evaluation.figures import RESAMPLES, Interval, auroc, average_precision, with_intervals
 from msc_edge.runtime.folder import Row, score_files
+
+Promise = Literal["as promised", "fewer than promised", "more than promised"]
 
 
 class _Part(BaseModel):
@@ -22,139 +24,165 @@ class _Part(BaseModel):
 
 
 class AtLimit(_Part):
-    """What one of the kit's own limits does to these pictures."""
+    """What one of the two limits does to these pictures."""
 
-    score: float = Field(description="the limit")
-    promised_rate: float | None = Field(
-        description="share of good pictures that it promises to flag; null: set by hand"
-    )
-    good: PositiveInt
+    score: float = Field(description="the limit: scores above it are flagged")
+    requested_rate: float | None = Field(description="the share that was asked for; null: the limit was set by hand")
+    promised_rate: float | None = Field(description="share of good pictures that it promises to flag; null: nothing")
+    good: PositiveInt = Field(description="good pictures that were scored")
     false_alarms: NonNegativeInt = Field(description="good pictures above the limit")
     band: tuple[int, int] | None = Field(
         description="where 90 % of such counts lie, by the promise, for as many pictures like the held-out ones"
     )
-    defective: PositiveInt
+    defective: PositiveInt = Field(description="defective pictures that were scored")
     missed: NonNegativeInt = Field(description="defective pictures that are not above the limit")
 
     @property
-    def keeps_promise(self) -> bool | None:
-        """Whether the false alarms lie within the band; None where nothing was promised."""
-        return None if self.band is None else self.band[0] <= self.false_alarms <= self.band[1]
+    def kept(self) -> Promise | None:
+        """How the false alarms compare with the band; None where nothing was promised."""
+        if self.band is None:
+            return None
+        if self.false_alarms > self.band[1]:
+            return "more than promised"
+        return "fewer than promised" if self.false_alarms < self.band[0] else "as promised"
 
 
-class OfClass(_Part):
+class OfKind(_Part):
     """One kind of defect against all good pictures."""
 
-    label: str
-    pictures: PositiveInt
-    auroc: float
-    average_precision: float
+    label: str = Field(description="the name of its folder")
+    pictures: NonNegativeInt = Field(description="pictures that were scored")
+    unreadable: NonNegativeInt = Field(description="pictures that could not be read")
+    auroc: float | None = Field(description="null: none of its pictures could be read")
+    average_precision: float | None = Field(description="null: none of its pictures could be read")
     warned: NonNegativeInt = Field(description="above the warn limit, rejected ones included")
-    rejected: NonNegativeInt
+    rejected: NonNegativeInt = Field(description="above the reject limit")
+
+
+class Unreadable(_Part):
+    """One picture that was left out."""
+
+    path: str = Field(description="within the data set")
+    error: str = Field(description="why it could not be read")
 
 
 class Evaluation(_Part):
     """The whole of evaluation.json."""
 
-    format_version: int = 1
+    format_version: Literal[1] = 1
     msc_edge_version: str
     kit: str = Field(description="SHA-256 of the kit's manifest")
-    good: PositiveInt
-    defective: PositiveInt
-    unreadable: list[str] = Field(description="left out: pictures that could not be read, and why")
-    resamples: PositiveInt = Field(description="bootstrap resamples behind the intervals, 95 %")
-    figures: dict[str, Interval]
+    good: PositiveInt = Field(description="good pictures that were scored")
+    defective: PositiveInt = Field(description="defective pictures that were scored")
+    unreadable: list[Unreadable] = Field(description="pictures that could not be read; no figure counts them")
+    passed_over: NonNegativeInt = Field(description="other files in the data set's folders")
+    resamples: PositiveInt = Field(description="bootstrap resamples behind the intervals, which hold 95 % of them")
+    figures: dict[str, Interval] = Field(description="over all thresholds; each in [0, 1], 1 is perfect")
     warn: AtLimit
     reject: AtLimit
-    classes: list[OfClass]
+    kinds: list[OfKind]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One picture that was read: what it shows, and what the kit says of it."""
+    """One picture: what it shows, and what the kit says of it."""
 
     picture: Labelled
     row: Row
 
     @property
     def score(self) -> float:
-        """As in the row."""
-        assert self.row.score is not None, "only pictures that were read are scored"
+        """As in the row, of a picture that was read."""
+        assert self.row.score is not None, "asked of a picture that could not be read"
         return self.row.score
 
 
 def score_labelled(
     detector: Detector, pictures: Sequence[Labelled], *, threads: int | None = None, report: Report = silent
-) -> tuple[list[Scored], list[Row]]:
-    """Score them all; and the rows of those that cannot be read. SourceError when too few are left."""
-    scored, unread = [], []
+) -> tuple[list[Scored], list[Scored]]:
+    """Score them all: those that could be read, and the others. SourceError when no good or no defective one is left.
+
+    Load the detector with `threads=1`; see score_files.
+    """
+    read: list[Scored] = []
+    unread: list[Scored] = []
     rows = score_files(detector, [picture.path for picture in pictures], threads=threads)
-    for picture, row in zip(pictures, rows, strict=True):
-        if row.error is None:
-            scored.append(Scored(picture, row))
-        else:
-            unread.append(row)
-        report("scoring", len(scored) + len(unread), len(pictures))
+    for done, (picture, row) in enumerate(zip(pictures, rows, strict=True), start=1):
+        (read if row.error is None else unread).append(Scored(picture, row))
+        report("scoring", done, len(pictures))
     for defect, what in ((False, "good"), (True, "defective")):
-        if not any(each.picture.is_defect == defect for each in scored):
+        if not any(each.picture.is_defect == defect for each in read):
+            first = next(each for each in unread if each.picture.is_defect == defect)
             raise SourceError(
-                f"none of the {what} pictures could be read; the first: {unread[0].path}: {unread[0].error}"
+                f"none of the {what} pictures could be read; the first: {first.picture.path}: {first.row.error}"
             )
-    return scored, unread
+    return read, unread
 
 
 def evaluate(
     detector: Detector,
-    scored: Sequence[Scored],
-    unread: Sequence[Row],
+    read: Sequence[Scored],
+    unread: Sequence[Scored] = (),
     *,
     kit_sha256: str,
+    passed_over: int = 0,
     resamples: int = RESAMPLES,
     seed: int = 0,
     report: Report = silent,
 ) -> Evaluation:
-    """All figures of pictures that are scored; see score_labelled."""
-    truth = np.array([each.picture.is_defect for each in scored], dtype=int)
-    scores = np.array([each.score for each in scored])
-    good = scores[truth == 0]
-    labels = sorted({each.picture.label for each in scored} - {GOOD})
-    limits = detector.limits
-
-    def of_class(label: str) -> OfClass:
-        own = np.array([each.score for each in scored if each.picture.label == label])
-        both, against = np.concatenate([good, own]), [0] * len(good) + [1] * len(own)
-        return OfClass(
-            label=label,
-            pictures=len(own),
-            auroc=float(roc_auc_score(against, both)),
-            average_precision=float(average_precision_score(against, both)),
-            warned=int((own > limits.warn.score).sum()),
-            rejected=int((own > limits.reject.score).sum()),
-        )
-
-    def at(limit: Limit) -> AtLimit:
-        held_out, band = detector.calibration.scores.size, None
-        if limit.promised_rate is not None:
-            band = band_of_alarms(round(limit.promised_rate * (held_out + 1)), held_out, len(good))
-        return AtLimit(
-            score=limit.score,
-            promised_rate=limit.promised_rate,
-            good=len(good),
-            false_alarms=int((good > limit.score).sum()),
-            band=band,
-            defective=int(truth.sum()),
-            missed=int((scores[truth == 1] <= limit.score).sum()),
-        )
-
+    """All figures of pictures that are scored; see score_labelled, whose answer this takes."""
+    truth = np.array([each.picture.is_defect for each in read], dtype=int)
+    scores = np.array([each.score for each in read])
+    good, bad = scores[truth == 0], scores[truth == 1]
+    labels = sorted({each.picture.label for each in (*read, *unread)} - {GOOD})
     return Evaluation(
         msc_edge_version=__version__,
         kit=kit_sha256,
         good=len(good),
-        defective=int(truth.sum()),
-        unreadable=[f"{row.path}: {row.error}" for row in unread],
+        defective=len(bad),
+        unreadable=[Unreadable(path=each.picture.name, error=each.row.error or "") for each in unread],
+        passed_over=passed_over,
         resamples=resamples,
         figures=with_intervals(truth, scores, resamples=resamples, seed=seed, report=report),
-        warn=at(limits.warn),
-        reject=at(limits.reject),
-        classes=[of_class(label) for label in labels],
+        warn=_at(detector.limits.warn, detector.calibration, good, bad),
+        reject=_at(detector.limits.reject, detector.calibration, good, bad),
+        kinds=[
+            _of_kind(
+                label,
+                np.array([each.score for each in read if each.picture.label == label]),
+                good,
+                detector.limits,
+                unreadable=sum(each.picture.label == label for each in unread),
+            )
+            for label in labels
+        ],
+    )
+
+
+def _at(limit: Limit, calibration: Calibration, good: np.ndarray, bad: np.ndarray) -> AtLimit:
+    band = None
+    if limit.promised_rate is not None:
+        band = band_of_alarms(calibration.flagged(limit.promised_rate), calibration.scores.size, len(good))
+    return AtLimit(
+        score=limit.score,
+        requested_rate=limit.requested_rate,
+        promised_rate=limit.promised_rate,
+        good=len(good),
+        false_alarms=int((good > limit.score).sum()),
+        band=band,
+        defective=len(bad),
+        missed=int((bad <= limit.score).sum()),
+    )
+
+
+def _of_kind(label: str, own: np.ndarray, good: np.ndarray, limits: Limits, *, unreadable: int) -> OfKind:
+    truth, scores = np.repeat([0, 1], [len(good), len(own)]), np.concatenate([good, own])
+    return OfKind(
+        label=label,
+        pictures=len(own),
+        unreadable=unreadable,
+        auroc=auroc(truth, scores) if len(own) else None,
+        average_precision=average_precision(truth, scores) if len(own) else None,
+        warned=int((own > min(limits.warn.score, limits.reject.score)).sum()),
+        rejected=int((own > limits.reject.score).sum()),
     )

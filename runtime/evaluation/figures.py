@@ -15,7 +15,6 @@ from msc_edge.progress import Report, silent
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-Figure = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,30 @@ class Interval:
     high: float
 
 
-def tpr_at(rate: float) -> Figure:
+@dataclass(frozen=True)
+class Figure:
+    """One figure over all thresholds, in [0, 1]: 1 is perfect."""
+
+    words: str
+    meaning: str
+    of: Callable[[np.ndarray, np.ndarray], float]
+    """From truth and scores, both of shape (n,), with good and defective ones among them."""
+
+
+def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The share of pairs of a defective and a good picture in which the defective one is stranger; a tie is half."""
+    return float(roc_auc_score(truth, scores))
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The precision at each threshold, weighed by the recall that it adds."""
+    return float(average_precision_score(truth, scores))
+
+
+def tpr_at(rate: float, truth: np.ndarray, scores: np.ndarray) -> float:
     """The largest share of defects that a threshold catches which flags at most a share `rate` of the good parts."""
-
-    def figure(truth: np.ndarray, scores: np.ndarray) -> float:
-        false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
-        return float(true[false <= rate + 1e-12].max())
-
-    return figure
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    return float(true[false <= rate + 1e-12].max())
 
 
 def best_f1(truth: np.ndarray, scores: np.ndarray) -> float:
@@ -47,32 +62,48 @@ def best_f1(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 FIGURES: Mapping[str, Figure] = {
-    "auroc": lambda truth, scores: float(roc_auc_score(truth, scores)),
-    "average_precision": lambda truth, scores: float(average_precision_score(truth, scores)),
-    "tpr_at_1_fpr": tpr_at(0.01),
-    "tpr_at_5_fpr": tpr_at(0.05),
-    "best_f1": best_f1,
+    "auroc": Figure("AUROC", "how often a defective part looks stranger than a good one", auroc),
+    "average_precision": Figure(
+        "average precision", "the share of defective ones among the strangest, over all cuts", average_precision
+    ),
+    "tpr_at_1_fpr": Figure(
+        "TPR at 1 % FPR",
+        "defects caught when at most 1 % of good parts are flagged",
+        lambda truth, scores: tpr_at(0.01, truth, scores),
+    ),
+    "tpr_at_5_fpr": Figure(
+        "TPR at 5 % FPR",
+        "defects caught when at most 5 % of good parts are flagged",
+        lambda truth, scores: tpr_at(0.05, truth, scores),
+    ),
+    "best_f1": Figure("best F1", "at the threshold that suits these very pictures best", best_f1),
 }
 
 
 def with_intervals(
-    truth: np.ndarray, scores: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0, report: Report = silent
+    truth: np.ndarray,
+    scores: np.ndarray,
+    *,
+    figures: Mapping[str, Figure] = FIGURES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    report: Report = silent,
 ) -> dict[str, Interval]:
-    """All figures with percentile bootstrap intervals (Efron & Tibshirani 1993, ch. 13).
+    """Figures with percentile bootstrap intervals (Efron & Tibshirani 1993, ch. 13).
 
     Good and defective pictures are drawn apart, so that each resample has as many of each. The intervals tell how
     much hangs on which pictures were there; not what another training would give.
     """
     good, bad = np.flatnonzero(truth == 0), np.flatnonzero(truth == 1)
     random = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in FIGURES}
+    drawn: dict[str, list[float]] = {name: [] for name in figures}
     for done in range(resamples):
         rows = np.concatenate([random.choice(good, len(good)), random.choice(bad, len(bad))])
-        for name, figure in FIGURES.items():
-            drawn[name].append(figure(truth[rows], scores[rows]))
+        for name, figure in figures.items():
+            drawn[name].append(figure.of(truth[rows], scores[rows]))
         report("drawing resamples", done + 1, resamples)
     tails = (1 - CONFIDENCE) / 2
     return {
-        name: Interval(figure(truth, scores), *(float(q) for q in np.quantile(drawn[name], (tails, 1 - tails))))
-        for name, figure in FIGURES.items()
+        name: Interval(figure.of(truth, scores), *(float(q) for q in np.quantile(drawn[name], (tails, 1 - tails))))
+        for name, figure in figures.items()
     }

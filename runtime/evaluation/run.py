@@ -1,31 +1,27 @@
 """The whole of `msc-edge evaluate`, for Python users: score, compute, write."""
 
 from collections.abc import Sequence
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from sklearn.metrics import roc_curve
-
-from msc_edge.files import folder_written_whole
+from msc_edge.errors import UsageError
+from msc_edge.files import folder_written_whole, kind_of
 from msc_edge.kit import Kit
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.evaluation.dataset import Labelled
+from msc_edge.runtime.evaluation.dataset import DataSet
 from msc_edge.runtime.evaluation.evaluation import Evaluation, Scored, evaluate, score_labelled
 from msc_edge.runtime.evaluation.figures import RESAMPLES
-from msc_edge.runtime.report.gallery import Card, card
-from msc_edge.runtime.report.page import NAMES, Gallery, drawn, write_page
-from msc_edge.runtime.report.plots import histogram, roc
+from msc_edge.runtime.evaluation.report import write_report
+from msc_edge.runtime.report.place import check_writable
 from msc_edge.runtime.table import ScoreTable
-from msc_edge.text import one_line
 
 JSON, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 
 
 def run_evaluation(
     kit: Path,
-    pictures: Sequence[Labelled],
+    dataset: DataSet,
     out: Path,
     *,
     threshold: float | None = None,
@@ -38,72 +34,52 @@ def run_evaluation(
 ) -> Evaluation:
     """Evaluate a kit and write evaluation.json, scores.csv and report.html into the folder `out`.
 
-    The folder is there when all of it is. Raises KitError, SourceError when pictures are missing, UsageError when `out`
-    is taken, OutputError when it cannot be written.
+    The folder is there when all of it is. `overwrite` replaces an earlier evaluation, and nothing else. `gallery` is
+    the number of pictures in each gallery of the report; for `threshold` and `false_alarm_rate` see
+    Detector.with_limits. Raises KitError, SourceError when the pictures cannot be read, UsageError when `out` is
+    taken, or lies within the kit or the data set, and OutputError when it cannot be written.
     """
-    with Kit.open(kit) as opened, folder_written_whole(out, replace=overwrite) as folder:
+    _check_place(out, (kit, *dataset.folders), overwrite=overwrite)
+    with Kit.open(kit) as opened:
         detector = Detector.of(opened, threads=1).with_limits(threshold=threshold, false_alarm_rate=false_alarm_rate)
-        scored, unread = score_labelled(detector, pictures, threads=threads, report=report)
-        with ScoreTable.create(folder / SCORES) as table:
-            for row in (*(each.row for each in scored), *unread):
-                table.write(row)
-        evaluation = evaluate(detector, scored, unread, kit_sha256=opened.sha256, resamples=resamples, report=report)
-        (folder / JSON).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _write_report(folder / REPORT, evaluation, scored, detector, opened, gallery)
+        check_writable(out.parent, what=out)
+        read, unread = score_labelled(detector, dataset.pictures, threads=threads, report=report)
+        evaluation = evaluate(
+            detector,
+            read,
+            unread,
+            kit_sha256=opened.sha256,
+            passed_over=dataset.passed_over,
+            resamples=resamples,
+            report=report,
+        )
+        with folder_written_whole(out, replace=overwrite) as folder:
+            _write_scores(folder / SCORES, (*read, *unread))
+            (folder / JSON).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            write_report(folder / REPORT, evaluation, read, detector, opened, gallery=gallery)
     return evaluation
 
 
-def _write_report(
-    path: Path, evaluation: Evaluation, scored: Sequence[Scored], detector: Detector, kit: Kit, most: int
-) -> None:
-    good = [each for each in scored if not each.picture.is_defect]
-    bad = [each for each in scored if each.picture.is_defect]
-    limits = detector.limits
-    false, true, _ = roc_curve([each.picture.is_defect for each in scored], [each.score for each in scored])
-    marks = {
-        name: (limit.false_alarms / limit.good, 1 - limit.missed / limit.defective)
-        for name, limit in (("warn", evaluation.warn), ("reject", evaluation.reject))
-    }
-    write_page(
-        path,
-        "evaluation.html.j2",
-        galleries=_galleries(good, bad, detector, kit, most),
-        evaluation=evaluation,
-        kit=one_line(Path(kit.name).name),
-        backbone=one_line(kit.manifest.model.backbone),
-        normals=kit.manifest.bank.count,
-        date=date.today().isoformat(),
-        figure_names=NAMES,
-        histogram=drawn(
-            histogram(
-                {
-                    "good": np.array([each.score for each in good]),
-                    "defective": np.array([each.score for each in bad]),
-                },
-                limits={"warn": limits.warn.score, "reject": limits.reject.score},
-            )
-        ),
-        roc=drawn(roc(false.tolist(), true.tolist(), marks=marks)),
-    )
-
-
-def _galleries(good: Sequence[Scored], bad: Sequence[Scored], detector: Detector, kit: Kit, most: int) -> list[Gallery]:
-    limit = detector.limits.reject.score
-    missed = sorted((each for each in bad if each.score <= limit), key=lambda each: each.score)
-    alarms = sorted((each for each in good if each.score > limit), key=lambda each: -each.score)
-    caught = sorted((each for each in bad if each.score > limit), key=lambda each: -each.score)
-
-    def cards(chosen: Sequence[Scored]) -> list[Card]:
-        made = (card(detector, kit, each.picture.path, label=each.picture.label) for each in chosen[:most])
-        return [each for each in made if each]
-
-    beside = "On the left the picture, on the right the normal pictures most like it, which it was compared with."
-    return [
-        (title, f"{len(chosen)} in all; the first {min(most, len(chosen))} are shown, {order}. {beside}", cards(chosen))
-        for title, order, chosen in (
-            ("Worst misses", "the most normal-looking first", missed),
-            ("Worst false alarms", "the strangest first", alarms),
-            ("Defects that were caught", "the strangest first", caught),
+def _check_place(out: Path, taken: Sequence[Path], *, overwrite: bool) -> None:
+    """What is read must neither be written into nor be replaced."""
+    place = out.resolve()
+    for folder in map(Path.resolve, taken):
+        if place.is_relative_to(folder):
+            raise UsageError(f"--out {out}: lies within {folder}, which is only read; choose another place")
+        if folder.is_relative_to(place):
+            raise UsageError(f"--out {out}: holds {folder}, which would be replaced; choose another place")
+    kind, _ = kind_of(out)
+    there = {path.name for path in out.iterdir()} if kind == "folder" else {out.name} if kind else set()
+    if there and not overwrite:
+        raise UsageError(f"--out {out}: exists already; choose another name, or pass --overwrite to replace it")
+    if others := there - {JSON, SCORES, REPORT}:
+        raise UsageError(
+            f"--out {out}: is not an evaluation and no more ({min(others)}), and --overwrite replaces nothing else; "
+            "choose another name"
         )
-        if chosen and most
-    ]
+
+
+def _write_scores(path: Path, pictures: Sequence[Scored]) -> None:
+    with ScoreTable.create(path) as table:
+        for each in sorted(pictures, key=lambda each: each.picture.name):
+            table.write(replace(each.row, path=each.picture.name))

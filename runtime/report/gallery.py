@@ -7,14 +7,27 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from msc_edge.calibration import Verdict
-from msc_edge.errors import MscEdgeError
+from msc_edge.errors import KitError, SourceError
 from msc_edge.images import read_image
 from msc_edge.kit import THUMBNAILS, Kit
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.text import one_line
+from msc_edge.runtime.folder import Row
 
 _SIDE = 320  # of a picture in the page, in pixels
+_NEAREST = 2  # normals beside a picture
+# Scores of one kit and one picture agree far better than this on any machine, and a row has six decimals.
+_SAME_PICTURE = 1e-5
+
+
+@dataclass(frozen=True)
+class Near:
+    """A normal that a picture was compared with."""
+
+    name: str
+    picture: str
+    """A data: URL; "" where the kit has no thumbnail of it."""
+    distance: float
+    """Cosine distance, in [0, 2]."""
 
 
 @dataclass(frozen=True)
@@ -23,31 +36,29 @@ class Card:
 
     name: str
     label: str
+    row: Row
+    """Of the picture when it was scored."""
     picture: str
-    """A data: URL."""
-    score: float
-    p_value: float
-    verdict: Verdict
-    nearest: tuple[tuple[str, str, float], ...]
-    """Of the normals that it was compared with: name, data: URL of the thumbnail ("" without one), distance."""
+    """A data: URL; "" where it cannot be shown."""
+    nearest: tuple[Near, ...]
+    trouble: str
+    """Why it cannot be shown; "" where it can."""
 
 
-def card(detector: Detector, kit: Kit, path: Path, *, label: str = "") -> Card | None:
-    """Score a picture once more, for all its neighbours; None when it has gone meanwhile."""
+def card(detector: Detector, kit: Kit, path: Path, row: Row, *, name: str, label: str = "") -> Card:
+    """The card of a picture that has a row. It is scored once more, for its neighbours; KitError as in scoring.
+
+    A picture that has gone or has changed since has a card that says so.
+    """
     try:
         image = read_image(path, detector.manifest.decode)
         result = detector.score(image)
-    except MscEdgeError:
-        return None
-    return Card(
-        name=one_line(str(path)),
-        label=label,
-        picture=as_data_url(image),
-        score=result.score,
-        p_value=result.p_value,
-        verdict=result.verdict,
-        nearest=tuple((one_line(each.path), _thumbnail(kit, each.row), each.distance) for each in result.neighbours),
-    )
+    except SourceError as error:
+        return Card(name, label, row, "", (), f"it was scored, and cannot be read any more: {error}")
+    if abs(result.score - (row.score or 0.0)) > _SAME_PICTURE:
+        return Card(name, label, row, "", (), "the file has changed since it was scored")
+    nearest = tuple(Near(each.path, _thumbnail(kit, each.row), each.distance) for each in result.neighbours[:_NEAREST])
+    return Card(name, label, row, as_data_url(image), nearest, "")
 
 
 def as_data_url(image: np.ndarray) -> str:
@@ -57,11 +68,18 @@ def as_data_url(image: np.ndarray) -> str:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
     _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return _jpeg_url(data.tobytes())
 
 
 def _thumbnail(kit: Kit, row: int) -> str:
     name = f"{THUMBNAILS}/{row:05d}.jpg"
     if name not in kit.manifest.files:
         return ""
-    return f"data:image/jpeg;base64,{base64.b64encode(kit.path(name).read_bytes()).decode()}"
+    try:
+        return _jpeg_url(kit.path(name).read_bytes())
+    except OSError as error:  # the kit has gone since it was opened
+        raise KitError(f"{kit.name}: {name} cannot be read any more: {error.strerror or error}") from error
+
+
+def _jpeg_url(data: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -1,11 +1,11 @@
 """The kit that a running stream scores with, and its exchange for another without missing a frame."""
 
-import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
+from msc_edge.kit import Kit
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
@@ -23,11 +23,13 @@ class KitInForce:
         self._loading = threading.Lock()
 
     def _load(self) -> tuple[Detector, str]:
-        detector = Detector.load(self.path, threads=self._threads).with_limits(
-            threshold=self._limits.threshold, false_alarm_rate=self._limits.false_alarm_rate
+        with Kit.open(self.path) as kit:
+            detector = Detector.of(kit, threads=self._threads)
+        limits = self._limits
+        return (
+            detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate),
+            kit.sha256,
         )
-        # As manifest.sha256 has it: a kit's manifest is what `to_json` gives, byte for byte.
-        return detector, hashlib.sha256(detector.manifest.to_json().encode()).hexdigest()
 
     @property
     def detector(self) -> Detector:

@@ -19,10 +19,14 @@ def test_summary_says_what_the_kit_holds_and_what_it_cannot_promise(drawn_run: P
     assert "32 normals, exact search" in done.stdout
     assert "no verdict changed" in done.stdout
     # Eight held-out pictures promise one ninth and no less: 20 % is kept, 1 % is not, for that takes 99 of them.
-    assert f"warn: above {limits.warn.score:.6f}, flags 11.11% of good parts" in done.stdout
-    assert f"reject: above {limits.reject.score:.6f}, flags 11.11% of good parts" in done.stdout
-    assert "reject: 1.00% was asked for; that takes at least 99 held-out pictures, and there are 8" in done.stderr
-    assert "20.00% was asked for" not in done.output
+    assert limits.warn.score == limits.reject.score
+    assert "warn: never given" in done.stdout
+    # Beta(1, 8): 1 - 0.95 ** (1 / 8) and 1 - 0.05 ** (1 / 8).
+    expected = "expected to flag 11.1 % of good pictures (0.64 to 31.2 % with 90 % certainty)"
+    assert f"reject: score above {limits.reject.score:.6f}, {expected}" in done.stdout
+    assert "caution: reject does NOT keep to the 1 % that was asked for: that takes at least 99" in done.stderr
+    assert "and the kit has 8" in done.stderr
+    assert done.stderr.count("caution") == 1
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_manifest_says_what_the_kit_is_and_where_it_came_from(
     assert manifest.provenance.data_fingerprint == record.data_fingerprint
     assert manifest.provenance.pictures == 40
     assert manifest.provenance.recipe["steps"] == 3
+    assert (manifest.provenance.recipe["holdout"], manifest.provenance.recipe["group_by"]) == (0.2, None)
     assert manifest.parity is not None
     assert manifest.parity.pictures >= 32
     assert manifest.parity.max_score_difference <= 1e-4

@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms, pictures_needed
+from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms, band_of_rates, pictures_needed
 from msc_edge.errors import UsageError
 
 # Few distinct values, so that ties are common.
@@ -138,6 +138,60 @@ def test_realised_alarms_lie_in_the_band_as_often_as_it_says() -> None:
     alarms = (random.random((trials, pictures)) > limits[:, None]).sum(axis=1)
     inside = ((low <= alarms) & (alarms <= high)).mean()
     assert 0.9 - 0.015 <= inside <= 0.95
+
+
+HELD_OUT = [1, 2, 3, 5, 8, 19, 32, 99, 152, 180, 300, 999, 1000, 2500, 4999, 5000]
+
+
+@pytest.mark.parametrize("held_out", HELD_OUT)
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.999])
+def test_the_band_of_rates_is_that_of_the_beta_distribution(held_out: int, confidence: float) -> None:
+    for flagged in {1, 2, 3, held_out // 100, held_out // 20, held_out // 2, held_out - 1, held_out}:
+        if 1 <= flagged <= held_out:
+            tail = (1 - confidence) / 2
+            expected = scipy.stats.beta.ppf([tail, 1 - tail], flagged, held_out + 1 - flagged)
+            assert band_of_rates(flagged, held_out, confidence) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@given(st.integers(1, 5000), st.data())
+def test_the_band_of_rates_holds_the_promised_rate_and_is_scipys(held_out: int, data: st.DataObject) -> None:
+    flagged = data.draw(st.integers(1, held_out))
+    low, high = band_of_rates(flagged, held_out)
+    assert low < flagged / (held_out + 1) < high
+    expected = scipy.stats.beta.ppf([0.05, 0.95], flagged, held_out + 1 - flagged)
+    assert (low, high) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "percents"),
+    [(300, (0.27, 2.1)), (1000, (0.54, 1.6))],  # for 1 %, from the facts that this project began with
+)
+def test_the_band_of_rates_in_figures_known_before(held_out: int, percents: tuple[float, float]) -> None:
+    low, high = band_of_rates(held_out // 100, held_out)
+    assert (float(f"{100 * low:.2g}"), float(f"{100 * high:.2g}")) == percents
+
+
+@given(st.integers(1, 500))
+def test_the_band_of_the_largest_score_has_a_closed_form(held_out: int) -> None:
+    # No score above it: 1 - (1 - r) ** n is the chance that the largest of n was passed by the share r or less.
+    expected = (1 - 0.95 ** (1 / held_out), 1 - 0.05 ** (1 / held_out))
+    assert band_of_rates(1, held_out) == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_a_limit_of_a_calibration_has_the_band_of_its_count() -> None:
+    calibration = Calibration(np.arange(152))
+    assert calibration.band(calibration.limit(0.05)) == band_of_rates(7, 152)
+    assert calibration.band(calibration.limit(0.001)) == band_of_rates(1, 152)  # the strictest there is
+    assert calibration.band(Limit(score=3.0, requested_rate=None, promised_rate=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("flagged", "held_out", "confidence"),
+    [(0, 5, 0.9), (6, 5, 0.9), (1, 0, 0.9), (1, 5, 0), (1, 5, 1), (1, 5, math.nan)],
+)
+def test_a_band_of_rates_that_has_no_meaning_is_refused(flagged: int, held_out: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="expected 1 <= flagged <= held_out"):
+        band_of_rates(flagged, held_out, confidence)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf, -math.inf])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from msc_edge.calibration import Calibration
 from msc_edge.errors import KitError
-from msc_edge.manifest import Manifest, manifest_schema, parse_manifest
+from msc_edge.manifest import HELD_OUT, HISTORY_KEPT, Manifest, manifest_schema, parse_manifest
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "manifest.schema.json"
 SCHEMA = json.loads(manifest_schema())
@@ -48,6 +48,22 @@ DOCUMENT: dict[str, Any] = {
             "warn": {"score": 0.30000000000000004, "requested_rate": 0.3, "promised_rate": 0.25},
             "reject": {"score": 0.30000000000000004, "requested_rate": 0.25, "promised_rate": 0.25},
         },
+        "created": "2026-03-01T00:00:00Z",
+        "why": "neue Lampe",
+        "history": [
+            {
+                "created": "2026-01-01T00:00:00Z",
+                "why": "held out of the pictures that were trained on",
+                "count": 40,
+                "quantiles": [0.05, 0.1, 0.15, 0.2, 0.4],
+                "warn_rate": 0.05,
+                "reject_rate": 0.025,
+                "limits": {
+                    "warn": {"score": 0.35, "requested_rate": 0.05, "promised_rate": 0.04878048780487805},
+                    "reject": {"score": 0.4, "requested_rate": 0.025, "promised_rate": 0.024390243902439025},
+                },
+            }
+        ],
     },
     "provenance": {
         "created": "2026-01-01T00:00:00Z",
@@ -124,9 +140,21 @@ def test_a_manifest_cannot_be_changed() -> None:
         parse(DOCUMENT).format_version = 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("where", ["decode.bit_depth", "preprocessing.mean", "preprocessing.std"])
+HAS_DEFAULT = ["decode.bit_depth", "preprocessing.mean", "preprocessing.std"]
+HAS_DEFAULT += ["calibration.created", "calibration.why", "calibration.history"]
+
+
+@pytest.mark.parametrize("where", HAS_DEFAULT)
 def test_what_has_a_default_may_be_left_out(where: str) -> None:
+    jsonschema.validate(changed(where, ...), SCHEMA)
     parse(changed(where, ...))
+
+
+def test_a_kit_from_before_limits_could_be_set_anew_has_an_empty_history() -> None:
+    document = changed("calibration.history", ...)
+    del document["calibration"]["created"], document["calibration"]["why"]
+    calibration = parse(document).calibration
+    assert (calibration.history, calibration.created, calibration.why) == ([], None, HELD_OUT)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +167,7 @@ def test_what_may_be_null(where: str, value: None) -> None:
     assert json.loads(parse(document).to_json()) == document
 
 
+PAST = DOCUMENT["calibration"]["history"][0]
 REFUSED = [
     # unknown keys, at every level
     ("signature", "x"),
@@ -174,6 +203,14 @@ REFUSED = [
     ("calibration.scores", []),
     ("calibration.scores", [0.1, None]),
     ("calibration.warn_rate", 0),
+    ("calibration.created", 2026),
+    ("calibration.why", None),
+    ("calibration.history", None),
+    ("calibration.history", [{}]),
+    ("calibration.history", [PAST | {"scores": [0.1]}]),
+    ("calibration.history", [PAST | {"quantiles": [0.1, 0.2]}]),
+    ("calibration.history", [PAST | {"count": 0}]),
+    ("calibration.history", [PAST] * (HISTORY_KEPT + 1)),
     ("calibration.reject_rate", 1),
     ("calibration.limits.warn.score", "high"),
     ("parity.changed_verdicts", 1),

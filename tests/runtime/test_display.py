@@ -38,8 +38,11 @@ class TestLimits:
 
     def test_a_rate_that_too_few_pictures_cannot_promise_is_said_so(self, detector):
         words = self.words(detector)
-        assert "expected to flag 15.4 % of good pictures (20 % allowed)" in words["warn"]
-        assert "expected to flag 7.7 % of good pictures" in words["reject"]
+        # The bands are quantiles of Beta(2, 11) and Beta(1, 12).
+        band = "(3 to 33.9 % with 90 % certainty; 20 % allowed)"
+        assert words["warn"].endswith(f", expected to flag 15.4 % of good pictures {band}")
+        band = "(0.43 to 22.1 % with 90 % certainty)"
+        assert words["reject"].endswith(f", expected to flag 7.7 % of good pictures {band}")
         # 1 / 100 is the least rate that 99 pictures can promise.
         assert words["caution"].startswith("reject does NOT keep to the 1 %")
         assert "at least 99 held-out pictures, and the kit has 12" in words["caution"]
@@ -107,6 +110,7 @@ class TestKitShown:
         assert facts["bank"].startswith("12 normals x 192")
         assert "recall 1.0000 over 12 queries" in facts["search"]
         assert facts["calibration"].startswith("12 held-out good pictures")
+        assert facts["limits set"].endswith("held out of the pictures that were trained on; for the first time")
         assert facts["parity"].startswith("24 pictures: scores differ from training's by at most 2.3e-07")
 
     def test_a_file_gets_a_line_a_fact(self, toy_kit):

@@ -38,9 +38,27 @@ def test_every_option_reaches_the_run(train: Callable, tmp_path: Path) -> None:
     assert "6 held out" in done.stdout
 
 
+def test_groups_are_held_out_whole_and_recorded(train: Callable, drawn_normals: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for number, path in enumerate(sorted(drawn_normals.iterdir())):
+        (folder / f"shift_{number % 10}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / f"shift_{number % 10}" / path.name)
+    done = train("--steps 0 --group-by shift_([0-9])/", normal=folder)
+    assert done.exit_code == 0, done.output
+    assert "4 held out: 2 of 10 groups" in done.stdout
+    record = read_record(tmp_path / "run")
+    assert (record.group_by, record.holdout) == ("shift_([0-9])/", 0.2)
+    shutil.rmtree(tmp_path / "run")
+    assert "4 held out: 2 of 10 groups" in train("--steps 0 --group-by folder", normal=folder).stdout
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        "--group-by folder",  # they all lie in one
+        "--group-by part_[0-9]+",
+        "--group-by part_(0)",
+        "--group-by (",
         "--bit-depth 9",
         "--learning-rate 0",
         "--learning-rate nan",

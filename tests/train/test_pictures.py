@@ -1,3 +1,4 @@
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -8,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msc_edge.errors import KitError, SourceError
+from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.pictures import (
     Picture,
     Role,
     find_normals,
     fingerprint,
+    groups_of,
     hold_out,
     normal_folder,
     read_pictures,
@@ -153,6 +155,88 @@ def test_pictures_that_are_not_used_stay_so_and_blocks_pass_over_them() -> None:
 def test_holding_out_again_gives_the_same_split() -> None:
     once = hold_out(table(50), holdout=0.2)
     assert hold_out(once, holdout=0.2) == once
+
+
+def named(*paths: str) -> list[Picture]:
+    return [Picture(path, sha256(path.encode()).hexdigest(), "bank") for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("group_by", "groups"),
+    [
+        ("folder", [".", "a", "a/b", "a/b"]),
+        (r"part_(\d+)", ["1", "1", "2", "22"]),
+        (r"(?:^|/)part_(\d)", ["1", "1", "2", "2"]),
+        (r"^(.*?)part", ["", "a/", "a/b/", "a/b/"]),
+    ],
+)
+def test_the_group_of_a_path(group_by: str, groups: list[str]) -> None:
+    assert groups_of(["part_1.png", "a/part_1.png", "a/b/part_2.png", "a/b/part_22.png"], group_by) == groups
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=3, max_size=200).filter(lambda groups: len(set(groups)) > 1),
+    st.floats(0.01, 0.9),
+)
+def test_no_group_is_on_both_sides_and_no_other_group_would_come_nearer(groups: list[int], holdout: float) -> None:
+    pictures = named(*(f"{place:03d}_part{group}.png" for place, group in enumerate(groups)))
+    count = len(groups)
+    wanted = min(count - 2, max(1, round(holdout * count)))
+    sizes = {group: groups.count(group) for group in set(groups)}
+    try:
+        held = hold_out(pictures, holdout=holdout, group_by=r"part(\d+)")
+    except UsageError as refused:
+        smallest = min(sizes.values())
+        assert smallest >= 2 * wanted
+        share = re.search(r"--holdout ([0-9.]+)", str(refused))
+        assert share
+        assert held_out_places(hold_out(pictures, holdout=float(share[1]), group_by=r"part(\d+)"))
+        return
+    out = {groups[place] for place in held_out_places(held)}
+    kept = {group for group, picture in zip(groups, held, strict=True) if picture.role == "bank"}
+    assert out
+    assert not out & kept
+    number = len(held_out_places(held))
+    assert count - number >= 2
+    for group in kept:
+        if count - number - sizes[group] >= 2:
+            assert abs(number + sizes[group] - wanted) >= abs(number - wanted)
+    assert hold_out(held, holdout=holdout, group_by=r"part(\d+)") == held  # again, the same
+
+
+@pytest.mark.parametrize("parts", [20, 50, 128, 700])
+def test_held_out_groups_are_spread_over_the_order(parts: int) -> None:
+    pictures = named(*(f"{part:04d}/{view}.png" for part in range(parts) for view in "abc"))
+    places = held_out_places(hold_out(pictures, holdout=0.2, group_by="folder"))
+    assert len(places) == pytest.approx(0.2 * 3 * parts, abs=1.5)
+    held = sorted({place // 3 for place in places})
+    gaps = [after - before for before, after in zip(held, [*held[1:], parts], strict=True)]
+    assert held[0] == 0
+    assert max(gaps) <= 2 * parts / len(held) + 1  # twice that of perfectly even ones: as van der Corput's sequence
+
+
+def test_copies_are_in_no_group() -> None:
+    pictures = [*named("a/1.png", "a/2.png", "b/1.png", "b/2.png"), Picture("nowhere", "0" * 64, "copy")]
+    held = hold_out(pictures, holdout=0.5, group_by=r"^(\w)/")
+    assert [picture.role for picture in held] == ["calibration"] * 2 + ["bank"] * 2 + ["copy"]
+
+
+@pytest.mark.parametrize(
+    ("group_by", "said"),
+    [
+        ("part", r"has 0 groups in parentheses, where one is expected"),
+        ("(a)(b)", r"has 2 groups in parentheses, where one is expected"),
+        ("(", r"not a regular expression \(missing \)"),
+        (r"a/(\d)", r"matches nothing in 2 of 4 paths, the first of them b/3\.png; widen the pattern"),
+        (r"(x)?\.png", r"matches nothing in 4 of 4 paths, the first of them a/1\.png"),
+        (r"(png)", r"all 4 pictures are of one group, 'png', so none can be held out"),
+        ("folder", r"1 of 4 pictures are to be held out, and the smallest of the 2 groups has 2; pass --holdout 0\.5"),
+    ],
+)
+def test_a_pattern_that_gives_no_split_is_refused_in_one_line(group_by: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as refused:
+        hold_out(named("a/1.png", "a/2.png", "b/3.png", "b/4.png"), holdout=0.2, group_by=group_by)
+    assert str(refused.value).startswith(f"--group-by {group_by}: ")
 
 
 ROLES: list[Role] = ["bank", "calibration", "copy", "unreadable"]

@@ -1,0 +1,168 @@
+"""The whole of `msc-edge calibrate`, for Python users: fresh scores, new limits, and the old ones kept in the history.
+
+Model and bank stay as they are, byte by byte. The scores of the fresh pictures take the place of those that the limits
+came from, under the same theory: see msc_edge.calibration.
+"""
+
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from msc_edge.calibration import Calibration, Limit, band_of_alarms, pictures_needed
+from msc_edge.errors import KitError, SourceError, UsageError
+from msc_edge.files import folder_written_whole
+from msc_edge.kit import Kit, seal
+from msc_edge.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest
+from msc_edge.progress import Report, silent
+from msc_edge.runtime.calibrate.fresh import Fresh, find_fresh, score_fresh
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.text import many, percent
+
+WHY = "fresh good pictures"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What one of the old limits would have done to the fresh pictures: the test of whether the line has changed."""
+
+    limit: Limit
+    flagged: int
+    pictures: int
+    band: tuple[int, int] | None
+    """Where 90 % of such counts lie when the line is as it was; None for a limit that promises nothing."""
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What `calibrate` found, and the calibration that follows from it."""
+
+    fresh: Fresh
+    before: EarlierCalibration
+    after: CalibrationInfo
+    warn: Drift
+    reject: Drift
+    written: Path | None
+    """The kit that has the new limits; None when none was asked for."""
+
+
+def calibrate(
+    kit: Path,
+    normal: Path,
+    *,
+    out: Path | None = None,
+    in_place: bool = False,
+    warn_rate: float | None = None,
+    reject_rate: float | None = None,
+    why: str = WHY,
+    threads: int | None = None,
+    report: Report = silent,
+) -> Recalibration:
+    """Set the limits of a kit by the good pictures below `normal`, and write the kit `out`, or `kit` itself anew.
+
+    With neither, nothing is written. The rates are in (0, 1); without them the kit's own. Raises KitError, UsageError
+    for rates and places that cannot be, SourceError when there are too few pictures for the rate of `reject`.
+    """
+    target = _target(kit, out, in_place=in_place)
+    paths = find_fresh(normal)
+    with Kit.open(kit) as opened:
+        manifest = opened.manifest
+        warn_rate = manifest.calibration.warn_rate if warn_rate is None else warn_rate
+        reject_rate = manifest.calibration.reject_rate if reject_rate is None else reject_rate
+        manifest.calibrated.limits(warn_rate=warn_rate, reject_rate=reject_rate)  # refuses rates that mean nothing
+        _require(len(paths), reject_rate, f"{many(len(paths), 'picture')} found")
+        fresh = score_fresh(Detector.of(opened, threads=1), paths, threads=threads, report=report)
+        _require(
+            len(fresh.scored), reject_rate, f"{len(fresh.scored)} of {len(paths)} pictures left ({fresh.left_out})"
+        )
+        scores = [row.score for row in fresh.scored if row.score is not None]
+        after = recalibrated(manifest, scores, warn_rate=warn_rate, reject_rate=reject_rate, why=why)
+        if target is not None:
+            with _place(target, in_place=in_place) as folder:
+                _write(opened, manifest.model_copy(update={"calibration": after}), folder)
+    before = manifest.calibration.limits
+    return Recalibration(
+        fresh=fresh,
+        before=after.history[-1],
+        after=after,
+        warn=_drift(before.warn, manifest.calibrated, scores),
+        reject=_drift(before.reject, manifest.calibrated, scores),
+        written=target,
+    )
+
+
+def recalibrated(
+    manifest: Manifest, scores: list[float], *, warn_rate: float, reject_rate: float, why: str = WHY
+) -> CalibrationInfo:
+    """The calibration of a manifest with other scores, in any order; the one before becomes the last of its history."""
+    old, calibration = manifest.calibration, Calibration(scores)
+    earlier = EarlierCalibration(
+        created=old.created or manifest.provenance.created,
+        why=old.why,
+        count=len(old.scores),
+        quantiles=tuple(np.quantile(old.scores, (0, 0.25, 0.5, 0.75, 1)).tolist()),
+        warn_rate=old.warn_rate,
+        reject_rate=old.reject_rate,
+        limits=old.limits,
+    )
+    return CalibrationInfo(
+        scores=calibration.scores.tolist(),
+        warn_rate=warn_rate,
+        reject_rate=reject_rate,
+        limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=why,
+        history=[*old.history, earlier][-HISTORY_KEPT:],
+    )
+
+
+def _target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
+    """Where to write, checked before the work."""
+    if out is not None and in_place:
+        raise UsageError("--out and --in-place contradict each other; give one")
+    if in_place:
+        if kit.is_file():
+            raise UsageError(f"{kit}: a kit in a .zip cannot be replaced in place; pass --out NEWKIT, and zip that")
+        return kit.resolve()  # not a link to it
+    if out is None:
+        return None
+    if out.resolve() == kit.resolve():
+        raise UsageError(f"--out {out}: is the kit itself; pass --in-place to replace it")
+    if out.resolve().is_relative_to(kit.resolve()):
+        raise UsageError(f"--out {out}: lies within the kit, which would not be a kit any more; choose another place")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"--out {out}: exists already; choose another name, or pass --in-place to change {kit} itself")
+    return out
+
+
+def _place(target: Path, *, in_place: bool) -> AbstractContextManager[Path]:
+    return folder_written_whole(target, replace=in_place)
+
+
+def _require(usable: int, rate: float, what: str) -> None:
+    """SourceError where `usable` pictures, `what` in words, cannot promise the rate."""
+    if usable >= (needed := pictures_needed(rate)):
+        return
+    larger = f", or a larger --reject-rate: these can promise {percent(1 / (usable + 1))}" if usable else ""
+    raise SourceError(
+        f"--normal: {what}, and a false-alarm rate of {percent(rate)} takes at least {needed}; "
+        f"give more pictures fresh from the line{larger}"
+    )
+
+
+def _drift(limit: Limit, calibration: Calibration, scores: list[float]) -> Drift:
+    band = None
+    if limit.promised_rate is not None:
+        band = band_of_alarms(calibration.flagged(limit.promised_rate), calibration.scores.size, len(scores))
+    return Drift(limit=limit, flagged=sum(score > limit.score for score in scores), pictures=len(scores), band=band)
+
+
+def _write(kit: Kit, manifest: Manifest, folder: Path) -> None:
+    for name in manifest.files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(kit.path(name), folder / name)
+    if seal(folder, manifest).files != manifest.files:  # it was whole when it was opened
+        raise KitError(f"{kit.name}: its files have changed while they were copied; try again, and check the disk")

@@ -1,0 +1,89 @@
+"""Fresh good pictures from the line: found, scored, and those left out that would spoil a calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.files import kind_of, sha256_of
+from msc_edge.images import find_images
+from msc_edge.parallel import ordered_map
+from msc_edge.progress import Report, silent
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.folder import Row
+from msc_edge.runtime.model import usable_cores
+
+# A picture is nearer than this to its own row of the bank, and a second picture of the same part is not.
+SAME_PICTURE = 1e-6
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What came of the fresh pictures; verdicts and p-values are by the limits that the kit has had."""
+
+    scored: list[Row]
+    unreadable: list[Row]
+    copies: list[Row]
+    """Exact copies, byte by byte, of others among them: the same part must not count twice."""
+    in_bank: list[Row]
+    """Pictures that the kit has learnt from: their scores are near 0 whatever the line does."""
+
+    @property
+    def left_out(self) -> str:
+        """How many are left out and why, in words; empty when none is."""
+        reasons = (
+            (self.unreadable, "cannot be read"),
+            (self.copies, "exact copies of others"),
+            (self.in_bank, "in the kit's bank"),
+        )
+        return ", ".join(f"{len(rows)} {reason}" for rows, reason in reasons if rows)
+
+
+def find_fresh(folder: Path) -> list[Path]:
+    """The pictures below a folder of good ones. SourceError where `good` lies beside other folders."""
+    kind, reason = kind_of(folder)
+    if kind != "folder":
+        raise SourceError(f"--normal {folder}: {reason or 'it is not a folder'}; check the path")
+    found = find_images([folder]).paths
+    for place in (folder, folder / "test", folder / "train"):
+        inside = {path.relative_to(place).parts[0] for path in found if path.is_relative_to(place)}
+        for good in ("good", "normal"):
+            others = sorted(name for name in inside - {good} if kind_of(place / name)[0] == "folder")
+            if good in inside and others:
+                raise SourceError(
+                    f"--normal {folder}: '{good}' lies beside {', '.join(others)}, and all of them would be taken for "
+                    f"good parts; pass --normal {place / good}"
+                )
+    return list(found)
+
+
+def score_fresh(
+    detector: Detector, paths: Sequence[Path], *, threads: int | None = None, report: Report = silent
+) -> Fresh:
+    """Score them, several at once. Load the detector with `threads=1`, see score_files."""
+    fresh = Fresh([], [], [], [])
+    seen: set[str] = set()
+
+    def score(path: Path) -> tuple[Row, str, float]:
+        try:
+            result, digest = detector.score_file(path), sha256_of(path)
+        except UnreadableImageError as error:
+            return Row(str(path), error=str(error)), "", 0.0
+        except OSError as error:
+            return Row(str(path), error=f"cannot be read: {error.strerror or error}"), "", 0.0
+        nearest = result.neighbours[0]
+        row = Row(str(path), result.score, result.p_value, result.verdict, nearest.path)
+        return row, digest, nearest.distance
+
+    for done, (row, digest, distance) in enumerate(ordered_map(score, paths, workers=threads or usable_cores()), 1):
+        if row.error is not None:
+            fresh.unreadable.append(row)
+        elif digest in seen:
+            fresh.copies.append(row)
+        elif distance < SAME_PICTURE:
+            fresh.in_bank.append(row)
+        else:
+            fresh.scored.append(row)
+        seen.add(digest)
+        report("scoring", done, len(paths))
+    return fresh
