@@ -117,7 +117,9 @@ class PicturesConfig(_Section):
 
     folder: Path | None = Field(default=None, description="save the frames that are rejected here")
     every: PositiveInt | None = Field(default=None, description="save every n-th normal frame too")
-    format: Literal["jpg", "png"] = Field(default="jpg", description="png loses nothing and takes five times the space")
+    format: Literal["jpg", "png"] = Field(
+        default="jpg", description="png loses nothing and takes several times the space"
+    )
     max_mb: PositiveFloat = Field(default=2000, description="the oldest are removed beyond this")
     max_days: PositiveFloat = Field(default=30, description="older ones are removed")
 

@@ -1,5 +1,6 @@
 """`msc-edge stream`: the parts put together, and watched over for months."""
 
+import logging
 import os
 import threading
 import time
@@ -37,7 +38,13 @@ _ROUND = 0.25  # seconds between two rounds of the watch
 _ACCOUNTS = 10.0  # seconds between two looks at what was lost
 _STANDS = 30.0  # seconds without a turn of its loop after which a source counts as stuck
 _TO_END = 1.2  # seconds that the sources have to finish their frames
-_LEVELS: dict[EventKind, int] = {"source_lost": 30, "source_frozen": 30, "kit_refused": 40, "results_lost": 40}
+_LEVELS: dict[EventKind, int] = {
+    "source_lost": logging.WARNING,
+    "source_frozen": logging.WARNING,
+    "kit_refused": logging.ERROR,
+    "results_lost": logging.ERROR,
+    "events_lost": logging.ERROR,
+}
 
 
 def state_folder(config: StreamConfig) -> Path:
@@ -113,10 +120,9 @@ class Stream:
         self._live = {name for name, address, _ in sources if address.is_live}
         for name, _, _ in sources:
             self.metrics.source(name)
-        self._server = None
         if config.http.port:
-            self._server = StatusServer(config.http.host, config.http.port, self.metrics, ready=self.not_ready)
-            self._open.callback(self._server.close)
+            server = StatusServer(config.http.host, config.http.port, self.metrics, ready=self.not_ready)
+            self._open.callback(server.close)
         self._window = Window(f"msc-edge {config.station}") if config.show else None
         if self._window:
             self._open.callback(self._window.close)
@@ -266,7 +272,7 @@ class Stream:
         self.figures.happened(event.kind)
         self.metrics.event(event)
         LOG.log(
-            _LEVELS.get(event.kind, 20),
+            _LEVELS.get(event.kind, logging.INFO),
             "%s: %s",
             event.kind,
             event.message,

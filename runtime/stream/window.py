@@ -4,7 +4,6 @@ The libraries behind OpenCV's windows end the process when a display cannot be r
 """
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import queue
@@ -18,8 +17,8 @@ import numpy as np
 
 from msc_edge.calibration import Verdict
 from msc_edge.runtime.stream.frame import Decision
+from msc_edge.runtime.stream.logs import LOG
 
-_log = logging.getLogger("msc_edge.stream")
 _WIDEST, _HIGHEST, _NARROWEST = 1280, 720, 320
 _COLOURS: dict[Verdict, tuple[int, int, int]] = {  # RGB
     "normal": (67, 160, 71),
@@ -40,7 +39,7 @@ class Window:
         self._closed = False
         self._process = None
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            _log.warning("--show: there is no display here (DISPLAY is not set); going on without a window")
+            LOG.warning("--show: there is no display here (DISPLAY is not set); going on without a window")
             return
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -71,7 +70,7 @@ class Window:
         except (OSError, EOFError, TypeError):  # TypeError: the connection was closed while it was waited for
             self._wanted.clear()
             if not self._closed:
-                _log.warning("--show: the window was closed, or the display cannot be used; going on without it")
+                LOG.warning("--show: the window was closed, or the display cannot be used; going on without it")
 
     def close(self) -> None:
         """Close it."""

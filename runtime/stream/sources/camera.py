@@ -1,6 +1,5 @@
 """A live source: a webcam or a network stream, held by a process that can be killed. Freshest first."""
 
-import logging
 import multiprocessing
 import threading
 import time
@@ -13,13 +12,13 @@ import numpy as np
 
 from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
+from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.address import Address
 from msc_edge.runtime.stream.sources.damper import Damper
 from msc_edge.runtime.stream.sources.grabber import NEXT, Grabbed, News, Room, Wanted, grab
 from msc_edge.runtime.stream.sources.health import Health, Turn
 from msc_edge.runtime.stream.sources.source import Tell
 
-_log = logging.getLogger("msc_edge.stream")
 _TICK = 0.5  # seconds between two looks at the clock while no frame comes
 _SAMPLE = 16  # every 16th pixel of every 16th row tells most frames apart
 
@@ -198,7 +197,7 @@ class CameraSource:
         self._read, self._broken = -1, 0
         self._health.restarted(now)
         self._restarted()
-        _log.info("%s: the process that reads the camera was started anew", self.name)
+        LOG.info("%s: the process that reads the camera was started anew", self.name)
 
     def _say(self, news: News) -> None:
         """Log it, once for as long as it stays the same."""
@@ -206,13 +205,13 @@ class CameraSource:
             return
         self._said = words
         if news.kind == "damaged":
-            _log.warning("%s: %s", self.name, news.words)
+            LOG.warning("%s: %s", self.name, news.words)
             return
         self._why = "" if news.kind == "open" else news.words
         if news.kind == "open":
-            _log.info("%s: %s is open: %s", self.name, self._address.shown, news.words)
+            LOG.info("%s: %s is open: %s", self.name, self._address.shown, news.words)
         else:
-            _log.warning("%s: %s: %s; trying again", self.name, self._address.shown, news.words)
+            LOG.warning("%s: %s: %s; trying again", self.name, self._address.shown, news.words)
 
     def done(self, decision: Decision) -> None:
         """A live frame does not come again."""

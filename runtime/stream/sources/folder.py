@@ -6,7 +6,6 @@ is then reported. The folder is looked through, not watched by the system's noti
 do not reach over a network share, and tell nothing of what happened while we were away.
 """
 
-import logging
 import os
 import stat
 import threading
@@ -24,7 +23,6 @@ from msc_edge.runtime.stream.sources.source import Tell
 from msc_edge.runtime.stream.state import DoneFile, State
 from msc_edge.text import valid_text
 
-_log = logging.getLogger("msc_edge.stream")
 _PAUSE = 0.1  # seconds between two looks, at least
 _LOOK_AGAIN = 5.0  # seconds of scoring after which the folder is looked at again
 _PATIENCE = 10  # times `settle`: how long a file that cannot be decoded must stay the same to be given up

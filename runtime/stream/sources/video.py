@@ -1,6 +1,5 @@
 """A video file: every frame, in order, none dropped, with the time that its container has for it."""
 
-import logging
 import threading
 import time
 from collections.abc import Generator
@@ -11,9 +10,8 @@ import cv2
 from msc_edge.errors import SourceError
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame
+from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.source import Tell
-
-_log = logging.getLogger("msc_edge.stream")
 
 
 class VideoSource:
@@ -61,7 +59,7 @@ class VideoSource:
             self._capture.release()
         cut = f", of the {claimed} that it claims to have" if count < claimed - 1 else ""
         if cut:
-            _log.warning("%s: %s: %d frames could be read%s", self.name, self._path, count, cut)
+            LOG.warning("%s: %s: %d frames could be read%s", self.name, self._path, count, cut)
         tell("source_ended", f"its {count} frames were scored{cut}", None)
 
     def done(self, decision: Decision) -> None:
