@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -168,12 +169,39 @@ def stream(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 kB that can be filled."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "msc-edge-test", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk can be mounted here (root can)")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a real file system of a size such as `64k`, which can be filled."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"disk of {size}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "msc-edge-test", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no disk can be mounted here (root on Linux can)")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill() -> Callable[[Path], Path]:
+    """Write a file that takes all the space that is left on a disk; the file."""
+
+    def filled(folder: Path) -> Path:
+        ballast = folder / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(512))
+        return ballast
+
+    return filled
+
+
+@pytest.fixture
+def small_disk(disk_of: Callable[[str], Path]) -> Path:
+    """A disk of 256 kB."""
+    return disk_of("256k")

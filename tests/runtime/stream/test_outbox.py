@@ -1,8 +1,7 @@
 import logging
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,27 +23,9 @@ def ids(state: State, channel: str = "mqtt") -> list[str]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all the space that is left."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-    return ballast
+def disk(disk_of: Callable[[str], Path]) -> Path:
+    """A disk of 16 MB."""
+    return disk_of("16m")
 
 
 @pytest.fixture
@@ -79,7 +60,7 @@ def test_events_are_recorded_at_once_for_each_channel_and_it_is_told(tmp_path: P
 
 
 def test_while_the_disk_is_full_events_wait_and_all_are_recorded_in_order_when_there_is_space(
-    disk: Path, state: State, caplog: pytest.LogCaptureFixture
+    disk: Path, state: State, caplog: pytest.LogCaptureFixture, fill: Callable[[Path], Path]
 ) -> None:
     caplog.set_level(logging.INFO, logger="msc_edge.stream")
     told: list[int] = []
@@ -108,7 +89,9 @@ def test_while_the_disk_is_full_events_wait_and_all_are_recorded_in_order_when_t
     assert "free some space" in caplog.text
 
 
-def test_an_event_that_comes_when_there_is_space_again_takes_the_others_along(disk: Path, state: State) -> None:
+def test_an_event_that_comes_when_there_is_space_again_takes_the_others_along(
+    disk: Path, state: State, fill: Callable[[Path], Path]
+) -> None:
     outbox = Outbox(state)
     ballast = fill(disk)
     events = put_until_full(outbox)
@@ -118,7 +101,9 @@ def test_an_event_that_comes_when_there_is_space_again_takes_the_others_along(di
     assert ids(state) == [one.id for one in events]
 
 
-def test_too_many_in_memory_lose_the_oldest_and_they_are_counted(disk: Path, state: State) -> None:
+def test_too_many_in_memory_lose_the_oldest_and_they_are_counted(
+    disk: Path, state: State, fill: Callable[[Path], Path]
+) -> None:
     outbox = Outbox(state)
     ballast = fill(disk)
     on_disk = put_until_full(outbox)
@@ -147,7 +132,9 @@ def test_what_the_state_drops_is_counted_once(tmp_path: Path) -> None:
         assert not outbox.is_full
 
 
-def test_a_file_and_its_event_are_recorded_together_or_not_at_all(disk: Path, state: State) -> None:
+def test_a_file_and_its_event_are_recorded_together_or_not_at_all(
+    disk: Path, state: State, fill: Callable[[Path], Path]
+) -> None:
     outbox = Outbox(state)
     file = DoneFile(folder="parts", path=b"part \xff.png", size=1, modified=2)
     ballast = fill(disk)
@@ -177,7 +164,9 @@ def test_a_file_without_an_event_is_marked_and_wakes_nobody(tmp_path: Path) -> N
         assert told == [True]
 
 
-def test_it_is_not_called_full_for_ever_when_accounts_could_not_be_made_on_a_full_disk(disk: Path) -> None:
+def test_it_is_not_called_full_for_ever_when_accounts_could_not_be_made_on_a_full_disk(
+    disk: Path, fill: Callable[[Path], Path]
+) -> None:
     """/readyz hangs on it. Old events are dropped with a write, too, which a full disk refuses; no new event comes."""
     with State.open(disk / "state", channels=["mqtt"], max_age=1e-3) as state:
         outbox = Outbox(state)
@@ -191,7 +180,9 @@ def test_it_is_not_called_full_for_ever_when_accounts_could_not_be_made_on_a_ful
         assert not outbox.is_full
 
 
-def test_threads_may_put_while_the_disk_fills_and_empties(disk: Path, state: State) -> None:
+def test_threads_may_put_while_the_disk_fills_and_empties(
+    disk: Path, state: State, fill: Callable[[Path], Path]
+) -> None:
     outbox = Outbox(state)
     mine: list[list[Event]] = [[] for _ in range(4)]
 

@@ -1,6 +1,5 @@
 import logging
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,27 +34,9 @@ def state(tmp_path: Path) -> Iterator[State]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """A file that takes all the space that is left."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-    return ballast
+def small_disk(disk_of: Callable[[str], Path]) -> Path:
+    """A disk of one MB."""
+    return disk_of("1m")
 
 
 def test_the_channels_are_what_delivery_asks_for() -> None:
@@ -164,6 +145,7 @@ def test_a_full_disk_stops_neither_the_thread_nor_delivery(
     make_event: Callable[..., Event],
     eventually: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
+    fill: Callable[[Path], Path],
 ) -> None:
     with State.open(small_disk, channels=["webhook"]) as state:
         events = [make_event() for _ in range(60)]

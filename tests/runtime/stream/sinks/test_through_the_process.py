@@ -1,6 +1,5 @@
 """Events from a real process to a real broker and a real server, which fail, and are killed, and come back."""
 
-import contextlib
 import json
 import time
 from collections import Counter
@@ -60,14 +59,11 @@ def test_no_reject_that_was_recorded_is_lost_when_the_process_is_killed(
 
 
 def test_while_the_disk_of_the_state_is_full_events_wait_and_none_is_lost(
-    camera: Any, stream: Callable, server: Any, eventually: Callable, small_disk: Path
+    camera: Any, stream: Callable, server: Any, eventually: Callable, small_disk: Path, fill: Callable
 ) -> None:
     running = stream(camera.url(), "--webhook", server.url, "--state", small_disk, "--cooldown", "0.2")
     running.wait_for("reject", 2)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(512))
+    ballast = fill(small_disk)
     eventually(lambda: any("wait in memory" in entry["message"] for entry in running.entries()), "the trouble is told")
     running.wait_for("reject", len(rejects_in(running)) + 10)
     ballast.unlink()

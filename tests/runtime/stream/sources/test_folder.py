@@ -1,6 +1,5 @@
 """A folder that another process fills, with the real process that scores it, killed and started again."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -121,14 +120,13 @@ def test_what_was_there_before_it_came_is_scored_and_a_changed_file_is_another_p
 
 
 def test_while_the_disk_is_full_files_wait_and_none_is_lost(
-    stream: Callable, toy: Any, save: Callable, small_disk: Path, tmp_path: Path
+    stream: Callable, toy: Any, save: Callable, small_disk: Path, fill: Callable, tmp_path: Path
 ) -> None:
     folder, rows = tmp_path / "incoming", small_disk / "rows.jsonl"
     folder.mkdir()
-    ballast = small_disk / "ballast"
     running = stream(folder, "--jsonl", rows)
     running.wait_for("source_up")
-    fill_up(ballast)
+    ballast = fill(small_disk)
     for number in range(5):
         save(folder / f"{number}.png", toy.draw(number))
     until(lambda: any("cannot write" in entry["message"] for entry in running.entries()))
@@ -138,13 +136,6 @@ def test_while_the_disk_is_full_files_wait_and_none_is_lost(
     until(lambda: len(rows_of(rows)) == 5)
     assert len({row["path"] for row in rows_of(rows)}) == 5
     assert running.stop() == 0
-
-
-def fill_up(ballast: Path) -> None:
-    """Take all the space that a disk has."""
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(1024))
 
 
 class Reader:
