@@ -143,7 +143,12 @@ def _bank_info(bank: Bank, index: HnswIndex) -> BankInfo:
 def _provenance(record: RunRecord, pictures: Sequence[Picture]) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        recipe=record.fine_tuning.model_dump() | {"holdout": record.holdout, "group_by": record.group_by},
+        recipe=record.fine_tuning.model_dump()
+        | {
+            "holdout": record.holdout,
+            "group_by": record.group_by,
+            "kept_step": record.selection.kept_step if record.selection else record.fine_tuning.steps,
+        },
         weights=record.weights,
         seed=record.fine_tuning.seed,
         pictures=sum(picture.role in ("bank", "calibration") for picture in pictures),

@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 
+import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
@@ -19,6 +20,8 @@ from msc_edge.train.named import OF_TRAIN, Named
 # torchvision's families whose trunk is one of these chains of children. What follows is pooled over the picture.
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _FEATURES = ("features",)
+
+_PROBE = 64  # pixels, to find out strides
 
 _TORCHVISIONS = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -77,6 +80,22 @@ class Backbone(nn.Module):
         """Let nothing train from the input up to and with `stage`, given as for `build_backbone`."""
         for module in _chain_up_to(self, self._stages, stage, option="--freeze-to").values():
             module.requires_grad_(False)
+
+
+def last_stage_at_stride(backbone: Backbone, stride: int) -> str | None:
+    """The last stage whose map is at most `stride` times smaller than the picture, as `layer2` or `features.6`.
+
+    None where no stage beyond it follows.
+    """
+    last = None
+    pixels = torch.zeros(1, 3, _PROBE, _PROBE, device=next(backbone.parameters()).device)
+    with torch.no_grad():
+        for name, step in backbone.chain():
+            pixels = step(pixels)
+            if pixels.shape[-1] * stride < _PROBE:
+                return last
+            last = name if name.startswith("features.") else name.partition(".")[0]
+    return None
 
 
 def build_backbone(name: str, *, stop_at: str | None = None, named: Named = OF_TRAIN) -> Backbone:

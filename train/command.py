@@ -65,16 +65,29 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            show_default="40, at most 5 epochs of full batches; with --preset paper, the paper's epochs",
+            show_default="80, at most 10 epochs of full batches; with --preset paper, the paper's epochs",
             help="Training steps; 0 keeps the backbone as it is.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures a step, over all devices.")] = 64,
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="RATE", show_default="1e-4; with --preset paper, 1e-5", help="Of SGD.")
+        float | None, typer.Option(metavar="RATE", show_default="3e-4; with --preset paper, 1e-5", help="Of SGD.")
     ] = None,
     freeze_to: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Keep the stages up to this one as they are, such as layer2.")
+        str | None,
+        typer.Option(
+            metavar="STAGE",
+            show_default="the last at stride 8; with --preset paper, layer2 of a ResNet-152",
+            help="Keep the stages up to this one as they are, such as layer2; none: all of them train.",
+        ),
+    ] = None,
+    select: Annotated[
+        Literal["synthetic", "last"] | None,
+        typer.Option(
+            show_default="synthetic; with --preset paper, or fewer than 64 pictures, last",
+            help="Which step's weights are kept. synthetic: those that best tell held-out pictures from copies with a "
+            "defect drawn into them; it may be those of step 0.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
     accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where to train.")] = "auto",
@@ -113,6 +126,7 @@ def train(
         batch=batch,
         learning_rate=learning_rate,
         frozen_up_to=freeze_to,
+        select=select,
         seed=seed,
         accelerator=accelerator,
         devices=devices,

@@ -6,6 +6,7 @@ The network stays in eval mode: batch norm keeps the statistics of ImageNet, and
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
@@ -18,8 +19,9 @@ from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.gauge import CollapseWatch, effective_rank, mean_pairwise_cosine
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.recipes import FineTuning, recipe_loss
+from msc_edge.train.recipes import FineTuning, center_of, recipe_loss
 from msc_edge.train.seeds import generator_of, order_of_epoch
+from msc_edge.train.selection import KeptStep, Selection, held_out_for_selection
 from msc_edge.train.views import ViewDraws, make_views
 
 
@@ -27,19 +29,21 @@ def fine_tune(
     fabric: Fabric,
     network: EmbeddingNetwork,
     copies: Sequence[Tensor],
-    center: Tensor,
+    initial: np.ndarray,
     settings: FineTuning,
     *,
     folder: Path,
     resume: bool = False,
     checkpoint_every: int = 20,
     report: Report = silent,
-) -> None:
-    """Fine-tune `network.backbone` in place.
+) -> KeptStep | None:
+    """Fine-tune `network.backbone` in place, to the last step, or to the best of several, as `settings.select` has it.
 
-    `copies`: uint8 (3, h, w) training copies of the normals; `center`: (dim,). `folder` takes metrics.csv, the
+    `copies`: uint8 (3, h, w) training copies of the normals in the order of their files; `initial`: their embeddings
+    under this network, unaugmented, float32 (n, dim) with unit rows. `folder` takes metrics.csv, the
     TensorBoard log and the checkpoint. With `resume` the run goes on from its checkpoint, if there is one, with the
-    result that an unbroken run would have had. UsageError when the loss ceases to be finite.
+    result that an unbroken run would have had. Returns the candidates that it
+    chose from. UsageError when the loss ceases to be finite.
     """
     backbone = network.backbone.to(memory_format=torch.channels_last)
     if settings.frozen_up_to:
@@ -51,7 +55,10 @@ def fine_tune(
         )
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
-    center = center.to(fabric.device)
+    selection, trained_on = _selection_of(network, copies, settings)
+    kept = KeptStep(network.backbone) if selection else None
+    copies = [copies[i] for i in trained_on]
+    center = center_of(torch.from_numpy(initial[trained_on]), settings.recipe).to(fabric.device)
     state = {
         "model": model,
         "optimizer": optimizer,
@@ -59,6 +66,8 @@ def fine_tune(
         "settings": settings.model_dump_json(),
         "center": center,  # stands for the pictures, the weights and the preprocessing: it moves with any of them
     }
+    if kept:
+        state["kept"] = kept
     if resume:
         restore_checkpoint(
             fabric,
@@ -71,6 +80,8 @@ def fine_tune(
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         for row in log.kept:
             watch.warning(row.mean_pairwise_cosine, row.effective_rank)
+        if selection and kept and not kept.candidates:
+            kept.offer(fabric.broadcast(selection.ask(0, report=report)))
         for step in range(state["step"], settings.steps):
             chosen, draws = batch_of(step, pictures=len(copies), settings=settings)
             part = part_of_rank(fabric, settings.batch)
@@ -94,9 +105,27 @@ def fine_tune(
             if (warning := watch.warning(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
                 log.warn(warning)
             state["step"] = step + 1
+            if selection and kept and (state["step"] % settings.select_every == 0 or state["step"] == settings.steps):
+                candidate = selection.ask(step + 1, report=report)
+                kept.offer(fabric.broadcast(candidate))  # one answer for all ranks
             if state["step"] % checkpoint_every == 0 or state["step"] == settings.steps:
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
+    if kept:
+        kept.restore()
+    return kept
+
+
+def _selection_of(
+    network: EmbeddingNetwork, copies: Sequence[Tensor], settings: FineTuning
+) -> tuple[Selection | None, list[int]]:
+    """What chooses among the steps, if anything does, and which pictures it leaves to train on."""
+    if settings.select == "last":
+        return None, list(range(len(copies)))
+    held_out = held_out_for_selection(len(copies))
+    trained_on = [i for i in range(len(copies)) if i not in held_out]
+    good, others = ([copies[i] for i in part] for part in (sorted(held_out), trained_on))
+    return Selection(network, good, others, seed=settings.seed), trained_on
 
 
 def batch_of(step: int, *, pictures: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:

@@ -97,7 +97,7 @@ def hold_out(pictures: Sequence[Picture], *, holdout: float, group_by: str | Non
         )
     wanted = min(len(usable) - 2, max(1, round(holdout * len(usable))))
     if group_by is None:
-        chosen = _blocks(len(usable), wanted)
+        chosen = blocks_held_out(len(usable), wanted)
     else:
         chosen = _groups(groups_of([pictures[i].path for i in usable], group_by), wanted, group_by)
     held = {usable[place] for place in chosen}
@@ -143,8 +143,8 @@ def group_pattern(group_by: str) -> re.Pattern[str]:
     return pattern
 
 
-def _blocks(count: int, wanted: int) -> set[int]:
-    """`wanted` of `count` places, in blocks."""
+def blocks_held_out(count: int, wanted: int) -> set[int]:
+    """`wanted` of `count` places, in blocks spread over the order."""
     blocks = min(_BLOCKS_HELD_OUT, wanted)
     chosen: set[int] = set()
     for block in range(blocks):

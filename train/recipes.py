@@ -15,20 +15,25 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from torch import Tensor
 
 from msc_edge.preprocessing import PresetName
+from msc_edge.train.backbones import Backbone, last_stage_at_stride
 from msc_edge.train.losses.angular_center import angular_center_loss
 from msc_edge.train.losses.contrastive import contrastive_loss
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
+from msc_edge.train.selection import FEWEST, held_out_for_selection
 
 RecipeName = Literal["v1", "v2", "contrastive"]
+Select = Literal["last", "synthetic"]
+NOTHING = "none"  # of --freeze-to: all stages train
 
 _PAPER_LEARNING_RATE = 1e-5
 _PAPER_EPOCHS: dict[RecipeName, int] = {"v1": 100, "v2": 20, "contrastive": 20}
 _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 
-# What the product does where the paper does not decide: docs/decisions.md, "A short run at a measured rate".
-_PRODUCT_LEARNING_RATE = 1e-4
-_PRODUCT_STEPS = 40
-_PRODUCT_EPOCHS = 5  # at most: a small set sees the same pictures again and again, and loses what it gained
+# What the product does where the paper does not decide: docs/decisions.md, "What is trained, and for how long".
+_PRODUCT_LEARNING_RATE = 3e-4
+_PRODUCT_STEPS = 80
+_PRODUCT_EPOCHS = 10  # at most: a small set sees the same pictures again and again, and loses what it gained
+_PRODUCT_FROZEN_STRIDE = 8  # the paper's conv1 to layer2, for any backbone
 
 
 class FineTuning(BaseModel):
@@ -45,41 +50,54 @@ class FineTuning(BaseModel):
     frozen_up_to: str | None = Field(default=None, description="last stage that does not train; null: all train")
     precision: Literal["fp32", "bf16"]
     seed: int
+    select: Select = Field(default="last", description="which step's weights are kept: the last, or see `selection`")
+    select_every: PositiveInt = Field(default=20, description="steps between candidates, where `select` has several")
 
 
 def fine_tuning(
     preset: PresetName,
     *,
-    backbone: str,
+    backbone: Backbone,
     pictures: int,
     recipe: RecipeName = "v2",
     steps: int | None = None,
     batch: int = 64,
     learning_rate: float | None = None,
     frozen_up_to: str | None = None,
+    select: Select | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     seed: int = 0,
 ) -> FineTuning:
     """Fill in what was not given: the paper's values under the preset `paper`, else the product's own.
 
-    The product's steps are at most five epochs of full batches: fewer pictures than one batch keep the frozen
-    backbone, unless `steps` says otherwise; the batch is then all of them.
+    `pictures`: of the bank; those that `select` keeps out of training are among them. The product's steps are at most
+    ten epochs of full batches: fewer pictures than one batch keep the frozen backbone, unless `steps` says otherwise;
+    the batch is then all of them. Raises UsageError where there are too few to select by.
     """
+    if select is None:
+        enough = preset == "whole-frame" and recipe != "contrastive" and pictures >= max(batch, FEWEST)
+        select = "synthetic" if enough else "last"
+    if select == "synthetic":
+        pictures -= len(held_out_for_selection(pictures))
     product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
     batch = min(batch, pictures)
     if preset == "paper":
         paper_steps = _PAPER_EPOCHS[recipe] * (pictures // batch)
         steps = paper_steps if steps is None else steps
         learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
-        frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone)
+        frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone.name, NOTHING)
+    steps = product_steps if steps is None else steps
+    if frozen_up_to is None:
+        frozen_up_to = last_stage_at_stride(backbone, _PRODUCT_FROZEN_STRIDE)
     return FineTuning(
         recipe=recipe,
-        steps=product_steps if steps is None else steps,
+        steps=steps,
         batch=batch,
         learning_rate=_PRODUCT_LEARNING_RATE if learning_rate is None else learning_rate,
-        frozen_up_to=frozen_up_to,
+        frozen_up_to=None if frozen_up_to == NOTHING else frozen_up_to,
         precision=precision,
         seed=seed,
+        select=select if steps else "last",  # the frozen backbone alone leaves nothing to choose
     )
 
 

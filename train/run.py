@@ -11,7 +11,7 @@ RUN/backbone.safetensors    the fine-tuned trunk, torchvision's key names
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from msc_edge.errors import KitError
 from msc_edge.files import kind_of, sha256_of, written_whole
@@ -19,6 +19,7 @@ from msc_edge.images import DecodePolicy
 from msc_edge.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.train.recipes import FineTuning
+from msc_edge.train.selection import Candidate
 
 RUN_FORMAT = 1
 RECORD = "run.json"
@@ -27,6 +28,15 @@ BANK = "bank.npy"
 CALIBRATION = "calibration.npy"
 PICTURES = "pictures.csv"
 PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")  # whose versions a record keeps
+
+
+class SelectionRecord(BaseModel):
+    """Which step's weights the run has, and what it was chosen from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    candidates: tuple[Candidate, ...]
+    kept_step: NonNegativeInt
 
 
 class RunRecord(BaseModel):
@@ -44,6 +54,7 @@ class RunRecord(BaseModel):
     decode: DecodePolicy
     preprocessing: Preprocessing
     fine_tuning: FineTuning
+    selection: SelectionRecord | None = Field(default=None, description="null: the weights of the last step")
     holdout: float | None = Field(default=None, description="share held out; null: not recorded, by an older msc-edge")
     group_by: str | None = Field(default=None, description="held out by groups: a pattern, or folder; null: in blocks")
     weights: Weights

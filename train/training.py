@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -27,8 +26,18 @@ from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
 from msc_edge.train.reading import decoded, training_copy
-from msc_edge.train.recipes import RecipeName, center_of, fine_tuning
-from msc_edge.train.run import BACKBONE, BANK, CALIBRATION, PACKAGES, PICTURES, RECORD, RunRecord, write_record
+from msc_edge.train.recipes import NOTHING, RecipeName, Select, fine_tuning
+from msc_edge.train.run import (
+    BACKBONE,
+    BANK,
+    CALIBRATION,
+    PACKAGES,
+    PICTURES,
+    RECORD,
+    RunRecord,
+    SelectionRecord,
+    write_record,
+)
 from msc_edge.train.weights import load_into, pretrained_weights
 
 NEIGHBOURS = 2
@@ -53,6 +62,7 @@ class TrainingOptions:
     batch: int = 64
     learning_rate: float | None = None
     frozen_up_to: str | None = None
+    select: Select | None = None
     seed: int = 0
     accelerator: Accelerator = "auto"
     devices: int = 1
@@ -98,7 +108,7 @@ def _train(
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
     pretrained = pretrained_weights(options.backbone, options.weights)
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
-    if options.frozen_up_to:
+    if options.frozen_up_to not in (None, NOTHING):
         backbone.freeze_up_to(options.frozen_up_to)  # here, so that a wrong name is found before the pictures are read
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
@@ -114,25 +124,26 @@ def _train(
 
     settings = fine_tuning(
         options.preset,
-        backbone=options.backbone,
+        backbone=backbone,
         pictures=int(in_bank.sum()),
         recipe=options.recipe,
         steps=options.steps,
         batch=options.batch,
         learning_rate=options.learning_rate,
         frozen_up_to=options.frozen_up_to,
+        select=options.select,
         precision=precision_of(options.accelerator, options.precision),
         seed=options.seed,
     )
     embeddings = initial
+    kept = None
     if settings.steps:
-        center = center_of(torch.from_numpy(initial[in_bank]), settings.recipe)
         bank_copies = [copy for copy, used in zip(copies, in_bank, strict=True) if used]
-        fine_tune(
+        kept = fine_tune(
             fabric,
             network,
             bank_copies,
-            center,
+            initial[in_bank],
             settings,
             folder=out,
             resume=resume,
@@ -159,6 +170,7 @@ def _train(
             decode=policy,
             preprocessing=spec,
             fine_tuning=settings,
+            selection=kept and SelectionRecord(candidates=tuple(kept.candidates), kept_step=kept.step),
             holdout=options.holdout,
             group_by=options.group_by,
             weights=pretrained.origin,

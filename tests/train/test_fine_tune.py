@@ -17,10 +17,12 @@ from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.reading import training_copy
 from msc_edge.train.recipes import FineTuning, center_of, fine_tuning
+from msc_edge.train.selection import held_out_for_selection
 
 
 def settings_of(**changed) -> FineTuning:
-    quick = {"backbone": "resnet18", "pictures": 12, "steps": 4, "batch": 4, "learning_rate": 1e-2}
+    backbone = build_backbone("resnet18", stop_at="layer2")
+    quick = {"backbone": backbone, "pictures": 12, "steps": 4, "batch": 4, "learning_rate": 1e-2}
     return fine_tuning("whole-frame", **{**quick, **changed})
 
 
@@ -32,7 +34,7 @@ class StoppedError(Exception):
 
 
 class Bench:
-    """Twelve drawn pictures and a random network, ready to train."""
+    """Drawn pictures and a random network, ready to train."""
 
     def __init__(self, pictures: list[np.ndarray], randomise: Callable, *, stop_at: str = "layer2") -> None:
         backbone = build_backbone("resnet18", stop_at=stop_at)
@@ -48,22 +50,20 @@ class Bench:
 
     def train(self, folder: Path, settings: FineTuning, **options) -> dict[str, Tensor]:
         folder.mkdir(exist_ok=True)
-        center = center_of(torch.from_numpy(self.initial), settings.recipe)
         fabric = Fabric(accelerator="cpu", devices=1)
-        fine_tune(fabric, self.network, self.copies, center, settings, folder=folder, **options)
+        self.kept = fine_tune(fabric, self.network, self.copies, self.initial, settings, folder=folder, **options)
         self.embeddings = self.network.embed_all(("", picture) for picture in self.pictures)
         return self.state()
 
 
 @pytest.fixture
 def bench(toy, randomise: Callable) -> Callable[..., Bench]:
-    pictures = [toy.draw(seed) for seed in range(12)]
-    return lambda **options: Bench(pictures, randomise, **options)
+    return lambda pictures=12, **options: Bench([toy.draw(seed) for seed in range(pictures)], randomise, **options)
 
 
 def stopping_after(step: int) -> Callable:
-    def report(_task: str, done: int, _total: int, _note: str = "") -> None:
-        if done == step:
+    def report(task: str, done: int, _total: int, _note: str = "") -> None:
+        if task == "fine-tuning" and done == step:
             raise StoppedError(step)
 
     return report
@@ -259,3 +259,53 @@ def test_collapse_is_told_also_when_the_run_was_broken_off_before_it(
     assert not caplog.records
     bench().train(tmp_path, settings, checkpoint_every=1, resume=True)
     assert sum("collapsing" in record.getMessage() for record in caplog.records) == 1
+
+
+def choosing(**changed) -> FineTuning:
+    quick = {"pictures": 24, "steps": 7, "select": "synthetic"}
+    return settings_of(**{**quick, **changed}).model_copy(update={"select_every": 3})
+
+
+def test_the_frozen_network_each_so_many_steps_and_the_last_one_are_candidates(bench: Callable, tmp_path: Path) -> None:
+    table = bench(pictures=24)
+    after = table.train(tmp_path, choosing())
+    assert [candidate.step for candidate in table.kept.candidates] == [0, 3, 6, 7]
+    assert table.kept.candidates[0].kept
+    # The weights are those of a run that was to end at the step that was kept.
+    other = bench(pictures=24)
+    if steps := table.kept.step:
+        other.train(tmp_path / "other", choosing(steps=steps))
+    assert equal(after, other.state())
+
+
+def test_a_network_that_was_destroyed_is_given_back_as_it_was(bench: Callable, tmp_path: Path) -> None:
+    table = bench(pictures=24)
+    after = table.train(tmp_path, choosing(learning_rate=2.0))
+    candidates = table.kept.candidates
+    assert max(candidate.auroc for candidate in candidates[1:]) < candidates[0].auroc
+    assert table.kept.step == 0
+    assert equal(after, table.before)
+
+
+def test_pictures_that_choose_are_not_trained_on(bench: Callable, tmp_path: Path, toy) -> None:
+    held_out = held_out_for_selection(24)
+    one, other = bench(pictures=24), bench(pictures=24)
+    other.copies = [
+        training_copy(toy.draw(100 + i), other.network.preprocess.spec) if i in held_out else copy
+        for i, copy in enumerate(other.copies)
+    ]
+    for table, folder in ((one, "one"), (other, "other")):
+        table.train(tmp_path / folder, choosing())
+    assert (tmp_path / "one" / METRICS).read_bytes() == (tmp_path / "other" / METRICS).read_bytes()
+    assert one.kept.candidates != other.kept.candidates
+
+
+@pytest.mark.parametrize(("stop", "every"), [(2, 1), (3, 3), (5, 2), (7, 2)])
+def test_a_resumed_run_chooses_as_an_unbroken_one(stop: int, every: int, bench: Callable, tmp_path: Path) -> None:
+    unbroken, broken, resumed = (bench(pictures=24) for _ in range(3))
+    expected = unbroken.train(tmp_path / "unbroken", choosing(), checkpoint_every=every)
+    with pytest.raises(StoppedError):
+        broken.train(tmp_path / "broken", choosing(), checkpoint_every=every, report=stopping_after(stop))
+    after = resumed.train(tmp_path / "broken", choosing(), checkpoint_every=every, resume=True)
+    assert resumed.kept.candidates == unbroken.kept.candidates
+    assert equal(after, expected)

@@ -47,13 +47,18 @@ def one_vs_rest(
     learning_rate: Annotated[
         float | None, typer.Option(metavar="RATE", show_default="of the preset", help="Of SGD.")
     ] = None,
+    freeze_to: Annotated[str | None, typer.Option(metavar="STAGE", help="As for train.")] = None,
+    select: Annotated[
+        Literal["synthetic", "last"] | None,
+        typer.Option(show_default="last; with --preset whole-frame, of v1 and v2, synthetic", help="As for train."),
+    ] = None,
     measure_every: Annotated[
         int | None, typer.Option(min=1, show_default="an epoch", help="Steps between points of the curve.")
     ] = None,
     accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="As for train.")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="As for train.")] = "auto",
 ) -> None:
-    """One class is normal, the others are not: DN2, plain contrastive, v1 and v2, at the last step.
+    """One class is normal, the others are not: DN2, plain contrastive, v1 and v2, at the last step or the selected one.
 
     What is finished is kept: the same command goes on where it was broken off.
     """
@@ -80,6 +85,8 @@ def one_vs_rest(
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
+        frozen_up_to=freeze_to,
+        select=select,
         measure_every=measure_every,
         accelerator=accelerator,
         precision=precision,

@@ -1,10 +1,10 @@
 """One against the rest (Reiss & Hoshen, arXiv 2106.03844, section 5): train on one class, find the others in the test.
 
 Methods: `dn2`, nearest neighbours of the frozen network; `contrastive`, fine-tuned by the plain loss, which the paper
-shows to collapse; `v1` and `v2`, the mean-shifted recipes. What counts is the last step, never the best one.
+shows to collapse; `v1` and `v2`, the mean-shifted recipes. What counts is the last step, or what `select` keeps without
+a look at the test pictures; never the best one.
 """
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.errors import SourceError, UsageError
@@ -25,7 +24,7 @@ from msc_edge.train.devices import Accelerator, Precision, launched_fabric, prec
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.reading import decoded, training_copy
-from msc_edge.train.recipes import center_of, fine_tuning
+from msc_edge.train.recipes import Select, fine_tuning
 from msc_edge.train.weights import load_into, pretrained_weights
 
 Method = Literal["dn2", "contrastive", "v1", "v2"]
@@ -59,6 +58,8 @@ class ProtocolOptions:
     steps: int | None = None
     batch: int = 64
     learning_rate: float | None = None
+    frozen_up_to: str | None = None
+    select: Select | None = None
     measure_every: int | None = None
     """Steps between points of the curve; None: an epoch."""
     accelerator: Accelerator = "auto"
@@ -76,12 +77,24 @@ class Point:
 
 @dataclass(frozen=True)
 class Job:
-    """One class, one method, one seed; its curve ends with the last step, which is the result."""
+    """One class, one method, one seed."""
 
     label: str
     method: Method
     seed: int
     curve: tuple[Point, ...]
+    kept_step: int
+    """Whose weights count: the last, or that of the selection. The curve has a point for it."""
+
+    @property
+    def kept(self) -> Point:
+        """The result."""
+        return next(point for point in self.curve if point.step == self.kept_step)
+
+    @property
+    def best(self) -> Point:
+        """What the test labels would have chosen: to show what the choice without them gave away."""
+        return max(self.curve, key=lambda point: point.auroc)
 
 
 def splits_of(train: Path, test: Path, classes: Sequence[str], *, pictures: int | None) -> list[Split]:
@@ -142,15 +155,17 @@ def run_job(
     first = embed(train, split.train)
     curve = [Point(0, auroc_of(first, embed(test, split.test), split.truth), _mean_cosine(first))]
     if method == "dn2":
-        return Job(split.name, method, seed, tuple(curve))
+        return Job(split.name, method, seed, tuple(curve), kept_step=0)
     settings = fine_tuning(
         options.preset,
-        backbone=options.backbone,
+        backbone=backbone,
         pictures=len(split.train),
         recipe=method,
         steps=options.steps,
         batch=options.batch,
         learning_rate=options.learning_rate,
+        frozen_up_to=options.frozen_up_to,
+        select=options.select,
         precision=precision_of(options.accelerator, options.precision),
         seed=seed,
     )
@@ -158,24 +173,27 @@ def run_job(
 
     def watch(task: str, done: int, total: int, note: str = "") -> None:
         report(f"{title}: {task}", done, total, note)
-        if done % every == 0 or done == total:
+        if task == "fine-tuning" and (done % every == 0 or done == total):
             curve.append(point(done))
 
     copies = [
         training_copy(image, spec)
         for _, image in decoded(train, split.train, _POLICY, task=f"{title}: reading", report=report)
     ]
-    fine_tune(
+    kept = fine_tune(
         fabric,
         network,
         copies,
-        center_of(torch.from_numpy(first), settings.recipe),
+        first,
         settings,
         folder=folder,
         checkpoint_every=10**9,
         report=watch,
     )
-    return Job(split.name, method, seed, tuple(curve))
+    kept_step = kept.step if kept else settings.steps
+    if kept_step not in (known.step for known in curve):
+        curve.append(point(kept_step))
+    return Job(split.name, method, seed, tuple(sorted(curve, key=lambda known: known.step)), kept_step)
 
 
 def auroc_of(bank: np.ndarray, test: np.ndarray, truth: Sequence[bool]) -> float:
@@ -207,46 +225,14 @@ def read_job(folder: Path, label: str, method: Method, seed: int) -> Job | None:
     if not path.is_file():
         return None
     stored = json.loads(path.read_text(encoding="utf-8"))
-    return Job(stored["label"], stored["method"], stored["seed"], tuple(Point(**point) for point in stored["curve"]))
+    return Job(
+        stored["label"],
+        stored["method"],
+        stored["seed"],
+        tuple(Point(**point) for point in stored["curve"]),
+        stored["kept_step"],
+    )
 
 
 def _file_of(folder: Path, label: str, method: str, seed: int) -> Path:
     return folder / "jobs" / f"{label}-{method}-{seed}.json"
-
-
-def write_tables(folder: Path, jobs: Sequence[Job]) -> str:
-    """Write curves.csv, table.csv and table.md; the text of the last."""
-    with written_whole(folder / "curves.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("class", "method", "seed", "step", "auroc", "mean_pairwise_cosine"))
-        for job in jobs:
-            writer.writerows(
-                (job.label, job.method, job.seed, point.step, f"{point.auroc:.6f}", f"{point.mean_pairwise_cosine:.6f}")
-                for point in job.curve
-            )
-    labels = list(dict.fromkeys(job.label for job in jobs))
-    methods = [method for method in METHODS if any(job.method == method for job in jobs)]
-    cells = {(label, method): _last(jobs, label, method) for label in labels for method in methods}
-    lines = [f"| class | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
-    lines += [f"| {label} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels]
-    means = [[np.mean(cells[label, method]) for label in labels if cells[label, method]] for method in methods]
-    lines.append(f"| mean | {' | '.join(f'{np.mean(each):.4f}' if each else '' for each in means)} |")
-    table = "\n".join(lines) + "\n"
-    with written_whole(folder / "table.md") as path:
-        path.write_text(table, encoding="utf-8")
-    with written_whole(folder / "table.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("class", "method", "seed", "auroc"))
-        writer.writerows((job.label, job.method, job.seed, f"{job.curve[-1].auroc:.6f}") for job in jobs)
-    return table
-
-
-def _last(jobs: Sequence[Job], label: str, method: str) -> list[float]:
-    return [job.curve[-1].auroc for job in jobs if (job.label, job.method) == (label, method)]
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}"

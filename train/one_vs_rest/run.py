@@ -21,8 +21,8 @@ from msc_edge.train.one_vs_rest.protocol import (
     run_job,
     splits_of,
     write_job,
-    write_tables,
 )
+from msc_edge.train.one_vs_rest.tables import write_tables
 
 _SETTINGS = "settings.json"
 _SETS = {

@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ def picture(name: str, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, save: Callable) -> Path:
-    """Three classes, told apart by their colour: twelve pictures of each to train on, six to test."""
+    """Three classes, told apart by their colour: 24 pictures of each to train on, six to test."""
     folder = tmp_path_factory.mktemp("classes")
     for name in COLOURS:
-        for number in range(18):
-            part = "train" if number < 12 else "test"
+        for number in range(30):
+            part = "train" if number < 24 else "test"
             save(folder / part / name / f"{number:02d}.png", picture(name, number))
     return folder
 
@@ -133,9 +134,29 @@ def test_a_benchmark_goes_on_where_it_was_broken_off_and_its_tables_agree(
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in table
 
 
-def test_results_of_other_settings_are_not_mixed(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_a_selected_step_counts_and_what_it_gave_away_is_told(
+    data: Path, options: ProtocolOptions, tmp_path: Path
+) -> None:
+    def run(**changed) -> dict[str, str]:
+        out = tmp_path / changed["select"]
+        settings = replace(options, steps=6, measure_every=4, **changed)
+        run_protocol(data / "train", data / "test", out, settings, classes=["red"], methods=["v2"], seeds=1)
+        with (out / "table.csv").open() as file:
+            return next(csv.DictReader(file))
 
+    assert run(select="last")["kept_step"] == "6"
+    selected = run(select="synthetic", pictures=None)
+    assert selected["kept_step"] in {"0", "6"}  # candidates at every twentieth step, and the last
+    with (tmp_path / "synthetic" / "curves.csv").open() as file:
+        curve = {row["step"]: row["auroc"] for row in csv.DictReader(file)}
+    assert list(curve) == ["0", "4", "6"]
+    assert curve[selected["kept_step"]] == selected["auroc"]
+    assert curve[selected["best_step"]] == selected["best_auroc"] == max(curve.values())
+    table = (tmp_path / "synthetic" / "table.md").read_text()
+    assert f"| {selected['kept_step']} | {float(selected['auroc']):.4f} |" in table
+
+
+def test_results_of_other_settings_are_not_mixed(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
     def run(settings: ProtocolOptions) -> str:
         return run_protocol(
             data / "train", data / "test", tmp_path, settings, classes=["blue"], methods=["dn2"], seeds=1
