@@ -1,6 +1,6 @@
 """The embedding network: preprocessing, backbone, and the projection onto the unit sphere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from msc_edge.errors import SourceError
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.train.backbones import Backbone
+from msc_edge.train.folding import folded
 from msc_edge.train.preprocess import Preprocess
 
 _BATCH = 8  # more do not fit into a processor's cache, and take longer a picture
@@ -43,22 +44,23 @@ class EmbeddingNetwork(nn.Module):
         return self.preprocess(torch.from_numpy(image)[None].to(self.preprocess.mean.device))[0]
 
     @torch.no_grad()
-    def embed(self, prepared: Sequence[Tensor]) -> Tensor:
-        """Unit embeddings, float32 (B, dim), of pictures from `prepare`."""
-        # TF32 would put errors of 1e-3 into the bank, and the runtime on a CPU would not reproduce its scores.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            pictures = torch.stack(list(prepared)).contiguous(memory_format=torch.channels_last)
-            return F.normalize(self.backbone(pictures), dim=1)
-
     def embed_all(self, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
         """Unit embeddings, float32 (n, dim), of named decoded pictures, a batch at a time."""
+        backbone = folded(self.backbone)
         rows: list[np.ndarray] = []
         waiting: list[Tensor] = []
+
+        def embed() -> None:
+            pictures = torch.stack(waiting).contiguous(memory_format=torch.channels_last)
+            # TF32 would put errors of 1e-3 into the bank, and the runtime on a CPU would not reproduce its scores.
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                rows.append(F.normalize(backbone(pictures), dim=1).cpu().numpy())
+            waiting.clear()
+
         for name, image in images:
             waiting.append(self.prepare(image, name))
             if len(waiting) == _BATCH:
-                rows.append(self.embed(waiting).cpu().numpy())
-                waiting.clear()
+                embed()
         if waiting:
-            rows.append(self.embed(waiting).cpu().numpy())
+            embed()
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
