@@ -1,9 +1,10 @@
 """Image AUROC on magnetic_tile and the six papers, from score files that the command line wrote.
 
     python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes frozen v1 v2] [--sets tile paper]
+        [--backbone mobilenet_v2]
 
 Each run is `msc-edge train`, `msc-edge export`, `msc-edge score`, with the product's defaults (`frozen` is
-`--steps 0`) and the MobileNetV2 of ../shared/weights. magnetic_tile: train/good against test/*. Papers: the first 32
+`--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights. magnetic_tile: train/good against test/*. Papers: the first 32
 good pictures by name are trained on, the other 16 are scored with the 48 defects. Finished runs in --work are kept, so
 that the script can be broken off. Test labels are read here, at the end, and nowhere before.
 """
@@ -57,13 +58,25 @@ def split_paper(product: Path, work: Path) -> tuple[Path, Path]:
 def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, options: argparse.Namespace) -> float:
     """Train, export and score one set with one recipe."""
     steps = ["--steps", options.steps] if options.steps and recipe != "frozen" else []
-    place = options.work / "-".join(map(str, (name, recipe, *steps[1:], options.seed)))
+    place = options.work / "-".join(map(str, (name, options.backbone, recipe, *steps[1:], options.seed)))
     scores = place / "scores.csv"
     if not (place / "done").exists():
         shutil.rmtree(place, ignore_errors=True)
-        weights = options.shared / "weights/mobilenet_v2.safetensors"
-        run("train", "--normal", train, "--out", place / "run", "--backbone", "mobilenet_v2", "--weights", weights,
-            "--seed", options.seed, *RECIPES[recipe], *steps)  # fmt: skip
+        backbone = ["--backbone", options.backbone]
+        if options.backbone != "edge-small":
+            backbone += ["--weights", options.shared / f"weights/{options.backbone}.safetensors"]
+        run(
+            "train",
+            "--normal",
+            train,
+            "--out",
+            place / "run",
+            *backbone,
+            "--seed",
+            options.seed,
+            *RECIPES[recipe],
+            *steps,
+        )
         run("export", place / "run", "--out", place / "kit")
         run("score", place / "kit", test, "--out", scores)
         (place / "done").touch()
@@ -79,6 +92,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--recipes", nargs="+", default=["frozen", "v1", "v2"], choices=list(RECIPES))
     parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"])
+    parser.add_argument("--backbone", default="edge-small", choices=["edge-small", "mobilenet_v2"])
     parser.add_argument("--steps", type=int, help="of v1 and v2; without it, the product's default")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -169,6 +169,16 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
         typer.echo(f"left out, exact copies of others: {copies}", err=True)
     settings = record.fine_tuning
     what = f"{settings.steps} steps of {settings.recipe} in {settings.precision}" if settings.steps else "frozen"
+    if selection := record.selection:
+        kept = selection.kept_step
+        what += f", step {kept} kept" if kept else ", undone"
+        at = {candidate.step: candidate.auroc for candidate in selection.candidates}
+        after = f"{at[kept]:.3f} after step {kept}" if kept else f"no better after training ({max(at.values()):.3f})"
+        typer.echo(
+            f"held-out normals told from spoiled copies of them: AUROC {at[0]:.3f} frozen, {after}; "
+            + ("that step is kept" if kept else "the backbone stays as it is"),
+            err=True,
+        )
     if not settings.steps and not asked_for_none:
         typer.echo(
             f"the backbone stays as it is: {settings.batch} pictures are too few to fine-tune well; "

@@ -1,6 +1,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -50,6 +51,36 @@ def test_groups_are_held_out_whole_and_recorded(train: Callable, drawn_normals: 
     assert (record.group_by, record.holdout) == ("shift_([0-9])/", 0.2)
     shutil.rmtree(tmp_path / "run")
     assert "4 held out: 2 of 10 groups" in train("--steps 0 --group-by folder", normal=folder).stdout
+
+
+def test_a_step_cannot_be_chosen_by_few_pictures(train: Callable, tmp_path: Path) -> None:
+    # Of 20 pictures 4 are held out for the limits.
+    refused = train("--steps 2 --batch 4 --select synthetic")
+    assert refused.exit_code == 2
+    assert "--select synthetic: 16 pictures are too few" in refused.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("rate", "kept"), [("2.0", False), ("0.0005", None)])
+def test_the_summary_tells_good_from_spoiled(
+    rate: str, kept: bool | None, train: Callable, toy: ModuleType, save: Callable, tmp_path: Path
+) -> None:
+    for seed in range(30):
+        save(tmp_path / "in" / f"{seed:02d}.png", toy.draw(seed))
+    done = train(f"--steps 4 --batch 4 --select synthetic --learning-rate {rate}", normal=tmp_path / "in")
+    assert done.exit_code == 0, done.output
+    selection = read_record(tmp_path / "run").selection
+    assert selection is not None
+    assert [candidate.step for candidate in selection.candidates] == [0, 4]
+    assert f"AUROC {selection.candidates[0].auroc:.3f} frozen" in done.stderr
+    if kept is not None:
+        assert bool(selection.kept_step) == kept
+    if selection.kept_step:
+        assert f"{selection.candidates[1].auroc:.3f} after step 4; that step is kept" in done.stderr
+        assert "step 4 kept" in done.stdout
+    else:
+        assert "the backbone stays as it is" in done.stderr
+        assert "undone" in done.stdout
 
 
 @pytest.mark.parametrize(
