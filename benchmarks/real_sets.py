@@ -4,9 +4,9 @@
         [--backbone mobilenet_v2]
 
 Each run is `msc-edge train`, `msc-edge export`, `msc-edge score`, with the product's defaults (`frozen` is
-`--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights. magnetic_tile: train/good against test/*. Papers: the first 32
-good pictures by name are trained on, the other 16 are scored with the 48 defects. Finished runs in --work are kept, so
-that the script can be broken off. Test labels are read here, at the end, and nowhere before.
+`--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights. magnetic_tile: train/good against test/*. Papers:
+the first 32 good pictures by name are trained on, the other 16 are scored with the 48 defects. Finished runs in --work
+are kept, so that the script can be broken off. Test labels are read here, at the end, and nowhere before.
 """
 
 import argparse
