@@ -40,10 +40,10 @@ def fine_tune(
     """Fine-tune `network.backbone` in place, to the last step, or to the best of several, as `settings.select` has it.
 
     `copies`: uint8 (3, h, w) training copies of the normals in the order of their files; `initial`: their embeddings
-    under this network, unaugmented, float32 (n, dim) with unit rows. `folder` takes metrics.csv, the
-    TensorBoard log and the checkpoint. With `resume` the run goes on from its checkpoint, if there is one, with the
-    result that an unbroken run would have had. Returns the candidates that it
-    chose from. UsageError when the loss ceases to be finite.
+    under this network, unaugmented, float32 (n, dim) with unit rows. `folder` takes metrics.csv, the TensorBoard log
+    and the checkpoint. With `resume` the run goes on from its checkpoint, if there is one, with the result that an
+    unbroken run would have had. Returns what was chosen from, or None where nothing was. UsageError when the loss
+    ceases to be finite.
     """
     backbone = network.backbone.to(memory_format=torch.channels_last)
     if settings.frozen_up_to:

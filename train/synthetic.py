@@ -18,7 +18,7 @@ _TRIES = 10
 
 
 def with_defect(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy of a picture, uint8 (h, w, 3), with one defect of 0.1 to 5 % of its area."""
+    """A copy of a picture, uint8 (h, w, 3), with one defect, of at most 8 % of its area."""
     pixels = picture.astype(np.float32)
     changed = pixels
     fills = [_FILLS[i] for i in rng.integers(len(_FILLS), size=_TRIES)]
