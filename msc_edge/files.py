@@ -13,6 +13,7 @@ from typing import Literal
 from msc_edge.errors import UsageError, writing
 
 _CHUNK = 1 << 20
+ASIDE = ".replaced"  # the ending of what is being replaced, hidden beside it
 
 
 def kind_of(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
@@ -91,7 +92,7 @@ def _move_into_place(partial: Path, target: Path) -> None:
     if not target.exists():
         partial.rename(target)
         return
-    aside = partial.with_suffix(".replaced")
+    aside = partial.with_suffix(ASIDE)  # a process that is killed between the two renames leaves it; Kit.open tells
     target.rename(aside)
     try:
         partial.rename(target)

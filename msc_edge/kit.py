@@ -5,6 +5,7 @@
 are parsed by native code. A hash proves that a kit is as it was written, not who wrote it.
 """
 
+import glob
 import hashlib
 import json
 import stat
@@ -18,7 +19,7 @@ from typing import IO, Protocol, Self
 import numpy as np
 
 from msc_edge.errors import KitError, OutputError
-from msc_edge.files import sha256_of
+from msc_edge.files import ASIDE, sha256_of
 from msc_edge.manifest import FileEntry, Manifest, parse_manifest
 
 MANIFEST = "manifest.json"
@@ -57,7 +58,7 @@ class Kit:
             mode = path.stat().st_mode
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
             reason = error.strerror if isinstance(error, OSError) else error
-            raise KitError(f"{path}: there is no kit here ({reason}); check the path") from error
+            raise KitError(f"{path}: there is no kit here ({reason}); {_what_to_do(path)}") from error
         if stat.S_ISDIR(mode):
             try:
                 with _named(path):
@@ -286,3 +287,11 @@ def _copy(name: str, folder: Path | None) -> AbstractContextManager[IO[bytes] | 
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.open("wb")
+
+
+def _what_to_do(path: Path) -> str:
+    try:
+        aside = sorted(path.parent.glob(f".{glob.escape(path.name[:40])}.*{ASIDE}"))
+    except (OSError, ValueError):
+        aside = []
+    return f"a replacement was broken off: give {aside[-1]} its name back, {path.name}" if aside else "check the path"

@@ -37,7 +37,7 @@ def claimed(out: Path, *, record: str, then: str, resume: bool) -> Iterator[None
         if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process has the folder, and this one helps it
             yield
         else:
-            with _locked(out):
+            with locked(out):
                 _refuse_taken(out, record=record, then=then, resume=resume)
                 yield
     except BaseException:
@@ -47,7 +47,7 @@ def claimed(out: Path, *, record: str, then: str, resume: bool) -> Iterator[None
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Hold a lock of the operating system's, which ends with the process however that ends."""
     lock = FileLock(out / _LOCK, timeout=0)
     with writing(out):

@@ -84,7 +84,7 @@ def train(
     select: Annotated[
         Literal["synthetic", "last"] | None,
         typer.Option(
-            show_default="synthetic; with --preset paper, or fewer than 64 pictures, last",
+            show_default="synthetic; with --preset paper, or fewer pictures than a batch has, last",
             help="Which step's weights are kept. synthetic: those that best tell held-out pictures from copies with a "
             "defect drawn into them; it may be those of step 0.",
         ),
@@ -173,7 +173,8 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
         kept = selection.kept_step
         what += f", step {kept} kept" if kept else ", undone"
         at = {candidate.step: candidate.auroc for candidate in selection.candidates}
-        after = f"{at[kept]:.3f} after step {kept}" if kept else f"no better after training ({max(at.values()):.3f})"
+        trained = max(auroc for step, auroc in at.items() if step)
+        after = f"{at[kept]:.3f} after step {kept}" if kept else f"no better after training ({trained:.3f} at best)"
         typer.echo(
             f"held-out normals told from spoiled copies of them: AUROC {at[0]:.3f} frozen, {after}; "
             + ("that step is kept" if kept else "the backbone stays as it is"),
@@ -181,8 +182,8 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
         )
     if not settings.steps and not asked_for_none:
         typer.echo(
-            f"the backbone stays as it is: {settings.batch} pictures are too few to fine-tune well; "
-            "--steps N does it all the same",
+            "the backbone stays as it is: there are fewer pictures to train on than a batch has, too few to fine-tune "
+            "well; --steps N does it all the same",
             err=True,
         )
     typer.echo(

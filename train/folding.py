@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: the same function, a third faster on a CPU."""
+"""Batch norm folded into the convolutions before it: the same function, a quarter faster on a CPU."""
 
 import copy
 from itertools import pairwise

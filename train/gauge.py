@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 _WINDOW = 10  # steps; one batch alone is noisy
+_SHARE = 1 / 2  # of the spread or the rank that was: below that it is told
+_SHARE_OF_ONE_STEP = 1 / 4
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:
@@ -37,7 +39,7 @@ def effective_rank(embeddings: Tensor) -> float:
 
 @dataclass
 class CollapseWatch:
-    """Compares the last steps with the first ones and says once what is going wrong."""
+    """Compares the last steps with the first ones, and those with the very first; says once what is going wrong."""
 
     first: list[tuple[float, float]] = field(default_factory=list)
     last: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
@@ -48,11 +50,14 @@ class CollapseWatch:
         self.last.append((cosine, rank))
         if len(self.first) < _WINDOW:
             self.first.append((cosine, rank))
-            return None
-        (cosine_then, rank_then), (cosine_now, rank_now) = _mean(self.first), _mean(self.last)
-        spread_halved = 1 - cosine_now < (1 - cosine_then) / 2
-        rank_halved = rank_now < rank_then / 2
-        if self.warned or not (spread_halved or rank_halved):
+            # The first step's figures are those of the network before training; one batch beside one is noisy.
+            then, now, share = self.first[0], (cosine, rank), _SHARE_OF_ONE_STEP
+        else:
+            then, now, share = _mean(self.first), _mean(self.last), _SHARE
+        (cosine_then, rank_then), (cosine_now, rank_now) = then, now
+        narrow = 1 - cosine_now < (1 - cosine_then) * share
+        flat = rank_now < rank_then * share
+        if self.warned or not (narrow or flat):
             return None
         self.warned = True
         return (

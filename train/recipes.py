@@ -77,7 +77,7 @@ def fine_tuning(
     if select is None:
         enough = preset == "whole-frame" and recipe != "contrastive" and pictures >= max(batch, FEWEST)
         select = "synthetic" if enough else "last"
-    if select == "synthetic":
+    if select == "synthetic" and steps != 0:
         pictures -= len(held_out_for_selection(pictures))
     product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
     batch = min(batch, pictures)

@@ -24,7 +24,7 @@ from msc_edge.train.pictures import blocks_held_out
 from msc_edge.train.seeds import generator_of
 from msc_edge.train.synthetic import KINDS, Kind
 
-FEWEST = 20  # normals, two of them held out: below that an answer is noise
+FEWEST = 40  # normals, four of them held out: with fewer an answer is noise, and so is its error
 _SHARE_HELD_OUT = 0.1
 _MOST_HELD_OUT = 64
 _MOST_IN_BANK = 256  # enough to rank two networks by; the kit's bank has all

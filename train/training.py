@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -23,8 +24,9 @@ from msc_edge.train.checkpoint import CHECKPOINT
 from msc_edge.train.claim import claimed
 from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
 from msc_edge.train.fine_tune import fine_tune
+from msc_edge.train.gauge import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
+from msc_edge.train.pictures import FEWEST, Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
 from msc_edge.train.reading import decoded, training_copy
 from msc_edge.train.recipes import NOTHING, RecipeName, Select, fine_tuning
 from msc_edge.train.run import (
@@ -41,6 +43,7 @@ from msc_edge.train.run import (
 from msc_edge.train.weights import load_into, pretrained_weights
 
 NEIGHBOURS = 2
+_LEAST_SPREAD_KEPT = 0.01  # of the normals' mean cosine distance; a sound training keeps most of it, or widens it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +158,7 @@ def _train(
         names = [picture.path for picture in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
     _refuse_degenerate(backbone, embeddings)
+    _refuse_collapsed(initial, embeddings)
     bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
     scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
     _write_arrays(out, backbone, bank, scores, pictures)
@@ -193,6 +197,16 @@ def _refuse_degenerate(backbone: Backbone, embeddings: np.ndarray) -> None:
         )
 
 
+def _refuse_collapsed(before: np.ndarray, after: np.ndarray) -> None:
+    spread_before, spread_after = (1 - mean_pairwise_cosine(torch.from_numpy(rows)) for rows in (before, after))
+    if spread_after < _LEAST_SPREAD_KEPT * spread_before:
+        raise UsageError(
+            f"training has collapsed the embeddings: the mean cosine distance of the normals fell from "
+            f"{spread_before:.2g} to {spread_after:.2g}, and a defect would fall with them; train again with a lower "
+            "--learning-rate, or with --select synthetic"
+        )
+
+
 def _write_arrays(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, pictures: list[Picture]) -> None:
     with writing(out):
         with written_whole(out / BACKBONE) as path:
@@ -222,11 +236,11 @@ def _open(
     unreadable: Callable[[str, str], None] | None,
 ) -> tuple[list[Picture], list[Tensor], np.ndarray]:
     """Decode every picture once: the table without the unreadable ones, training copies, initial embeddings."""
-    failed: set[str] = set()
+    failed: dict[str, str] = {}
     copies: list[Tensor] = []
 
     def note(name: str, reason: str) -> None:
-        failed.add(name)
+        failed[name] = reason
         if unreadable:
             unreadable(name, reason)
 
@@ -237,5 +251,11 @@ def _open(
             copies.append(training_copy(image, network.preprocess.spec))
 
     embeddings = network.embed_all(images())
+    if failed and len(copies) < FEWEST:
+        name, reason = next(iter(failed.items()))
+        raise SourceError(
+            f"{len(failed)} of {len(failed) + len(copies)} pictures cannot be read, and at least {FEWEST} are needed; "
+            f"the first: {name}: {reason}"
+        )
     marked = [replace(picture, role="unreadable") if picture.path in failed else picture for picture in pictures]
     return marked, copies, embeddings

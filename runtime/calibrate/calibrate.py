@@ -14,8 +14,8 @@ import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, band_of_alarms, pictures_needed
 from msc_edge.errors import KitError, SourceError, UsageError
-from msc_edge.files import folder_written_whole
-from msc_edge.kit import Kit, seal
+from msc_edge.files import folder_written_whole, sha256_of
+from msc_edge.kit import MANIFEST, Kit, seal
 from msc_edge.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.calibrate.fresh import Fresh, find_fresh, score_fresh
@@ -83,6 +83,8 @@ def calibrate(
         if target is not None:
             with _place(target, in_place=in_place) as folder:
                 _write(opened, manifest.model_copy(update={"calibration": after}), folder)
+                if in_place:
+                    _refuse_changed(opened)
     before = manifest.calibration.limits
     return Recalibration(
         fresh=fresh,
@@ -136,6 +138,12 @@ def _target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"--out {out}: exists already; choose another name, or pass --in-place to change {kit} itself")
     return out
+
+
+def _refuse_changed(opened: Kit) -> None:
+    """Another calibration in the meantime would be lost, with its history."""
+    if sha256_of(opened.root / MANIFEST) != opened.sha256:
+        raise UsageError(f"{opened.name}: was changed while its new limits were measured; calibrate again")
 
 
 def _place(target: Path, *, in_place: bool) -> AbstractContextManager[Path]:

@@ -65,7 +65,7 @@ def test_a_step_cannot_be_chosen_by_few_pictures(train: Callable, tmp_path: Path
 def test_the_summary_tells_good_from_spoiled(
     rate: str, kept: bool | None, train: Callable, toy: ModuleType, save: Callable, tmp_path: Path
 ) -> None:
-    for seed in range(30):
+    for seed in range(52):
         save(tmp_path / "in" / f"{seed:02d}.png", toy.draw(seed))
     done = train(f"--steps 4 --batch 4 --select synthetic --learning-rate {rate}", normal=tmp_path / "in")
     assert done.exit_code == 0, done.output

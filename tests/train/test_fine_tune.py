@@ -256,30 +256,30 @@ def test_collapse_is_told_also_when_the_run_was_broken_off_before_it(
     header, *rows = (tmp_path / METRICS).read_text().splitlines()
     wide = [f"{step},1.0,0.0,7.0" for step in range(1, 13)]
     (tmp_path / METRICS).write_text("\n".join([header, *wide, *rows[12:]]) + "\n")
-    assert not caplog.records
+    caplog.clear()
     bench().train(tmp_path, settings, checkpoint_every=1, resume=True)
     assert sum("collapsing" in record.getMessage() for record in caplog.records) == 1
 
 
 def choosing(**changed) -> FineTuning:
-    quick = {"pictures": 24, "steps": 7, "select": "synthetic"}
+    quick = {"pictures": 40, "steps": 7, "select": "synthetic"}
     return settings_of(**{**quick, **changed}).model_copy(update={"select_every": 3})
 
 
 def test_the_frozen_network_each_so_many_steps_and_the_last_one_are_candidates(bench: Callable, tmp_path: Path) -> None:
-    table = bench(pictures=24)
+    table = bench(pictures=40)
     after = table.train(tmp_path, choosing())
     assert [candidate.step for candidate in table.kept.candidates] == [0, 3, 6, 7]
     assert table.kept.candidates[0].kept
     # The weights are those of a run that was to end at the step that was kept.
-    other = bench(pictures=24)
+    other = bench(pictures=40)
     if steps := table.kept.step:
         other.train(tmp_path / "other", choosing(steps=steps))
     assert equal(after, other.state())
 
 
 def test_a_network_that_was_destroyed_is_given_back_as_it_was(bench: Callable, tmp_path: Path) -> None:
-    table = bench(pictures=24)
+    table = bench(pictures=40)
     after = table.train(tmp_path, choosing(learning_rate=2.0))
     candidates = table.kept.candidates
     assert max(candidate.auroc for candidate in candidates[1:]) < candidates[0].auroc
@@ -288,8 +288,8 @@ def test_a_network_that_was_destroyed_is_given_back_as_it_was(bench: Callable, t
 
 
 def test_pictures_that_choose_are_not_trained_on(bench: Callable, tmp_path: Path, toy) -> None:
-    held_out = held_out_for_selection(24)
-    one, other = bench(pictures=24), bench(pictures=24)
+    held_out = held_out_for_selection(40)
+    one, other = bench(pictures=40), bench(pictures=40)
     other.copies = [
         training_copy(toy.draw(100 + i), other.network.preprocess.spec) if i in held_out else copy
         for i, copy in enumerate(other.copies)
@@ -302,7 +302,7 @@ def test_pictures_that_choose_are_not_trained_on(bench: Callable, tmp_path: Path
 
 @pytest.mark.parametrize(("stop", "every"), [(2, 1), (3, 3), (5, 2), (7, 2)])
 def test_a_resumed_run_chooses_as_an_unbroken_one(stop: int, every: int, bench: Callable, tmp_path: Path) -> None:
-    unbroken, broken, resumed = (bench(pictures=24) for _ in range(3))
+    unbroken, broken, resumed = (bench(pictures=40) for _ in range(3))
     expected = unbroken.train(tmp_path / "unbroken", choosing(), checkpoint_every=every)
     with pytest.raises(StoppedError):
         broken.train(tmp_path / "broken", choosing(), checkpoint_every=every, report=stopping_after(stop))

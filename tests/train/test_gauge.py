@@ -71,6 +71,8 @@ def figures(spread: float, rank: float, steps: int) -> list[tuple[float, float]]
         (figures(0.4, 20, 10) + figures(0.1, 20, 40), 1),  # the spread has halved
         (figures(0.4, 20, 10) + figures(0.4, 5, 40), 1),  # the rank has halved
         (figures(0.4, 20, 10) + figures(0.0, 1, 40), 1),  # both, and it is said once
+        (figures(0.4, 20, 1) + figures(0.0, 1, 5), 1),  # in the first steps already
+        (figures(0.4, 20, 1) + figures(0.15, 20, 9), 0),  # one batch beside one is noisy
         (figures(0.0, 1, 9), 0),  # too few steps to tell
         (figures(0.4, 20, 10) + figures(0.05, 20, 1) + figures(0.4, 20, 30), 0),  # one odd batch
     ],

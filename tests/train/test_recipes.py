@@ -124,7 +124,7 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict) -> None:
         (None, "whole-frame", "v2", 63, "last"),
         ("last", "whole-frame", "v2", 100, "last"),
         ("synthetic", "paper", "v2", 100, "synthetic"),
-        ("synthetic", "whole-frame", "v2", 30, "synthetic"),
+        ("synthetic", "whole-frame", "v2", 40, "synthetic"),
     ],
 )
 def test_the_last_step_is_the_papers_and_the_product_chooses(given, preset, recipe, pictures, select) -> None:

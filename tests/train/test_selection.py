@@ -41,7 +41,7 @@ def copies(network: EmbeddingNetwork, toy: ModuleType) -> list[Tensor]:
     return [training_copy(toy.draw(seed), network.preprocess.spec) for seed in range(24)]
 
 
-@pytest.mark.parametrize(("pictures", "held_out"), [(20, 2), (100, 10), (640, 64), (641, 64), (10_000, 64)])
+@pytest.mark.parametrize(("pictures", "held_out"), [(40, 4), (100, 10), (640, 64), (641, 64), (10_000, 64)])
 def test_a_tenth_is_held_out_and_never_more_than_64(pictures: int, held_out: int) -> None:
     chosen = held_out_for_selection(pictures)
     assert len(chosen) == held_out
@@ -49,8 +49,8 @@ def test_a_tenth_is_held_out_and_never_more_than_64(pictures: int, held_out: int
 
 
 def test_with_few_pictures_nothing_can_be_chosen() -> None:
-    with pytest.raises(UsageError, match=r"--select synthetic: 19 pictures are too few.*at least 20.*--select last"):
-        held_out_for_selection(19)
+    with pytest.raises(UsageError, match=r"--select synthetic: 39 pictures are too few.*at least 40.*--select last"):
+        held_out_for_selection(39)
 
 
 def test_an_answer_is_the_auroc_of_the_kits_own_scores(network: EmbeddingNetwork, copies: list[Tensor]) -> None:

@@ -309,7 +309,10 @@ def test_too_few_readable_pictures_are_refused(
         shutil.copy(drawn_normals / f"part_{i:02d}.png", folder)
     for i in range(bad):
         (folder / f"bad_{i}.png").write_bytes(b"bad %d" % i)
-    with pytest.raises(SourceError, match=rf"^of {good + bad} pictures found, {good} can be read.*at least 3"):
+    reason = (
+        f"^{bad} of {good + bad} pictures cannot be read, .*the first: bad_0.png: " if bad else "^of 1 pictures found"
+    )
+    with pytest.raises(SourceError, match=rf"{reason}.*"):
         train(folder, tmp_path / "run", options())
     with pytest.raises(KitError):
         read_record(tmp_path / "run")
@@ -456,3 +459,10 @@ def test_a_wrong_option_leaves_no_folder_behind(
     with pytest.raises(UsageError):
         train(drawn_normals, tmp_path / "run", options(steps=0, **wrong))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_collapsed_network_is_refused(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
+    # So far out of hand that all pictures become one point, at which every score is 0 and every defect normal.
+    with pytest.raises(UsageError, match=r"collapsed the embeddings: .* train again with a lower --learning-rate"):
+        train(drawn_normals, tmp_path / "run", options(learning_rate=5.0, steps=3))
+    assert not (tmp_path / "run" / RECORD).exists()

@@ -14,17 +14,18 @@ from typing import Literal, get_args
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from msc_edge.errors import SourceError, UsageError
-from msc_edge.files import written_whole
+from msc_edge.errors import KitError, SourceError, UsageError
+from msc_edge.files import kind_of, written_whole
 from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import PresetName, preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.pictures import FEWEST
 from msc_edge.train.reading import decoded, training_copy
-from msc_edge.train.recipes import Select, fine_tuning
+from msc_edge.train.recipes import FineTuning, Select, fine_tuning
 from msc_edge.train.weights import load_into, pretrained_weights
 
 Method = Literal["dn2", "contrastive", "v1", "v2"]
@@ -102,6 +103,10 @@ def splits_of(train: Path, test: Path, classes: Sequence[str], *, pictures: int 
 
     Raises SourceError when a folder is missing or empty.
     """
+    for folder, option in ((train, "--train"), (test, "--test")):
+        kind, reason = kind_of(folder)
+        if kind != "folder":
+            raise SourceError(f"{option} {folder}: {reason or 'it is not a folder'}; check the path")
     names = {folder: sorted(path.name for path in folder.iterdir() if path.is_dir()) for folder in (train, test)}
     if unknown := sorted(set(classes) - set(names[train])):
         raise UsageError(
@@ -111,18 +116,49 @@ def splits_of(train: Path, test: Path, classes: Sequence[str], *, pictures: int 
         raise SourceError(f"{test}: expected a folder for each of several classes, as in {train}")
     tests = {name: _below(test, name) for name in names[test]}
     splits = []
-    for name in classes or names[train]:
+    for name in dict.fromkeys(classes or names[train]):
         if name not in tests:
             raise SourceError(f"{test}: has no folder {name}, which is in {train}")
         pairs = [(path, other != name) for other, paths in tests.items() for path in paths]
-        splits.append(
-            Split(name, tuple(_below(train, name)[:pictures]), *(tuple(part) for part in zip(*pairs, strict=True)))
-        )
+        trained_on = tuple(_below(train, name)[:pictures])
+        if len(trained_on) < FEWEST:
+            raise SourceError(
+                f"{train / name}: {len(trained_on)} pictures to train on, at least {FEWEST} are needed; "
+                "add pictures, or name other --classes"
+            )
+        splits.append(Split(name, trained_on, *(tuple(part) for part in zip(*pairs, strict=True))))
     return splits
 
 
 def _below(folder: Path, name: str) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in find_images([folder / name]).paths]
+
+
+def settings_of(split: Split, method: Method, seed: int, options: ProtocolOptions, backbone: Backbone) -> FineTuning:
+    """Of one run of fine-tuning; `method` is not `dn2`. UsageError for options that cannot be met."""
+    assert method != "dn2"
+    return fine_tuning(
+        options.preset,
+        backbone=backbone,
+        pictures=len(split.train),
+        recipe=method,
+        steps=options.steps,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        frozen_up_to=options.frozen_up_to,
+        select=options.select,
+        precision=precision_of(options.accelerator, options.precision),
+        seed=seed,
+    )
+
+
+def check(splits: Sequence[Split], methods: Sequence[Method], options: ProtocolOptions) -> None:
+    """Raise UsageError for options that some of the runs could not meet, before the first of them has begun."""
+    backbone = build_backbone(options.backbone, stop_at=options.stop_at)
+    for method in methods:
+        for split in splits if method != "dn2" else ():
+            if stage := settings_of(split, method, 0, options, backbone).frozen_up_to:
+                backbone.freeze_up_to(stage)
 
 
 def run_job(
@@ -156,19 +192,7 @@ def run_job(
     curve = [Point(0, auroc_of(first, embed(test, split.test), split.truth), _mean_cosine(first))]
     if method == "dn2":
         return Job(split.name, method, seed, tuple(curve), kept_step=0)
-    settings = fine_tuning(
-        options.preset,
-        backbone=backbone,
-        pictures=len(split.train),
-        recipe=method,
-        steps=options.steps,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        frozen_up_to=options.frozen_up_to,
-        select=options.select,
-        precision=precision_of(options.accelerator, options.precision),
-        seed=seed,
-    )
+    settings = settings_of(split, method, seed, options, backbone)
     every = options.measure_every or max(1, len(split.train) // settings.batch)
 
     def watch(task: str, done: int, total: int, note: str = "") -> None:
@@ -219,19 +243,22 @@ def write_job(folder: Path, job: Job) -> None:
         path.write_text(json.dumps(asdict(job), indent=1) + "\n", encoding="utf-8")
 
 
-def read_job(folder: Path, label: str, method: Method, seed: int) -> Job | None:
-    """A job that was finished earlier, or None."""
-    path = _file_of(folder, label, method, seed)
-    if not path.is_file():
-        return None
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return Job(
-        stored["label"],
-        stored["method"],
-        stored["seed"],
-        tuple(Point(**point) for point in stored["curve"]),
-        stored["kept_step"],
-    )
+def read_jobs(folder: Path) -> list[Job]:
+    """The jobs that were finished earlier, by class, method and seed. KitError for a file that holds none."""
+    jobs = []
+    for path in sorted((folder / "jobs").glob("*.json")):
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            curve = tuple(Point(**point) for point in stored.pop("curve"))
+            job = Job(**stored, curve=curve)
+            if _file_of(folder, job.label, job.method, job.seed) != path or job.kept not in curve:
+                raise ValueError("it is of another class, method or seed")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+            raise KitError(
+                f"{path}: is no finished job of this benchmark ({error or 'cut off'}); delete it, and it is run again"
+            ) from error
+        jobs.append(job)
+    return sorted(jobs, key=lambda job: (job.label, METHODS.index(job.method), job.seed))
 
 
 def _file_of(folder: Path, label: str, method: str, seed: int) -> Path:

@@ -9,22 +9,25 @@ from pathlib import Path
 
 import torchvision
 
-from msc_edge.errors import UsageError, writing
-from msc_edge.files import folder_written_whole, written_whole
+from msc_edge.errors import KitError, SourceError, UsageError, writing
+from msc_edge.files import folder_written_whole, sha256_of, written_whole
 from msc_edge.progress import Report, silent
+from msc_edge.train.claim import locked
 from msc_edge.train.one_vs_rest.protocol import (
-    Job,
     Method,
     ProtocolOptions,
     Split,
-    read_job,
+    check,
+    read_jobs,
     run_job,
     splits_of,
     write_job,
 )
 from msc_edge.train.one_vs_rest.tables import write_tables
+from msc_edge.train.weights import pretrained_weights
 
 _SETTINGS = "settings.json"
+_DATA = "data"  # where --dataset puts what it fetches
 _SETS = {
     "cifar10": torchvision.datasets.CIFAR10,
     "cifar100": torchvision.datasets.CIFAR100,
@@ -49,41 +52,72 @@ def run_protocol(
     Raises UsageError when `out` holds jobs of other settings.
     """
     splits = splits_of(train, test, classes, pictures=options.pictures)
+    check(splits, methods, options)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    _claim(out, options, splits)
-    jobs: list[Job] = []
+    with locked(out):
+        _claim(out, options, splits, train=train, test=test)
+        return _run(splits, methods, seeds, options, train=train, test=test, out=out, report=report)
+
+
+def _run(
+    splits: Sequence[Split],
+    methods: Sequence[Method],
+    seeds: int,
+    options: ProtocolOptions,
+    *,
+    train: Path,
+    test: Path,
+    out: Path,
+    report: Report,
+) -> str:
+    finished = {(job.label, job.method, job.seed): job for job in read_jobs(out)}
     for split in splits:
         for method in methods:
             # The frozen network is the same for all seeds.
             for seed in range(1 if method == "dn2" else seeds):
-                job = read_job(out, split.name, method, seed)
-                if job is None:
-                    with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
-                        job = run_job(
-                            split, method, seed, options, train=train, test=test, folder=Path(scratch), report=report
-                        )
-                    write_job(out, job)
-                jobs.append(job)
-                write_tables(out, jobs)
-    return write_tables(out, jobs)
+                if (split.name, method, seed) in finished:
+                    continue
+                with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
+                    job = run_job(
+                        split, method, seed, options, train=train, test=test, folder=Path(scratch), report=report
+                    )
+                write_job(out, job)
+                finished[split.name, method, seed] = job
+                write_tables(out, read_jobs(out))
+    return write_tables(out, read_jobs(out))
 
 
-def _claim(out: Path, options: ProtocolOptions, splits: Sequence[Split]) -> None:
-    """Write down the settings, or see that they are those of the jobs that are there."""
-    test = hashlib.sha256("\n".join(splits[0].test).encode("utf-8", "surrogateescape")).hexdigest()
-    settings = {key: str(value) for key, value in asdict(options).items()} | {"test_pictures": test}
+def _claim(out: Path, options: ProtocolOptions, splits: Sequence[Split], *, train: Path, test: Path) -> None:
+    """Write down settings and pictures, or see that they are those of the jobs that are there."""
+    settings = {key: str(value) for key, value in asdict(options).items()}
+    settings["weights"] = pretrained_weights(options.backbone, options.weights).origin.sha256
+    settings["test pictures"] = _digest(test, splits[0].test)
+    settings |= {f"training pictures of {split.name}": _digest(train, split.train) for split in splits}
     path = out / _SETTINGS
-    if not path.exists():
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if different := [key for key in settings if before.get(key) != settings[key]]:
+    if not path.exists() and any(not inside.name.startswith(".") and inside.name != _DATA for inside in out.iterdir()):
+        raise UsageError(f"{out}: is not empty, and what is there is no benchmark; choose another --out")
+    before: dict[str, str] = {}
+    if path.exists():
+        try:
+            before = {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise KitError(f"{path}: cannot be read ({error}); give another --out, or delete {out}") from error
+    if different := [key for key in settings if before.get(key, settings[key]) != settings[key]]:
         raise UsageError(
-            f"{out}: holds results of another {different[0]} ({before.get(different[0])}, and now "
+            f"{out}: holds results of other {different[0]} ({before[different[0]]}, and now "
             f"{settings[different[0]]}); give another --out"
         )
+    with writing(out), written_whole(path) as partial:
+        partial.write_text(json.dumps(before | settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _digest(folder: Path, names: Sequence[str]) -> str:
+    try:
+        lines = "\n".join(f"{sha256_of(folder / name)} {name}" for name in names)
+    except OSError as error:
+        raise SourceError(f"{error.filename}: cannot be read: {error.strerror}; check the permissions") from error
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def fetched(name: str, folder: Path, *, report: Report = silent) -> tuple[Path, Path]:

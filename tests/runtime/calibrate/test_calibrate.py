@@ -214,3 +214,21 @@ def test_a_second_half_of_the_same_line_is_judged_as_promised(toy_kit: Path, toy
         flagged = Calibration(detector.manifest.calibration.scores).flagged(limit.promised_rate)
         low, high = band_of_alarms(flagged, 120, 300, confidence=0.999)
         assert low <= sum(score > limit.score for score in scores) <= high
+
+
+def test_a_kit_that_was_calibrated_meanwhile_keeps_those_limits(kit: Path, fresh: Path) -> None:
+    def another_is_quicker(_task: str, done: int, total: int, _note: str = "") -> None:
+        if done == total:
+            calibrate(kit, fresh, in_place=True, why="the quicker")
+
+    with pytest.raises(UsageError, match="was changed while its new limits were measured; calibrate again"):
+        calibrate(kit, fresh, in_place=True, why="the slower", report=another_is_quicker)
+    assert manifest_of(kit).calibration.why == "the quicker"
+    assert [path for path in kit.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_kit_that_was_left_aside_by_a_killed_process_is_named(kit: Path, fresh: Path) -> None:
+    aside = kit.with_name(f".{kit.name}.0123456789ab.replaced")
+    kit.rename(aside)
+    with pytest.raises(KitError, match=rf"there is no kit here .*give .*{aside.name} its name back, {kit.name}"):
+        calibrate(kit, fresh, in_place=True)

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.bank import Bank
-from msc_edge.errors import SourceError, UsageError
+from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.one_vs_rest.protocol import ProtocolOptions, auroc_of, splits_of
 from msc_edge.train.one_vs_rest.run import run_protocol
@@ -25,11 +26,11 @@ def picture(name: str, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, save: Callable) -> Path:
-    """Three classes, told apart by their colour: 24 pictures of each to train on, six to test."""
+    """Three classes, told apart by their colour: 40 pictures of each to train on, six to test."""
     folder = tmp_path_factory.mktemp("classes")
     for name in COLOURS:
-        for number in range(30):
-            part = "train" if number < 24 else "test"
+        for number in range(46):
+            part = "train" if number < 40 else "test"
             save(folder / part / name / f"{number:02d}.png", picture(name, number))
     return folder
 
@@ -164,5 +165,83 @@ def test_results_of_other_settings_are_not_mixed(data: Path, options: ProtocolOp
 
     run(options)
     assert json.loads((tmp_path / "settings.json").read_text())["image_size"] == "32"
-    with pytest.raises(UsageError, match="holds results of another steps"):
+    with pytest.raises(UsageError, match="holds results of other steps"):
         run(replace(options, steps=5))
+
+
+def run(data: Path, out: Path, options: ProtocolOptions, **changed) -> str:
+    quick = {"classes": ["blue"], "methods": ["dn2"], "seeds": 1}
+    return run_protocol(data / "train", data / "test", out, options, **{**quick, **changed})
+
+
+def test_tables_have_all_that_is_finished_whatever_is_asked_for_now(
+    data: Path, options: ProtocolOptions, tmp_path: Path
+) -> None:
+    both = run(data, tmp_path, options, classes=["red", "blue"])
+    assert run(data, tmp_path, options) == both
+    assert "| red |" in both
+
+
+def test_results_of_other_pictures_are_not_taken(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
+    run(data, tmp_path / "out", options)
+    fewer = tmp_path / "data"
+    shutil.copytree(data, fewer)
+    (fewer / "train" / "blue" / "03.png").unlink()
+    with pytest.raises(UsageError, match="holds results of other training pictures of blue"):
+        run(fewer, tmp_path / "out", options)
+    run(fewer, tmp_path / "out", options, classes=["red"])  # whose pictures are the same
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "other"])
+def test_a_damaged_job_is_named(content: str, data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
+    run(data, tmp_path, options, classes=["blue", "red"])
+    damaged = tmp_path / "jobs" / "blue-dn2-0.json"
+    damaged.write_text((tmp_path / "jobs" / "red-dn2-0.json").read_text() if content == "other" else content)
+    with pytest.raises(KitError, match=r"blue-dn2-0.json: is no finished job.*delete it, and it is run again"):
+        run(data, tmp_path, options)
+    damaged.unlink()
+    run(data, tmp_path, options)
+    assert damaged.is_file()
+
+
+def test_damaged_settings_are_named(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
+    run(data, tmp_path, options)
+    (tmp_path / "settings.json").write_text('{"cut')
+    with pytest.raises(KitError, match=r"settings.json: cannot be read"):
+        run(data, tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"select": "synthetic", "pictures": 12}, "--select synthetic: 12 pictures are too few"),
+        ({"frozen_up_to": "layer9"}, "--freeze-to layer9: there is no such stage"),
+    ],
+)
+def test_options_that_cannot_be_met_leave_the_folder_free(
+    changed: dict, message: str, data: Path, options: ProtocolOptions, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=message):
+        run(data, out, replace(options, **changed), methods=["dn2", "v2"])
+    assert not out.exists()
+    run(data, out, options)
+
+
+def test_a_missing_folder_and_a_class_of_one_picture_are_told(
+    data: Path, options: ProtocolOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match=r"--train .*nowhere: .*check the path"):
+        run_protocol(
+            tmp_path / "nowhere", data / "test", tmp_path / "out", options, classes=[], methods=["dn2"], seeds=1
+        )
+    few = replace(options, pictures=1)
+    with pytest.raises(SourceError, match="blue: 1 pictures to train on, at least 3 are needed"):
+        run(data, tmp_path / "out", few)
+
+
+def test_what_is_no_benchmark_is_not_written_over(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
+    (tmp_path / "table.md").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty, and what is there is no benchmark"):
+        run(data, tmp_path, options)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
