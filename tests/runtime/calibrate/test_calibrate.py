@@ -217,7 +217,7 @@ def test_a_second_half_of_the_same_line_is_judged_as_promised(toy_kit: Path, toy
 
 
 def test_a_kit_that_was_calibrated_meanwhile_keeps_those_limits(kit: Path, fresh: Path) -> None:
-    def another_is_quicker(_task: str, done: int, total: int, _note: str = "") -> None:
+    def another_is_quicker(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
         if done == total:
             calibrate(kit, fresh, in_place=True, why="the quicker")
 
