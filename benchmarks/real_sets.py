@@ -58,7 +58,9 @@ def split_paper(product: Path, work: Path) -> tuple[Path, Path]:
 def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, options: argparse.Namespace) -> float:
     """Train, export and score one set with one recipe."""
     steps = ["--steps", options.steps] if options.steps and recipe != "frozen" else []
-    place = options.work / "-".join(map(str, (name, options.backbone, recipe, *steps[1:], options.seed)))
+    grouped = ["--group-by", options.group_by] if options.group_by else []
+    parts = [name, options.backbone, recipe, *steps[1:], *(["grouped"] if grouped else []), options.seed]
+    place = options.work / "-".join(map(str, parts))
     scores = place / "scores.csv"
     if not (place / "done").exists():
         shutil.rmtree(place, ignore_errors=True)
@@ -76,6 +78,7 @@ def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, option
             options.seed,
             *RECIPES[recipe],
             *steps,
+            *grouped,
         )
         run("export", place / "run", "--out", place / "kit")
         run("score", place / "kit", test, "--out", scores)
@@ -93,6 +96,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["frozen", "v1", "v2"], choices=list(RECIPES))
     parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"])
     parser.add_argument("--backbone", default="edge-small", choices=["edge-small", "mobilenet_v2"])
+    parser.add_argument("--group-by", help=r"of train; magnetic_tile by tile: 'num_([0-9]+)[0-9][0-9]\.jpg'")
     parser.add_argument("--steps", type=int, help="of v1 and v2; without it, the product's default")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,7 +1,6 @@
 """When to stop: what drawn defects say at each step of fine-tuning, and what the test set says at the same step.
 
     python benchmarks/stopping.py --shared ../shared --out FILE.jsonl [--sets tile PA_BRG01_RL ... cifar:cat ...]
-    python benchmarks/stopping.py --out FILE.jsonl --table
 
 One line a measurement: AUROC of held-out normals against their copies with drawn defects (msc_edge.train.selection:
 no test label is read), and image AUROC of the test set, which nothing here depends on. Sets: magnetic_tile; papers
@@ -15,12 +14,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.fabric import Fabric
 
 from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.fine_tune import fine_tune
+from msc_edge.train.gauge import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.one_vs_rest.protocol import auroc_of
 from msc_edge.train.reading import decoded, training_copy
@@ -84,10 +85,10 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
 
     def write(step: int) -> None:
         bank = network.embed_all(normals)
-        cosine = (np.square(bank.sum(axis=0, dtype=np.float64)).sum() - len(bank)) / (len(bank) * (len(bank) - 1))
+        cosine = mean_pairwise_cosine(torch.from_numpy(bank))
         kept.offer(selection.ask(step))
         line = run | kept.candidates[-1].model_dump()
-        line |= {"test": round(auroc_of(bank, network.embed_all(tested), truth), 5), "cosine": round(float(cosine), 5)}
+        line |= {"test": round(auroc_of(bank, network.embed_all(tested), truth), 5), "cosine": round(cosine, 5)}
         print(json.dumps(line), flush=True)
         with options.out.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -88,14 +88,20 @@ def last_stage_at_stride(backbone: Backbone, stride: int) -> str | None:
     None where no stage beyond it follows.
     """
     last = None
-    pixels = torch.zeros(1, 3, _PROBE, _PROBE, device=next(backbone.parameters()).device)
-    with torch.no_grad():
-        for name, step in backbone.chain():
-            pixels = step(pixels)
-            if pixels.shape[-1] * stride < _PROBE:
-                return last
-            last = name if name.startswith("features.") else name.partition(".")[0]
+    for name, reached, _ in strides(backbone):
+        if reached > stride:
+            return last
+        last = name if name.startswith("features.") else name.partition(".")[0]
     return None
+
+
+@torch.no_grad()
+def strides(backbone: Backbone) -> Iterator[tuple[str, int, int]]:
+    """Of each step of the chain: its name, how many times smaller its map is than the picture, and its channels."""
+    features = torch.zeros(1, 3, _PROBE, _PROBE, device=next(backbone.parameters()).device)
+    for name, step in backbone.chain():
+        features = step(features)
+        yield name, _PROBE // features.shape[-1], features.shape[1]
 
 
 def build_backbone(name: str, *, stop_at: str | None = None, named: Named = OF_TRAIN) -> Backbone:

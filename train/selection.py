@@ -90,7 +90,7 @@ class Selection:
         parts = [self._bank, self._good, *self._spoiled.values()]
         embeddings = self._network.embed_all(_told(parts, f"after step {step}", report))
         in_bank, *rest = np.split(embeddings, np.cumsum([len(part) for part in parts])[:-1])
-        bank = Bank(in_bank, k=2)
+        bank = Bank(in_bank)
         good, *spoiled = (np.array([bank.score(embedding) for embedding in part]) for part in rest)
         return Answer(
             step, {kind: _won(scores.reshape(len(good), -1), good) for kind, scores in zip(KINDS, spoiled, strict=True)}

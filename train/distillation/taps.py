@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones import Backbone, strides
 
 _STRIDES = (8, 16)
-_PROBE = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,7 @@ def taps_of(student: Backbone, teacher: Backbone) -> list[Tap]:
 
 def _last_at_stride(backbone: Backbone) -> dict[int, tuple[int, int]]:
     """stride -> (place in the chain, channels)."""
-    last: dict[int, tuple[int, int]] = {}
-    with torch.no_grad():
-        features = torch.zeros(1, 3, _PROBE, _PROBE, device=next(backbone.parameters()).device)
-        for place, (_, step) in enumerate(backbone.chain()):
-            features = step(features)
-            last[_PROBE // features.shape[-1]] = (place, features.shape[1])
-    return last
+    return {stride: (place, channels) for place, (_, stride, channels) in enumerate(strides(backbone))}
 
 
 def features_and_maps(backbone: Backbone, pixels: Tensor, places: Iterable[int]) -> tuple[Tensor, list[Tensor]]:

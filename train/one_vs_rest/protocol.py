@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.errors import KitError, SourceError, UsageError
@@ -22,6 +23,7 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
 from msc_edge.train.fine_tune import fine_tune
+from msc_edge.train.gauge import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import FEWEST
 from msc_edge.train.reading import decoded, training_copy
@@ -184,12 +186,12 @@ def run_job(
     def embed(below: Path, names: Sequence[str]) -> np.ndarray:
         return network.embed_all(decoded(below, names, _POLICY, task=f"{title}: embedding", report=report))
 
-    def point(step: int) -> Point:
-        bank = embed(train, split.train)
-        return Point(step, auroc_of(bank, embed(test, split.test), split.truth), _mean_cosine(bank))
+    def point(step: int, bank: np.ndarray) -> Point:
+        auroc = auroc_of(bank, embed(test, split.test), split.truth)
+        return Point(step, auroc, mean_pairwise_cosine(torch.from_numpy(bank)))
 
     first = embed(train, split.train)
-    curve = [Point(0, auroc_of(first, embed(test, split.test), split.truth), _mean_cosine(first))]
+    curve = [point(0, first)]
     if method == "dn2":
         return Job(split.name, method, seed, tuple(curve), kept_step=0)
     settings = settings_of(split, method, seed, options, backbone)
@@ -198,7 +200,7 @@ def run_job(
     def watch(task: str, done: int, total: int, note: str = "") -> None:
         report(f"{title}: {task}", done, total, note)
         if task == "fine-tuning" and (done % every == 0 or done == total):
-            curve.append(point(done))
+            curve.append(point(done, embed(train, split.train)))
 
     copies = [
         training_copy(image, spec)
@@ -216,7 +218,7 @@ def run_job(
     )
     kept_step = kept.step if kept else settings.steps
     if kept_step not in (known.step for known in curve):
-        curve.append(point(kept_step))
+        curve.append(point(kept_step, embed(train, split.train)))
     return Job(split.name, method, seed, tuple(sorted(curve, key=lambda known: known.step)), kept_step)
 
 
@@ -232,11 +234,6 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
     yield from np.array_split(rows, max(1, len(rows) // 1000))
 
 
-def _mean_cosine(rows: np.ndarray) -> float:
-    count = len(rows)
-    return float((np.square(rows.sum(axis=0, dtype=np.float64)).sum() - count) / (count * (count - 1)))
-
-
 def write_job(folder: Path, job: Job) -> None:
     """Keep a finished job, so that a broken-off benchmark goes on behind it."""
     with written_whole(_file_of(folder, job.label, job.method, job.seed)) as path:
@@ -244,7 +241,7 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """The jobs that were finished earlier, by class, method and seed. KitError for a file that holds none."""
+    """The jobs that were finished earlier. KitError for a file that holds none."""
     jobs = []
     for path in sorted((folder / "jobs").glob("*.json")):
         try:
@@ -258,7 +255,7 @@ def read_jobs(folder: Path) -> list[Job]:
                 f"{path}: is no finished job of this benchmark ({error or 'cut off'}); delete it, and it is run again"
             ) from error
         jobs.append(job)
-    return sorted(jobs, key=lambda job: (job.label, METHODS.index(job.method), job.seed))
+    return jobs
 
 
 def _file_of(folder: Path, label: str, method: str, seed: int) -> Path:

@@ -84,8 +84,8 @@ def _run(
                     )
                 write_job(out, job)
                 finished[split.name, method, seed] = job
-                write_tables(out, read_jobs(out))
-    return write_tables(out, read_jobs(out))
+                write_tables(out, finished.values())
+    return write_tables(out, finished.values())
 
 
 def _claim(out: Path, options: ProtocolOptions, splits: Sequence[Split], *, train: Path, test: Path) -> None:

@@ -1,7 +1,7 @@
 """The tables of the benchmark: table.md to read and publish, table.csv and curves.csv to compute with."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ from msc_edge.files import written_whole
 from msc_edge.train.one_vs_rest.protocol import METHODS, Job
 
 
-def write_tables(folder: Path, jobs: Sequence[Job]) -> str:
-    """Write curves.csv, table.csv and table.md; the text of the last."""
+def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
+    """Write curves.csv, table.csv and table.md, by class, method and seed; the text of the last."""
+    jobs = sorted(jobs, key=lambda job: (job.label, METHODS.index(job.method), job.seed))
     with written_whole(folder / "curves.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("class", "method", "seed", "step", "auroc", "mean_pairwise_cosine"))
