@@ -12,6 +12,7 @@ from msc_edge.errors import UnreadableImageError
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Row:
     """Why the picture could not be read; None when it was scored."""
 
 
-def score_file(detector: Detector, path: Path) -> Row:
-    """Score one picture file; one that cannot be read gives a row that says why.
+def judge_file(detector: Detector, path: Path) -> tuple[Row, Result | None]:
+    """Score one picture file: its row and the whole result; one that cannot be read has a row that says why, and None.
 
     A KitError is raised: it concerns the kit, and every picture after this one.
     """
@@ -39,10 +40,10 @@ def score_file(detector: Detector, path: Path) -> Row:
     try:
         result = detector.score_file(path)
     except UnreadableImageError as error:
-        return Row(str(path), error=str(error))
+        return Row(str(path), error=str(error)), None
     except MemoryError:
-        return Row(str(path), error="there is not enough memory to score it; shrink or tile it first")
-    return Row(
+        return Row(str(path), error="there is not enough memory to score it; shrink or tile it first"), None
+    row = Row(
         path=str(path),
         score=result.score,
         p_value=result.p_value,
@@ -50,6 +51,12 @@ def score_file(detector: Detector, path: Path) -> Row:
         nearest=result.neighbours[0].path,
         milliseconds=1000 * (time.perf_counter() - begun),
     )
+    return row, result
+
+
+def score_file(detector: Detector, path: Path) -> Row:
+    """The row of one picture file; see judge_file."""
+    return judge_file(detector, path)[0]
 
 
 def score_files(detector: Detector, paths: Iterable[Path], *, threads: int | None = None) -> Generator[Row, None, None]:

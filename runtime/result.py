@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from msc_edge.calibration import Verdict
 
+# A picture is nearer than this to its own row of the bank, and a second picture of the same part is not.
+_SAME_PICTURE = 1e-6
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -28,3 +31,8 @@ class Result:
     verdict: Verdict
     neighbours: tuple[Neighbour, ...]
     """Nearest first."""
+
+    @property
+    def is_in_bank(self) -> bool:
+        """Whether the kit has learnt from this very picture: its score is then near 0 whatever it shows."""
+        return self.neighbours[0].distance < _SAME_PICTURE

@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.errors import SourceError
 from msc_edge.files import kind_of, sha256_of
 from msc_edge.images import find_images
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.folder import Row
+from msc_edge.runtime.folder import Row, judge_file
 from msc_edge.runtime.model import usable_cores
-
-# A picture is nearer than this to its own row of the bank, and a second picture of the same part is not.
-SAME_PICTURE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -64,23 +61,21 @@ def score_fresh(
     fresh = Fresh([], [], [], [])
     seen: set[str] = set()
 
-    def score(path: Path) -> tuple[Row, str, float]:
+    def score(path: Path) -> tuple[Row, str, bool]:
+        row, result = judge_file(detector, path)
+        if result is None:
+            return row, "", False
         try:
-            result, digest = detector.score_file(path), sha256_of(path)
-        except UnreadableImageError as error:
-            return Row(str(path), error=str(error)), "", 0.0
+            return row, sha256_of(path), result.is_in_bank
         except OSError as error:
-            return Row(str(path), error=f"cannot be read: {error.strerror or error}"), "", 0.0
-        nearest = result.neighbours[0]
-        row = Row(str(path), result.score, result.p_value, result.verdict, nearest.path)
-        return row, digest, nearest.distance
+            return Row(str(path), error=f"cannot be read: {error.strerror or error}"), "", False
 
-    for done, (row, digest, distance) in enumerate(ordered_map(score, paths, workers=threads or usable_cores()), 1):
+    for done, (row, digest, in_bank) in enumerate(ordered_map(score, paths, workers=threads or usable_cores()), 1):
         if row.error is not None:
             fresh.unreadable.append(row)
         elif digest in seen:
             fresh.copies.append(row)
-        elif distance < SAME_PICTURE:
+        elif in_bank:
             fresh.in_bank.append(row)
         else:
             fresh.scored.append(row)

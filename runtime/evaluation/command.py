@@ -100,6 +100,11 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
             to.print(
                 f"left out: {many(len(evaluation.unreadable), 'picture')} that cannot be read; the report says why"
             )
+        if evaluation.in_bank:
+            to.print(
+                f"{many(evaluation.in_bank, 'picture')} of these the kit has learnt from, and finds normal whatever "
+                "they show: the figures are too good"
+            )
         if evaluation.passed_over:
             to.print(f"{many(evaluation.passed_over, 'other file')} passed over")
         to.print(f"look at: {one_line(str(out / 'report.html'))}")

@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from msc_edge import __version__
 from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms
 from msc_edge.errors import SourceError
+from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.evaluation.dataset import GOOD, Labelled
 from msc_edge.runtime.evaluation.figures import RESAMPLES, Interval, auroc, average_precision, with_intervals
-from msc_edge.runtime.folder import Row, score_files
+from msc_edge.runtime.folder import Row, judge_file
+from msc_edge.runtime.model import usable_cores
 
 Promise = Literal["as promised", "fewer than promised", "more than promised"]
 
@@ -76,6 +78,9 @@ class Evaluation(_Part):
     defective: PositiveInt = Field(description="defective pictures that were scored")
     unreadable: list[Unreadable] = Field(description="pictures that could not be read; no figure counts them")
     passed_over: NonNegativeInt = Field(description="other files in the data set's folders")
+    in_bank: NonNegativeInt = Field(
+        description="scored pictures that the kit has learnt from: their scores are near 0 whatever they show"
+    )
     resamples: PositiveInt = Field(description="bootstrap resamples behind the intervals, which hold 95 % of them")
     figures: dict[str, Interval] = Field(description="over all thresholds; each in [0, 1], 1 is perfect")
     warn: AtLimit
@@ -89,6 +94,8 @@ class Scored:
 
     picture: Labelled
     row: Row
+    in_bank: bool = False
+    """Whether the kit has learnt from this very picture."""
 
     @property
     def score(self) -> float:
@@ -106,9 +113,13 @@ def score_labelled(
     """
     read: list[Scored] = []
     unread: list[Scored] = []
-    rows = score_files(detector, [picture.path for picture in pictures], threads=threads)
-    for done, (picture, row) in enumerate(zip(pictures, rows, strict=True), start=1):
-        (read if row.error is None else unread).append(Scored(picture, row))
+
+    def score(picture: Labelled) -> Scored:
+        row, result = judge_file(detector, picture.path)
+        return Scored(picture, row, in_bank=result is not None and result.is_in_bank)
+
+    for done, each in enumerate(ordered_map(score, pictures, workers=threads or usable_cores()), start=1):
+        (read if each.row.error is None else unread).append(each)
         report("scoring", done, len(pictures))
     for defect, what in ((False, "good"), (True, "defective")):
         if not any(each.picture.is_defect == defect for each in read):
@@ -142,6 +153,7 @@ def evaluate(
         defective=len(bad),
         unreadable=[Unreadable(path=each.picture.name, error=each.row.error or "") for each in unread],
         passed_over=passed_over,
+        in_bank=sum(each.in_bank for each in read),
         resamples=resamples,
         figures=with_intervals(truth, scores, resamples=resamples, seed=seed, report=report),
         warn=_at(detector.limits.warn, detector.calibration, good, bad),

@@ -52,10 +52,16 @@ def _results(jobs: Sequence[Job]) -> str:
         for method in methods
     }
     lines = [f"| class | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
-    lines += [f"| {label} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels]
+    lines += [
+        f"| {_safe(label)} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels
+    ]
     means = [[np.mean(cells[label, method]) for label in labels if cells[label, method]] for method in methods]
     lines.append(f"| mean | {' | '.join(f'{np.mean(each):.4f}' if each else '' for each in means)} |")
     return "\n".join(lines) + "\n"
+
+
+def _safe(label: str) -> str:
+    return label.replace("|", "\\|")
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -75,7 +81,7 @@ def _choices(jobs: Sequence[Job]) -> str:
         frozen, kept, best = job.curve[0].auroc, job.kept, job.best
         share = f"{(kept.auroc - frozen) / (best.auroc - frozen):.0%}" if best.auroc > frozen else "nothing to gain"
         lines.append(
-            f"| {job.label} | {job.method} | {job.seed} | {frozen:.4f} | {kept.step} | {kept.auroc:.4f} "
+            f"| {_safe(job.label)} | {job.method} | {job.seed} | {frozen:.4f} | {kept.step} | {kept.auroc:.4f} "
             f"| {best.step} | {best.auroc:.4f} | {share} |"
         )
     return "\n".join(lines) + "\n"

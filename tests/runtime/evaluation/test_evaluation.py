@@ -160,6 +160,15 @@ def test_every_picture_is_scored_or_told_of_in_the_order_given(detector, photos)
     assert told == [("scoring", done, len(pictures), "") for done in range(1, len(pictures) + 1)]
 
 
+def test_pictures_that_the_kit_has_learnt_from_are_counted(detector, tmp_path, toy, save):
+    """The toy kit's bank holds parts 0, 2, 4...; part 1 was held out, and part 300 it has never seen."""
+    pictures = [Labelled(save(tmp_path / f"{n}.png", toy.draw(n)), "good", f"{n}.png") for n in (0, 1, 2, 300)]
+    pictures.append(Labelled(save(tmp_path / "dent.png", toy.draw(4)), "dent", "dent.png"))
+    read, _ = score_labelled(detector, pictures)
+    assert [each.in_bank for each in read] == [True, False, True, False, True]
+    assert evaluate(detector, read, kit_sha256="", resamples=1).in_bank == 3
+
+
 def test_json_follows_its_schema_and_is_read_again(drawn):
     found = evaluate(drawn, PICTURES, [unread("stain")], kit_sha256="0" * 64, resamples=10)
     document = json.loads(found.model_dump_json())

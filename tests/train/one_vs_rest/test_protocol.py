@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.one_vs_rest.protocol import ProtocolOptions, auroc_of, splits_of
+from msc_edge.train.one_vs_rest.protocol import Job, Point, ProtocolOptions, auroc_of, splits_of
 from msc_edge.train.one_vs_rest.run import run_protocol
+from msc_edge.train.one_vs_rest.tables import write_tables
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
 
@@ -245,3 +247,10 @@ def test_what_is_no_benchmark_is_not_written_over(data: Path, options: ProtocolO
     with pytest.raises(UsageError, match="is not empty, and what is there is no benchmark"):
         run(data, tmp_path, options)
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
+
+
+def test_a_class_may_have_the_mark_of_a_table_in_its_name(tmp_path):
+    job = Job("a|b", "v2", 0, (Point(0, 0.5, 0.9),), kept_step=0)
+    rows = write_tables(tmp_path, [job]).splitlines()
+    # As Markdown reads it: a mark behind a backslash is text.
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows[:4]} == {3}
