@@ -80,7 +80,7 @@ def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, option
             *steps,
             *grouped,
         )
-        run("export", place / "run", "--out", place / "kit")
+        run("export", place / "run", "--out", place / "kit", "--precision", "fp32")
         run("score", place / "kit", test, "--out", scores)
         (place / "done").touch()
     auroc, false_alarms = auroc_of(scores, is_bad)

@@ -2,9 +2,10 @@
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from safetensors.torch import load_file
@@ -12,27 +13,47 @@ from safetensors.torch import load_file
 from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
-from msc_edge.errors import SourceError, UsageError
+from msc_edge.errors import KitError, UsageError
 from msc_edge.export.index import build_index, preferred_search
+from msc_edge.export.int8 import NotWorthIt, embeddings_of, quantised_model
 from msc_edge.export.onnx_model import OPSET, export_onnx
+from msc_edge.export.pictures import RunPictures
 from msc_edge.export.proof import compare, proof_pictures, prove
 from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
-from msc_edge.files import folder_written_whole, sha256_of
-from msc_edge.kit import BANK, INDEX, MANIFEST, MODEL, NORMALS, THUMBNAILS, seal
-from msc_edge.manifest import BankInfo, CalibrationInfo, HnswIndex, Manifest, Model, Provenance
+from msc_edge.files import folder_written_whole
+from msc_edge.kit import BANKS, INDEXES, INT8_MODEL, MANIFEST, MODEL, MODELS, NORMALS, THUMBNAILS, seal
+from msc_edge.manifest import (
+    BankInfo,
+    CalibrationInfo,
+    Int8,
+    Manifest,
+    Model,
+    Precision,
+    PrecisionChoice,
+    Provenance,
+    Target,
+)
+from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
 from msc_edge.runtime import Detector
-from msc_edge.runtime.model import EmbeddingModel, usable_cores
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import Picture, normal_folder, read_pictures
-from msc_edge.train.reading import decoded
+from msc_edge.train.pictures import Picture, read_pictures
 from msc_edge.train.run import BACKBONE, CALIBRATION, PICTURES, RunRecord, read_record
 from msc_edge.train.run import BANK as RUN_BANK
 from msc_edge.train.weights import load_into
 
+Precisions = Literal["both", "fp32", "int8"]
 WARN_RATE, REJECT_RATE = 0.05, 0.01
+_PREFERRED: dict[Precisions, PrecisionChoice] = {"both": "auto", "fp32": "fp32", "int8": "int8"}
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "hnswlib", "numpy", "opencv-python")
+
+
+class Rates(NamedTuple):
+    """The false-alarm rates that the limits are set for."""
+
+    warn: float
+    reject: float
 
 
 def export(
@@ -42,46 +63,51 @@ def export(
     normal: Path | None = None,
     warn_rate: float = WARN_RATE,
     reject_rate: float = REJECT_RATE,
+    precision: Precisions = "both",
+    target: Target = "x86-vnni",
     thumbnails: bool = True,
     overwrite: bool = False,
     report: Report = silent,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the kit folder `out` from the run folder `run`, proven with the runtime's own code.
 
-    `normal` says where the run's pictures lie now, if they have moved. Raises KitError when the run is not whole or
-    the proof fails, SourceError when the pictures are not those that were trained on; `out` is then left as it was.
+    `normal` says where the run's pictures lie now, if they have moved. `precision`: the float model is always there;
+    `both` adds the int8 one where it agrees with float, and says to `note` where it does not; `int8` insists on it,
+    and makes it what the runtime uses. `target`: the processors that int8 is made for, see Quantization. Raises
+    KitError when the run is not whole or the proof fails, SourceError when the pictures are not those that were
+    trained on; `out` is then left as it was.
     """
     if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
     record = read_record(run)
     pictures = read_pictures(run / PICTURES)
-    in_bank = [picture.path for picture in pictures if picture.role == "bank"]
-    held_out = [picture.path for picture in pictures if picture.role == "calibration"]
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
     torch_scores = Calibration(np.load(run / CALIBRATION, allow_pickle=False))
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
     load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
     network = EmbeddingNetwork(backbone, record.preprocessing).eval()
+    rates, seed = Rates(warn_rate, reject_rate), record.fine_tuning.seed
 
     with folder_written_whole(out, replace=overwrite) as kit:
-        folder = _folder_of(record, pictures, normal, report)
+        own = RunPictures.found(record, pictures, normal, report)
         report("writing the model", 0, 1)
         export_onnx(network, kit / MODEL)
         report("writing the model", 1, 1)
-        np.save(kit / BANK, bank.embeddings)
-        (kit / NORMALS).write_text(json.dumps(in_bank, indent=0) + "\n", encoding="utf-8")
+        (kit / NORMALS).write_text(json.dumps(own.in_bank, indent=0) + "\n", encoding="utf-8")
         if thumbnails:
-            _write_thumbnails(
-                kit / THUMBNAILS, decoded(folder, in_bank, record.decode, task="thumbnails", report=report)
-            )
+            _write_thumbnails(kit / THUMBNAILS, own.decoded(own.in_bank, "thumbnails"))
 
-        # The limits of the kit are set by the scores that the kit itself gives.
-        model = EmbeddingModel(kit / MODEL, dim=record.dim, threads=usable_cores())
-        reading = decoded(folder, held_out, record.decode, task="calibrating", report=report)
-        embeddings = np.stack([model.embed(image) for _, image in reading])
-        calibration = Calibration([bank.score(embedding) for embedding in embeddings])
-        index = build_index(bank.embeddings, embeddings, record.k, kit / INDEX, seed=record.fine_tuning.seed)
+        bank_info, calibration = _part(kit, "fp32", bank, own, rates=rates, seed=seed)
+        int8 = None
+        if precision != "fp32":
+            int8 = _int8_part(kit, bank, own, record.preprocessing, target=target, rates=rates, seed=seed)
+        if isinstance(int8, NotWorthIt):
+            if precision == "int8":
+                raise KitError(f"{int8}; export with --precision fp32")
+            note(str(int8))
+            int8 = None
 
         manifest = seal(
             kit,
@@ -93,40 +119,20 @@ def export(
                 model=Model(
                     backbone=record.backbone, stop_at=record.stop_at, dim=record.dim, precision="fp32", opset=OPSET
                 ),
-                bank=_bank_info(bank, index),
-                calibration=CalibrationInfo(
-                    scores=calibration.scores.tolist(),
-                    warn_rate=warn_rate,
-                    reject_rate=reject_rate,
-                    limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
-                ),
+                bank=bank_info,
+                calibration=calibration,
                 provenance=_provenance(record, pictures),
                 parity=None,
+                int8=int8,
+                preferred=_PREFERRED[precision] if int8 else "fp32",
                 files={},
             ),
         )
-        detector = Detector.load(kit)
-        chosen = proof_pictures(held_out, in_bank)
-        reading = decoded(folder, chosen, record.decode, task="proving", report=report)
-        comparisons = compare(network, bank, detector, reading, count=len(chosen))
+        detector = Detector.load(kit, precision="fp32")
+        chosen = proof_pictures(own.held_out, own.in_bank)
+        comparisons = compare(network, bank, detector, own.decoded(chosen, "proving"), count=len(chosen))
         parity = prove(comparisons, torch_limits, detector.limits)
         return seal(kit, manifest.model_copy(update={"parity": parity}))
-
-
-def _folder_of(record: RunRecord, pictures: Sequence[Picture], moved: Path | None, report: Report) -> Path:
-    """Where the run's pictures lie, every one of them with the bytes that were trained on."""
-    folder = normal_folder(moved) if moved else Path(record.folder)
-    used = [picture for picture in pictures if picture.role in ("bank", "calibration")]
-    for done, picture in enumerate(used, start=1):
-        path = folder / picture.path
-        if not path.is_file():
-            raise SourceError(
-                f"{path}: the run was trained with it, and it is not there; pass --normal DIR if it moved"
-            )
-        if sha256_of(path) != picture.sha256:
-            raise SourceError(f"{path}: has changed since the training; put the old file back, or train again")
-        report("checking the pictures", done, len(used))
-    return folder
 
 
 def _write_thumbnails(folder: Path, images: Iterator[tuple[str, np.ndarray]]) -> None:
@@ -135,9 +141,37 @@ def _write_thumbnails(folder: Path, images: Iterator[tuple[str, np.ndarray]]) ->
         write_thumbnail(folder / thumbnail_name(row), image)
 
 
-def _bank_info(bank: Bank, index: HnswIndex) -> BankInfo:
+def _part(
+    kit: Path, precision: Precision, bank: Bank, pictures: RunPictures, *, rates: Rates, seed: int
+) -> tuple[BankInfo, CalibrationInfo]:
+    """Bank, index and limits of one precision: the limits of a kit are set by the scores that the kit itself gives."""
+    np.save(kit / BANKS[precision], bank.embeddings)
     count, dim = bank.embeddings.shape
-    return BankInfo(count=count, dim=dim, k=bank.k, search=preferred_search(index, count=count), index=index)
+    queries = embeddings_of(kit / MODELS[precision], dim, pictures.decoded(pictures.held_out, "calibrating"))
+    index = build_index(bank.embeddings, queries, bank.k, kit / INDEXES[precision], seed=seed)
+    calibration = Calibration([bank.score(query) for query in queries])
+    return (
+        BankInfo(count=count, dim=dim, k=bank.k, search=preferred_search(index, count=count), index=index),
+        CalibrationInfo(
+            scores=calibration.scores.tolist(),
+            warn_rate=rates.warn,
+            reject_rate=rates.reject,
+            limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),
+        ),
+    )
+
+
+def _int8_part(
+    kit: Path, bank: Bank, pictures: RunPictures, spec: Preprocessing, *, target: Target, rates: Rates, seed: int
+) -> Int8 | NotWorthIt:
+    quantised = quantised_model(kit / MODEL, kit / INT8_MODEL, bank, spec, pictures, target=target, seed=seed)
+    if isinstance(quantised, NotWorthIt):
+        return quantised
+    quantization, agreement = quantised
+    in_bank = pictures.decoded(pictures.in_bank, "the bank in int8")
+    own = Bank(embeddings_of(kit / INT8_MODEL, bank.embeddings.shape[1], in_bank), k=bank.k)
+    info, calibration = _part(kit, "int8", own, pictures, rates=rates, seed=seed)
+    return Int8(quantization=quantization, agreement=agreement, bank=info, calibration=calibration)
 
 
 def _provenance(record: RunRecord, pictures: Sequence[Picture]) -> Provenance:

@@ -20,13 +20,19 @@ import numpy as np
 
 from msc_edge.errors import KitError, OutputError
 from msc_edge.files import ASIDE, sha256_of
-from msc_edge.manifest import FileEntry, Manifest, parse_manifest
+from msc_edge.manifest import FileEntry, Manifest, Precision, parse_manifest
 
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
 MODEL = "model.onnx"
 BANK = "bank.npy"
 INDEX = "bank.hnsw"
+INT8_MODEL = "model.int8.onnx"
+INT8_BANK = "bank.int8.npy"
+INT8_INDEX = "bank.int8.hnsw"
+MODELS: dict[Precision, str] = {"fp32": MODEL, "int8": INT8_MODEL}
+BANKS: dict[Precision, str] = {"fp32": BANK, "int8": INT8_BANK}
+INDEXES: dict[Precision, str] = {"fp32": INDEX, "int8": INT8_INDEX}
 NORMALS = "normals.json"
 THUMBNAILS = "thumbnails"
 
@@ -101,21 +107,21 @@ class Kit:
         """Where a file of the kit lies."""
         return self.root / name
 
-    def embeddings(self) -> np.ndarray:
-        """`bank.npy`: float32 (count, dim), unit rows."""
-        info = self.manifest.bank
+    def embeddings(self, precision: Precision = "fp32") -> np.ndarray:
+        """`bank.npy`, or `bank.int8.npy`: float32 (count, dim), unit rows."""
+        info, name = self.manifest.bank_of(precision), BANKS[precision]
         try:
-            with self.path(BANK).open("rb") as file:
+            with self.path(name).open("rb") as file:
                 bank = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError, OSError, MemoryError) as error:
-            raise KitError(f"{BANK}: not an array that numpy reads ({error}); export the kit again") from error
+            raise KitError(f"{name}: not an array that numpy reads ({error}); export the kit again") from error
         if bank.dtype != np.float32 or bank.shape != (info.count, info.dim):
             raise KitError(
-                f"{BANK}: holds {bank.dtype} {bank.shape}, and {MANIFEST} says float32 "
+                f"{name}: holds {bank.dtype} {bank.shape}, and {MANIFEST} says float32 "
                 f"({info.count}, {info.dim}); export the kit again"
             )
         if not np.allclose(np.linalg.norm(bank, axis=1), 1, atol=1e-4):  # false for NaN too
-            raise KitError(f"{BANK}: not all rows have unit length; export the kit again")
+            raise KitError(f"{name}: not all rows have unit length; export the kit again")
         return np.ascontiguousarray(bank)
 
     def normals(self) -> list[str]:
@@ -252,7 +258,10 @@ def _verify(container: _Container, *, copy_to: Path | None) -> _Verified:
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:
     listed = set(manifest.files)
-    required = {MODEL, BANK, NORMALS} | ({INDEX} if manifest.bank.index else set())
+    required = {NORMALS}
+    for precision in manifest.precisions:
+        required |= {MODELS[precision], BANKS[precision]}
+        required |= {INDEXES[precision]} if manifest.bank_of(precision).index else set()
     if unlisted := required - listed:
         raise KitError(f"{MANIFEST}: does not list {', '.join(sorted(unlisted))}; export the kit again")
     if missing := listed - names:

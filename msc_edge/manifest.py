@@ -30,6 +30,9 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # One optional folder, plain characters, no leading dot: nothing that could point outside the kit.
 FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Precision = Literal["fp32", "int8"]
+PrecisionChoice = Literal["auto", "fp32", "int8"]
+Target = Literal["x86-vnni", "x86", "arm64"]
 
 
 class _Part(BaseModel):
@@ -107,6 +110,11 @@ class CalibrationInfo(_Part):
         default=[], max_length=HISTORY_KEPT, description="the calibrations before this one, newest last"
     )
 
+    @property
+    def calibrated(self) -> Calibration:
+        """The scores, ready to give p-values and limits."""
+        return Calibration(self.scores)
+
 
 class Weights(_Part):
     """Where the pretrained weights came from."""
@@ -114,6 +122,41 @@ class Weights(_Part):
     source: str = Field(description="a torchvision weights name, or the name of the file that was given")
     sha256: Sha256
     licence: str
+
+
+class Quantization(_Part):
+    """How `model.int8.onnx` was made from model.onnx: static, QDQ, per channel."""
+
+    target: Target = Field(
+        description="the processors that it was made for. x86-vnni: uint8 activations and int8 weights; x86: the same "
+        "with 7-bit weights, which older processors add up without overflow; arm64: int8 and int8"
+    )
+    pictures: PositiveInt = Field(description="pictures of the bank whose activations set the ranges")
+    layers: PositiveInt = Field(description="convolutions of the backbone")
+    in_float: list[str] = Field(description="those that were left in float, by the names of their weights")
+    check: list[float] = Field(
+        description="its embedding of the check picture (docs/kit-format.md): a processor that gives another one adds "
+        "up differently, and must not use this model"
+    )
+
+
+class Agreement(_Part):
+    """How int8 ranks pictures beside float: held-out good ones, and spoiled copies of them."""
+
+    good: PositiveInt
+    spoiled: PositiveInt
+    auroc_fp32: float = Field(ge=0, le=1, description="by which model.onnx tells spoiled from good")
+    auroc_int8: float = Field(ge=0, le=1, description="the same of model.int8.onnx")
+    rank_correlation: float = Field(ge=-1, le=1, description="Spearman's, of the scores of all these pictures")
+
+
+class Int8(_Part):
+    """`model.int8.onnx`, with the same signature as model.onnx: faster, and with a bank and limits of its own."""
+
+    quantization: Quantization
+    agreement: Agreement
+    bank: BankInfo = Field(description="`bank.int8.npy`: the same normals, in the same order")
+    calibration: CalibrationInfo
 
 
 class Provenance(_Part):
@@ -149,6 +192,10 @@ class Manifest(_Part):
     calibration: CalibrationInfo
     provenance: Provenance
     parity: Parity | None = Field(description="null only while an export is still proving the kit")
+    int8: Int8 | None = Field(default=None, description="null: the kit has float alone")
+    preferred: PrecisionChoice = Field(
+        default="fp32", description="what the runtime uses unless told; auto: what is faster where it runs"
+    )
     files: dict[FileName, FileEntry] = Field(
         description="every file of the kit but manifest.json, manifest.sha256",
         json_schema_extra={"additionalProperties": False},
@@ -158,10 +205,39 @@ class Manifest(_Part):
         """The text of manifest.json."""
         return self.model_dump_json(indent=2) + "\n"
 
+    @model_validator(mode="after")
+    def _int8_fits(self) -> "Manifest":
+        if self.int8 is None:
+            if self.preferred == "int8":
+                raise ValueError("preferred is int8, and the kit has float alone")
+            return self
+        ours, theirs = self.bank, self.int8.bank
+        if (ours.count, ours.dim, ours.k) != (theirs.count, theirs.dim, theirs.k):
+            raise ValueError("the bank of int8 has another size than that of float")
+        return self
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that the kit has a model for."""
+        return ("fp32", "int8") if self.int8 else ("fp32",)
+
+    def bank_of(self, precision: Precision) -> BankInfo:
+        """The bank that this model's embeddings are compared with."""
+        return self.int8.bank if precision == "int8" and self.int8 else self.bank
+
+    def calibration_of(self, precision: Precision) -> CalibrationInfo:
+        """Where the limits of this model's scores come from."""
+        return self.int8.calibration if precision == "int8" and self.int8 else self.calibration
+
+    def recalibrated(self, calibrations: dict[Precision, CalibrationInfo]) -> "Manifest":
+        """The same with other calibrations, of all its precisions."""
+        int8 = self.int8 and self.int8.model_copy(update={"calibration": calibrations["int8"]})
+        return self.model_copy(update={"calibration": calibrations["fp32"], "int8": int8})
+
     @property
     def calibrated(self) -> Calibration:
-        """The calibration scores, ready to give p-values and limits."""
-        return Calibration(self.calibration.scores)
+        """The calibration scores of float, ready to give p-values and limits."""
+        return self.calibration.calibrated
 
 
 def parse_manifest(text: bytes) -> Manifest:

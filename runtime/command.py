@@ -57,6 +57,13 @@ def score(
     search: Annotated[
         Literal["auto", "exact", "hnsw"], typer.Option(help="How neighbours are found; the scores are the same.")
     ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "int8"] | None,
+        typer.Option(
+            help="Model to use, each with limits of its own; auto: what a second's test finds faster here.",
+            show_default="the kit's",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Pictures scored at once; all cores by default.", show_default=False)
     ] = None,
@@ -90,7 +97,7 @@ def score(
     summary, table, page = Summary(), None, None
     with ExitStack() as stack:
         opened = stack.enter_context(Kit.open(kit))
-        detector = Detector.of(opened, threads=1, search=search).with_limits(
+        detector = Detector.of(opened, threads=1, search=search, precision=precision).with_limits(
             threshold=threshold, false_alarm_rate=false_alarm_rate
         )
         takers: list[Callable[[Row], None]] = [summary.add]

@@ -10,9 +10,10 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.images import read_image
-from msc_edge.kit import INDEX, MODEL, Kit
-from msc_edge.manifest import Manifest
+from msc_edge.kit import INDEXES, Kit
+from msc_edge.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.runtime.model import EmbeddingModel, usable_cores
+from msc_edge.runtime.precision import opened_model
 from msc_edge.runtime.result import Neighbour, Result
 
 SearchChoice = Literal["auto", "exact", "hnsw"]
@@ -28,35 +29,53 @@ class Detector:
     bank: Bank
     model: EmbeddingModel
     normals: list[str]
+    precision: Precision = "fp32"
 
     @classmethod
     def load(
-        cls, kit: str | Path, *, threads: int | None = None, search: SearchChoice = "auto", spin: bool = False
+        cls,
+        kit: str | Path,
+        *,
+        threads: int | None = None,
+        search: SearchChoice = "auto",
+        precision: PrecisionChoice | None = None,
+        spin: bool = False,
     ) -> Self:
         """Verify a kit (a folder or a .zip) and open it.
 
         `threads` work on one picture; without it, all cores that this process may use. `search` is the kit's own
-        choice under `auto`, and exact where hnswlib is not installed; the scores are the same. `spin`: see
+        choice under `auto`, and exact where hnswlib is not installed; the scores are the same. `precision` is the
+        kit's own choice unless told: each has scores and limits of its own; see `opened_model`. `spin`: see
         EmbeddingModel. Raises KitError when any byte of the kit is not as it was written.
         """
         with Kit.open(kit) as opened:
-            return cls.of(opened, threads=threads, search=search, spin=spin)
+            return cls.of(opened, threads=threads, search=search, precision=precision, spin=spin)
 
     @classmethod
-    def of(cls, kit: Kit, *, threads: int | None = None, search: SearchChoice = "auto", spin: bool = False) -> Self:
+    def of(
+        cls,
+        kit: Kit,
+        *,
+        threads: int | None = None,
+        search: SearchChoice = "auto",
+        precision: PrecisionChoice | None = None,
+        spin: bool = False,
+    ) -> Self:
         """The detector of a kit that is open already; see `load`. The kit may be closed afterwards."""
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; expected at least 1")
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
-        manifest = kit.manifest
+        used, model = opened_model(kit, precision, threads=threads or usable_cores(), spin=spin)
+        calibration = kit.manifest.calibration_of(used)
         return cls(
-            manifest=manifest,
-            limits=manifest.calibration.limits,
-            calibration=manifest.calibrated,
-            bank=_open_bank(kit, search),
-            model=EmbeddingModel(kit.path(MODEL), dim=manifest.model.dim, threads=threads or usable_cores(), spin=spin),
+            manifest=kit.manifest,
+            limits=calibration.limits,
+            calibration=calibration.calibrated,
+            bank=open_bank(kit, search, used),
+            model=model,
             normals=kit.normals(),
+            precision=used,
         )
 
     def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
@@ -127,16 +146,17 @@ class Detector:
         )
 
 
-def _open_bank(kit: Kit, choice: SearchChoice) -> Bank:
-    info = kit.manifest.bank
-    embeddings = kit.embeddings()
+def open_bank(kit: Kit, choice: SearchChoice, precision: Precision) -> Bank:
+    """The bank of one of the kit's models, with the search to use; see Detector.load."""
+    info = kit.manifest.bank_of(precision)
+    embeddings = kit.embeddings(precision)
     wanted = info.search if choice == "auto" else choice
     search = None
     if wanted == "hnsw":
         if info.index is None:
             raise UsageError("this kit has no HNSW index; use exact search, or export it again with hnswlib installed")
         try:
-            search = open_hnsw(kit.path(INDEX), embeddings, ef=info.index.ef)
+            search = open_hnsw(kit.path(INDEXES[precision]), embeddings, ef=info.index.ef)
         except MissingExtraError:
             if choice == "hnsw":
                 raise

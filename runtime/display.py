@@ -13,7 +13,7 @@ from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
 from msc_edge.errors import writing
 from msc_edge.images import IMAGE_SUFFIXES
 from msc_edge.kit import Kit
-from msc_edge.manifest import BankInfo, Manifest
+from msc_edge.manifest import BankInfo, CalibrationInfo, Int8, Manifest
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.folder import Row, Summary
 from msc_edge.runtime.text import many, one_line, percent, size
@@ -165,7 +165,6 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     """The facts of a kit in words, as (name, value) pairs."""
     manifest, made = kit.manifest, kit.manifest.provenance
     model, weights, parity = manifest.model, made.weights, manifest.parity
-    scores = manifest.calibrated.scores
     yield "kit", one_line(kit.name)
     yield "size", describe_size(kit)
     yield "made", f"{made.created} by msc-edge {manifest.msc_edge_version} from {many(made.pictures, 'normal picture')}"
@@ -178,13 +177,15 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
         f"{many(manifest.bank.count, 'normal')} x {manifest.bank.dim}; score: {_describe_score(manifest.bank)}",
     )
     yield "search", _describe_search(manifest.bank)
-    yield (
-        "calibration",
-        f"{many(scores.size, 'held-out good picture')}, scores {scores[0]:.6f} to {scores[-1]:.6f}, "
-        f"median {np.median(scores):.6f}",
-    )
+    yield "calibration", _describe_calibration(manifest.calibration)
     yield "limits set", _describe_history(manifest)
     yield from describe_limits(manifest.calibration.limits, manifest.calibrated)
+    if manifest.int8:
+        yield "int8", _describe_int8(manifest.int8)
+        yield "int8 calibration", _describe_calibration(manifest.int8.calibration)
+        for name, words in describe_limits(manifest.int8.calibration.limits, manifest.int8.calibration.calibrated):
+            yield f"int8 {name}", words
+        yield "preferred", manifest.preferred
     yield (
         "parity",
         f"{many(parity.pictures, 'picture')}: scores differ from training's by at most "
@@ -230,6 +231,23 @@ def _describe_history(manifest: Manifest) -> str:
         f"{current}; {many(len(now.history), 'earlier calibration')}, the last of {one_line(last.created)} "
         f"by {many(last.count, 'picture')}: warn above {last.limits.warn.score:.6f}, "
         f"reject above {last.limits.reject.score:.6f}"
+    )
+
+
+def _describe_calibration(calibration: CalibrationInfo) -> str:
+    scores = calibration.scores
+    return (
+        f"{many(len(scores), 'held-out good picture')}, scores {scores[0]:.6f} to {scores[-1]:.6f}, "
+        f"median {np.median(scores):.6f}"
+    )
+
+
+def _describe_int8(int8: Int8) -> str:
+    how, agreement = int8.quantization, int8.agreement
+    return (
+        f"for {how.target}, {len(how.in_float)} of {many(how.layers, 'layer')} left in float; rank correlation with "
+        f"float {agreement.rank_correlation:.4f}, spoiled pictures are told by an AUROC of {agreement.auroc_int8:.4f} "
+        f"(float {agreement.auroc_fp32:.4f})"
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from msc_edge.errors import SourceError
 from msc_edge.images import read_image
 from msc_edge.kit import THUMBNAILS, Kit
-from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
+from msc_edge.runtime.precision import computes_as_made, open_model
 
 
 def verify(kit: Kit) -> list[str]:
@@ -16,8 +17,14 @@ def verify(kit: Kit) -> list[str]:
     """
     bank = kit.manifest.bank
     indexed = bank.index is not None and find_spec("hnswlib") is not None
-    detector = Detector.of(kit, search="hnsw" if indexed else "exact")
+    search: SearchChoice = "hnsw" if indexed else "exact"
+    detector = Detector.of(kit, search=search, precision="fp32")
     found = ["the model opens", f"the bank holds {bank.count} x {bank.dim}"]
+    if kit.manifest.int8:
+        int8 = open_model(kit, "int8", threads=1)
+        here = computes_as_made(kit, int8)
+        found.append("the int8 model opens" if here else "the int8 model opens, but is NOT for this processor")
+        open_bank(kit, search, "int8")
     if bank.index is not None:
         found.append("the index opens" if indexed else "the index was NOT opened, for hnswlib is not installed")
     thumbnail = f"{THUMBNAILS}/00000.jpg"

@@ -11,7 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from msc_edge.calibration import Calibration
+from msc_edge.kit import BANKS, INDEXES, MANIFEST, MODELS, seal
+from msc_edge.manifest import Agreement, Int8, Quantization, parse_manifest
 from msc_edge.runtime import Detector
+from msc_edge.runtime.precision import check_picture
 
 _ASSETS = Path(__file__).parent / "assets"
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -45,6 +49,30 @@ def toy_kit() -> Path:
 def kit(toy_kit: Path, tmp_path: Path) -> Path:
     """A copy of the toy kit that a test may damage."""
     return shutil.copytree(toy_kit, tmp_path / "copy.kit")
+
+
+@pytest.fixture(scope="session")
+def int8_kit(toy_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy kit with a second model, under the name of int8; not to be changed.
+
+    Its network is one of pixels, which nobody quantises: the second model is the first one again. What the runtime does
+    with two models is told apart by their limits, which are twice as high for this one.
+    """
+    folder = shutil.copytree(toy_kit, tmp_path_factory.mktemp("kits") / "int8.kit")
+    for names in (MODELS, BANKS, INDEXES):
+        shutil.copyfile(folder / names["fp32"], folder / names["int8"])
+    manifest = parse_manifest((folder / MANIFEST).read_bytes())
+    check = Detector.load(toy_kit, threads=1).embed(check_picture(manifest.preprocessing))
+    scores = Calibration([2 * score for score in manifest.calibration.scores])
+    limits = scores.limits(warn_rate=manifest.calibration.warn_rate, reject_rate=manifest.calibration.reject_rate)
+    int8 = Int8(
+        quantization=Quantization(target="x86-vnni", pictures=12, layers=1, in_float=[], check=check.tolist()),
+        agreement=Agreement(good=12, spoiled=36, auroc_fp32=0.9, auroc_int8=0.9, rank_correlation=1.0),
+        bank=manifest.bank,
+        calibration=manifest.calibration.model_copy(update={"scores": scores.scores.tolist(), "limits": limits}),
+    )
+    seal(folder, manifest.model_copy(update={"int8": int8, "preferred": "auto"}))
+    return folder
 
 
 @pytest.fixture(scope="session")

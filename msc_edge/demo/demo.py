@@ -72,7 +72,7 @@ def run_demo(
     _make_room(out, overwrite=overwrite)
     draw_data_set(out / DATA, seed=seed, sizes=sizes, threads=usable_cores(), report=report)
     train(out / DATA, out / RUN, TrainingOptions(holdout=_HOLDOUT, steps=steps, seed=seed), report=report)
-    export(out / RUN, out / KIT, report=report)
+    export(out / RUN, out / KIT, precision="fp32", report=report)  # int8 is for a line; here it would take longer
 
     detector = Detector.load(out / KIT, threads=1)
     pictures = find_images([out / DATA / "test"]).paths

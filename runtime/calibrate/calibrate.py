@@ -1,7 +1,7 @@
 """The whole of `msc-edge calibrate`, for Python users: fresh scores, new limits, and the old ones kept in the history.
 
-Model and bank stay as they are, byte by byte. The scores of the fresh pictures take the place of those that the limits
-came from, under the same theory: see msc_edge.calibration.
+Models and banks stay as they are, byte by byte. The scores of the fresh pictures take the place of those that the
+limits came from, under the same theory: see msc_edge.calibration. Each model of the kit has limits of its own.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from msc_edge.calibration import Calibration, Limit, band_of_alarms, pictures_ne
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import folder_written_whole, sha256_of
 from msc_edge.kit import MANIFEST, Kit, seal
-from msc_edge.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest
+from msc_edge.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest, Precision
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.calibrate.fresh import Fresh, find_fresh, score_fresh
 from msc_edge.runtime.detector import Detector
@@ -37,14 +37,23 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Recalibration:
-    """What `calibrate` found, and the calibration that follows from it."""
+class NewLimits:
+    """What `calibrate` found with one of the kit's models, and the calibration that follows from it."""
 
-    fresh: Fresh
     before: EarlierCalibration
     after: CalibrationInfo
     warn: Drift
     reject: Drift
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What `calibrate` found."""
+
+    fresh: Fresh
+    """By the float model."""
+    limits: dict[Precision, NewLimits]
+    """Of each model that the kit has."""
     written: Path | None
     """The kit that has the new limits; None when none was asked for."""
 
@@ -74,35 +83,58 @@ def calibrate(
         reject_rate = manifest.calibration.reject_rate if reject_rate is None else reject_rate
         manifest.calibrated.limits(warn_rate=warn_rate, reject_rate=reject_rate)  # refuses rates that mean nothing
         _require(len(paths), reject_rate, f"{many(len(paths), 'picture')} found")
-        fresh = score_fresh(Detector.of(opened, threads=1), paths, threads=threads, report=report)
-        _require(
-            len(fresh.scored), reject_rate, f"{len(fresh.scored)} of {len(paths)} pictures left ({fresh.left_out})"
-        )
-        scores = [row.score for row in fresh.scored if row.score is not None]
-        after = recalibrated(manifest, scores, warn_rate=warn_rate, reject_rate=reject_rate, why=why)
+        fresh: dict[Precision, Fresh] = {
+            precision: score_fresh(
+                Detector.of(opened, threads=1, precision=precision), paths, threads=threads, report=report
+            )
+            for precision in manifest.precisions
+        }
+        scored, left_out = fresh["fp32"].scored, fresh["fp32"].left_out
+        _require(len(scored), reject_rate, f"{len(scored)} of {len(paths)} pictures left ({left_out})")
+        limits: dict[Precision, NewLimits] = {
+            precision: _new_limits(
+                manifest.calibration_of(precision),
+                manifest,
+                each,
+                warn_rate=warn_rate,
+                reject_rate=reject_rate,
+                why=why,
+            )
+            for precision, each in fresh.items()
+        }
         if target is not None:
             with _place(target, in_place=in_place) as folder:
-                _write(opened, manifest.model_copy(update={"calibration": after}), folder)
+                _write(opened, manifest.recalibrated({name: each.after for name, each in limits.items()}), folder)
                 if in_place:
                     _refuse_changed(opened)
-    before = manifest.calibration.limits
-    return Recalibration(
-        fresh=fresh,
+    return Recalibration(fresh=fresh["fp32"], limits=limits, written=target)
+
+
+def _new_limits(
+    old: CalibrationInfo, manifest: Manifest, fresh: Fresh, *, warn_rate: float, reject_rate: float, why: str
+) -> NewLimits:
+    scores = [row.score for row in fresh.scored if row.score is not None]
+    after = recalibrated(
+        old, scores, warn_rate=warn_rate, reject_rate=reject_rate, why=why, made=manifest.provenance.created
+    )
+    return NewLimits(
         before=after.history[-1],
         after=after,
-        warn=_drift(before.warn, manifest.calibrated, scores),
-        reject=_drift(before.reject, manifest.calibrated, scores),
-        written=target,
+        warn=_drift(old.limits.warn, old.calibrated, scores),
+        reject=_drift(old.limits.reject, old.calibrated, scores),
     )
 
 
 def recalibrated(
-    manifest: Manifest, scores: list[float], *, warn_rate: float, reject_rate: float, why: str = WHY
+    old: CalibrationInfo, scores: list[float], *, warn_rate: float, reject_rate: float, why: str = WHY, made: str
 ) -> CalibrationInfo:
-    """The calibration of a manifest with other scores, in any order; the one before becomes the last of its history."""
-    old, calibration = manifest.calibration, Calibration(scores)
+    """A calibration with other scores, in any order; the `old` one becomes the last of its history.
+
+    `made` is when the kit was, for a first calibration has no date of its own.
+    """
+    calibration = Calibration(scores)
     earlier = EarlierCalibration(
-        created=old.created or manifest.provenance.created,
+        created=old.created or made,
         why=old.why,
         count=len(old.scores),
         quantiles=tuple(np.quantile(old.scores, (0, 0.25, 0.5, 0.75, 1)).tolist()),

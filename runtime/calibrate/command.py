@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from msc_edge.runtime.calibrate.calibrate import Drift, Recalibration
+    from msc_edge.runtime.calibrate.calibrate import Drift, NewLimits, Recalibration
 
 
 def calibrate(
@@ -82,20 +82,32 @@ def _show_left_out(to: "Console", found: "Recalibration") -> None:
 
 
 def _show(to: "Console", found: "Recalibration") -> None:
-    from rich.table import Table
-
-    from msc_edge.calibration import Calibration
-    from msc_edge.runtime.display import show_limits, show_strangest
+    from msc_edge.runtime.display import show_strangest
     from msc_edge.runtime.folder import Summary
-    from msc_edge.runtime.text import many, one_line, percent
+    from msc_edge.runtime.text import one_line
 
     summary = Summary()
     for row in found.fresh.scored:
         summary.add(row, keep=5)
     show_strangest(to, summary)
     to.print("one defective part among them would move the limits: look at the first of these")
-    before, after = found.before, found.after
-    table = Table(title="Limits", title_justify="left", title_style="bold")
+    for precision, new in found.limits.items():
+        _show_limits(to, precision if len(found.limits) > 1 else "", new)
+    if found.written is None:
+        to.print("nothing was written: pass --out NEWKIT or --in-place to put the new limits in force")
+    else:
+        place = shlex.quote(str(found.written))
+        to.print(one_line(f"{place}: has the new limits; a stream that runs takes them with: msc-edge reload"))
+
+
+def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:
+    from rich.table import Table
+
+    from msc_edge.runtime.display import show_limits
+    from msc_edge.runtime.text import many, percent
+
+    before, after = new.before, new.after
+    table = Table(title=f"Limits of {precision}" if precision else "Limits", title_justify="left", title_style="bold")
     for name in ("", "old", "new"):
         table.add_column(name, justify="right" if name else "left")
     table.add_row("set", before.created, str(after.created))
@@ -106,15 +118,10 @@ def _show(to: "Console", found: "Recalibration") -> None:
     table.add_row("reject above", f"{before.limits.reject.score:.6f}", f"{after.limits.reject.score:.6f}")
     to.print(table)
     to.print("the fresh pictures by the old limits")
-    for name, drift in (("warn", found.warn), ("reject", found.reject)):
+    for name, drift in (("warn", new.warn), ("reject", new.reject)):
         to.print(f"  {name:<10} {_describe(drift)}")
     to.print("with the new ones in force")
-    show_limits(to, after.limits, Calibration(after.scores))
-    if found.written is None:
-        to.print("nothing was written: pass --out NEWKIT or --in-place to put the new limits in force")
-    else:
-        place = shlex.quote(str(found.written))
-        to.print(one_line(f"{place}: has the new limits; a stream that runs takes them with: msc-edge reload"))
+    show_limits(to, after.limits, after.calibrated)
 
 
 def _describe(drift: "Drift") -> str:

@@ -15,6 +15,7 @@ from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.display import describe_limits, describe_size
 from msc_edge.runtime.doctor.checks import Check, checked
 from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.precision import measured
 from msc_edge.runtime.verify import verify
 
 _WIDTH, _HEIGHT = 1280, 720  # what most webcams give; large enough that resizing it counts
@@ -54,12 +55,22 @@ def kit_checks(path: Path, *, seconds: float = 3, index: bool = True) -> Iterato
             )
             detector = Detector.of(kit, threads=1, search="auto" if index else "exact")
             yield checked("limits", lambda: _limits(detector))
+            if kit.manifest.int8:
+                yield checked("precision", lambda: _precision(kit))
             yield from _latencies(kit, detector, "auto" if index else "exact", seconds)
     except Exception as error:
         known = isinstance(error, MscEdgeError)
         found = str(error) if known else f"could not be checked: {type(error).__name__}: {error}"
         yield Check("kit", "problem", found, f"then check it again: msc-edge verify {path}")
         yield Check("latency", "note", "left out, for the kit cannot be used")
+
+
+def _precision(kit: Kit) -> Check:
+    faster, took = measured(kit, threads=1)
+    if not took:
+        found = "int8 gives other embeddings here than where the kit was made, so auto takes fp32"
+        return Check("precision", "note", found, "export with the --target of this processor, if int8 is wanted")
+    return Check("precision", "ok", f"fp32 {took['fp32']:.1f} ms, int8 {took['int8']:.1f} ms: auto takes {faster}")
 
 
 def _limits(detector: Detector) -> Check:

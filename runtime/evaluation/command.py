@@ -1,7 +1,7 @@
 """`msc-edge evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -35,6 +35,10 @@ def evaluate(
     gallery: Annotated[
         int, typer.Option(min=0, max=500, metavar="N", help="Pictures in each gallery of the report.")
     ] = 12,
+    precision: Annotated[
+        Literal["auto", "fp32", "int8"] | None,
+        typer.Option(help="Model to evaluate, with its own limits.", show_default="the kit's"),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Pictures scored at once; all cores by default.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation there.")] = False,
 ) -> None:
@@ -62,6 +66,7 @@ def evaluate(
             false_alarm_rate=false_alarm_rate,
             resamples=resamples,
             gallery=gallery,
+            precision=precision,
             threads=threads,
             overwrite=overwrite,
             report=report,

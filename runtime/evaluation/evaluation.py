@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from msc_edge import __version__
 from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms
 from msc_edge.errors import SourceError
+from msc_edge.manifest import Precision
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
@@ -74,6 +75,7 @@ class Evaluation(_Part):
     format_version: Literal[1] = 1
     msc_edge_version: str
     kit: str = Field(description="SHA-256 of the kit's manifest")
+    precision: Precision = Field(description="of the model that gave the scores")
     good: PositiveInt = Field(description="good pictures that were scored")
     defective: PositiveInt = Field(description="defective pictures that were scored")
     unreadable: list[Unreadable] = Field(description="pictures that could not be read; no figure counts them")
@@ -149,6 +151,7 @@ def evaluate(
     return Evaluation(
         msc_edge_version=__version__,
         kit=kit_sha256,
+        precision=detector.precision,
         good=len(good),
         defective=len(bad),
         unreadable=[Unreadable(path=each.picture.name, error=each.row.error or "") for each in unread],

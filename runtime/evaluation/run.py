@@ -7,6 +7,7 @@ from pathlib import Path
 from msc_edge.errors import UsageError
 from msc_edge.files import folder_written_whole, kind_of
 from msc_edge.kit import Kit
+from msc_edge.manifest import PrecisionChoice
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.evaluation.dataset import DataSet
@@ -28,6 +29,7 @@ def run_evaluation(
     false_alarm_rate: float | None = None,
     resamples: int = RESAMPLES,
     gallery: int = 12,
+    precision: PrecisionChoice | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     report: Report = silent,
@@ -41,7 +43,9 @@ def run_evaluation(
     """
     _check_place(out, (kit, *dataset.folders), overwrite=overwrite)
     with Kit.open(kit) as opened:
-        detector = Detector.of(opened, threads=1).with_limits(threshold=threshold, false_alarm_rate=false_alarm_rate)
+        detector = Detector.of(opened, threads=1, precision=precision).with_limits(
+            threshold=threshold, false_alarm_rate=false_alarm_rate
+        )
         check_writable(out.parent, what=out)
         read, unread = score_labelled(detector, dataset.pictures, threads=threads, report=report)
         evaluation = evaluate(

@@ -61,6 +61,10 @@ def stream(
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Reject at most this share of good pictures, such as 0.01.")
     ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "int8"] | None,
+        typer.Option(help="Which of the kit's models; auto: the faster one here.", show_default="the kit's"),
+    ] = None,
     station: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of this line.", show_default="the PC's name")
     ] = None,
@@ -89,6 +93,7 @@ def stream(
         "kit": str(kit) if kit else None,
         "station": station,
         "state": str(state) if state else None,
+        "precision": precision,
         "show": True if show else None,
         "source": [_without_none({"address": each, "max_fps": max_fps}) for each in addresses] or None,
         "limits": {"threshold": threshold, "false_alarm_rate": false_alarm_rate},

@@ -190,6 +190,10 @@ class StreamConfig(_Section):
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None, description="cores for one frame; all usable ones by default"
     )
+    precision: Literal["auto", "fp32", "int8"] | None = Field(
+        default=None,
+        description="which of the kit's models; the kit's own choice by default, auto: the faster one here",
+    )
     show: bool = Field(default=False, description="a window with the frame, its score and its verdict")
     source: list[SourceConfig] = Field(min_length=1)
     limits: LimitsConfig = LimitsConfig()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit import Kit
+from msc_edge.manifest import PrecisionChoice
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
@@ -14,17 +15,22 @@ from msc_edge.runtime.stream.logs import LOG
 class KitInForce:
     """A detector, and the way to another one. Safe to use from several threads."""
 
-    def __init__(self, path: Path, *, threads: int, limits: LimitsConfig) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, limits: LimitsConfig, precision: PrecisionChoice | None = None
+    ) -> None:
         """Load the kit. KitError when it does not verify."""
         self.path = path
         self._threads = threads
+        self._precision: PrecisionChoice | None = precision
         self._limits = limits
         self._detector, self._sha256 = self._load()
         self._loading = threading.Lock()
 
     def _load(self) -> tuple[Detector, str]:
         with Kit.open(self.path) as kit:
-            detector = Detector.of(kit, threads=self._threads)
+            detector = Detector.of(kit, threads=self._threads, precision=self._precision)
+        if len(kit.manifest.precisions) > 1:
+            LOG.info("%s: the model in %s is used", self.path, detector.precision)
         limits = self._limits
         return (
             detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate),

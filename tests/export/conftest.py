@@ -89,7 +89,7 @@ def drawn_run(train_on: Callable, drawn_parts: Path) -> Path:
 def drawn_kit(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """Its kit, not to be changed, and what `export` returned."""
     out = tmp_path_factory.mktemp("kits") / "drawn.kit"
-    return out, export(drawn_run, out)
+    return out, export(drawn_run, out, precision="fp32")
 
 
 @pytest.fixture(scope="session")

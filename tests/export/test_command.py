@@ -27,6 +27,10 @@ def test_summary_says_what_the_kit_holds_and_what_it_cannot_promise(drawn_run: P
     assert "caution: reject does NOT keep to the 1 % that was asked for: that takes at least 99" in done.stderr
     assert "and the kit has 8" in done.stderr
     assert done.stderr.count("caution") == 1
+    assert (
+        "int8: rank correlation with float 0.99" in done.stdout
+        or "int8: rank correlation with float 1.0" in done.stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.export import pack
 from msc_edge.export.onnx_model import export_onnx
-from msc_edge.export.pack import export
 from msc_edge.images import read_image
 from msc_edge.kit import Kit
 from msc_edge.manifest import Manifest
@@ -25,6 +25,9 @@ from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import read_pictures
 from msc_edge.train.run import BANK, CALIBRATION, PICTURES, RECORD, read_record
 from msc_edge.train.training import TrainingOptions, train
+
+# int8 has tests of its own, and takes longer.
+export = partial(pack.export, precision="fp32")
 
 
 def torch_score(network: EmbeddingNetwork, run: Path, image: np.ndarray) -> float:

@@ -87,6 +87,29 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
+DOCUMENT |= {
+    "int8": {
+        "quantization": {
+            "target": "x86-vnni",
+            "pictures": 64,
+            "layers": 15,
+            "in_float": ["backbone.conv1.weight"],
+            "check": [0.6, -0.8],
+        },
+        "agreement": {
+            "good": 60,
+            "spoiled": 180,
+            "auroc_fp32": 0.93,
+            "auroc_int8": 0.9275,
+            "rank_correlation": 0.9951,
+        },
+        "bank": DOCUMENT["bank"],
+        "calibration": DOCUMENT["calibration"],
+    },
+    "preferred": "auto",
+}
+
+
 def changed(where: str, value: Any) -> dict[str, Any]:
     """The document with another value at a dotted place; with `...` without that place."""
     document = copy.deepcopy(DOCUMENT)

@@ -43,7 +43,7 @@ def test_the_new_kit_differs_in_its_calibration_alone(toy_kit: Path, fresh: Path
         name: digest for name, digest in before.items() if name not in own
     }
     old, new = manifest_of(toy_kit), manifest_of(place)
-    assert new.calibration == found.after
+    assert new.calibration == found.limits["fp32"].after
     assert new.model_copy(update={"calibration": old.calibration}) == old  # parity and provenance too
     assert list(place.parent.iterdir()) == [place]
 
@@ -61,7 +61,7 @@ def test_the_new_limits_are_those_of_the_fresh_scores(toy_kit: Path, fresh: Path
 
 
 def test_the_kits_own_rates_hold_where_none_is_given(toy_kit: Path, fresh: Path) -> None:
-    after = calibrate(toy_kit, fresh).after
+    after = calibrate(toy_kit, fresh).limits["fp32"].after
     assert (after.warn_rate, after.reject_rate) == (0.2, 0.01)
     assert after.limits.reject.keeps_request
 
@@ -82,17 +82,41 @@ def test_what_was_in_force_becomes_history(toy_kit: Path, fresh: Path, place: Pa
     assert (first.quantiles[0], first.quantiles[2], first.quantiles[4]) == (scores[0], np.median(scores), scores[-1])
 
 
+def test_each_model_of_a_kit_gets_limits_from_its_own_scores(int8_kit: Path, fresh: Path, place: Path) -> None:
+    before = manifest_of(int8_kit)
+    found = calibrate(int8_kit, fresh, out=place)
+    after = manifest_of(place)
+    assert before.int8 is not None
+    assert after.int8 is not None
+    assert after.calibration == found.limits["fp32"].after
+    assert after.int8.calibration == found.limits["int8"].after
+    assert after.int8.calibration.history[-1].limits == before.int8.calibration.limits
+    assert after.int8.model_copy(update={"calibration": before.int8.calibration}) == before.int8
+    for precision in ("fp32", "int8"):
+        detector = Detector.load(place, threads=1, precision=precision)
+        assert detector.calibration.scores.tolist() == sorted(
+            detector.score_file(path).score for path in fresh.iterdir()
+        )
+
+
 def test_the_history_is_cut_at_its_oldest_end(toy_kit: Path) -> None:
     manifest = manifest_of(toy_kit)
     for number in range(HISTORY_KEPT + 5):
-        after = recalibrated(manifest, [0.1, 0.2, 0.3], warn_rate=0.5, reject_rate=0.25, why=str(number))
+        after = recalibrated(
+            manifest.calibration,
+            [0.1, 0.2, 0.3],
+            warn_rate=0.5,
+            reject_rate=0.25,
+            why=str(number),
+            made=manifest.provenance.created,
+        )
         manifest = manifest.model_copy(update={"calibration": after})
     assert [each.why for each in manifest.calibration.history] == [str(i) for i in range(4, HISTORY_KEPT + 4)]
     assert parse_manifest(manifest.to_json().encode()) == manifest
 
 
 def test_the_old_limits_are_tried_on_the_fresh_pictures(toy_kit: Path, fresh: Path) -> None:
-    found = calibrate(toy_kit, fresh)
+    found = calibrate(toy_kit, fresh).limits["fp32"]
     detector = Detector.load(toy_kit, threads=1)
     scores = [detector.score_file(path).score for path in fresh.iterdir()]
     assert found.warn.flagged == sum(score > detector.limits.warn.score for score in scores)
@@ -106,7 +130,7 @@ def test_a_line_that_has_changed_is_seen(toy_kit: Path, toy, save, tmp_path: Pat
         picture = toy.draw(seed)
         picture[:, :24] //= 2  # a shadow
         save(tmp_path / "fresh" / f"{seed}.png", picture)
-    found = calibrate(toy_kit, tmp_path / "fresh")
+    found = calibrate(toy_kit, tmp_path / "fresh").limits["fp32"]
     assert found.reject.band is not None
     assert found.reject.flagged > found.reject.band[1]
     assert found.after.limits.reject.score > found.before.limits.reject.score
@@ -119,7 +143,7 @@ def test_a_limit_set_by_hand_promises_nothing_to_be_tried(kit: Path, fresh: Path
     limits = type(limits)(warn=limits.warn, reject=by_hand)
     changed = manifest.calibration.model_copy(update={"limits": limits})
     seal(kit, manifest.model_copy(update={"calibration": changed}))
-    found = calibrate(kit, fresh)
+    found = calibrate(kit, fresh).limits["fp32"]
     assert (found.reject.band, found.reject.flagged) == (None, 0)
 
 

@@ -1,0 +1,213 @@
+"""The int8 part of a kit: a model that agrees with float, with a bank and limits of its own, or the reason why not.
+
+An int8 embedding is not the float one: for a small network it lies farther from it than good parts lie from each
+other. Most of that is the same for all pictures, so int8 embeddings are compared with int8 embeddings: the bank is
+embedded anew. Whether the ranking of pictures stays is then measured, on held-out good pictures and spoiled copies.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from msc_edge.bank import Bank
+from msc_edge.export.pictures import RunPictures
+from msc_edge.export.quantize import Quantizer
+from msc_edge.manifest import Agreement, Quantization, Target
+from msc_edge.preprocessing import Preprocessing, Region
+from msc_edge.progress import Report
+from msc_edge.runtime.model import EmbeddingModel, usable_cores
+from msc_edge.runtime.precision import check_picture
+from msc_edge.train.seeds import generator_of
+from msc_edge.train.synthetic import KINDS
+
+LEAST_RANK_CORRELATION = 0.99
+MOST_AUROC_LOST = 0.005
+_RANGES = 64  # pictures of the bank whose activations set the ranges
+_MOST_HELD_OUT = 64  # good pictures that the two precisions are compared on
+_MOST_IN_BANK = 512  # rows that they are compared with
+_SENSITIVITY = 8  # good pictures, and their spoiled copies, by which layers are ranked
+_MOST_IN_FLOAT = 0.5  # of the layers: with more of them there is little to gain
+
+Item = TypeVar("Item")
+Spoil = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class NotWorthIt:
+    """Why a kit has no int8 model."""
+
+    agreement: Agreement
+    in_float: int
+    layers: int
+
+    def __str__(self) -> str:
+        of = self.agreement
+        return (
+            f"int8 is not worth it here: with {self.in_float} of {self.layers} layers left in float, the scores' rank "
+            f"correlation with float is {of.rank_correlation:.3f} (at least {LEAST_RANK_CORRELATION} is asked for), "
+            f"and spoiled pictures are told by an AUROC of {of.auroc_int8:.3f}, where float has {of.auroc_fp32:.3f} "
+            f"(at most {MOST_AUROC_LOST} less)"
+        )
+
+
+def agree(agreement: Agreement) -> bool:
+    """Whether int8 may stand for float."""
+    return (
+        agreement.rank_correlation >= LEAST_RANK_CORRELATION
+        and agreement.auroc_int8 >= agreement.auroc_fp32 - MOST_AUROC_LOST
+    )
+
+
+def quantised_model(
+    model: Path,
+    path: Path,
+    bank: Bank,
+    spec: Preprocessing,
+    pictures: RunPictures,
+    *,
+    target: Target,
+    seed: int = 0,
+) -> tuple[Quantization, Agreement] | NotWorthIt:
+    """Write the int8 model `path` from the float `model`, whose `bank` is of the run's `pictures`.
+
+    As long as the two do not agree, the layers that do most harm are left in float: one, two, four, ... of them, up
+    to half. Where they never do, nothing is written.
+    """
+    report = pictures.report
+    with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
+        ranges = _evenly(pictures.in_bank, _RANGES)
+        quantizer = Quantizer(
+            model,
+            lambda: (image for _, image in pictures.decoded(ranges, "finding the ranges for int8")),
+            target=target,
+            scratch=Path(scratch),
+        )
+        layers = list(quantizer.layers)
+        judge = _Judge(model, bank, spec, pictures, seed=seed)
+        ranked: list[str] | None = None
+        agreement, left = None, []
+        for in_float in _counts(len(layers)):
+            if in_float and ranked is None:
+                ranked = _by_harm(quantizer, judge, Path(scratch), report)
+            left = (ranked or [])[:in_float]
+            quantizer.write(path, in_float=left)
+            int8 = judge.opened(path)
+            agreement = judge.agreement(int8)
+            if agree(agreement):
+                return (
+                    Quantization(
+                        target=target,
+                        pictures=len(ranges),
+                        layers=len(layers),
+                        in_float=sorted(left, key=layers.index),
+                        check=[round(float(value), 7) for value in int8.embed(check_picture(spec))],
+                    ),
+                    agreement,
+                )
+        path.unlink()
+        assert agreement is not None  # at least one was tried
+        return NotWorthIt(agreement, len(left), len(layers))
+
+
+def _counts(layers: int) -> Iterator[int]:
+    """How many layers to leave in float, in turn: 0, 1, 2, 4, ... up to the share that is allowed."""
+    most = int(layers * _MOST_IN_FLOAT)
+    yield 0
+    yield from (2**power for power in range(int(math.log2(most)) + 1 if most else 0))
+
+
+def _evenly(items: Sequence[Item], count: int) -> list[Item]:
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, min(count, len(items)))]
+
+
+def embeddings_of(model: Path, dim: int, pictures: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Unit embeddings, float32 (n, dim), of named decoded pictures, by an exported model."""
+    embed = EmbeddingModel(model, dim=dim, threads=usable_cores()).embed
+    return np.stack([embed(image) for _, image in pictures])
+
+
+class _Judge:
+    """Float's embeddings of the bank, of held-out pictures and of spoiled copies; and how another model compares."""
+
+    def __init__(
+        self,
+        model: Path,
+        bank: Bank,
+        spec: Preprocessing,
+        pictures: RunPictures,
+        *,
+        seed: int,
+    ) -> None:
+        self._dim, self._k = bank.embeddings.shape[1], bank.k
+        self._spec, self._pictures, self._seed = spec, pictures, seed
+        self._held_out = _evenly(pictures.held_out, _MOST_HELD_OUT)
+        rows = _evenly(range(len(pictures.in_bank)), _MOST_IN_BANK)
+        self._in_bank = [pictures.in_bank[row] for row in rows]
+        self._float = self._embedded(self.opened(model), self._held_out)
+        self._float_bank = np.ascontiguousarray(bank.embeddings[rows])
+
+    def opened(self, model: Path) -> EmbeddingModel:
+        """A model, ready."""
+        return EmbeddingModel(model, dim=self._dim, threads=usable_cores())
+
+    def agreement(self, int8: EmbeddingModel) -> Agreement:
+        """How the two rank the same pictures."""
+        bank = np.stack([int8.embed(image) for _, image in self._pictures.decoded(self._in_bank, "trying int8")])
+        ours = self._scores(self._float_bank, self._float)
+        theirs = self._scores(bank, self._embedded(int8, self._held_out))
+        spoiled = np.arange(len(ours)) % (1 + len(KINDS)) > 0
+        return Agreement(
+            good=int((~spoiled).sum()),
+            spoiled=int(spoiled.sum()),
+            auroc_fp32=float(roc_auc_score(spoiled, ours)),
+            auroc_int8=float(roc_auc_score(spoiled, theirs)),
+            rank_correlation=float(spearmanr(ours, theirs).statistic),  # pyright: ignore[reportAttributeAccessIssue]
+        )
+
+    def error(self, int8: EmbeddingModel) -> float:
+        """Mean squared distance between the embeddings of the two, less what is the same for all pictures."""
+        names = self._held_out[:_SENSITIVITY]
+        apart = self._embedded(int8, names) - self._float[: len(names) * (1 + len(KINDS))]
+        return float(np.square(apart - apart.mean(axis=0)).sum(axis=1).mean())
+
+    def _embedded(self, model: EmbeddingModel, names: Sequence[str]) -> np.ndarray:
+        """Each picture, and behind it its spoiled copies, one of each kind: the same ones at every call."""
+        rng = np.random.default_rng(generator_of(self._seed, 3, 0).initial_seed())
+        rows = []
+        for _, image in self._pictures.decoded(names, "comparing with float"):
+            rows.append(model.embed(image))
+            rows += [model.embed(_spoiled(image, spoil, rng, self._spec.region)) for spoil in KINDS.values()]
+        return np.stack(rows)
+
+    def _scores(self, bank: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        searched = Bank(bank, k=self._k)
+        return np.array([searched.score(embedding) for embedding in embeddings])
+
+
+def _spoiled(image: np.ndarray, spoil: Spoil, rng: np.random.Generator, region: Region | None) -> np.ndarray:
+    """A copy that is spoiled where the model looks."""
+    copy = image.copy()
+    seen = copy[region.y : region.y + region.height, region.x : region.x + region.width] if region else copy
+    spoiled = spoil(seen, rng)
+    seen[: spoiled.shape[0], : spoiled.shape[1]] = spoiled  # the last row or column may be left out
+    return copy
+
+
+def _by_harm(quantizer: Quantizer, judge: _Judge, scratch: Path, report: Report) -> list[str]:
+    """The layers, the one first that int8 harms most: by how much the error falls when it alone stays in float."""
+    trial = scratch / "trial.onnx"
+
+    def error_without(layer: str, done: int) -> float:
+        quantizer.write(trial, in_float=[layer])
+        report("measuring which layers int8 harms", done, len(quantizer.layers))
+        return judge.error(judge.opened(trial))
+
+    errors = {layer: error_without(layer, done) for done, layer in enumerate(quantizer.layers, start=1)}
+    return sorted(errors, key=lambda layer: errors[layer])

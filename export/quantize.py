@@ -1,0 +1,108 @@
+"""`model.onnx` in int8: static quantisation by onnxruntime's own tool, in the recipe that its kernels fuse."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from msc_edge.manifest import Target
+from msc_edge.runtime.model import INPUT
+
+Pictures = Callable[[], Iterator[np.ndarray]]
+"""Gives decoded pictures, uint8 (height, width, 3), anew at each call: many are never in memory at once."""
+
+_ACTIVATIONS = frozenset({"Clip", "Relu"})
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last of a backbone is that over its features
+
+
+class Quantizer:
+    """A float model, prepared; and int8 models made from it, with some layers left in float.
+
+    Static, QDQ, weights per channel. On x86 activations are uint8 and weights int8 (U8S8): onnxruntime fuses that
+    whole, where S8S8 leaves most convolutions unfused; without VNNI weights have seven bits, for sums of eight-bit
+    products overflow there. Preprocessing and what follows the last layer (the mean, the projection onto the sphere)
+    stay in float.
+    """
+
+    def __init__(self, model: Path, pictures: Pictures, *, target: Target, scratch: Path) -> None:
+        """`pictures` set the ranges of the activations; `scratch` is a folder that may be written to."""
+        self._pictures, self._target = pictures, target
+        self._ready, self._ranges = scratch / "ready.onnx", scratch / "ranges.json"
+        # Symbolic shape inference fails on the Expand of the projection.
+        quant_pre_process(str(model), str(self._ready), skip_symbolic_shape=True)
+        nodes = onnx.load(self._ready).graph.node
+        names = [node.name for node in nodes]
+        activations = {node.input[0]: node.name for node in nodes if node.op_type in _ACTIVATIONS}
+        self.layers = {
+            node.input[1]: [node.name] + [activations[output] for output in node.output if output in activations]
+            for node in nodes
+            if node.op_type == "Conv"
+        }
+        """The nodes of each layer, convolution and activation, by the name of its weights; in order."""
+        first = names.index(next(iter(self.layers.values()))[0])
+        mean = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
+        self._outside = names[:first] + names[mean:]
+
+    def write(self, path: Path, *, in_float: Sequence[str] = ()) -> None:
+        """Write the int8 model, with the layers `in_float` left as they are."""
+        arm = self._target == "arm64"
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # the tool tells of each picture
+        try:
+            quantize_static(
+                str(self._ready),
+                str(path),
+                None if self._ranges.exists() else _Reader(self._pictures()),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QInt8 if arm else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                reduce_range=self._target == "x86",
+                nodes_to_exclude=[*self._outside, *(node for layer in in_float for node in self.layers[layer])],
+                calibration_cache_path=self._ranges,  # found once
+            )
+        finally:
+            root.setLevel(level)
+        if in_float:
+            made = onnx.load(path)
+            _keep_in_float(made.graph, {self.layers[layer][0] for layer in in_float})
+            onnx.save(made, path)
+
+
+def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
+    """Give these convolutions their input with one scale a channel, all the same.
+
+    onnxruntime quantises the weights of a convolution whose input has been quantised with one scale for all, even where
+    they were left in float on purpose, and by one scale for the whole layer. It leaves those with a scale a channel.
+    """
+    made_by = {node.output[0]: node for node in graph.node}
+    weights = {each.name: each for each in graph.initializer}
+    for node in [node for node in graph.node if node.name in convolutions]:
+        dequantize = made_by.get(node.input[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":  # the first layer, whose input is float
+            continue
+        groups = next((each.i for each in node.attribute if each.name == "group"), 1)
+        channels = weights[node.input[1]].dims[1] * groups
+        inputs = [dequantize.input[0]]
+        for constant in dequantize.input[1:]:
+            value = onnx.numpy_helper.to_array(weights[constant])
+            inputs.append(f"{node.name}_{constant}")
+            graph.initializer.append(onnx.numpy_helper.from_array(np.full(channels, value), inputs[-1]))
+        output = f"{node.name}_input"
+        own = onnx.helper.make_node("DequantizeLinear", inputs, [output], name=f"{output}_dequantized", axis=1)
+        graph.node.insert(list(graph.node).index(node), own)
+        node.input[0] = output
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, pictures: Iterator[np.ndarray]) -> None:
+        self._pictures = pictures
+
+    def get_next(self) -> dict:
+        picture = next(self._pictures, None)
+        return {} if picture is None else {INPUT: picture[None]}
