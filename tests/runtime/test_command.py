@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from msc_edge.cli import app
 from msc_edge.images import find_images
 from msc_edge.kit import MANIFEST
+from msc_edge.manifest import parse_manifest
 from msc_edge.runtime.folder import score_files
 from msc_edge.runtime.rows import COLUMNS, read_rows
 
@@ -183,7 +184,7 @@ class TestExitCodes:
 class TestInfo:
     def test_json_is_the_manifest(self, toy_kit):
         done = run("info", toy_kit, "--json")
-        assert json.loads(done.stdout) == json.loads((toy_kit / MANIFEST).read_bytes())
+        assert json.loads(done.stdout) == json.loads(parse_manifest((toy_kit / MANIFEST).read_bytes()).to_json())
 
     def test_words(self, toy_kit):
         done = run("info", toy_kit)

@@ -27,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "station": "line-3",
     "state": "/var/lib/msc-edge/line3",
     "threads": 2,
+    "precision": "int8",
     "show": True,
     "source": [
         {
