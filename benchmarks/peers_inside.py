@@ -79,8 +79,8 @@ def openvino_inferencer(model: Path, cores: int, *, precision: str | None = None
         config["INFERENCE_PRECISION_HINT"] = precision
     deploy: Any = import_module("anomalib.deploy")
     inferencer = deploy.OpenVINOInferencer(model / "weights/openvino/model.xml", device="CPU", config=config)
-    used = (inferencer.model.get_property(name) for name in ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS"))
-    NOTES.append("it computes in {}, with {} threads".format(*used))
+    hint, threads = map(inferencer.model.get_property, ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS"))
+    NOTES.append(f"it computes in {hint.get_type_name()}, with {threads} threads")
 
     def score(path: str) -> Verdict:
         found = inferencer.predict(path)
@@ -210,21 +210,19 @@ def train(kind: str, pictures: Path, weights: Path, out: Path) -> None:
     torch, safetensors = import_module("torch"), import_module("safetensors.torch")
     torch.manual_seed(0)
     model_class = {"padim": models.Padim, "patchcore": models.Patchcore}[kind]
-    special = {
-        "padim": {"layers": ["layer1", "layer2", "layer3"]},
-        "patchcore": {"layers": ["layer2", "layer3"], "coreset_sampling_ratio": 0.1},
-    }[kind]
+    layers = ["layer1", "layer2", "layer3"] if kind == "padim" else ["layer2", "layer3"]  # their own defaults
+    special = {} if kind == "padim" else {"coreset_sampling_ratio": 0.1}
     model = model_class(
         backbone="resnet18",
+        layers=layers,
         pre_trained=False,
         pre_processor=model_class.configure_pre_processor((SIDE, SIDE)),
         evaluator=False,
         visualizer=False,
         **special,
     )
-    loaded = model.model.feature_extractor.feature_extractor.load_state_dict(
-        safetensors.load_file(weights), strict=False
-    )
+    extractor = model.model.feature_extractor.feature_extractor
+    loaded = extractor.load_state_dict(safetensors.load_file(weights), strict=False)
     assert not loaded.unexpected_keys, loaded.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in loaded.missing_keys), loaded.missing_keys
     # It has no threshold, and gives no verdict, without pictures to validate on.
