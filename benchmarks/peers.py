@@ -28,6 +28,7 @@ import numpy as np
 from peers_prepare import CHECKOUT, INSIDE, SETS, pictures, prepare, setup
 
 from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.processor import about_processor, processor_name
 
 STARTS = 3
 
@@ -194,8 +195,7 @@ def main() -> None:
     print(f"| |{speed} start-up to first score, s | peak resident MB | installed MB |\n|{'---|' * 8}")
     for each in contenders:
         print(row(each, sizes))
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ":")
-    print(f"\n{cpu.partition(':')[2].strip()}, {options.cores} cores, {platform.platform()}, Python", end=" ")
+    print(f"\n{processor_name(about_processor())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
     print(
         f"{platform.python_version()}; {options.rounds} rounds of {options.pictures} pictures; load before: {load:.1f}"
     )

@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 from peers_inside import SIDE
 
+from msc_edge.export.pictures import evenly
 from msc_edge.images import find_images, read_image
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -59,21 +59,16 @@ def prepare(options: argparse.Namespace) -> None:
         shutil.rmtree(work / "run", ignore_errors=True)
         backbone = ("--backbone", "resnet18", "--stop-at", "layer3", "--weights", weights, "--image-size", SIDE)
         run("train-msc-edge", program, "train", "--normal", train, "--out", work / "run", "--steps", 0, *backbone)
-        run("export-msc-edge", program, "export", work / "run", "--out", work / "kit")
+        run("export-msc-edge", program, "export", work / "run", "--out", work / "kit", "--precision", "fp32")
     for kind, count in (("padim", None), ("patchcore", options.patchcore_pictures)):
         if (work / kind / "trained").exists():
             continue
         shutil.rmtree(work / kind, ignore_errors=True)
+        found = sorted(train.resolve().iterdir())
         (chosen := work / kind / "pictures").mkdir(parents=True)
-        for path in evenly(sorted(train.resolve().iterdir()), count):
+        for path in evenly(found, count or len(found)):
             (chosen / path.name).symlink_to(path)
         run(f"train-{kind}", options.venv / "bin/python", INSIDE, "train", kind, chosen, weights, work / kind)
-
-
-def evenly(paths: Sequence[Path], count: int | None) -> list[Path]:
-    """So many of the paths, evenly spread; None for all."""
-    count = min(count or len(paths), len(paths))
-    return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def pictures(options: argparse.Namespace) -> dict[str, list[str]]:

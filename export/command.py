@@ -74,6 +74,6 @@ def export(
             f"proof: {parity.pictures} pictures scored as in training, "
             f"largest difference {parity.max_score_difference:.1e}, no verdict changed"
         )
-    for name, words in describe_limits(manifest.calibration.limits, manifest.calibrated):
+    for name, words in describe_limits(manifest.calibration.limits, manifest.calibration.calibrated):
         typer.echo(f"{name}: {words}", err=name == "caution")
     typer.echo(f"next: msc-edge score {shlex.quote(str(out))} PICTURES --out scores.csv")

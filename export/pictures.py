@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.pictures import Picture, normal_folder
 from msc_edge.train.reading import decoded
 from msc_edge.train.run import RunRecord
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of the items, evenly spread over their order; all of them where there are no more."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)

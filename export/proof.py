@@ -10,6 +10,7 @@ import torch
 from msc_edge.bank import Bank
 from msc_edge.calibration import Limits
 from msc_edge.errors import KitError
+from msc_edge.export.pictures import evenly
 from msc_edge.manifest import Parity
 from msc_edge.runtime import Detector
 from msc_edge.train.network import EmbeddingNetwork
@@ -33,8 +34,8 @@ class Comparison:
 
 def proof_pictures(held_out: Sequence[str], in_bank: Sequence[str]) -> list[str]:
     """Up to FEWEST of the names: held-out pictures first, evenly chosen, and pictures of the bank to fill up."""
-    chosen = _evenly(held_out, FEWEST)
-    return chosen + _evenly(in_bank, FEWEST - len(chosen))
+    chosen = evenly(held_out, FEWEST)
+    return chosen + evenly(in_bank, FEWEST - len(chosen))
 
 
 def compare(
@@ -77,12 +78,6 @@ def _compare_one(network: EmbeddingNetwork, bank: Bank, detector: Detector, name
         runtime_score=detector.bank.score(ours),
         embedding_difference=float(np.abs(theirs - ours).max()),
     )
-
-
-def _evenly(names: Sequence[str], count: int) -> list[str]:
-    if len(names) <= count:
-        return list(names)
-    return [names[i * len(names) // count] for i in range(count)]
 
 
 def _meets(score: float, limits: Limits) -> bool:

@@ -234,11 +234,6 @@ class Manifest(_Part):
         int8 = self.int8 and self.int8.model_copy(update={"calibration": calibrations["int8"]})
         return self.model_copy(update={"calibration": calibrations["fp32"], "int8": int8})
 
-    @property
-    def calibrated(self) -> Calibration:
-        """The calibration scores of float, ready to give p-values and limits."""
-        return self.calibration.calibrated
-
 
 def parse_manifest(text: bytes) -> Manifest:
     """Read manifest.json. KitError for another format version, and for anything that breaks the schema."""

@@ -231,6 +231,8 @@ def _report(
         return
     screen = console(stderr=True)
     show_summary(screen, summary, done_now=done_now, seconds=seconds, other_files=others)
+    if len(detector.manifest.precisions) > 1:
+        screen.print(f"model: {detector.precision}, one of two; --precision settles which")
     show_limits(screen, detector.limits, detector.calibration)
     for words, path in written:
         if path:

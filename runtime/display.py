@@ -179,7 +179,7 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     yield "search", _describe_search(manifest.bank)
     yield "calibration", _describe_calibration(manifest.calibration)
     yield "limits set", _describe_history(manifest)
-    yield from describe_limits(manifest.calibration.limits, manifest.calibrated)
+    yield from describe_limits(manifest.calibration.limits, manifest.calibration.calibrated)
     if manifest.int8:
         yield "int8", _describe_int8(manifest.int8)
         yield "int8 calibration", _describe_calibration(manifest.int8.calibration)

@@ -6,10 +6,8 @@ Each has a bank and limits of its own, so the promise about false alarms is the 
 
 import hashlib
 import json
-import os
 import platform
 import time
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -22,6 +20,7 @@ from msc_edge.kit import MODELS, Kit
 from msc_edge.manifest import Precision, PrecisionChoice
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.model import EmbeddingModel
+from msc_edge.runtime.processor import about_processor, processor_name
 
 _SECONDS = 1.0
 _MOST_ROUNDS = 50
@@ -123,15 +122,6 @@ def measured(kit: Kit, *, threads: int, spin: bool = False) -> tuple[Precision, 
 
 
 def _key(kit: Kit, threads: int, spin: bool) -> str:
-    parts = (kit.sha256, str(threads), str(spin), onnxruntime.__version__, processor())
+    machine = f"{platform.machine()} {processor_name(about_processor())}"
+    parts = (kit.sha256, str(threads), str(spin), onnxruntime.__version__, machine)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = os.environ.get("PROCESSOR_IDENTIFIER") or platform.processor()
-    return f"{platform.machine()} {name}".strip()

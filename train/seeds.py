@@ -15,6 +15,11 @@ def generator_of(seed: int, purpose: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(_mixed(seed, purpose, number))
 
 
+def numpy_generator_of(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """The same for numpy; see generator_of."""
+    return np.random.default_rng(_mixed(seed, purpose, number))
+
+
 def order_of_epoch(step: int, *, pictures: int, batch: int, seed: int) -> list[int]:
     """Which pictures a step takes: each epoch is a new order of all pictures, cut into full batches.
 

@@ -21,7 +21,7 @@ from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import blocks_held_out
-from msc_edge.train.seeds import generator_of
+from msc_edge.train.seeds import numpy_generator_of
 from msc_edge.train.synthetic import KINDS, Kind
 
 FEWEST = 40  # normals, four of them held out: with fewer an answer is noise, and so is its error
@@ -76,7 +76,7 @@ class Selection:
         # A training copy is what the region of interest had in it.
         spec = network.preprocess.spec.model_copy(update={"region": None})
         self._network = EmbeddingNetwork(network.backbone, spec).to(network.preprocess.mean.device)
-        rng = np.random.default_rng(generator_of(seed, 2, 0).initial_seed())
+        rng = numpy_generator_of(seed, 2, 0)
         self._good = [_channels_last(copy) for copy in held_out]
         self._spoiled: dict[Kind, list[np.ndarray]] = {
             kind: [spoil(picture, rng) for picture in self._good for _ in range(_COPIES[kind])]

@@ -21,14 +21,15 @@ from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite
 from msc_edge.train.checkpoint import CHECKPOINT
+from msc_edge.train.choices import FineTuningChoices
 from msc_edge.train.claim import claimed
-from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
+from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.gauge import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import FEWEST, Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
 from msc_edge.train.reading import decoded, training_copy
-from msc_edge.train.recipes import NOTHING, RecipeName, Select, fine_tuning
+from msc_edge.train.recipes import NOTHING, RecipeName
 from msc_edge.train.run import (
     BACKBONE,
     BANK,
@@ -47,8 +48,8 @@ _LEAST_SPREAD_KEPT = 0.01  # of the normals' mean cosine distance; a sound train
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """What a user can choose. None means: as the preset has it (see `fine_tuning`)."""
+class TrainingOptions(FineTuningChoices):
+    """What a user can choose."""
 
     backbone: str = EDGE_SMALL
     weights: Path | None = None
@@ -61,15 +62,8 @@ class TrainingOptions:
     holdout: float = 0.2
     group_by: str | None = None
     """Pictures that must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
-    steps: int | None = None
-    batch: int = 64
-    learning_rate: float | None = None
-    frozen_up_to: str | None = None
-    select: Select | None = None
     seed: int = 0
-    accelerator: Accelerator = "auto"
     devices: int = 1
-    precision: Precision = "auto"
     checkpoint_every: int = 20
 
 
@@ -125,19 +119,7 @@ def _train(
     usable = [picture for picture in pictures if picture.role in ("bank", "calibration")]
     in_bank = np.array([picture.role == "bank" for picture in usable])
 
-    settings = fine_tuning(
-        options.preset,
-        backbone=backbone,
-        pictures=int(in_bank.sum()),
-        recipe=options.recipe,
-        steps=options.steps,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        frozen_up_to=options.frozen_up_to,
-        select=options.select,
-        precision=precision_of(options.accelerator, options.precision),
-        seed=options.seed,
-    )
+    settings = options.settings(backbone, pictures=int(in_bank.sum()), recipe=options.recipe, seed=options.seed)
     embeddings = initial
     kept = None
     if settings.steps:

@@ -81,7 +81,8 @@ def calibrate(
         manifest = opened.manifest
         warn_rate = manifest.calibration.warn_rate if warn_rate is None else warn_rate
         reject_rate = manifest.calibration.reject_rate if reject_rate is None else reject_rate
-        manifest.calibrated.limits(warn_rate=warn_rate, reject_rate=reject_rate)  # refuses rates that mean nothing
+        # Refuses rates that mean nothing, before the work.
+        manifest.calibration.calibrated.limits(warn_rate=warn_rate, reject_rate=reject_rate)
         _require(len(paths), reject_rate, f"{many(len(paths), 'picture')} found")
         fresh: dict[Precision, Fresh] = {
             precision: score_fresh(

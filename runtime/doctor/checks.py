@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from msc_edge import __version__
+from msc_edge.runtime.processor import about_processor, processor_name
 from msc_edge.runtime.text import many, size
 
 
@@ -113,14 +114,8 @@ def versions() -> Check:
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
     """The processor's name, and which of the instructions that speed up a network it has."""
-    about: dict[str, str] = {}
-    with suppress(OSError):
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            about.setdefault(key.strip(), value.strip())
-    # ARM kernels name the board, under "Model" or "Hardware", and not the processor.
-    named = (about.get(key) for key in ("model name", "Model", "Hardware"))
-    name = next((value for value in named if value), platform.processor() or platform.machine() or "unknown")
+    about = about_processor(cpuinfo)
+    name = processor_name(about)
     spelt = (about.get("flags") or about.get("Features") or "").split() or _numpy_features()
     has = {feature.lower().replace("_", "") for feature in spelt}
     if not has:

@@ -142,7 +142,7 @@ def test_the_limits_of_a_read_manifest_decide_as_they_are_written() -> None:
         "normal",
         "reject",
     )
-    assert parse(DOCUMENT).calibrated.p_value(0.15) == 0.75
+    assert parse(DOCUMENT).calibration.calibrated.p_value(0.15) == 0.75
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=50), st.sampled_from([0.05, 0.01, 0.001]))
@@ -155,7 +155,7 @@ def test_scores_and_limits_survive_to_the_last_digit(scores: list[float], rate: 
     manifest = parse(DOCUMENT).model_copy(update={"calibration": part})
     again = parse_manifest(manifest.to_json().encode())
     assert again == manifest
-    assert (again.calibrated.scores == calibration.scores).all()
+    assert (again.calibration.calibrated.scores == calibration.scores).all()
 
 
 def test_a_manifest_cannot_be_changed() -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,6 @@ def with_another_check(kit: Path) -> None:
 @pytest.fixture
 def changed(int8_kit: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
-    import shutil
-
     return shutil.copytree(int8_kit, tmp_path / "changed.kit")
 
 

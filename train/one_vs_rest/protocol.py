@@ -21,13 +21,14 @@ from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import PresetName, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, build_backbone
-from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
+from msc_edge.train.choices import FineTuningChoices
+from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.gauge import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import FEWEST
 from msc_edge.train.reading import decoded, training_copy
-from msc_edge.train.recipes import FineTuning, Select, fine_tuning
+from msc_edge.train.recipes import FineTuning
 from msc_edge.train.weights import load_into, pretrained_weights
 
 Method = Literal["dn2", "contrastive", "v1", "v2"]
@@ -48,7 +49,7 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolOptions:
+class ProtocolOptions(FineTuningChoices):
     """What a user can choose."""
 
     backbone: str
@@ -58,15 +59,8 @@ class ProtocolOptions:
     image_size: int = 224
     pictures: int | None = None
     """Of each class, to train on: the first by name; None: all."""
-    steps: int | None = None
-    batch: int = 64
-    learning_rate: float | None = None
-    frozen_up_to: str | None = None
-    select: Select | None = None
     measure_every: int | None = None
     """Steps between points of the curve; None: an epoch."""
-    accelerator: Accelerator = "auto"
-    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -139,19 +133,7 @@ def _below(folder: Path, name: str) -> list[str]:
 def settings_of(split: Split, method: Method, seed: int, options: ProtocolOptions, backbone: Backbone) -> FineTuning:
     """Of one run of fine-tuning; `method` is not `dn2`. UsageError for options that cannot be met."""
     assert method != "dn2"
-    return fine_tuning(
-        options.preset,
-        backbone=backbone,
-        pictures=len(split.train),
-        recipe=method,
-        steps=options.steps,
-        batch=options.batch,
-        learning_rate=options.learning_rate,
-        frozen_up_to=options.frozen_up_to,
-        select=options.select,
-        precision=precision_of(options.accelerator, options.precision),
-        seed=seed,
-    )
+    return options.settings(backbone, pictures=len(split.train), recipe=method, seed=seed)
 
 
 def check(splits: Sequence[Split], methods: Sequence[Method], options: ProtocolOptions) -> None:

@@ -1,0 +1,94 @@
+"""int8 beside float, for a run: how its embeddings and scores agree, what leaving layers in float does, and its time.
+
+    python benchmarks/int8.py RUN
+
+RUN is a run folder of `msc-edge train`, its pictures where they were. The kit is made as `msc-edge export` makes it, in
+a temporary folder. Ranks and distances are over up to 64 held-out pictures and three spoiled copies of each, as the
+gates of the export have them. Time: a frame of 224x224 in memory, both models in turns, median of --rounds.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from msc_edge.export.int8 import Judge
+from msc_edge.export.pack import export
+from msc_edge.export.pictures import RunPictures, evenly
+from msc_edge.export.quantize import Quantizer
+from msc_edge.kit import INT8_MODEL, MODEL, MODELS
+from msc_edge.progress import silent
+from msc_edge.runtime import Detector
+from msc_edge.train.pictures import read_pictures
+from msc_edge.train.run import PICTURES, read_record
+
+
+def milliseconds(detectors: Mapping[str, Detector], rounds: int) -> dict[str, float]:
+    """Medians of one frame, in turns."""
+    frame = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    took: dict[str, list[float]] = {name: [] for name in detectors}
+    for _ in range(rounds):
+        for name, detector in detectors.items():
+            begun = time.perf_counter()
+            detector.embed(frame)
+            took[name].append(1000 * (time.perf_counter() - begun))
+    return {name: float(np.median(each[rounds // 10 :])) for name, each in took.items()}
+
+
+def compare(run: Path, scratch: Path, rounds: int) -> None:
+    """Measure and print."""
+    kit = scratch / "kit"
+    manifest = export(run, kit, note=print)
+    if manifest.int8 is None:
+        return
+    how, agreement = manifest.int8.quantization, manifest.int8.agreement
+    print(f"the kit, {len(how.in_float)} of {how.layers} layers in float {how.in_float}: {agreement}", flush=True)
+
+    record = read_record(run)
+    pictures = RunPictures.found(record, read_pictures(run / PICTURES), None, silent)
+    detectors = {name: Detector.load(kit, threads=1, precision=name) for name in manifest.precisions}
+    judge = Judge(kit / MODEL, detectors["fp32"].bank, record.preprocessing, pictures)
+    ranges = evenly(pictures.in_bank, how.pictures)
+    Quantizer(
+        kit / MODEL,
+        lambda: (image for _, image in pictures.decoded(ranges, "ranges")),
+        target=how.target,
+        scratch=scratch,
+    ).write(scratch / INT8_MODEL)
+    print(f"no layer in float: {judge.agreement(judge.opened(scratch / INT8_MODEL))}", flush=True)
+
+    embeddings = {name: judge.embedded(judge.opened(kit / MODELS[name])) for name in manifest.precisions}
+    scores = {
+        (bank, name): [detectors[bank].bank.score(row) for row in embeddings[name]]
+        for bank in manifest.precisions
+        for name in manifest.precisions
+    }
+    apart = 1 - (embeddings["fp32"] * embeddings["int8"]).sum(axis=1)
+    good = scores["fp32", "fp32"][:: len(apart) // agreement.good]
+    print(f"median distance of int8 from float {np.median(apart):.4f}; score of good pictures {np.median(good):.4f}")
+    for bank in manifest.precisions:
+        rank = np.asarray(spearmanr(scores["fp32", "fp32"], scores[bank, "int8"]))[0]
+        print(f"rank correlation of int8 with float, compared with the bank of {bank}: {rank:.4f}")
+    for threads in (1, 2):
+        opened = {name: Detector.load(kit, threads=threads, precision=name) for name in manifest.precisions}
+        took = milliseconds(opened, rounds)
+        ratio = took["fp32"] / took["int8"]
+        print(f"threads {threads}: fp32 {took['fp32']:.2f} ms, int8 {took['int8']:.2f} ms, ratio {ratio:.2f}")
+
+
+def main() -> None:
+    """Parse and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--rounds", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(options.run, Path(scratch), options.rounds)
+
+
+if __name__ == "__main__":
+    main()
