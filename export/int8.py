@@ -2,7 +2,8 @@
 
 An int8 embedding is not the float one: for a small network it lies two thirds as far from it as a good part from its
 nearest normals. Most of that is the same for all pictures, so int8 embeddings are compared with int8 embeddings: the
-bank is embedded anew. Whether the ranking of pictures stays is then measured, on held-out good pictures and spoiled copies.
+bank is embedded anew. Whether the ranking of pictures stays is then measured, on held-out good pictures and spoiled
+copies of them.
 """
 
 import math

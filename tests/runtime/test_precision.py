@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from msc_edge.cli import app
 from msc_edge.errors import KitError, UsageError
 from msc_edge.kit import MANIFEST, Kit, seal
 from msc_edge.manifest import Manifest, parse_manifest
@@ -68,6 +70,14 @@ class TestWhichModelIsUsed:
     def test_a_name_that_is_none(self, int8_kit):
         with pytest.raises(UsageError, match="precision is 'fp16'; expected one of auto, fp32, int8"):
             Detector.load(int8_kit, precision="fp16")  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_the_command_line_says_which_it_was(self, int8_kit, toy_kit, photos, precision):
+        one = CliRunner().invoke(app, ["score", str(int8_kit), str(photos), "--precision", precision])
+        assert f"model: {precision}, one of two" in one.stderr
+        limits = manifest_of(int8_kit).calibration_of(precision).limits
+        assert f"reject     score above {limits.reject.score:.6f}" in one.stderr
+        assert "model:" not in CliRunner().invoke(app, ["score", str(toy_kit), str(photos)]).stderr
 
 
 class TestAuto:
