@@ -4,25 +4,47 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
+import torch.nn.functional as F
+from onnx.compose import add_prefix_graph, merge_graphs
+from onnx.helper import make_model
+from torch import Tensor, nn
 
+from msc_edge.export.preprocessing_graph import OUTPUT, preprocessing_graph
+from msc_edge.train.backbones import Backbone
 from msc_edge.train.network import EmbeddingNetwork
 
-OPSET = 20  # the first whose Resize knows antialias and keeps uint8 outside
+OPSET = 20
 
 
 def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
     """Write `network` to `path`: `image` uint8 (1, height, width, 3) of any size -> `embedding` float32 (1, dim).
 
-    One file, without external data. Height and width stay symbolic.
+    One file, without external data.
     """
     network = network.cpu().eval()
-    # Sizes that no figure of the preprocessing equals, so that none is taken for a constant.
-    region = network.preprocess.spec.region
-    height = 331 + (region.y + region.height if region else 0)
-    width = 457 + (region.x + region.width if region else 0)
-    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    dynamic = torch.export.Dim.DYNAMIC
+    spec = network.preprocess.spec
+    embedding = _traced(_Embedding(network.backbone), torch.zeros(1, 3, spec.image_size, spec.image_size))
+    # A prefix for the values within, for both sides call theirs val_1, val_2, ...
+    before = preprocessing_graph(spec, opset=OPSET)
+    before = add_prefix_graph(before, "preprocessing/", rename_inputs=False, rename_outputs=False)
+    graph = merge_graphs(before, embedding.graph, io_map=[(OUTPUT, OUTPUT)], name="msc-edge")
+    onnx.save(make_model(graph, opset_imports=embedding.opset_import, ir_version=embedding.ir_version), path)
+
+
+class _Embedding(nn.Module):
+    """What follows on preprocessing."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.backbone(pixels), dim=1)
+
+
+def _traced(module: nn.Module, example: Tensor) -> onnx.ModelProto:
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -30,17 +52,16 @@ def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                network,
+                module.eval(),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["image"],
+                input_names=[OUTPUT],
                 output_names=["embedding"],
-                dynamic_shapes={"image": {1: dynamic, 2: dynamic}},
                 external_data=False,
                 verbose=False,
             )
     finally:
         quiet.setLevel(level)
     assert program is not None  # with dynamo=True it is a program
-    program.save(str(path), external_data=False)
+    return program.model_proto

@@ -1,4 +1,4 @@
-"""Preprocessing as a torch module: the one that training evaluates with, and that `model.onnx` contains."""
+"""Preprocessing as a torch module: the one that training evaluates with, and that `model.onnx` reproduces."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from msc_edge.preprocessing import Preprocessing
 class Preprocess(nn.Module):
     """uint8 (B, height, width, 3) RGB of any size -> float32 (B, 3, image_size, image_size), normalised.
 
-    Written so that `torch.export` keeps height and width symbolic: no Python branch looks at them.
+    `msc_edge.export.preprocessing_graph` is the same in ONNX.
     """
 
     mean: Tensor
@@ -40,9 +40,9 @@ class Preprocess(nn.Module):
             size = [to, to]
         else:
             height, width = pixels.shape[2], pixels.shape[3]
-            short = torch.sym_min(height, width)
+            short = min(height, width)
             size = [height * to // short, width * to // short]
-        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)  # pyright: ignore[reportArgumentType]  (symbolic ints)
+        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
 
     def _crop(self, pixels: Tensor) -> Tensor:
         side = self.spec.image_size

@@ -67,16 +67,6 @@ def test_onnxruntime_gives_the_embedding_of_torch_at_any_size(
     assert np.abs(embedding - expected).max() < 1e-5
 
 
-def test_graph_resizes_with_antialiasing_that_leaves_out_what_is_outside(exported: Exported) -> None:
-    resizes = [node for node in onnx.load(exported.path).graph.node if node.op_type == "Resize"]
-    assert len(resizes) == 1
-    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in resizes[0].attribute}
-    assert attributes["antialias"] == 1
-    assert attributes["exclude_outside"] == 1
-    assert attributes["mode"] == b"linear"
-    assert attributes.get("coordinate_transformation_mode", b"half_pixel") in (b"half_pixel", b"pytorch_half_pixel")
-
-
 def test_model_is_one_checked_file_with_the_contracts_signature(exported: Exported) -> None:
     model = onnx.load(exported.path, load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
