@@ -30,6 +30,7 @@ COMMANDS = (
         "stream",
         "reload",
         "doctor",
+        "bench",
         "distil",
     ),
     "benchmark one-vs-rest",

@@ -26,6 +26,7 @@ from msc_edge import __version__
 from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
+from msc_edge.runtime.bench.command import bench
 from msc_edge.runtime.calibrate.command import calibrate
 from msc_edge.runtime.command import info, score, verify
 from msc_edge.runtime.doctor.command import doctor
@@ -121,6 +122,7 @@ app.command()(calibrate)
 app.command()(stream)
 app.command()(reload)
 app.command()(doctor)
+app.command()(bench)
 app.command()(distil)
 app.add_typer(benchmark, name="benchmark")
 

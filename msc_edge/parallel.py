@@ -1,7 +1,7 @@
 """Many independent pieces of work on threads, in order, with bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,7 +9,9 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def ordered_map(function: Callable[[Item], Answer], items: Iterable[Item], *, workers: int) -> Iterator[Answer]:
+def ordered_map(
+    function: Callable[[Item], Answer], items: Iterable[Item], *, workers: int
+) -> Generator[Answer, None, None]:
     """Yield function(item) in the order of `items`, computed on `workers` threads a few items ahead.
 
     At most 2 * workers answers wait at any time. An exception of `function` is raised where its answer would have

@@ -9,7 +9,7 @@ import numpy as np
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
-from msc_edge.images import read_image
+from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit import INDEXES, Kit
 from msc_edge.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.runtime.model import EmbeddingModel, usable_cores
@@ -105,7 +105,11 @@ class Detector:
 
     def score_file(self, path: str | Path) -> Result:
         """Score one picture file, decoded as the kit's policy says. UnreadableImageError when it cannot be read."""
-        image = read_image(Path(path), self.manifest.decode)
+        return self.score_bytes(bytes_of(Path(path)))
+
+    def score_bytes(self, data: bytes | np.ndarray) -> Result:
+        """Score the content of a picture file, as bytes or uint8 (n,); see `score_file`."""
+        image = decode_image(np.frombuffer(data, np.uint8), self.manifest.decode)
         try:
             return self.score(image)
         except SourceError as error:

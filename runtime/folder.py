@@ -4,15 +4,21 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from msc_edge.calibration import Verdict
 from msc_edge.errors import UnreadableImageError
+from msc_edge.images import bytes_of
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.model import usable_cores
 from msc_edge.runtime.result import Result
+
+_READERS = 2  # a network share answers two requests in little more than the time of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Row:
     nearest: str | None = None
     """The normal picture most like this one, as its path in the folder that was trained on."""
     milliseconds: float | None = None
-    """Wall time of reading, decoding and scoring this picture."""
+    """Time that reading, decoding and scoring this picture took."""
     error: str | None = None
     """Why the picture could not be read; None when it was scored."""
 
@@ -36,22 +42,7 @@ def judge_file(detector: Detector, path: Path) -> tuple[Row, Result | None]:
 
     A KitError is raised: it concerns the kit, and every picture after this one.
     """
-    begun = time.perf_counter()
-    try:
-        result = detector.score_file(path)
-    except UnreadableImageError as error:
-        return Row(str(path), error=str(error)), None
-    except MemoryError:
-        return Row(str(path), error="there is not enough memory to score it; shrink or tile it first"), None
-    row = Row(
-        path=str(path),
-        score=result.score,
-        p_value=result.p_value,
-        verdict=result.verdict,
-        nearest=result.neighbours[0].path,
-        milliseconds=1000 * (time.perf_counter() - begun),
-    )
-    return row, result
+    return _judge(detector, _read(path))
 
 
 def score_file(detector: Detector, path: Path) -> Row:
@@ -63,9 +54,55 @@ def score_files(detector: Detector, paths: Iterable[Path], *, threads: int | Non
     """Score picture files on `threads` threads (all usable cores), one row each, in the order of `paths`.
 
     Load the detector with `threads=1`: several pictures at once on one session are faster than several threads on
-    one picture. At most one picture a thread is in memory at any time. Close the generator to stop early.
+    one picture. Files are read ahead while others are decoded and scored, so that no core waits for the disk. In
+    memory at any time are at most one decoded picture a thread, and the bytes of a few files. Close the generator to
+    stop early.
     """
-    yield from ordered_map(lambda path: score_file(detector, path), paths, workers=threads or usable_cores())
+    with (
+        closing(ordered_map(_read, paths, workers=_READERS)) as files,
+        # One thread decodes a picture and scores it: it is in that core's cache, and no stage waits for the other.
+        closing(ordered_map(lambda file: _judge(detector, file)[0], files, workers=threads or usable_cores())) as rows,
+    ):
+        yield from rows
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A picture file: its bytes, or why there are none."""
+
+    path: Path
+    data: np.ndarray | UnreadableImageError
+    seconds: float
+
+
+def _read(path: Path) -> _File:
+    begun = time.perf_counter()
+    try:
+        data = bytes_of(path)
+    except UnreadableImageError as error:
+        data = error
+    return _File(path, data, time.perf_counter() - begun)
+
+
+def _judge(detector: Detector, file: _File) -> tuple[Row, Result | None]:
+    if isinstance(file.data, UnreadableImageError):
+        return Row(str(file.path), error=str(file.data)), None
+    begun = time.perf_counter()
+    try:
+        result = detector.score_bytes(file.data)
+    except UnreadableImageError as error:
+        return Row(str(file.path), error=str(error)), None
+    except MemoryError:
+        return Row(str(file.path), error="there is not enough memory to score it; shrink or tile it first"), None
+    row = Row(
+        path=str(file.path),
+        score=result.score,
+        p_value=result.p_value,
+        verdict=result.verdict,
+        nearest=result.neighbours[0].path,
+        milliseconds=1000 * (file.seconds + time.perf_counter() - begun),
+    )
+    return row, result
 
 
 @dataclass

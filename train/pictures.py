@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -99,7 +100,10 @@ def hold_out(pictures: Sequence[Picture], *, holdout: float, group_by: str | Non
     if group_by is None:
         chosen = blocks_held_out(len(usable), wanted)
     else:
-        chosen = _groups(groups_of([pictures[i].path for i in usable], group_by), wanted, group_by)
+        groups = groups_of([pictures[i].path for i in usable], group_by)
+        chosen = groups_held_out(groups, wanted)
+        if not chosen:
+            raise _cannot_be_split(groups, wanted, group_by)
     held = {usable[place] for place in chosen}
     return [
         Picture(picture.path, picture.sha256, ("calibration" if i in held else "bank"))
@@ -156,16 +160,11 @@ def blocks_held_out(count: int, wanted: int) -> set[int]:
     return chosen
 
 
-def _groups(groups: Sequence[str], wanted: int, group_by: str) -> set[int]:
-    """About `wanted` of the places, in whole groups."""
+def groups_held_out(groups: Sequence[str], wanted: int) -> set[int]:
+    """About `wanted` of the places, in whole groups spread over the order; none where all groups are too large."""
     places: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         places.setdefault(group, []).append(place)
-    if len(places) == 1:
-        raise UsageError(
-            f"--group-by {group_by}: all {len(groups)} pictures are of one group, '{groups[0]}', so none can be held "
-            "out; choose a finer pattern, or leave --group-by out"
-        )
     in_order = list(places.values())
     chosen: set[int] = set()
     for number in _spread(len(in_order)):
@@ -174,14 +173,22 @@ def _groups(groups: Sequence[str], wanted: int, group_by: str) -> set[int]:
         nearer = abs(len(chosen) + len(group) - wanted) < abs(len(chosen) - wanted)
         if nearer and len(groups) - len(chosen) - len(group) >= 2:
             chosen.update(group)
-    if not chosen:
-        smallest = min(map(len, in_order))
-        raise UsageError(
-            f"--group-by {group_by}: {wanted} of {len(groups)} pictures are to be held out, and the smallest of the "
-            f"{len(in_order)} groups has {smallest}; pass --holdout {math.ceil(100 * smallest / len(groups)) / 100:g}, "
-            "or choose a finer pattern"
-        )
     return chosen
+
+
+def _cannot_be_split(groups: Sequence[str], wanted: int, group_by: str) -> UsageError:
+    sizes = Counter(groups)
+    if len(sizes) == 1:
+        return UsageError(
+            f"--group-by {group_by}: all {len(groups)} pictures are of one group, '{groups[0]}', so none can be held "
+            "out; choose a finer pattern, or leave --group-by out"
+        )
+    smallest = min(sizes.values())
+    return UsageError(
+        f"--group-by {group_by}: {wanted} of {len(groups)} pictures are to be held out, and the smallest of the "
+        f"{len(sizes)} groups has {smallest}; pass --holdout {math.ceil(100 * smallest / len(groups)) / 100:g}, "
+        "or choose a finer pattern"
+    )
 
 
 def _spread(count: int) -> list[int]:

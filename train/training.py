@@ -27,7 +27,16 @@ from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.gauge import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import FEWEST, Picture, find_normals, fingerprint, hold_out, normal_folder, write_pictures
+from msc_edge.train.pictures import (
+    FEWEST,
+    Picture,
+    find_normals,
+    fingerprint,
+    groups_of,
+    hold_out,
+    normal_folder,
+    write_pictures,
+)
 from msc_edge.train.reading import decoded, training_copy
 from msc_edge.train.recipes import NOTHING, RecipeName
 from msc_edge.train.run import (
@@ -110,16 +119,18 @@ def _train(
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
     pictures = find_normals(folder, report=report)
-    if options.group_by is not None:
-        hold_out(
-            pictures, holdout=options.holdout, group_by=options.group_by
-        )  # a wrong pattern is found before the work
+    if options.group_by is not None:  # a wrong pattern is found before the work
+        hold_out(pictures, holdout=options.holdout, group_by=options.group_by)
     pictures, copies, initial = _open(pictures, folder, network, policy, report=report, unreadable=unreadable)
     pictures = hold_out(pictures, holdout=options.holdout, group_by=options.group_by)
     usable = [picture for picture in pictures if picture.role in ("bank", "calibration")]
     in_bank = np.array([picture.role == "bank" for picture in usable])
 
-    settings = options.settings(backbone, pictures=int(in_bank.sum()), recipe=options.recipe, seed=options.seed)
+    bank_names = [picture.path for picture in usable if picture.role == "bank"]
+    groups = groups_of(bank_names, options.group_by) if options.group_by is not None else None
+    settings = options.settings(
+        backbone, pictures=len(bank_names), groups=groups, recipe=options.recipe, seed=options.seed
+    )
     embeddings = initial
     kept = None
     if settings.steps:
@@ -131,6 +142,7 @@ def _train(
             initial[in_bank],
             settings,
             folder=out,
+            groups=groups,
             resume=resume,
             checkpoint_every=options.checkpoint_every,
             report=report,

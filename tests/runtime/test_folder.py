@@ -64,7 +64,7 @@ def test_the_list_of_files_is_read_only_a_little_ahead(photos, detector, threads
 
     with closing(score_files(detector, endless(), threads=threads)) as rows:
         for done, _ in enumerate(islice(rows, 100), start=1):
-            assert len(taken) <= done + 3 * threads
+            assert len(taken) <= done + 2 * threads + 5
 
 
 def row(score: float, verdict: str = "normal", path: str = "a") -> Row:
