@@ -78,6 +78,8 @@ def export(
     KitError when the run is not whole or the proof fails, SourceError when the pictures are not those that were
     trained on; `out` is then left as it was.
     """
+    if out.suffix.lower() == ".zip":
+        raise UsageError(f"--out {out}: a kit is written as a folder; name one, and zip that")
     if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
     record = read_record(run)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from msc_edge.calibration import Verdict
 
-# A picture is nearer than this to its own row of the bank, and a second picture of the same part is not.
-_SAME_PICTURE = 1e-6
+# A picture is nearer than this to its own row of the bank (by int8 up to 1.1e-6), and a second picture of the same part
+# is not.
+_SAME_PICTURE = 1e-5
 
 
 @dataclass(frozen=True)

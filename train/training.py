@@ -4,6 +4,7 @@ import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.pictures import (
     FEWEST,
     Picture,
+    Role,
     find_normals,
     fingerprint,
     groups_of,
@@ -229,8 +231,10 @@ def _open(
     report: Report,
     unreadable: Callable[[str, str], None] | None,
 ) -> tuple[list[Picture], list[Tensor], np.ndarray]:
-    """Decode every picture once: the table without the unreadable ones, training copies, initial embeddings."""
+    """Decode every picture once: the table, with the unreadable ones and copies marked, training copies, embeddings."""
     failed: dict[str, str] = {}
+    seen: set[bytes] = set()
+    again: set[str] = set()
     copies: list[Tensor] = []
 
     def note(name: str, reason: str) -> None:
@@ -241,6 +245,11 @@ def _open(
     def images():
         names = [picture.path for picture in pictures if picture.role == "bank"]
         for name, image in decoded(folder, names, policy, task="reading the normals", report=report, unreadable=note):
+            pixels = sha256(f"{image.shape}".encode() + image.tobytes()).digest()
+            if pixels in seen:  # another file of the same picture: with other metadata, or saved anew without loss
+                again.add(name)
+                continue
+            seen.add(pixels)
             yield name, image  # first: embed_all refuses a picture that the region does not fit
             copies.append(training_copy(image, network.preprocess.spec))
 
@@ -251,5 +260,7 @@ def _open(
             f"{len(failed)} of {len(failed) + len(copies)} pictures cannot be read, and at least {FEWEST} are needed; "
             f"the first: {name}: {reason}"
         )
-    marked = [replace(picture, role="unreadable") if picture.path in failed else picture for picture in pictures]
+    roles: dict[str, Role] = dict.fromkeys(failed, "unreadable")
+    roles |= dict.fromkeys(again, "copy")
+    marked = [replace(picture, role=roles.get(picture.path, picture.role)) for picture in pictures]
     return marked, copies, embeddings

@@ -83,7 +83,7 @@ def calibrate(
         reject_rate = manifest.calibration.reject_rate if reject_rate is None else reject_rate
         # Refuses rates that mean nothing, before the work.
         manifest.calibration.calibrated.limits(warn_rate=warn_rate, reject_rate=reject_rate)
-        _require(len(paths), reject_rate, f"{many(len(paths), 'picture')} found")
+        _require(len(paths), reject_rate, f"{many(len(paths), 'picture file')} found")
         fresh: dict[Precision, Fresh] = {
             precision: score_fresh(
                 Detector.of(opened, threads=1, precision=precision), paths, threads=threads, report=report
@@ -164,6 +164,8 @@ def _target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
         return kit.resolve()  # not a link to it
     if out is None:
         return None
+    if out.suffix.lower() == ".zip":
+        raise UsageError(f"--out {out}: a kit is written as a folder; name one, and zip that")
     if out.resolve() == kit.resolve():
         raise UsageError(f"--out {out}: is the kit itself; pass --in-place to replace it")
     if out.resolve().is_relative_to(kit.resolve()):

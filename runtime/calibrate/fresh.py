@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msc_edge.errors import SourceError
-from msc_edge.files import kind_of, sha256_of
+from msc_edge.files import kind_of
 from msc_edge.images import find_images
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.folder import Row, judge_file
 from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.result import Neighbour, Result
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Fresh:
     scored: list[Row]
     unreadable: list[Row]
     copies: list[Row]
-    """Exact copies, byte by byte, of others among them: the same part must not count twice."""
+    """Exact copies of others among them, pixel by pixel: the same part must not count twice."""
     in_bank: list[Row]
     """Pictures that the kit has learnt from: their scores are near 0 whatever the line does."""
 
@@ -59,26 +60,21 @@ def score_fresh(
 ) -> Fresh:
     """Score them, several at once. Load the detector with `threads=1`, see score_files."""
     fresh = Fresh([], [], [], [])
-    seen: set[str] = set()
+    seen: set[tuple[Neighbour, ...]] = set()
 
-    def score(path: Path) -> tuple[Row, str, bool]:
-        row, result = judge_file(detector, path)
+    def score(path: Path) -> tuple[Row, Result | None]:
+        return judge_file(detector, path)
+
+    for done, (row, result) in enumerate(ordered_map(score, paths, workers=threads or usable_cores()), 1):
+        report("scoring", done, len(paths))
         if result is None:
-            return row, "", False
-        try:
-            return row, sha256_of(path), result.is_in_bank
-        except OSError as error:
-            return Row(str(path), error=f"cannot be read: {error.strerror or error}"), "", False
-
-    for done, (row, digest, in_bank) in enumerate(ordered_map(score, paths, workers=threads or usable_cores()), 1):
-        if row.error is not None:
             fresh.unreadable.append(row)
-        elif digest in seen:
+        elif result.neighbours in seen:  # no two pictures are as far from their neighbours, to the last of 16 digits
             fresh.copies.append(row)
-        elif in_bank:
+        elif result.is_in_bank:
             fresh.in_bank.append(row)
         else:
             fresh.scored.append(row)
-        seen.add(digest)
-        report("scoring", done, len(paths))
+        if result is not None:
+            seen.add(result.neighbours)
     return fresh

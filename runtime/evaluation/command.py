@@ -110,8 +110,12 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
                 f"{many(evaluation.in_bank, 'picture')} of these the kit has learnt from, and finds normal whatever "
                 "they show: the figures are too good"
             )
+        if evaluation.not_kinds:
+            to.print(one_line(f"no kinds of defects, by name, and passed over: {', '.join(evaluation.not_kinds)}"))
         if evaluation.passed_over:
             to.print(f"{many(evaluation.passed_over, 'other file')} passed over")
+        if evaluation.models > 1:
+            to.print(f"model: {evaluation.precision}, one of two; --precision settles which")
         to.print(f"look at: {one_line(str(out / 'report.html'))}")
 
 

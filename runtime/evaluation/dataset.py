@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from msc_edge.errors import SourceError, UsageError
@@ -11,6 +11,8 @@ from msc_edge.images import IMAGE_SUFFIXES, find_images
 from msc_edge.text import valid_text
 
 GOOD = "good"
+# Folders beside the kinds that hold the truth about a picture, and no pictures of parts; compared in lower case.
+_NO_KINDS = frozenset({"ground_truth", "groundtruth", "gt", "mask", "masks", "__macosx"})
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,15 @@ class DataSet:
     """Where they come from: nothing may be written there."""
     passed_over: int
     """Files that are no pictures by their suffix, and pictures that lie beside the folders of kinds."""
+    not_kinds: tuple[str, ...] = ()
+    """Folders beside the kinds that are none by their name: masks, and what a system leaves."""
 
 
 def labelled_pictures(dataset: Path) -> DataSet:
     """The test part of a data set in the MVTec-AD layout: `test/good`, and `test/<kind of defect>` for each kind.
 
-    `dataset` is the data set, or its folder `test`. Raises SourceError when it is something else, or when good or
-    defective pictures are missing.
+    `dataset` is the data set, or its folder `test`. Masks are passed over. Raises SourceError when it is something
+    else, or when good or defective pictures are missing.
     """
     _check_folder(dataset)
     test = dataset / "test" if kind_of(dataset / "test" / GOOD)[0] == "folder" else dataset
@@ -52,15 +56,18 @@ def labelled_pictures(dataset: Path) -> DataSet:
         entries = sorted(path for path in test.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise SourceError(f"{test}: cannot be listed: {error.strerror}; check the permissions") from error
-    kinds = [path for path in entries if kind_of(path)[0] == "folder"]
+    folders = [path for path in entries if kind_of(path)[0] == "folder"]
+    not_kinds = [path for path in folders if path.name.lower() in _NO_KINDS]
+    kinds = [path for path in folders if path not in not_kinds]
     defects = [path for path in kinds if path.name != GOOD]
     if len(defects) == len(kinds) or not defects:
         raise SourceError(
             f"{dataset}: expected test/good beside test/<kind of defect>, as MVTec-AD has it; "
             "or name the folders yourself: --normal DIR --abnormal DIR"
         )
-    beside = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path not in kinds)
-    return _labelled([test / GOOD], defects, root=dataset, folders=(dataset,), beside=beside)
+    beside = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path not in folders)
+    found = _labelled([test / GOOD], defects, root=dataset, folders=(dataset,), beside=beside)
+    return replace(found, not_kinds=tuple(valid_text(path.name) for path in not_kinds))
 
 
 def labelled_folders(normal: Sequence[Path], abnormal: Sequence[Path]) -> DataSet:

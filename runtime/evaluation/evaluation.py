@@ -76,10 +76,16 @@ class Evaluation(_Part):
     msc_edge_version: str
     kit: str = Field(description="SHA-256 of the kit's manifest")
     precision: Precision = Field(description="of the model that gave the scores")
+    models: PositiveInt = Field(
+        default=1, description="of the kit; where there are two, their scores and limits differ"
+    )
     good: PositiveInt = Field(description="good pictures that were scored")
     defective: PositiveInt = Field(description="defective pictures that were scored")
     unreadable: list[Unreadable] = Field(description="pictures that could not be read; no figure counts them")
     passed_over: NonNegativeInt = Field(description="other files in the data set's folders")
+    not_kinds: list[str] = Field(
+        default=[], description="folders beside the kinds that are none by name, such as masks"
+    )
     in_bank: NonNegativeInt = Field(
         description="scored pictures that the kit has learnt from: their scores are near 0 whatever they show"
     )
@@ -139,6 +145,7 @@ def evaluate(
     *,
     kit_sha256: str,
     passed_over: int = 0,
+    not_kinds: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
     report: Report = silent,
@@ -152,10 +159,12 @@ def evaluate(
         msc_edge_version=__version__,
         kit=kit_sha256,
         precision=detector.precision,
+        models=len(detector.manifest.precisions),
         good=len(good),
         defective=len(bad),
         unreadable=[Unreadable(path=each.picture.name, error=each.row.error or "") for each in unread],
         passed_over=passed_over,
+        not_kinds=list(not_kinds),
         in_bank=sum(each.in_bank for each in read),
         resamples=resamples,
         figures=with_intervals(truth, scores, resamples=resamples, seed=seed, report=report),

@@ -92,7 +92,8 @@ def with_intervals(
     """Figures with percentile bootstrap intervals (Efron & Tibshirani 1993, ch. 13).
 
     Good and defective pictures are drawn apart, so that each resample has as many of each. The intervals tell how
-    much hangs on which pictures were there; not what another training would give.
+    much hangs on which pictures were there; not what another training would give. An interval always holds its figure,
+    which the percentiles alone need not: a resample has ties that the pictures have not.
     """
     good, bad = np.flatnonzero(truth == 0), np.flatnonzero(truth == 1)
     random = np.random.default_rng(seed)
@@ -103,7 +104,9 @@ def with_intervals(
             drawn[name].append(figure.of(truth[rows], scores[rows]))
         report("drawing resamples", done + 1, resamples)
     tails = (1 - CONFIDENCE) / 2
-    return {
-        name: Interval(figure.of(truth, scores), *(float(q) for q in np.quantile(drawn[name], (tails, 1 - tails))))
-        for name, figure in figures.items()
-    }
+    intervals = {}
+    for name, figure in figures.items():
+        value = figure.of(truth, scores)
+        low, high = np.quantile(drawn[name], (tails, 1 - tails))
+        intervals[name] = Interval(value, min(float(low), value), max(float(high), value))
+    return intervals

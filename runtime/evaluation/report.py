@@ -33,6 +33,7 @@ def write_report(
         path,
         "evaluation.html.j2",
         kit=kit,
+        precision=detector.precision,
         galleries=_galleries(good, bad, detector, kit, gallery),
         evaluation=evaluation,
         limits={"warn": evaluation.warn, "reject": evaluation.reject},
@@ -49,8 +50,9 @@ def _place(limit: AtLimit) -> tuple[float, float]:
 
 def _galleries(good: Sequence[Scored], bad: Sequence[Scored], detector: Detector, kit: Kit, most: int) -> list[Gallery]:
     limit = detector.limits.reject.score
+    flagged = min(limit, detector.limits.warn.score)
     missed = sorted((each for each in bad if each.score <= limit), key=lambda each: each.score)
-    alarms = sorted((each for each in good if each.score > limit), key=lambda each: -each.score)
+    alarms = sorted((each for each in good if each.score > flagged), key=lambda each: -each.score)
     caught = sorted((each for each in bad if each.score > limit), key=lambda each: -each.score)
 
     def cards(chosen: Sequence[Scored]) -> list[Card]:
@@ -72,8 +74,8 @@ def _galleries(good: Sequence[Scored], bad: Sequence[Scored], detector: Detector
             ),
             (
                 "Worst false alarms",
-                "Good parts that are rejected, the strangest first.",
-                "No good part was rejected.",
+                "Good parts that are rejected, or warned of, the strangest first.",
+                "No good part was rejected or warned of.",
                 alarms,
             ),
             (

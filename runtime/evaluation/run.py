@@ -54,6 +54,7 @@ def run_evaluation(
             unread,
             kit_sha256=opened.sha256,
             passed_over=dataset.passed_over,
+            not_kinds=dataset.not_kinds,
             resamples=resamples,
             report=report,
         )

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from msc_edge import __version__
 from msc_edge.files import written_whole
 from msc_edge.kit import Kit
+from msc_edge.manifest import Precision
 from msc_edge.runtime.report.gallery import Card
 from msc_edge.runtime.report.place import MARK
 from msc_edge.runtime.text import many, one_line, percent
@@ -28,7 +29,9 @@ class Gallery:
     cards: Sequence[Card]
 
 
-def write_page(path: Path, template: str, *, kit: Kit, galleries: Sequence[Gallery], **values: object) -> None:
+def write_page(
+    path: Path, template: str, *, kit: Kit, precision: Precision, galleries: Sequence[Gallery], **values: object
+) -> None:
     """Fill a template of this folder and write it, whole or not at all. OutputError from the disk.
 
     Texts are escaped, and what would not show in a line of a terminal does not in the page; Markup is taken as it is.
@@ -47,6 +50,7 @@ def write_page(path: Path, template: str, *, kit: Kit, galleries: Sequence[Galle
         mark=Markup(MARK.decode()),
         kit=Path(kit.name).resolve().name,
         manifest=kit.manifest,
+        precision=precision,
         kit_sha256=kit.sha256,
         version=__version__,
         date=date.today().isoformat(),

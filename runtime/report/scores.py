@@ -51,6 +51,7 @@ class ScoreReport:
             path,
             "scores.html.j2",
             kit=kit,
+            precision=detector.precision,
             galleries=[Gallery("The strangest", "The largest score first.", summary.scored, cards)] if cards else [],
             summary=summary,
             unreadable=summary.first_unreadable[:_UNREADABLE],

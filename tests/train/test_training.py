@@ -283,6 +283,7 @@ def test_unreadable_pictures_and_copies_are_left_out_and_told(
     (folder / "part_03.png").write_bytes((folder / "part_03.png").read_bytes()[:300])
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
     shutil.copy(folder / "part_05.png", folder / "zz copy.png")
+    (folder / "zz metadata.png").write_bytes((folder / "part_05.png").read_bytes() + b"behind the end")
     told: list[tuple[str, str]] = []
     record = trained(
         folder, tmp_path / "run", options(steps=2), unreadable=lambda name, reason: told.append((name, reason))
@@ -290,7 +291,7 @@ def test_unreadable_pictures_and_copies_are_left_out_and_told(
     roles = {picture.path: picture.role for picture in read_pictures(tmp_path / "run" / PICTURES)}
     assert sorted(name for name, _ in told) == ["broken.jpg", "part_03.png"]
     assert {name for name, role in roles.items() if role == "unreadable"} == {"broken.jpg", "part_03.png"}
-    assert roles["zz copy.png"] == "copy"
+    assert (roles["zz copy.png"], roles["zz metadata.png"]) == ("copy", "copy")
     used = [
         picture for picture in read_pictures(tmp_path / "run" / PICTURES) if picture.role in ("bank", "calibration")
     ]

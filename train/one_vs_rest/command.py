@@ -73,8 +73,9 @@ def one_vs_rest(
     check_learning_rate(learning_rate)
     if unknown := sorted(set(method or []) - set(METHODS)):
         raise UsageError(f"--method {unknown[0]}: expected one of {', '.join(METHODS)}")
-    if (dataset is None) == (train is None or test is None):
-        raise UsageError("name --train DIR and --test DIR, or a --dataset")
+    named = [folder for folder in (train, test) if folder is not None]
+    if len(named) != (0 if dataset else 2):
+        raise UsageError("name --train DIR and --test DIR, or a --dataset and neither of them")
     options = ProtocolOptions(
         backbone=backbone,
         weights=weights,

@@ -55,8 +55,12 @@ def _results(jobs: Sequence[Job]) -> str:
     lines += [
         f"| {_safe(label)} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels
     ]
-    means = [[np.mean(cells[label, method]) for label in labels if cells[label, method]] for method in methods]
-    lines.append(f"| mean | {' | '.join(f'{np.mean(each):.4f}' if each else '' for each in means)} |")
+    # Means of different classes do not compare: while some are not finished, the mean is over those that all have.
+    common = [label for label in labels if all(cells[label, method] for method in methods)]
+    if common:
+        name = "mean" if len(common) == len(labels) else f"mean of {len(common)} that all have"
+        means = [np.mean([np.mean(cells[label, method]) for label in common]) for method in methods]
+        lines.append(f"| {name} | {' | '.join(f'{mean:.4f}' for mean in means)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -177,7 +177,7 @@ def test_without_a_place_nothing_is_written(kit: Path, fresh: Path) -> None:
 
 
 def test_too_few_pictures_are_refused_with_the_number_that_it_takes(toy_kit: Path, fresh: Path, place: Path) -> None:
-    said = r"120 pictures found, and a false-alarm rate of 0\.1 % takes at least 999; .* these can promise 0\.83 %"
+    said = r"120 picture files found, and a false-alarm rate of 0\.1 % takes at least 999; .* these can promise 0\.83 %"
     with pytest.raises(SourceError, match=said):
         calibrate(toy_kit, fresh, out=place, reject_rate=0.001)
     assert list(place.parent.iterdir()) == []

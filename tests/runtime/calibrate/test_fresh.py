@@ -23,13 +23,14 @@ def test_what_would_spoil_a_calibration_is_left_out_and_told(
         save(tmp_path / f"trained {seed}.png", toy.draw(seed))
     save(tmp_path / "held out 1.png", toy.draw(1))
     shutil.copy(tmp_path / "500.png", tmp_path / "again.png")
+    (tmp_path / "metadata.png").write_bytes((tmp_path / "500.png").read_bytes() + b"behind the end")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     found = score_fresh(detector, find_fresh(tmp_path), threads=2)
     assert names(found.scored) == ["500.png", "501.png", "502.png", "held out 1.png"]
-    assert names(found.copies) == ["again.png"]
+    assert names(found.copies) == ["again.png", "metadata.png"]
     assert names(found.in_bank) == ["trained 0.png", "trained 2.png"]
     assert names(found.unreadable) == ["broken.png"]
-    assert found.left_out == "1 cannot be read, 1 exact copies of others, 2 in the kit's bank"
+    assert found.left_out == "1 cannot be read, 2 exact copies of others, 2 in the kit's bank"
     for row in found.scored:
         assert row.score == detector.score_file(row.path).score
 

@@ -49,6 +49,21 @@ class TestMvtecLayout:
         touch(tmp_path / "test" / "good" / "monday" / "a.png", tmp_path / "test" / "dent" / "good" / "b.png")
         assert labels(labelled_pictures(tmp_path)) == {"test/good/monday/a.png": "good", "test/dent/good/b.png": "dent"}
 
+    def test_masks_are_no_kind_of_defect(self, tmp_path):
+        test = tmp_path / "test"
+        touch(
+            test / "good" / "a.png", test / "dent" / "b.png", test / "Masks" / "b.png", test / "ground_truth" / "b.png"
+        )
+        touch(test / "mask wear" / "c.png")
+        found = labelled_pictures(tmp_path)
+        assert {picture.label for picture in found.pictures} == {"good", "dent", "mask wear"}
+        assert found.not_kinds == ("Masks", "ground_truth")
+
+    def test_masks_alone_leave_nothing_to_evaluate(self, tmp_path):
+        touch(tmp_path / "good" / "a.png", tmp_path / "mask" / "b.png")
+        with pytest.raises(SourceError, match="expected test/good beside"):
+            labelled_pictures(tmp_path)
+
     def test_what_is_passed_over_is_counted(self, tmp_path):
         test = tmp_path / "test"
         touch(test / "good" / "a.png", test / "good" / "notes.txt", test / "dent" / "b.png", test / "overview.png")

@@ -161,3 +161,9 @@ class TestIntervals:
         both_bad, both_good = true / (2 - true), 2 * true**2 / (1 + true)
         variance = (true * (1 - true) + (n - 1) * (both_bad + both_good - 2 * true**2)) / n**2
         assert np.mean(widths) == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.15)
+
+
+def test_an_interval_holds_its_figure_even_where_resamples_have_other_ties():
+    truth, scores = np.repeat([0, 1], 12), np.arange(24.0)[::-1]  # every good part is stranger than every defective one
+    for interval in with_intervals(truth, scores, resamples=50).values():
+        assert interval.low <= interval.value <= interval.high

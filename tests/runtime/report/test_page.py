@@ -102,7 +102,7 @@ class TestEvaluation:
     def test_each_picture_stands_beside_two_normals(self, evaluated):
         page = (evaluated / "report.html").read_text(encoding="utf-8")
         cards = re.findall(r"<article.*?</article>", page, re.DOTALL)
-        assert len(cards) == 7
+        assert len(cards) == 8
         assert all(card.count("<img ") == 3 for card in cards)
 
     def test_galleries_can_be_left_out_or_have_nothing_to_show(self, toy_kit, parts, tmp_path):

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.one_vs_rest.protocol import Job, Point, ProtocolOptions, auroc_of, splits_of
+from msc_edge.train.one_vs_rest.protocol import Job, Method, Point, ProtocolOptions, auroc_of, splits_of
 from msc_edge.train.one_vs_rest.run import run_protocol
 from msc_edge.train.one_vs_rest.tables import write_tables
 
@@ -135,6 +135,17 @@ def test_a_benchmark_goes_on_where_it_was_broken_off_and_its_tables_agree(
     assert firsts == {frozen}, "all begin with the frozen network"
     values = [float(row["auroc"]) for row in rows if (row["class"], row["method"]) == ("red", "v2")]
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in table
+
+
+def test_means_compare_the_classes_that_all_methods_have(tmp_path: Path) -> None:
+    def job(label: str, method: Method, auroc: float) -> Job:
+        return Job(label, method, 0, (Point(0, auroc, 0.5),), 0)
+
+    table = write_tables(tmp_path, [job("a", "dn2", 0.9), job("b", "dn2", 0.5), job("a", "v2", 0.95)])
+    assert "| mean of 1 that all have | 0.9000 | 0.9500 |" in table
+    table = write_tables(tmp_path, [job("a", "dn2", 0.9), job("b", "dn2", 0.5)])
+    assert "| mean | 0.7000 |" in table
+    assert "mean" not in write_tables(tmp_path, [job("a", "dn2", 0.9), job("b", "v2", 0.5)])
 
 
 def test_a_selected_step_counts_and_what_it_gave_away_is_told(
