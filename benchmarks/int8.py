@@ -20,7 +20,7 @@ from msc_edge.export.int8 import Judge
 from msc_edge.export.pack import export
 from msc_edge.export.pictures import RunPictures, evenly
 from msc_edge.export.quantize import Quantizer
-from msc_edge.kit import INT8_MODEL, MODEL, MODELS
+from msc_edge.layout import INT8_MODEL, MODEL, MODELS
 from msc_edge.progress import silent
 from msc_edge.runtime import Detector
 from msc_edge.train.pictures import read_pictures

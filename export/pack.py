@@ -21,7 +21,8 @@ from msc_edge.export.pictures import RunPictures
 from msc_edge.export.proof import compare, proof_pictures, prove
 from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
 from msc_edge.files import folder_written_whole
-from msc_edge.kit import BANKS, INDEXES, INT8_MODEL, MANIFEST, MODEL, MODELS, NORMALS, THUMBNAILS, seal
+from msc_edge.kit import seal
+from msc_edge.layout import BANKS, INDEXES, INT8_MODEL, MANIFEST, MODEL, MODELS, NORMALS, THUMBNAILS
 from msc_edge.manifest import (
     BankInfo,
     CalibrationInfo,

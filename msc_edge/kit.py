@@ -6,48 +6,32 @@ are parsed by native code. A hash proves that a kit is as it was written, not wh
 """
 
 import glob
-import hashlib
 import json
 import stat
 import tempfile
-import zipfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path, PurePosixPath
-from typing import IO, Protocol, Self
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from msc_edge.container import Verified, digest_line, verify_folder, verify_zip
 from msc_edge.errors import KitError, OutputError
 from msc_edge.files import ASIDE, sha256_of
-from msc_edge.manifest import FileEntry, Manifest, Precision, parse_manifest
+from msc_edge.layout import BANKS, MANIFEST, MANIFEST_DIGEST, NORMALS
+from msc_edge.manifest import FileEntry, Manifest, Precision
 
-MANIFEST = "manifest.json"
-MANIFEST_DIGEST = "manifest.sha256"
-MODEL = "model.onnx"
-BANK = "bank.npy"
-INDEX = "bank.hnsw"
-INT8_MODEL = "model.int8.onnx"
-INT8_BANK = "bank.int8.npy"
-INT8_INDEX = "bank.int8.hnsw"
-MODELS: dict[Precision, str] = {"fp32": MODEL, "int8": INT8_MODEL}
-BANKS: dict[Precision, str] = {"fp32": BANK, "int8": INT8_BANK}
-INDEXES: dict[Precision, str] = {"fp32": INDEX, "int8": INT8_INDEX}
-NORMALS = "normals.json"
-THUMBNAILS = "thumbnails"
-
-_CHUNK = 1 << 20
-_LARGEST_MANIFEST = 256 << 20
-# What operating systems leave in folders by themselves.
-_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-_COPY_AGAIN = "copy the kit again"
+# Less than this is read at once, and does not care what becomes of the file afterwards.
+_MAPPED_FROM = 64 << 20
+_ROWS_AT_ONCE = 4096
 
 
 class Kit:
     """A verified kit. Its files lie in `root` until `close`, or until the object is gone."""
 
     def __init__(
-        self, root: Path, verified: "_Verified", name: str, *, extracted: tempfile.TemporaryDirectory | None
+        self, root: Path, verified: "Verified", name: str, *, extracted: tempfile.TemporaryDirectory | None
     ) -> None:
         """Use Kit.open."""
         self.root = root
@@ -68,7 +52,7 @@ class Kit:
         if stat.S_ISDIR(mode):
             try:
                 with _named(path):
-                    verified = _verify(_Folder(path), copy_to=None)
+                    verified = verify_folder(path)
             except OSError as error:  # no permission, or a failing disk
                 where = error.filename or path
                 raise KitError(
@@ -81,7 +65,7 @@ class Kit:
             extracted = tempfile.TemporaryDirectory(prefix="msc-edge-kit-", ignore_cleanup_errors=True)
             try:
                 with _named(path):
-                    verified = _verify_zip(path, Path(extracted.name))
+                    verified = verify_zip(path, Path(extracted.name))
             except BaseException:
                 extracted.cleanup()
                 raise
@@ -108,11 +92,15 @@ class Kit:
         return self.root / name
 
     def embeddings(self, precision: Precision = "fp32") -> np.ndarray:
-        """`bank.npy`, or `bank.int8.npy`: float32 (count, dim), unit rows."""
+        """`bank.npy`, or `bank.int8.npy`: float32 (count, dim), unit rows. A large one is mapped, not read."""
         info, name = self.manifest.bank_of(precision), BANKS[precision]
+        path = self.path(name)
         try:
-            with self.path(name).open("rb") as file:
-                bank = np.lib.format.read_array(file, allow_pickle=False)
+            if self._extracted is None and path.stat().st_size >= _MAPPED_FROM:
+                bank = np.lib.format.open_memmap(path, mode="r")
+            else:
+                with path.open("rb") as file:
+                    bank = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError, OSError, MemoryError) as error:
             raise KitError(f"{name}: not an array that numpy reads ({error}); export the kit again") from error
         if bank.dtype != np.float32 or bank.shape != (info.count, info.dim):
@@ -120,7 +108,7 @@ class Kit:
                 f"{name}: holds {bank.dtype} {bank.shape}, and {MANIFEST} says float32 "
                 f"({info.count}, {info.dim}); export the kit again"
             )
-        if not np.allclose(np.linalg.norm(bank, axis=1), 1, atol=1e-4):  # false for NaN too
+        if not _rows_are_unit(bank):
             raise KitError(f"{name}: not all rows have unit length; export the kit again")
         return np.ascontiguousarray(bank)
 
@@ -135,6 +123,11 @@ class Kit:
         return [str(name) for name in names]
 
 
+def _rows_are_unit(bank: np.ndarray) -> bool:
+    blocks = (bank[row : row + _ROWS_AT_ONCE] for row in range(0, len(bank), _ROWS_AT_ONCE))
+    return all(np.allclose(np.linalg.norm(block, axis=1), 1, atol=1e-4) for block in blocks)  # false for NaN too
+
+
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Write manifest.json, with the hashes of all files that lie in `folder`, and manifest.sha256 beside it."""
     files = {
@@ -145,17 +138,8 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     sealed = manifest.model_copy(update={"files": files})
     text = sealed.to_json().encode()
     (folder / MANIFEST).write_bytes(text)
-    (folder / MANIFEST_DIGEST).write_bytes(_digest_line(text))
+    (folder / MANIFEST_DIGEST).write_bytes(digest_line(text))
     return sealed
-
-
-def _digest_line(manifest: bytes) -> bytes:
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _is_litter(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.name in _LITTER or path.name.startswith("._") or path.parts[:1] == ("__MACOSX",)
 
 
 @contextmanager
@@ -167,135 +151,6 @@ def _named(kit: Path) -> Iterator[None]:
         if str(error).startswith(str(kit)):
             raise
         raise KitError(f"{kit}: {error}") from error
-
-
-class _Container(Protocol):
-    def names(self) -> set[str]: ...
-    def open(self, name: str) -> IO[bytes]: ...
-
-
-class _Folder:
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def names(self) -> set[str]:
-        # Links that lead nowhere, pipes and devices are as good as missing.
-        return {path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()}
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self._root / name).open("rb")
-
-
-class _Zip:
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        # People zip the folder itself as well as what is in it.
-        own = [member.filename for member in members if not _is_litter(member.filename)]
-        tops = {name.partition("/")[0] for name in own}
-        nested = len(tops) == 1 and all("/" in name for name in own) and tops != {THUMBNAILS}
-        prefix = f"{tops.pop()}/" if nested else ""
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        for member in members:
-            parts = PurePosixPath(member.filename).parts
-            if ".." in parts or member.filename.startswith("/") or "\\" in member.filename or ":" in member.filename:
-                raise KitError(f"the zip holds {member.filename!r}, a path that leaves the kit; do not use it")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise KitError(f"the zip holds a link, {member.filename!r}; do not use it")
-            name = member.filename.removeprefix(prefix)
-            if name in self._members:
-                raise KitError(f"the zip holds {name!r} twice; {_COPY_AGAIN}")
-            self._members[name] = member
-
-    def names(self) -> set[str]:
-        return set(self._members)
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._archive.open(self._members[name])
-
-
-_Verified = tuple[Manifest, str]
-
-
-def _verify_zip(path: Path, copy_to: Path) -> _Verified:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise KitError(f"{path}: cannot be read: {error.strerror}; check the permissions") from error
-    try:
-        with file, zipfile.ZipFile(file) as archive:
-            return _verify(_Zip(archive), copy_to=copy_to)
-    except (KitError, OutputError, MemoryError):
-        raise
-    except OSError as error:
-        if error.errno:  # from the operating system, writing: not the archive's fault
-            raise
-        raise KitError(f"{path}: damaged zip ({error}); {_COPY_AGAIN}") from error
-    except Exception as error:  # zipfile raises many kinds on damaged archives, and documents few of them
-        raise KitError(f"{path}: not a zip, or a damaged one ({error}); {_COPY_AGAIN}") from error
-
-
-def _verify(container: _Container, *, copy_to: Path | None) -> _Verified:
-    """The manifest of a kit whose every file is as it says, and its SHA-256."""
-    names = container.names()
-    for name in (MANIFEST, MANIFEST_DIGEST):
-        if name not in names:
-            if "run.json" in names:
-                raise KitError("this is a training run; make a kit of it with: msc-edge export RUN --out KIT")
-            raise KitError(f"{name} is missing: this is not a kit, or not a whole one; {_COPY_AGAIN}")
-    with container.open(MANIFEST) as file:
-        text = file.read(_LARGEST_MANIFEST)
-    with container.open(MANIFEST_DIGEST) as file:
-        if file.read(1024) != _digest_line(text):
-            raise KitError(f"{MANIFEST}: SHA-256 differs from {MANIFEST_DIGEST}; {_COPY_AGAIN}")
-    manifest = parse_manifest(text)
-    _check_names(manifest, names)
-    for name, entry in manifest.files.items():
-        with container.open(name) as file, _copy(name, copy_to) as copy:
-            _check_file(name, entry, file, copy)
-    return manifest, hashlib.sha256(text).hexdigest()
-
-
-def _check_names(manifest: Manifest, names: set[str]) -> None:
-    listed = set(manifest.files)
-    required = {NORMALS}
-    for precision in manifest.precisions:
-        required |= {MODELS[precision], BANKS[precision]}
-        required |= {INDEXES[precision]} if manifest.bank_of(precision).index else set()
-    if unlisted := required - listed:
-        raise KitError(f"{MANIFEST}: does not list {', '.join(sorted(unlisted))}; export the kit again")
-    if missing := listed - names:
-        first = min(missing)
-        raise KitError(f"{first} is missing ({len(missing)} of {len(listed)} files are); {_COPY_AGAIN}")
-    strangers = {name for name in names - listed if not _is_litter(name)}
-    if strangers := strangers - {MANIFEST, MANIFEST_DIGEST}:
-        raise KitError(f"{min(strangers)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
-
-
-def _check_file(name: str, entry: FileEntry, file: IO[bytes], copy: IO[bytes] | None) -> None:
-    digest, size = hashlib.sha256(), 0
-    # Never read past the stated size: a zip can hold far more than it weighs.
-    while size <= entry.bytes and (chunk := file.read(_CHUNK)):
-        digest.update(chunk)
-        size += len(chunk)
-        if copy:
-            copy.write(chunk)
-    if size != entry.bytes:
-        found = "more" if size > entry.bytes else f"{size}"
-        raise KitError(f"{name}: {found} bytes, and {MANIFEST} says {entry.bytes}; {_COPY_AGAIN}")
-    if digest.hexdigest() != entry.sha256:
-        raise KitError(
-            f"{name}: SHA-256 differs from {MANIFEST} "
-            f"(got {digest.hexdigest()[:8]}..., expected {entry.sha256[:8]}...); {_COPY_AGAIN}"
-        )
-
-
-def _copy(name: str, folder: Path | None) -> AbstractContextManager[IO[bytes] | None]:
-    if folder is None:
-        return nullcontext()
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target.open("wb")
 
 
 def _what_to_do(path: Path) -> str:

@@ -10,7 +10,8 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit import INDEXES, Kit
+from msc_edge.kit import Kit
+from msc_edge.layout import INDEXES
 from msc_edge.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.runtime.model import EmbeddingModel, usable_cores
 from msc_edge.runtime.precision import opened_model

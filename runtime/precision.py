@@ -16,7 +16,8 @@ import platformdirs
 
 from msc_edge.errors import MscEdgeError, UsageError
 from msc_edge.files import written_whole
-from msc_edge.kit import MODELS, Kit
+from msc_edge.kit import Kit
+from msc_edge.layout import MODELS
 from msc_edge.manifest import Precision, PrecisionChoice
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.model import EmbeddingModel

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from msc_edge.errors import SourceError
 from msc_edge.images import read_image
-from msc_edge.kit import THUMBNAILS, Kit
+from msc_edge.kit import Kit
+from msc_edge.layout import THUMBNAILS
 from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
 from msc_edge.runtime.precision import computes_as_made, open_model
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from msc_edge.calibration import Calibration
-from msc_edge.kit import BANKS, INDEXES, MANIFEST, MODELS, seal
+from msc_edge.kit import seal
+from msc_edge.layout import BANKS, INDEXES, MANIFEST, MODELS
 from msc_edge.manifest import Agreement, Int8, Quantization, parse_manifest
 from msc_edge.runtime import Detector
 from msc_edge.runtime.precision import check_picture

@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto
 
 from msc_edge import __version__
-from msc_edge.kit import MANIFEST, MODEL, seal
+from msc_edge.kit import seal
+from msc_edge.layout import MANIFEST, MODEL
 from msc_edge.manifest import parse_manifest
 from msc_edge.runtime.rows import COLUMNS, read_rows
 

@@ -18,7 +18,8 @@ import onnxruntime as ort
 
 from msc_edge.errors import KitError, SourceError, UnreadableImageError
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit import MODELS, Kit
+from msc_edge.kit import Kit
+from msc_edge.layout import MODELS
 from msc_edge.manifest import Precision
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime.detector import Detector

@@ -15,7 +15,8 @@ import numpy as np
 from msc_edge.calibration import Calibration, Limit, band_of_alarms, pictures_needed
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import folder_written_whole, sha256_of
-from msc_edge.kit import MANIFEST, Kit, seal
+from msc_edge.kit import Kit, seal
+from msc_edge.layout import MANIFEST
 from msc_edge.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest, Precision
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.calibrate.fresh import Fresh, find_fresh, score_fresh

@@ -9,7 +9,8 @@ import numpy as np
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.images import read_image
-from msc_edge.kit import THUMBNAILS, Kit
+from msc_edge.kit import Kit
+from msc_edge.layout import THUMBNAILS
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.folder import Row
 

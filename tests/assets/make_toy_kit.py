@@ -25,7 +25,8 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
 from msc_edge.images import DecodePolicy
-from msc_edge.kit import BANK, INDEX, MODEL, NORMALS, THUMBNAILS, seal
+from msc_edge.kit import seal
+from msc_edge.layout import BANK, INDEX, MODEL, NORMALS, THUMBNAILS
 from msc_edge.manifest import (
     BankInfo,
     CalibrationInfo,

@@ -13,7 +13,8 @@ from msc_edge.export import int8
 from msc_edge.export.int8 import NotWorthIt, agree
 from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
-from msc_edge.kit import INT8_MODEL, MODEL, Kit
+from msc_edge.kit import Kit
+from msc_edge.layout import INT8_MODEL, MODEL
 from msc_edge.manifest import Agreement, Manifest
 from msc_edge.runtime import Detector
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import msc_edge.kit as kit_module
 from msc_edge.errors import KitError, OutputError
 from msc_edge.kit import Kit, seal
 from msc_edge.manifest import Manifest, parse_manifest
@@ -513,10 +514,32 @@ not_a_number[0, 0] = np.nan
         "far too large a shape",
     ],
 )
-def test_a_bank_that_is_none(tmp_path: Path, bank: bytes, reason: str) -> None:
+@pytest.mark.parametrize("mapped", [False, True], ids=["read", "mapped"])
+def test_a_bank_that_is_none(
+    tmp_path: Path, bank: bytes, reason: str, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mapped:
+        monkeypatch.setattr(kit_module, "_MAPPED_FROM", 0)
     kit = Kit.open(sealed(tmp_path / "part.kit", CONTENT | {"bank.npy": bank}))
     with pytest.raises(KitError, match=f"^bank.npy: .*{reason}"):
         kit.embeddings()
+
+
+def test_a_large_bank_is_mapped_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kit_module, "_MAPPED_FROM", 0)
+    monkeypatch.setattr(kit_module, "_ROWS_AT_ONCE", 2)
+    folder = sealed(tmp_path / "part.kit", CONTENT)
+    bank = Kit.open(folder).embeddings()
+    np.testing.assert_array_equal(bank, BANK)
+    assert isinstance(bank.base, np.memmap)
+    assert not bank.flags.writeable
+    with Kit.open(shutil.make_archive(str(tmp_path / "part"), "zip", folder)) as zipped:
+        unpacked = zipped.embeddings()
+    np.testing.assert_array_equal(unpacked, BANK)  # and its file is gone
+    if Path("/proc/self/maps").exists():
+        maps = Path("/proc/self/maps").read_text()
+        assert str(folder / "bank.npy") in maps
+        assert "msc-edge-kit-" not in maps
 
 
 def test_a_bank_in_column_order_is_the_same_bank(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
 from msc_edge.images import find_images
-from msc_edge.kit import MANIFEST
+from msc_edge.layout import MANIFEST
 from msc_edge.manifest import parse_manifest
 from msc_edge.runtime.folder import score_files
 from msc_edge.runtime.rows import COLUMNS, read_rows

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from msc_edge.kit import MANIFEST, Kit, seal
+from msc_edge.kit import Kit, seal
+from msc_edge.layout import MANIFEST
 from msc_edge.manifest import parse_manifest
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.display import console, describe_kit, describe_limits, show_kit, show_strangest, show_summary

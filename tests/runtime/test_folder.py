@@ -11,7 +11,8 @@ from onnx import numpy_helper
 
 from msc_edge.errors import KitError
 from msc_edge.images import find_images
-from msc_edge.kit import MANIFEST, MODEL, seal
+from msc_edge.kit import seal
+from msc_edge.layout import MANIFEST, MODEL
 from msc_edge.manifest import parse_manifest
 from msc_edge.runtime import Detector
 from msc_edge.runtime.folder import Row, Summary, score_files

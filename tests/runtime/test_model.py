@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from msc_edge.errors import KitError, SourceError
-from msc_edge.kit import MODEL
+from msc_edge.layout import MODEL
 from msc_edge.runtime.model import EmbeddingModel, usable_cores
 
 

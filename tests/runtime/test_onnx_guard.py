@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from msc_edge.errors import KitError
-from msc_edge.kit import MODEL
+from msc_edge.layout import MODEL
 from msc_edge.runtime.onnx_guard import refuse_external_data
 
 

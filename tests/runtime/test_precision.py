@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from msc_edge.cli import app
 from msc_edge.errors import KitError, UsageError
-from msc_edge.kit import MANIFEST, Kit, seal
+from msc_edge.kit import Kit, seal
+from msc_edge.layout import MANIFEST
 from msc_edge.manifest import Manifest, parse_manifest
 from msc_edge.preprocessing import Region, preset
 from msc_edge.runtime import Detector

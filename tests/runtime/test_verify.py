@@ -1,7 +1,8 @@
 import pytest
 
 from msc_edge.errors import KitError
-from msc_edge.kit import INDEX, MANIFEST, Kit, seal
+from msc_edge.kit import Kit, seal
+from msc_edge.layout import INDEX, MANIFEST
 from msc_edge.manifest import parse_manifest
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.verify import verify

@@ -7,7 +7,8 @@ import pytest
 
 from msc_edge.calibration import Calibration, band_of_alarms
 from msc_edge.errors import KitError, OutputError, SourceError, UsageError
-from msc_edge.kit import MANIFEST, Kit, seal
+from msc_edge.kit import Kit, seal
+from msc_edge.layout import MANIFEST
 from msc_edge.manifest import HELD_OUT, HISTORY_KEPT, Manifest, parse_manifest
 from msc_edge.runtime import Detector
 from msc_edge.runtime.calibrate.calibrate import calibrate, recalibrated

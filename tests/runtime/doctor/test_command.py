@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from msc_edge.kit import INDEX, MODEL
+from msc_edge.layout import INDEX, MODEL
 
 PROGRAM = [sys.executable, "-m", "msc_edge", "doctor"]
 
