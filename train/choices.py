@@ -1,6 +1,5 @@
 """What a user can choose of a fine-tuning, whatever it is for: a kit's run, or the benchmark."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msc_edge.preprocessing import PresetName
@@ -22,21 +21,12 @@ class FineTuningChoices:
     accelerator: Accelerator = "auto"
     precision: Precision = "auto"
 
-    def settings(
-        self,
-        backbone: Backbone,
-        *,
-        pictures: int,
-        recipe: RecipeName,
-        seed: int,
-        groups: Sequence[str] | None = None,
-    ) -> FineTuning:
-        """Every setting of a run over so many pictures, see `fine_tuning`. UsageError for what cannot be met."""
+    def settings(self, backbone: Backbone, *, pictures: int, recipe: RecipeName, seed: int) -> FineTuning:
+        """Every setting of a run over so many pictures. UsageError for choices that cannot be met."""
         return fine_tuning(
             self.preset,
             backbone=backbone,
             pictures=pictures,
-            groups=groups,
             recipe=recipe,
             steps=self.steps,
             batch=self.batch,

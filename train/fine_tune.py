@@ -33,7 +33,6 @@ def fine_tune(
     settings: FineTuning,
     *,
     folder: Path,
-    groups: Sequence[str] | None = None,
     resume: bool = False,
     checkpoint_every: int = 20,
     report: Report = silent,
@@ -41,8 +40,7 @@ def fine_tune(
     """Fine-tune `network.backbone` in place, to the last step, or to the best of several, as `settings.select` has it.
 
     `copies`: uint8 (3, h, w) training copies of the normals in the order of their files; `initial`: their embeddings
-    under this network, unaugmented, float32 (n, dim) with unit rows; `groups`: which of them show the same part, where
-    that is known. `folder` takes metrics.csv, the TensorBoard log
+    under this network, unaugmented, float32 (n, dim) with unit rows. `folder` takes metrics.csv, the TensorBoard log
     and the checkpoint. With `resume` the run goes on from its checkpoint, if there is one, with the result that an
     unbroken run would have had. Returns what was chosen from, or None where nothing was. UsageError when the loss
     ceases to be finite.
@@ -57,7 +55,7 @@ def fine_tune(
         )
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
-    selection, trained_on = _selection_of(network, copies, settings, groups)
+    selection, trained_on = _selection_of(network, copies, settings)
     kept = KeptStep(network.backbone) if selection else None
     copies = [copies[i] for i in trained_on]
     center = center_of(torch.from_numpy(initial[trained_on]), settings.recipe).to(fabric.device)
@@ -119,12 +117,12 @@ def fine_tune(
 
 
 def _selection_of(
-    network: EmbeddingNetwork, copies: Sequence[Tensor], settings: FineTuning, groups: Sequence[str] | None
+    network: EmbeddingNetwork, copies: Sequence[Tensor], settings: FineTuning
 ) -> tuple[Selection | None, list[int]]:
     """What chooses among the steps, if anything does, and which pictures it leaves to train on."""
     if settings.select == "last":
         return None, list(range(len(copies)))
-    held_out = held_out_for_selection(len(copies), groups)
+    held_out = held_out_for_selection(len(copies))
     trained_on = [i for i in range(len(copies)) if i not in held_out]
     good, others = ([copies[i] for i in part] for part in (sorted(held_out), trained_on))
     return Selection(network, good, others, seed=settings.seed), trained_on

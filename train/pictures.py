@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -100,10 +99,7 @@ def hold_out(pictures: Sequence[Picture], *, holdout: float, group_by: str | Non
     if group_by is None:
         chosen = blocks_held_out(len(usable), wanted)
     else:
-        groups = groups_of([pictures[i].path for i in usable], group_by)
-        chosen = groups_held_out(groups, wanted)
-        if not chosen:
-            raise _cannot_be_split(groups, wanted, group_by)
+        chosen = _groups(groups_of([pictures[i].path for i in usable], group_by), wanted, group_by)
     held = {usable[place] for place in chosen}
     return [
         Picture(picture.path, picture.sha256, ("calibration" if i in held else "bank"))
@@ -160,11 +156,16 @@ def blocks_held_out(count: int, wanted: int) -> set[int]:
     return chosen
 
 
-def groups_held_out(groups: Sequence[str], wanted: int) -> set[int]:
-    """About `wanted` of the places, in whole groups spread over the order; none where all groups are too large."""
+def _groups(groups: Sequence[str], wanted: int, group_by: str) -> set[int]:
+    """About `wanted` of the places, in whole groups."""
     places: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         places.setdefault(group, []).append(place)
+    if len(places) == 1:
+        raise UsageError(
+            f"--group-by {group_by}: all {len(groups)} pictures are of one group, '{groups[0]}', so none can be held "
+            "out; choose a finer pattern, or leave --group-by out"
+        )
     in_order = list(places.values())
     chosen: set[int] = set()
     for number in _spread(len(in_order)):
@@ -173,22 +174,14 @@ def groups_held_out(groups: Sequence[str], wanted: int) -> set[int]:
         nearer = abs(len(chosen) + len(group) - wanted) < abs(len(chosen) - wanted)
         if nearer and len(groups) - len(chosen) - len(group) >= 2:
             chosen.update(group)
-    return chosen
-
-
-def _cannot_be_split(groups: Sequence[str], wanted: int, group_by: str) -> UsageError:
-    sizes = Counter(groups)
-    if len(sizes) == 1:
-        return UsageError(
-            f"--group-by {group_by}: all {len(groups)} pictures are of one group, '{groups[0]}', so none can be held "
-            "out; choose a finer pattern, or leave --group-by out"
+    if not chosen:
+        smallest = min(map(len, in_order))
+        raise UsageError(
+            f"--group-by {group_by}: {wanted} of {len(groups)} pictures are to be held out, and the smallest of the "
+            f"{len(in_order)} groups has {smallest}; pass --holdout {math.ceil(100 * smallest / len(groups)) / 100:g}, "
+            "or choose a finer pattern"
         )
-    smallest = min(sizes.values())
-    return UsageError(
-        f"--group-by {group_by}: {wanted} of {len(groups)} pictures are to be held out, and the smallest of the "
-        f"{len(sizes)} groups has {smallest}; pass --holdout {math.ceil(100 * smallest / len(groups)) / 100:g}, "
-        "or choose a finer pattern"
-    )
+    return chosen
 
 
 def _spread(count: int) -> list[int]:

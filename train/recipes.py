@@ -8,7 +8,6 @@ Reiss & Hoshen changed their method between the versions of arXiv 2106.03844, an
 `contrastive` is what both are compared with: the plain loss around the origin. It is for benchmarks alone.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -60,7 +59,6 @@ def fine_tuning(
     *,
     backbone: Backbone,
     pictures: int,
-    groups: Sequence[str] | None = None,
     recipe: RecipeName = "v2",
     steps: int | None = None,
     batch: int = 64,
@@ -72,8 +70,7 @@ def fine_tuning(
 ) -> FineTuning:
     """Fill in what was not given: the paper's values under the preset `paper`, else the product's own.
 
-    `pictures`: of the bank; those that `select` keeps out of training are among them, by `groups` as
-    `held_out_for_selection` has it. The product's steps are at most
+    `pictures`: of the bank; those that `select` keeps out of training are among them. The product's steps are at most
     ten epochs of full batches: fewer pictures than one batch keep the frozen backbone, unless `steps` says otherwise;
     the batch is then all of them. Raises UsageError where there are too few to select by.
     """
@@ -81,7 +78,7 @@ def fine_tuning(
         enough = preset == "whole-frame" and recipe != "contrastive" and pictures >= max(batch, FEWEST)
         select = "synthetic" if enough else "last"
     if select == "synthetic" and steps != 0:
-        pictures -= len(held_out_for_selection(pictures, groups))
+        pictures -= len(held_out_for_selection(pictures))
     product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
     batch = min(batch, pictures)
     if preset == "paper":

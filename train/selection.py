@@ -20,7 +20,7 @@ from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import blocks_held_out, groups_held_out
+from msc_edge.train.pictures import blocks_held_out
 from msc_edge.train.seeds import numpy_generator_of
 from msc_edge.train.synthetic import KINDS, Kind
 
@@ -155,20 +155,17 @@ class KeptStep:
         self.candidates = [Candidate(**candidate) for candidate in state["candidates"]]
 
 
-def held_out_for_selection(pictures: int, groups: Sequence[str] | None = None) -> set[int]:
-    """Which of so many normals, in the order of their files, are kept out of training: a tenth, at most 64.
+def held_out_for_selection(pictures: int) -> set[int]:
+    """Which of so many normals, in the order of their files, are kept out of training: a tenth, at most 64, in blocks.
 
-    In whole `groups` (one name a picture, as in `hold_out`) where they are given and small enough, else in blocks. No
-    limit depends on them, and the kit's bank has them. Raises UsageError with fewer than 20 pictures.
+    No limit depends on them, and the kit's bank has them. Raises UsageError with fewer than 20 pictures.
     """
     if pictures < FEWEST:
         raise UsageError(
             f"--select synthetic: {pictures} pictures are too few to choose a step by, at least {FEWEST} are needed; "
             "add pictures, or pass --select last"
         )
-    wanted = min(_MOST_HELD_OUT, round(_SHARE_HELD_OUT * pictures))
-    in_groups = groups_held_out(groups, wanted) if groups else set()
-    return in_groups or blocks_held_out(pictures, wanted)
+    return blocks_held_out(pictures, min(_MOST_HELD_OUT, round(_SHARE_HELD_OUT * pictures)))
 
 
 def _told(parts: Sequence[Sequence[np.ndarray]], note: str, report: Report) -> Iterator[tuple[str, np.ndarray]]:

@@ -34,7 +34,6 @@ from msc_edge.train.pictures import (
     Role,
     find_normals,
     fingerprint,
-    groups_of,
     hold_out,
     normal_folder,
     write_pictures,
@@ -121,18 +120,16 @@ def _train(
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
     pictures = find_normals(folder, report=report)
-    if options.group_by is not None:  # a wrong pattern is found before the work
-        hold_out(pictures, holdout=options.holdout, group_by=options.group_by)
+    if options.group_by is not None:
+        hold_out(
+            pictures, holdout=options.holdout, group_by=options.group_by
+        )  # a wrong pattern is found before the work
     pictures, copies, initial = _open(pictures, folder, network, policy, report=report, unreadable=unreadable)
     pictures = hold_out(pictures, holdout=options.holdout, group_by=options.group_by)
     usable = [picture for picture in pictures if picture.role in ("bank", "calibration")]
     in_bank = np.array([picture.role == "bank" for picture in usable])
 
-    bank_names = [picture.path for picture in usable if picture.role == "bank"]
-    groups = groups_of(bank_names, options.group_by) if options.group_by is not None else None
-    settings = options.settings(
-        backbone, pictures=len(bank_names), groups=groups, recipe=options.recipe, seed=options.seed
-    )
+    settings = options.settings(backbone, pictures=int(in_bank.sum()), recipe=options.recipe, seed=options.seed)
     embeddings = initial
     kept = None
     if settings.steps:
@@ -144,7 +141,6 @@ def _train(
             initial[in_bank],
             settings,
             folder=out,
-            groups=groups,
             resume=resume,
             checkpoint_every=options.checkpoint_every,
             report=report,

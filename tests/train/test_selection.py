@@ -48,18 +48,6 @@ def test_a_tenth_is_held_out_and_never_more_than_64(pictures: int, held_out: int
     assert chosen <= set(range(pictures))
 
 
-def test_groups_are_kept_out_of_training_as_a_whole() -> None:
-    groups = [f"part {i // 5}" for i in range(100)]  # five pictures of each
-    chosen = held_out_for_selection(100, groups)
-    assert len(chosen) == 10
-    assert {groups[i] for i in chosen}.isdisjoint(groups[i] for i in range(100) if i not in chosen)
-    assert chosen != held_out_for_selection(100)
-
-
-def test_groups_that_are_too_large_leave_the_choice_to_blocks() -> None:
-    assert held_out_for_selection(100, ["a"] * 50 + ["b"] * 50) == held_out_for_selection(100)
-
-
 def test_with_few_pictures_nothing_can_be_chosen() -> None:
     with pytest.raises(UsageError, match=r"--select synthetic: 39 pictures are too few.*at least 40.*--select last"):
         held_out_for_selection(39)
