@@ -44,7 +44,7 @@ class ExactSearch:
         similarity = np.vecdot(self._embeddings, query)
         if count >= similarity.size:
             return np.arange(similarity.size)
-        return np.argpartition(-similarity, count)[:count]
+        return np.argpartition(similarity, -count)[-count:]
 
 
 class HnswSearch:

@@ -21,10 +21,11 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # failures are reported by 
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-from pydantic import BaseModel, ConfigDict, Field  # noqa: E402
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt  # noqa: E402
 
 from msc_edge.errors import SourceError, UnreadableImageError  # noqa: E402
 from msc_edge.files import kind_of  # noqa: E402
+from msc_edge.jpeg import reduction  # noqa: E402
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -32,6 +33,12 @@ _NO_PICTURE = "not a picture, or a truncated or damaged one"
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
 # Not IMREAD_COLOR_RGB: of a colour TIFF with 16 bits it gives uninitialised memory (OpenCV 4.11 to 5.0).
 _BGR_AT_FULL_DEPTH = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_REDUCED = {
+    1: _BGR_AT_FULL_DEPTH,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 class DecodePolicy(BaseModel):
@@ -49,6 +56,11 @@ class DecodePolicy(BaseModel):
         default=8,
         description="Bits that hold the signal in files with 16 bits a channel; 8 refuses such files, because "
         "12-bit data read as 16-bit turns nearly black. Files with 8 bits a channel are read as they are.",
+    )
+    jpeg_keep: PositiveInt | None = Field(
+        default=None,
+        description="JPEG files are decoded at 1/2, 1/4 or 1/8 of their size, as long as the shorter side keeps so "
+        "many pixels; null: at their full size.",
     )
 
 
@@ -69,7 +81,8 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
     _refuse_overlong_png_chunk(data.data)
-    return _to_eight_bits(_decode(data), policy)
+    factor = reduction(data.data, policy.jpeg_keep) if policy.jpeg_keep else 1
+    return _to_eight_bits(_decode(data, _REDUCED[factor]), policy)
 
 
 def bytes_of(path: Path) -> np.ndarray:
@@ -105,9 +118,9 @@ def _refuse_overlong_png_chunk(data: memoryview) -> None:
         raise UnreadableImageError(f"{_NO_PICTURE}: a chunk of this PNG runs past the end of the file")
 
 
-def _decode(data: np.ndarray) -> np.ndarray:
+def _decode(data: np.ndarray, flags: int) -> np.ndarray:
     try:
-        image = cv2.imdecode(data, _BGR_AT_FULL_DEPTH)
+        image = cv2.imdecode(data, flags)
         if image is not None and image.dtype in (np.uint8, np.uint16):
             _refuse_too_many_pixels(image)
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -13,7 +13,8 @@ from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit import Kit
 from msc_edge.layout import INDEXES
 from msc_edge.manifest import Manifest, Precision, PrecisionChoice
-from msc_edge.runtime.model import EmbeddingModel, usable_cores
+from msc_edge.runtime.engine import Embedder, Engine, EngineChoice
+from msc_edge.runtime.model import usable_cores
 from msc_edge.runtime.precision import opened_model
 from msc_edge.runtime.result import Neighbour, Result
 
@@ -28,9 +29,10 @@ class Detector:
     limits: Limits
     calibration: Calibration
     bank: Bank
-    model: EmbeddingModel
+    model: Embedder
     normals: list[str]
     precision: Precision = "fp32"
+    engine: Engine = "onnxruntime"
 
     @classmethod
     def load(
@@ -40,17 +42,19 @@ class Detector:
         threads: int | None = None,
         search: SearchChoice = "auto",
         precision: PrecisionChoice | None = None,
+        engine: EngineChoice = "auto",
         spin: bool = False,
     ) -> Self:
         """Verify a kit (a folder or a .zip) and open it.
 
         `threads` work on one picture; without it, all cores that this process may use. `search` is the kit's own
         choice under `auto`, and exact where hnswlib is not installed; the scores are the same. `precision` is the
-        kit's own choice unless told: each has scores and limits of its own; see `opened_model`. `spin`: see
-        EmbeddingModel. Raises KitError when any byte of the kit is not as it was written.
+        kit's own choice unless told: each has scores and limits of its own; see `opened_model`. `engine`: onnxruntime,
+        or OpenVINO where it is installed and faster. `spin`: see EmbeddingModel. Raises KitError when any byte of the
+        kit is not as it was written.
         """
         with Kit.open(kit) as opened:
-            return cls.of(opened, threads=threads, search=search, precision=precision, spin=spin)
+            return cls.of(opened, threads=threads, search=search, precision=precision, engine=engine, spin=spin)
 
     @classmethod
     def of(
@@ -60,6 +64,7 @@ class Detector:
         threads: int | None = None,
         search: SearchChoice = "auto",
         precision: PrecisionChoice | None = None,
+        engine: EngineChoice = "auto",
         spin: bool = False,
     ) -> Self:
         """The detector of a kit that is open already; see `load`. The kit may be closed afterwards."""
@@ -67,16 +72,17 @@ class Detector:
             raise UsageError(f"threads is {threads}; expected at least 1")
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
-        used, model = opened_model(kit, precision, threads=threads or usable_cores(), spin=spin)
-        calibration = kit.manifest.calibration_of(used)
+        way, model = opened_model(kit, precision, engine, threads=threads or usable_cores(), spin=spin)
+        calibration = kit.manifest.calibration_of(way.precision)
         return cls(
             manifest=kit.manifest,
             limits=calibration.limits,
             calibration=calibration.calibrated,
-            bank=open_bank(kit, search, used),
+            bank=open_bank(kit, search, way.precision),
             model=model,
             normals=kit.normals(),
-            precision=used,
+            precision=way.precision,
+            engine=way.engine,
         )
 
     def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:

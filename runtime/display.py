@@ -11,7 +11,7 @@ from rich.text import Text
 
 from msc_edge.calibration import Calibration, Limit, Limits, pictures_needed
 from msc_edge.errors import writing
-from msc_edge.images import IMAGE_SUFFIXES
+from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy
 from msc_edge.kit import Kit
 from msc_edge.manifest import BankInfo, CalibrationInfo, Int8, Manifest
 from msc_edge.preprocessing import Preprocessing
@@ -171,7 +171,7 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     stage = f" up to {model.stop_at}" if model.stop_at else ""
     yield "backbone", one_line(f"{model.backbone}{stage}, {model.dim} values, {model.precision}, opset {model.opset}")
     yield "weights", one_line(f"{weights.source}, SHA-256 {weights.sha256[:12]}..., licence {weights.licence}")
-    yield "pictures", f"{_describe_pixels(manifest.preprocessing)}; {_describe_depth(manifest.decode.bit_depth)}"
+    yield "pictures", f"{_describe_pixels(manifest.preprocessing)}; {_describe_decoding(manifest.decode)}"
     yield (
         "bank",
         f"{many(manifest.bank.count, 'normal')} x {manifest.bank.dim}; score: {_describe_score(manifest.bank)}",
@@ -217,8 +217,10 @@ def _describe_pixels(how: Preprocessing) -> str:
     return f"{whole}, {resized}{cropped} (preset {how.preset})"
 
 
-def _describe_depth(bits: int) -> str:
-    return "files of 8 bits a channel" if bits == 8 else f"files of 8 bits a channel, or of 16 that hold {bits}"
+def _describe_decoding(policy: DecodePolicy) -> str:
+    bits = policy.bit_depth
+    depth = "files of 8 bits a channel" if bits == 8 else f"files of 8 bits a channel, or of 16 that hold {bits}"
+    return f"{depth}; JPEG files at a reduced size, of {policy.jpeg_keep} at least" if policy.jpeg_keep else depth
 
 
 def _describe_history(manifest: Manifest) -> str:

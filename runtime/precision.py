@@ -1,17 +1,20 @@
-"""Float or int8: which model of a kit to use on this processor.
+"""Float or int8, and by which engine: how to compute with a kit on this processor.
 
-int8 is faster on some processors and slower on others, so `auto` tries both for a second, once per machine and kit.
-Each has a bank and limits of its own, so the promise about false alarms is the same; the scores are not.
+int8 is faster on some processors and slower on others, and so is OpenVINO where it is installed; `auto` tries them for
+a second, once per machine and kit. Each precision has a bank and limits of its own, so the promise about false alarms
+is the same; the scores are not. The engines agree on float to 1e-6.
 """
 
 import hashlib
 import json
 import platform
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import get_args
 
 import numpy as np
-import onnxruntime
 import platformdirs
 
 from msc_edge.errors import MscEdgeError, UsageError
@@ -20,7 +23,7 @@ from msc_edge.kit import Kit
 from msc_edge.layout import MODELS
 from msc_edge.manifest import Precision, PrecisionChoice
 from msc_edge.preprocessing import Preprocessing
-from msc_edge.runtime.model import EmbeddingModel
+from msc_edge.runtime.engine import Embedder, Engine, EngineChoice, engines_here, opened
 from msc_edge.runtime.processor import about_processor, processor_name
 
 _SECONDS = 1.0
@@ -31,31 +34,55 @@ _WORTH_IT = 0.95  # of the time of float: less of a gain is not worth other scor
 _SAME_ARITHMETIC = 1e-3
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to compute with a kit."""
+
+    precision: Precision
+    engine: Engine = "onnxruntime"
+
+    def __str__(self) -> str:
+        return self.precision if self.engine == "onnxruntime" else f"{self.precision} by OpenVINO"
+
+
 def opened_model(
-    kit: Kit, asked: PrecisionChoice | None, *, threads: int, spin: bool = False
-) -> tuple[Precision, EmbeddingModel]:
-    """The model to use, and its precision: what was asked for, else what the kit prefers, else what is faster here.
+    kit: Kit, precision: PrecisionChoice | None, engine: EngineChoice = "auto", *, threads: int, spin: bool = False
+) -> tuple[Way, Embedder]:
+    """The model to use, and how: what was asked for, else what the kit prefers, else what is faster here.
 
     UsageError for a precision that the kit does not have, and for int8 where `computes_as_made` says no: `auto` then
     takes float.
     """
-    if asked is not None and asked not in get_args(PrecisionChoice):
-        raise UsageError(f"precision is {asked!r}; expected one of {', '.join(get_args(PrecisionChoice))}")
-    wanted = asked or kit.manifest.preferred
+    for name, asked, choices in (("precision", precision, PrecisionChoice), ("engine", engine, EngineChoice)):
+        if asked is not None and asked not in get_args(choices):
+            raise UsageError(f"{name} is {asked!r}; expected one of {', '.join(get_args(choices))}")
+    wanted = precision or kit.manifest.preferred
     if wanted == "int8" and kit.manifest.int8 is None:
         raise UsageError("this kit has no int8 model; use fp32, or export it again with --precision both")
-    if wanted == "auto":
-        wanted = _faster(kit, threads, spin) if kit.manifest.int8 else "fp32"
-    model = open_model(kit, wanted, threads=threads, spin=spin)
-    if wanted == "int8" and not computes_as_made(kit, model):
+    ways = ways_of(kit, wanted, engine)
+    way = ways[0] if len(ways) == 1 else _faster(kit, ways, threads, spin)
+    model = open_model(kit, way, threads=threads, spin=spin)
+    if way.precision == "int8" and not computes_as_made(kit, model):
         raise UsageError(
             f"{MODELS['int8']}: this processor adds up otherwise than the one that it was made with, and its scores "
             "would not be those of its limits; use --precision fp32, or export with the --target of this processor"
         )
-    return wanted, model
+    return way, model
 
 
-def computes_as_made(kit: Kit, int8: EmbeddingModel) -> bool:
+def ways_of(kit: Kit, precision: PrecisionChoice = "auto", engine: EngineChoice = "auto") -> list[Way]:
+    """Those that the choices leave open; float by onnxruntime is the first, where it is among them.
+
+    int8 by OpenVINO is taken only where both are named: it rounds otherwise, and scores differ by some per cent.
+    """
+    precisions = kit.manifest.precisions if precision == "auto" else (precision,)
+    engines = engines_here() if engine == "auto" else (engine,)
+    ways = [Way(each, by) for each in precisions for by in engines]
+    named = precision != "auto" and engine != "auto"
+    return [way for way in ways if named or way != Way("int8", "openvino")] or [Way(precisions[0])]
+
+
+def computes_as_made(kit: Kit, int8: Embedder) -> bool:
     """Whether the int8 model embeds the check picture here as it did where it was made."""
     assert kit.manifest.int8 is not None
     expected = np.asarray(kit.manifest.int8.quantization.check)
@@ -76,53 +103,57 @@ def check_picture(spec: Preprocessing) -> np.ndarray:
     return np.stack([(2 * x + y) % 256, (x * y // 16) % 256, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8)
 
 
-def open_model(kit: Kit, precision: Precision, *, threads: int, spin: bool = False) -> EmbeddingModel:
+def open_model(kit: Kit, way: Way, *, threads: int, spin: bool = False) -> Embedder:
     """One of the kit's models, as it is."""
-    return EmbeddingModel(kit.path(MODELS[precision]), dim=kit.manifest.model.dim, threads=threads, spin=spin)
+    path = kit.path(MODELS[way.precision])
+    return opened(way.engine, path, dim=kit.manifest.model.dim, threads=threads, spin=spin)
 
 
-def _faster(kit: Kit, threads: int, spin: bool) -> Precision:
+def _faster(kit: Kit, ways: Sequence[Way], threads: int, spin: bool) -> Way:
     """What a test of a second found to be faster, now or when it was last asked."""
-    memory = (
-        platformdirs.user_cache_path("msc-edge", appauthor=False) / "precision" / f"{_key(kit, threads, spin)}.json"
-    )
+    folder = platformdirs.user_cache_path("msc-edge", appauthor=False) / "precision"
+    memory = folder / f"{_key(kit, ways, threads, spin)}.json"
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))["precision"]
-        if known in kit.manifest.precisions:
+        known = Way(**json.loads(memory.read_text(encoding="utf-8"))["way"])
+        if known in ways:
             return known
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found, milliseconds = measured(kit, threads=threads, spin=spin)
+    found, milliseconds = measured(kit, ways, threads=threads, spin=spin)
+    told = {"way": asdict(found), "milliseconds": {str(way): took for way, took in milliseconds.items()}}
     try:
         with written_whole(memory) as path:
-            path.write_text(json.dumps({"precision": found, "milliseconds": milliseconds}) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(told) + "\n", encoding="utf-8")
     except MscEdgeError:  # where nothing can be remembered, the next start measures again
         pass
     return found
 
 
-def measured(kit: Kit, *, threads: int, spin: bool = False) -> tuple[Precision, dict[str, float]]:
-    """Which is faster here, and the median milliseconds of both: measured in turns, for a second."""
-    models: dict[Precision, EmbeddingModel] = {
-        precision: open_model(kit, precision, threads=threads, spin=spin) for precision in kit.manifest.precisions
-    }
-    if not computes_as_made(kit, models["int8"]):
-        return "fp32", {}
+def measured(kit: Kit, ways: Sequence[Way], *, threads: int, spin: bool = False) -> tuple[Way, dict[Way, float]]:
+    """Which is the fastest here, and the median milliseconds of each: measured in turns, for a second.
+
+    int8 is left out where it does not compute as where it was made.
+    """
+    models = {way: open_model(kit, way, threads=threads, spin=spin) for way in ways}
+    models = {way: model for way, model in models.items() if way.precision == "fp32" or computes_as_made(kit, model)}
     picture = check_picture(kit.manifest.preprocessing)
     for model in models.values():
         model.embed(picture)
-    took: dict[Precision, list[float]] = {precision: [] for precision in models}
-    end = time.perf_counter() + _SECONDS
-    while time.perf_counter() < end and len(took["int8"]) < _MOST_ROUNDS:
-        for precision, model in models.items():
-            begun = time.perf_counter()
+    took: dict[Way, list[float]] = {way: [] for way in models}
+    begun = time.perf_counter()
+    for _ in range(_MOST_ROUNDS):
+        for way, model in models.items():
+            before = time.perf_counter()
             model.embed(picture)
-            took[precision].append(1000 * (time.perf_counter() - begun))
-    medians = {precision: float(np.median(each)) for precision, each in took.items()}
-    return ("int8" if medians["int8"] <= _WORTH_IT * medians["fp32"] else "fp32"), medians
+            took[way].append(1000 * (time.perf_counter() - before))
+        if time.perf_counter() - begun > _SECONDS:
+            break
+    medians = {way: float(np.median(each)) for way, each in took.items()}
+    return min(medians, key=lambda way: medians[way] * (1 if way == ways[0] else 1 / _WORTH_IT)), medians
 
 
-def _key(kit: Kit, threads: int, spin: bool) -> str:
+def _key(kit: Kit, ways: Sequence[Way], threads: int, spin: bool) -> str:
     machine = f"{platform.machine()} {processor_name(about_processor())}"
-    parts = (kit.sha256, str(threads), str(spin), onnxruntime.__version__, machine)
+    engines = [f"{name} {version(name)}" for name in sorted({way.engine for way in ways})]
+    parts = (kit.sha256, *map(str, ways), str(threads), str(spin), *engines, machine)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -8,7 +8,7 @@ from msc_edge.images import read_image
 from msc_edge.kit import Kit
 from msc_edge.layout import THUMBNAILS
 from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
-from msc_edge.runtime.precision import computes_as_made, open_model
+from msc_edge.runtime.precision import Way, computes_as_made, open_model
 
 
 def verify(kit: Kit) -> list[str]:
@@ -22,7 +22,7 @@ def verify(kit: Kit) -> list[str]:
     detector = Detector.of(kit, search=search, precision="fp32")
     found = ["the model opens", f"the bank holds {bank.count} x {bank.dim}"]
     if kit.manifest.int8:
-        int8 = open_model(kit, "int8", threads=1)
+        int8 = open_model(kit, Way("int8"), threads=1)
         here = computes_as_made(kit, int8)
         found.append("the int8 model opens" if here else "the int8 model opens, but is NOT for this processor")
         open_bank(kit, search, "int8")

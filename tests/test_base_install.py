@@ -68,9 +68,72 @@ def test_the_bare_install_scores_in_300_megabytes(bare: Path, tmp_path: Path) ->
     assert peak_bytes < 300e6
 
 
+def test_an_engine_that_is_not_here_is_one_line_that_names_the_fix(bare: Path, tmp_path: Path) -> None:
+    done = run(bare / "msc-edge", "score", TOY_KIT, PICTURES, "--engine", "openvino", cwd=tmp_path, check=False)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "pip install 'msc-edge[openvino]'" in done.stderr
+
+
 @pytest.mark.parametrize(("command", "extra"), [("train --normal x --out y", "train"), ("export x --out y", "train")])
 def test_what_is_missing_is_one_line_that_names_the_fix(bare: Path, tmp_path: Path, command: str, extra: str) -> None:
     done = run(bare / "msc-edge", *command.split(), cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [done.stderr.strip()]
     assert f"pip install 'msc-edge[{extra}]'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def with_openvino(bare: Path) -> Path:
+    """The same environment with the extra; from here on in this file."""
+    (wheel,) = bare.parents[1].glob("*.whl")
+    run(bare / "pip", "install", "--quiet", f"{wheel}[openvino]", cwd=bare)
+    return bare
+
+
+def test_openvino_gives_the_scores_of_onnxruntime(
+    with_openvino: Path, drawn_kit: Path, drawn_parts: Path, tmp_path: Path
+) -> None:
+    pictures = drawn_parts / "test"
+    tables = []
+    for engine in ("onnxruntime", "openvino"):
+        out = tmp_path / f"{engine}.csv"
+        told = run(
+            with_openvino / "msc-edge", "score", drawn_kit, pictures, "--engine", engine, "--out", out, cwd=tmp_path
+        ).stderr
+        assert ("computed by openvino" in told) == (engine == "openvino")
+        with out.open(newline="", encoding="utf-8") as file:
+            tables.append(list(csv.DictReader(file)))
+    assert len(tables[0]) > 20
+    for one, other in zip(*tables, strict=True):
+        assert (one["path"], one["nearest"]) == (other["path"], other["nearest"])
+        assert float(one["score"]) == pytest.approx(float(other["score"]), abs=2e-6)
+
+
+def test_auto_asks_which_engine_is_faster_and_remembers_it(with_openvino: Path, int8_kit: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from msc_edge.runtime import Detector\n"
+        "d = Detector.load(sys.argv[1], threads=1, precision='auto'); print(d.precision, d.engine)"
+    )
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = [str(with_openvino / "python"), "-c", script, str(int8_kit)]
+    first, second = (
+        subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first == second
+    (memory,) = (tmp_path / "msc-edge" / "precision").iterdir()
+    told = json.loads(memory.read_text())
+    assert set(told["milliseconds"]) == {"fp32", "fp32 by OpenVINO", "int8"}  # int8 by OpenVINO only where it is named
+    assert first.split() == [told["way"]["precision"], told["way"]["engine"]]
+
+
+def test_a_file_that_openvino_cannot_use_is_one_line(with_openvino: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
+    script = (
+        "from pathlib import Path; from msc_edge.runtime.engine import opened\n"
+        "try: opened('openvino', Path('model.onnx'), dim=3, threads=1)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    told = run(with_openvino / "python", "-c", script, cwd=tmp_path).stdout
+    assert told.startswith("KitError model.onnx: ")
+    assert len(told.strip().splitlines()) == 1

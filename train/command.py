@@ -49,6 +49,14 @@ def train(
             metavar="BITS", help="Bits that hold the signal in 16-bit files: 10, 12, 14 or 16; 8 refuses them."
         ),
     ] = 8,
+    reduced_jpeg: Annotated[
+        bool,
+        typer.Option(
+            "--reduced-jpeg",
+            help="Decode large JPEG files at a reduced size, here and at the line: faster, for kits that score JPEG "
+            "files and no cameras.",
+        ),
+    ] = False,
     holdout: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the pictures held out, to set the limits by.")
     ] = 0.2,
@@ -120,6 +128,7 @@ def train(
         image_size=image_size,
         region=Region.parse(roi) if roi else None,
         bit_depth=bit_depth,
+        reduced_jpeg=reduced_jpeg,
         holdout=holdout,
         group_by=group_by,
         steps=steps,

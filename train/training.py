@@ -54,6 +54,7 @@ from msc_edge.train.run import (
 from msc_edge.train.weights import load_into, pretrained_weights
 
 NEIGHBOURS = 2
+_JPEG_KEPT = 2  # times the size that the network sees: the resize behind it still has something to smooth
 _LEAST_SPREAD_KEPT = 0.01  # of the normals' mean cosine distance; a sound training keeps most of it, or widens it
 
 
@@ -69,6 +70,8 @@ class TrainingOptions(FineTuningChoices):
     image_size: int = 224
     region: Region | None = None
     bit_depth: Literal[8, 10, 12, 14, 16] = 8
+    reduced_jpeg: bool = False
+    """Decode large JPEG files at a half, a quarter or an eighth, at least twice as large as the network sees them."""
     holdout: float = 0.2
     group_by: str | None = None
     """Pictures that must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
@@ -111,7 +114,10 @@ def _train(
     report = report if fabric.is_global_zero else silent
 
     spec = preset(options.preset, image_size=options.image_size, region=options.region)
-    policy = DecodePolicy(bit_depth=options.bit_depth)
+    if options.reduced_jpeg and options.region:
+        raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the whole picture; leave one out")
+    jpeg_keep = _JPEG_KEPT * spec.resize_to if options.reduced_jpeg else None
+    policy = DecodePolicy(bit_depth=options.bit_depth, jpeg_keep=jpeg_keep)
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
     pretrained = pretrained_weights(options.backbone, options.weights)
     load_into(backbone, pretrained.state, source=pretrained.origin.source)

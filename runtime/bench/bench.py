@@ -22,7 +22,7 @@ from msc_edge.runtime.bench.measure import (
     throughput,
 )
 from msc_edge.runtime.model import usable_cores
-from msc_edge.runtime.precision import computes_as_made, open_model
+from msc_edge.runtime.precision import Way, computes_as_made, open_model
 from msc_edge.runtime.processor import about_processor, processor_name
 
 _PACKAGES = ("onnxruntime", "numpy", "opencv-python")
@@ -51,7 +51,7 @@ def measured(kit: Kit, pictures: Sequence[Path], *, threads: Sequence[int], seco
     """
     bench = Bench(msc_edge=__version__, machine=_machine(), kit=_about(kit))
     precisions: list[Precision] = list(kit.manifest.precisions)
-    if kit.manifest.int8 and not computes_as_made(kit, open_model(kit, "int8", threads=1)):
+    if kit.manifest.int8 and not computes_as_made(kit, open_model(kit, Way("int8"), threads=1)):
         precisions.remove("int8")
         bench.not_measured = "int8 was not measured: this processor adds up otherwise than the one it was made with"
     in_memory = frames(kit)

@@ -15,7 +15,7 @@ from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.display import describe_limits, describe_size
 from msc_edge.runtime.doctor.checks import Check, checked
 from msc_edge.runtime.model import usable_cores
-from msc_edge.runtime.precision import measured
+from msc_edge.runtime.precision import Way, measured, ways_of
 from msc_edge.runtime.verify import verify
 
 _WIDTH, _HEIGHT = 1280, 720  # what most webcams give; large enough that resizing it counts
@@ -55,7 +55,7 @@ def kit_checks(path: Path, *, seconds: float = 3, index: bool = True) -> Iterato
             )
             detector = Detector.of(kit, threads=1, search="auto" if index else "exact")
             yield checked("limits", lambda: _limits(detector))
-            if kit.manifest.int8:
+            if len(ways_of(kit)) > 1:
                 yield checked("precision", lambda: _precision(kit))
             yield from _latencies(kit, detector, "auto" if index else "exact", seconds)
     except Exception as error:
@@ -66,11 +66,12 @@ def kit_checks(path: Path, *, seconds: float = 3, index: bool = True) -> Iterato
 
 
 def _precision(kit: Kit) -> Check:
-    faster, took = measured(kit, threads=1)
-    if not took:
-        found = "int8 gives other embeddings here than where the kit was made, so auto takes fp32"
+    faster, took = measured(kit, ways_of(kit), threads=1)
+    found = f"{', '.join(f'{way} {each:.1f} ms' for way, each in took.items())}: auto takes {faster}"
+    if kit.manifest.int8 and Way("int8") not in took:
+        found = f"int8 gives other embeddings here than where the kit was made, so auto leaves it out; {found}"
         return Check("precision", "note", found, "export with the --target of this processor, if int8 is wanted")
-    return Check("precision", "ok", f"fp32 {took['fp32']:.1f} ms, int8 {took['int8']:.1f} ms: auto takes {faster}")
+    return Check("precision", "ok", found)
 
 
 def _limits(detector: Detector) -> Check:

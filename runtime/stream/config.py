@@ -194,6 +194,9 @@ class StreamConfig(_Section):
         default=None,
         description="which of the kit's models; the kit's own choice by default, auto: the faster one here",
     )
+    engine: Literal["auto", "onnxruntime", "openvino"] = Field(
+        default="auto", description="what computes the model; auto: OpenVINO where it is installed and faster for float"
+    )
     show: bool = Field(default=False, description="a window with the frame, its score and its verdict")
     source: list[SourceConfig] = Field(min_length=1)
     limits: LimitsConfig = LimitsConfig()

@@ -8,6 +8,7 @@ from msc_edge.errors import MscEdgeError
 from msc_edge.kit import Kit
 from msc_edge.manifest import PrecisionChoice
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.engine import EngineChoice
 from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
 
@@ -16,21 +17,32 @@ class KitInForce:
     """A detector, and the way to another one. Safe to use from several threads."""
 
     def __init__(
-        self, path: Path, *, threads: int, limits: LimitsConfig, precision: PrecisionChoice | None = None
+        self,
+        path: Path,
+        *,
+        threads: int,
+        limits: LimitsConfig,
+        precision: PrecisionChoice | None = None,
+        engine: EngineChoice = "auto",
     ) -> None:
         """Load the kit. KitError when it does not verify."""
         self.path = path
         self._threads = threads
         self._precision: PrecisionChoice | None = precision
+        self._engine: EngineChoice = engine
         self._limits = limits
         self._detector, self._sha256 = self._load()
         self._loading = threading.Lock()
 
     def _load(self) -> tuple[Detector, str]:
         with Kit.open(self.path) as kit:
-            detector = Detector.of(kit, threads=self._threads, precision=self._precision)
+            detector = Detector.of(kit, threads=self._threads, precision=self._precision, engine=self._engine)
+        if kit.manifest.decode.jpeg_keep:
+            LOG.warning("%s: learnt from JPEG files decoded at a reduced size; train for cameras without it", self.path)
         if len(kit.manifest.precisions) > 1:
             LOG.info("%s: the model in %s is used", self.path, detector.precision)
+        if detector.engine != "onnxruntime":
+            LOG.info("%s: computed by %s", self.path, detector.engine)
         limits = self._limits
         return (
             detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate),

@@ -82,7 +82,9 @@ class Stream:
     def _assemble(self, sources: Sequence[tuple[str, Address, SourceConfig]]) -> None:
         config = self._config
         threads = config.threads or max(1, usable_cores() // len(sources))
-        self._kit = KitInForce(config.kit, threads=threads, limits=config.limits, precision=config.precision)
+        self._kit = KitInForce(
+            config.kit, threads=threads, limits=config.limits, precision=config.precision, engine=config.engine
+        )
         self._tell_metrics_of_kit()
         channels = self._channels([name for name, _, _ in sources])
         state = self._open.enter_context(

@@ -22,7 +22,7 @@ DIGEST = "0123456789abcdef" * 4
 DOCUMENT: dict[str, Any] = {
     "format_version": 1,
     "msc_edge_version": "0.1.0",
-    "decode": {"bit_depth": 12},
+    "decode": {"bit_depth": 12, "jpeg_keep": None},
     "preprocessing": {
         "preset": "paper",
         "image_size": 224,
@@ -163,7 +163,7 @@ def test_a_manifest_cannot_be_changed() -> None:
         parse(DOCUMENT).format_version = 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
-HAS_DEFAULT = ["decode.bit_depth", "preprocessing.mean", "preprocessing.std"]
+HAS_DEFAULT = ["decode.bit_depth", "decode.jpeg_keep", "preprocessing.mean", "preprocessing.std"]
 HAS_DEFAULT += ["calibration.created", "calibration.why", "calibration.history"]
 
 
@@ -182,7 +182,13 @@ def test_a_kit_from_before_limits_could_be_set_anew_has_an_empty_history() -> No
 
 @pytest.mark.parametrize(
     ("where", "value"),
-    [("parity", None), ("bank.index", None), ("model.stop_at", None), ("preprocessing.region", None)],
+    [
+        ("parity", None),
+        ("bank.index", None),
+        ("model.stop_at", None),
+        ("preprocessing.region", None),
+        ("decode.jpeg_keep", None),
+    ],
 )
 def test_what_may_be_null(where: str, value: None) -> None:
     document = changed(where, value)
@@ -221,6 +227,7 @@ REFUSED = [
     ("bank.index.recall", 1.01),
     ("bank.index.ef", -1),
     ("decode.bit_depth", 9),
+    ("decode.jpeg_keep", 0),
     ("preprocessing.mean", [0.5, 0.5]),
     ("preprocessing.region.width", 0),
     ("calibration.scores", []),

@@ -13,8 +13,10 @@ from msc_edge.layout import MANIFEST
 from msc_edge.manifest import Manifest, parse_manifest
 from msc_edge.preprocessing import Region, preset
 from msc_edge.runtime import Detector
-from msc_edge.runtime.precision import check_picture, computes_as_made, measured, open_model
+from msc_edge.runtime.precision import Way, check_picture, computes_as_made, measured, open_model
 from msc_edge.runtime.verify import verify
+
+FLOAT, INT8 = Way("fp32"), Way("int8")
 
 
 @pytest.fixture(autouse=True)
@@ -85,20 +87,22 @@ class TestAuto:
     def test_what_was_measured_is_remembered_for_this_kit_and_machine(self, int8_kit, memory):
         first = Detector.load(int8_kit, threads=1, precision="auto").precision
         (known,) = memory.iterdir()
-        assert json.loads(known.read_text())["precision"] == first
+        assert json.loads(known.read_text())["way"]["precision"] == first
         other = {"fp32": "int8", "int8": "fp32"}[first]
-        known.write_text(json.dumps({"precision": other}))
+        known.write_text(json.dumps({"way": {"precision": other, "engine": "onnxruntime"}}))
         assert Detector.load(int8_kit, threads=1, precision="auto").precision == other
         Detector.load(int8_kit, threads=2, precision="auto")
         assert len(list(memory.iterdir())) == 2  # another number of threads is another question
 
-    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"precision": "fp16"}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{}", "[]", '{"way": {"precision": "fp16"}}', '{"way": {"engine": "x"}}', '{"way": 1}']
+    )
     def test_a_damaged_memory_is_measured_anew(self, int8_kit, memory, text):
         Detector.load(int8_kit, threads=1, precision="auto")
         (known,) = memory.iterdir()
         known.write_text(text)
         Detector.load(int8_kit, threads=1, precision="auto")
-        assert json.loads(known.read_text())["precision"] in ("fp32", "int8")
+        assert json.loads(known.read_text())["way"]["precision"] in ("fp32", "int8")
 
     def test_where_nothing_can_be_remembered_it_works_all_the_same(self, int8_kit, memory):
         memory.parent.mkdir(parents=True)
@@ -107,10 +111,10 @@ class TestAuto:
 
     def test_both_are_measured(self, int8_kit):
         with Kit.open(int8_kit) as kit:
-            faster, took = measured(kit, threads=1)
-        assert took["fp32"] > 0
-        assert took["int8"] > 0
-        assert faster == ("int8" if took["int8"] <= 0.95 * took["fp32"] else "fp32")
+            faster, took = measured(kit, (FLOAT, INT8), threads=1)
+        assert took[FLOAT] > 0
+        assert took[INT8] > 0
+        assert faster == (INT8 if took[INT8] < 0.95 * took[FLOAT] else FLOAT)
 
 
 class TestAnotherProcessor:
@@ -138,7 +142,7 @@ class TestAnotherProcessor:
         how = manifest.int8.quantization.model_copy(update={"check": [1.0]})
         seal(changed, manifest.model_copy(update={"int8": manifest.int8.model_copy(update={"quantization": how})}))
         with Kit.open(changed) as kit:
-            assert not computes_as_made(kit, open_model(kit, "int8", threads=1))
+            assert not computes_as_made(kit, open_model(kit, INT8, threads=1))
 
 
 def test_the_check_picture_is_as_the_format_says():

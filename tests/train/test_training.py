@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,32 @@ def test_an_occupied_place_is_left_as_it_is(
     with pytest.raises(UsageError, match=str(out)):
         train(drawn_normals, out, options())
     assert (out if occupied == "file" else out / "thesis.txt").read_text() == "mine"
+
+
+def test_jpegs_are_decoded_at_a_reduced_size_in_training_and_by_the_kit(
+    tmp_path: Path, options: Callable, toy: ModuleType, save: Callable
+) -> None:
+    folder = tmp_path / "jpegs"
+    for seed in range(12):
+        save(folder / f"{seed:02d}.jpg", np.kron(toy.draw(seed), np.ones((3, 3, 1), np.uint8)))
+    height, width = read_image(folder / "00.jpg").shape[:2]
+    record = trained(folder, tmp_path / "run", options(steps=0, reduced_jpeg=True))
+    assert record.decode.jpeg_keep == 64  # twice the 32 that the network sees
+    small = read_image(folder / "00.jpg", record.decode).shape
+    assert small[0] < height
+    assert 64 <= min(small[:2]) < 128
+    whole = trained(folder, tmp_path / "whole", options(steps=0))
+    assert whole.decode.jpeg_keep is None
+    apart = np.abs(np.load(tmp_path / "run" / BANK) - np.load(tmp_path / "whole" / BANK)).max()
+    assert 1e-4 < apart < 0.1  # another picture, though much like it
+    assert width > small[1]
+
+
+def test_a_region_and_reduced_jpegs_contradict_each_other(
+    drawn_normals: Path, tmp_path: Path, options: Callable
+) -> None:
+    with pytest.raises(UsageError, match="--reduced-jpeg and --roi: a region is in pixels of the whole picture"):
+        train(drawn_normals, tmp_path / "run", options(reduced_jpeg=True, region=Region(x=0, y=0, width=9, height=9)))
 
 
 def test_unreadable_pictures_and_copies_are_left_out_and_told(

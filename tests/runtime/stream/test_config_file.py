@@ -28,6 +28,7 @@ EVERYTHING: dict[str, Any] = {
     "state": "/var/lib/msc-edge/line3",
     "threads": 2,
     "precision": "int8",
+    "engine": "onnxruntime",
     "show": True,
     "source": [
         {

@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from msc_edge.images import DecodePolicy, decode_image, read_image
+from msc_edge.jpeg import jpeg_size, reduction
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    waves = 128 + 60 * np.sin(rows / 40) + 60 * np.cos(columns / 55)
+    return np.stack([waves, waves[::-1], 255 - waves], axis=2).round().astype(np.uint8)
+
+
+def jpeg(image: np.ndarray, **options) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, "JPEG", quality=95, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (480, 640), (3000, 4000), (1, 9000)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xd8\xff\xc0 in a comment"}])
+def test_the_size_in_the_header_is_that_of_the_picture(size, options):
+    assert jpeg_size(memoryview(jpeg(np.zeros((*size, 3), np.uint8), **options))) == size
+
+
+def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_picture():
+    exif = PIL.Image.Exif()
+    exif[0x927C] = jpeg(np.zeros((50, 60, 3), np.uint8))
+    data = jpeg(smooth(300, 400), exif=exif)
+    assert data.count(b"\xff\xd8\xff") == 2
+    assert jpeg_size(memoryview(data)) == (300, 400)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xc0\x00\x11",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xda" + bytes(9),
+    ],
+)
+def test_what_is_no_whole_header_has_no_size(data):
+    assert jpeg_size(memoryview(data)) is None
+    assert reduction(memoryview(data), 1) == 1
+
+
+def test_every_cut_and_every_changed_byte_of_a_header_is_survived():
+    data = jpeg(smooth(64, 64))[:700]
+    rng = np.random.default_rng(0)
+    for end in range(len(data)):
+        jpeg_size(memoryview(data[:end]))
+    for _ in range(3000):
+        other = bytearray(data)
+        other[rng.integers(len(other))] = rng.integers(256)
+        jpeg_size(memoryview(bytes(other)))
+
+
+@pytest.mark.parametrize(
+    ("keep", "factor"), [(1081, 1), (1080, 1), (541, 1), (540, 2), (271, 2), (270, 4), (135, 8), (1, 8)]
+)
+def test_the_shorter_side_keeps_what_it_must(keep, factor):
+    data = memoryview(jpeg(np.zeros((1080, 1920, 3), np.uint8)))
+    assert reduction(data, keep) == factor
+    assert decode_image(np.frombuffer(data, np.uint8), DecodePolicy(jpeg_keep=keep)).shape == (
+        1080 // factor,
+        1920 // factor,
+        3,
+    )
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_reduced_picture_is_the_mean_of_its_blocks(factor):
+    image = smooth(640, 960)
+    data = np.frombuffer(jpeg(image), np.uint8)
+    reduced = decode_image(data, DecodePolicy(jpeg_keep=640 // factor)).astype(float)
+    means = image.reshape(640 // factor, factor, 960 // factor, factor, 3).mean(axis=(1, 3))
+    assert np.abs(reduced - means).max() < 6  # what the compression loses
+
+
+def test_the_exif_orientation_counts_for_reduced_pictures_too(tmp_path):
+    image = smooth(400, 800)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    (tmp_path / "turned.jpg").write_bytes(jpeg(image, exif=exif))
+    whole = read_image(tmp_path / "turned.jpg")
+    reduced = read_image(tmp_path / "turned.jpg", DecodePolicy(jpeg_keep=200))
+    assert (whole.shape, reduced.shape) == ((800, 400, 3), (400, 200, 3))
+    small = cv2.resize(whole, (200, 400), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - reduced).max() < 6
+
+
+def test_grey_jpegs_and_other_kinds_of_file(tmp_path):
+    grey = smooth(640, 640)[..., 0]
+    PIL.Image.fromarray(grey).save(tmp_path / "grey.jpg", quality=95)
+    PIL.Image.fromarray(grey).save(tmp_path / "grey.png")
+    policy = DecodePolicy(jpeg_keep=320)
+    reduced = read_image(tmp_path / "grey.jpg", policy)
+    assert reduced.shape == (320, 320, 3)
+    assert (reduced[..., 0] == reduced[..., 2]).all()
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png", policy)[..., 1], grey)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+def test_real_pictures_that_are_small_enough_are_decoded_as_ever():
+    for path in sorted((DATA / "magnetic_tile/test").rglob("*.jpg"))[::50]:
+        np.testing.assert_array_equal(read_image(path, DecodePolicy(jpeg_keep=448)), read_image(path))
