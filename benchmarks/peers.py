@@ -141,7 +141,9 @@ def row(each: Contender, sizes: dict[Path, float]) -> str:
         rates = [1000 * len(times) / sum(times) for times in rounds]
         cells.append(f"{statistics.median(rates):.1f} ({min(rates):.1f}-{max(rates):.1f})")
         p50 = statistics.median(map(statistics.median, rounds))
-        cells.append("" if each.kind == "folder" else f"{p50:.1f} / {np.percentile(np.concatenate(rounds), 95):.1f}")
+        cells.append(
+            "" if each.kind.startswith("folder") else f"{p50:.1f} / {np.percentile(np.concatenate(rounds), 95):.1f}"
+        )
     cells += [f"{statistics.median(each.starts):.2f}", f"{each.peak_mb:.0f}", f"{sizes[each.python]:.0f}"]
     return f"| {' | '.join(cells)} |"
 
@@ -174,6 +176,8 @@ def main() -> None:
     contenders = [
         Contender("msc-edge, `score_file`", "detector", base, kit),
         Contender("msc-edge, `score_files`, a picture a core", "folder", base, kit),
+        Contender("msc-edge in int8, `score_file`", "detector-int8", base, kit),
+        Contender("msc-edge in int8, `score_files`", "folder-int8", base, kit),
         Contender("its model.onnx alone, pixels ready", "floor", base, kit),
         Contender("the same network in PyTorch", "torch", Path(sys.executable), options.work / "run"),
     ]

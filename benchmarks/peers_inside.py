@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 Verdict = tuple[float, str]
 Scorer = Callable[[str], Verdict]  # picture file -> score and verdict
@@ -26,11 +26,11 @@ NOTES: list[str] = []
 _PACKAGES = ("msc-edge", "anomalib", "openvino", "onnxruntime", "torch", "numpy", "opencv-python", "pillow")
 
 
-def msc_edge_detector(model: Path, cores: int) -> Scorer:
+def msc_edge_detector(model: Path, cores: int, *, precision: Literal["fp32", "int8"] = "fp32") -> Scorer:
     """A kit through the Python API, all cores on one picture."""
     from msc_edge.runtime import Detector  # noqa: PLC0415
 
-    detector = Detector.load(model, threads=cores)
+    detector = Detector.load(model, threads=cores, precision=precision)
 
     def score(path: str) -> Verdict:
         result = detector.score_file(path)
@@ -148,12 +148,14 @@ def floor(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[f
     return lambda path: (sum(times([path])), "no verdict"), times
 
 
-def folder(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
+def folder(
+    model: Path, cores: int, *, precision: Literal["fp32", "int8"] = "fp32"
+) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
     """A kit over many files, a picture a core; the milliseconds are those of the pass, shared out evenly."""
     from msc_edge.runtime import Detector  # noqa: PLC0415
     from msc_edge.runtime.folder import score_files  # noqa: PLC0415
 
-    detector = Detector.load(model, threads=1)
+    detector = Detector.load(model, threads=1, precision=precision)
 
     def times(files: list[str]) -> list[float]:
         begun = time.perf_counter()
@@ -172,6 +174,7 @@ def folder(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[
 
 SCORERS: dict[str, Callable[[Path, int], Scorer]] = {
     "detector": msc_edge_detector,
+    "detector-int8": lambda model, cores: msc_edge_detector(model, cores, precision="int8"),
     "torch": torch_eager,
     "openvino": openvino_inferencer,
     "openvino-f32": lambda model, cores: openvino_inferencer(model, cores, precision="f32"),
@@ -179,12 +182,20 @@ SCORERS: dict[str, Callable[[Path, int], Scorer]] = {
 }
 
 
+# Those that time a whole pass by themselves.
+WHOLE: dict[str, Callable[[Path, int], tuple[Scorer, Callable[[list[str]], list[float]]]]] = {
+    "floor": floor,
+    "folder": folder,
+    "folder-int8": lambda model, cores: folder(model, cores, precision="int8"),
+}
+
+
 def serve(kind: str, model: Path, cores: int, first: str) -> None:
     """See the module."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    if kind in ("floor", "folder"):
-        score, times = (floor if kind == "floor" else folder)(model, cores)
+    if kind in WHOLE:
+        score, times = WHOLE[kind](model, cores)
     else:
         score = SCORERS[kind](model, cores)
         times = one_by_one(score)

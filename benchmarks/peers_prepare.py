@@ -59,7 +59,7 @@ def prepare(options: argparse.Namespace) -> None:
         shutil.rmtree(work / "run", ignore_errors=True)
         backbone = ("--backbone", "resnet18", "--stop-at", "layer3", "--weights", weights, "--image-size", SIDE)
         run("train-msc-edge", program, "train", "--normal", train, "--out", work / "run", "--steps", 0, *backbone)
-        run("export-msc-edge", program, "export", work / "run", "--out", work / "kit", "--precision", "fp32")
+        run("export-msc-edge", program, "export", work / "run", "--out", work / "kit")
     for kind, count in (("padim", None), ("patchcore", options.patchcore_pictures)):
         if (work / kind / "trained").exists():
             continue
