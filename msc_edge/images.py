@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt  # noqa: E402
 
 from msc_edge.errors import SourceError, UnreadableImageError  # noqa: E402
 from msc_edge.files import kind_of  # noqa: E402
-from msc_edge.jpeg import reduction  # noqa: E402
+from msc_edge.jpeg import jpeg_header  # noqa: E402
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -33,11 +33,12 @@ _NO_PICTURE = "not a picture, or a truncated or damaged one"
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
 # Not IMREAD_COLOR_RGB: of a colour TIFF with 16 bits it gives uninitialised memory (OpenCV 4.11 to 5.0).
 _BGR_AT_FULL_DEPTH = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-_REDUCED = {
-    1: _BGR_AT_FULL_DEPTH,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+_REDUCED_BGR = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_REDUCED_GREY = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
 
@@ -81,8 +82,7 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
     _refuse_overlong_png_chunk(data.data)
-    factor = reduction(data.data, policy.jpeg_keep) if policy.jpeg_keep else 1
-    return _to_eight_bits(_decode(data, _REDUCED[factor]), policy)
+    return _to_eight_bits(_decode(data, *_way_to_decode(data, policy)), policy)
 
 
 def bytes_of(path: Path) -> np.ndarray:
@@ -118,12 +118,25 @@ def _refuse_overlong_png_chunk(data: memoryview) -> None:
         raise UnreadableImageError(f"{_NO_PICTURE}: a chunk of this PNG runs past the end of the file")
 
 
-def _decode(data: np.ndarray, flags: int) -> np.ndarray:
+def _way_to_decode(data: np.ndarray, policy: DecodePolicy) -> tuple[int, int | None]:
+    """OpenCV's flags, and the conversion to RGB behind them."""
+    header = jpeg_header(data.data)
+    if header is None:
+        return _BGR_AT_FULL_DEPTH, cv2.COLOR_BGR2RGB
+    factor = header.reduction(policy.jpeg_keep) if policy.jpeg_keep else 1
+    if header.channels == 1:  # asked for colours, the decoder would compute with three channels: three times the time
+        return _REDUCED_GREY[factor], cv2.COLOR_GRAY2RGB
+    if factor > 1:
+        return _REDUCED_BGR[factor], cv2.COLOR_BGR2RGB
+    return cv2.IMREAD_COLOR_RGB, None
+
+
+def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     try:
         image = cv2.imdecode(data, flags)
         if image is not None and image.dtype in (np.uint8, np.uint16):
             _refuse_too_many_pixels(image)
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return image if conversion is None else cv2.cvtColor(image, conversion)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
             raise _too_many_pixels() from error

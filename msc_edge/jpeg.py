@@ -1,20 +1,36 @@
-"""JPEG files that are larger than what looks at them: their size, read from the header, and the scale to decode at.
+"""What the header of a JPEG file says, and the scale to decode a large one at.
 
 A JPEG decoder can give a picture at 1/2, 1/4 or 1/8 of its size for a fraction of the time: it then computes fewer
 pixels from each block of 8 x 8 frequencies (Independent JPEG Group, libjpeg.txt, "scale_num, scale_denom").
 """
 
+from typing import NamedTuple
+
 _START, _END_OF_HEADERS = b"\xff\xd8", 0xDA  # SOI, SOS
-_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7, SOI
 
 
-def jpeg_size(data: memoryview) -> tuple[int, int] | None:
-    """(height, width) as stored, of a JPEG file's bytes; None where this is none, or its header is damaged."""
+class JpegHeader(NamedTuple):
+    """A picture as it is stored, before it is turned as EXIF says."""
+
+    height: int
+    width: int
+    channels: int
+    """1: grey; 3: colours; 4: CMYK."""
+
+    def reduction(self, keep: int) -> int:
+        """1, 2, 4 or 8: by how much to divide both sides, so that the shorter one keeps at least `keep` pixels."""
+        short = min(self.height, self.width)
+        return max(factor for factor in (1, 2, 4, 8) if factor == 1 or short // factor >= keep)
+
+
+def jpeg_header(data: memoryview) -> JpegHeader | None:
+    """The header of a JPEG file's bytes; None where this is none, or its header is damaged."""
     if data[:2] != _START:
         return None
     position = 2
-    while position + 9 <= len(data):
+    while position + 10 <= len(data):
         if data[position] != 0xFF:
             return None
         marker = data[position + 1]
@@ -22,19 +38,11 @@ def jpeg_size(data: memoryview) -> tuple[int, int] | None:
             position += 1
         elif marker in _WITHOUT_LENGTH:
             position += 2
-        elif marker in _SIZES:
-            return int.from_bytes(data[position + 5 : position + 7]), int.from_bytes(data[position + 7 : position + 9])
+        elif marker in _FRAMES:
+            height, width = (int.from_bytes(data[position + at : position + at + 2]) for at in (5, 7))
+            return JpegHeader(height, width, data[position + 9])
         elif marker == _END_OF_HEADERS:
             return None
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4])
     return None
-
-
-def reduction(data: memoryview, keep: int) -> int:
-    """1, 2, 4 or 8: by how much to divide both sides of a JPEG, so that the shorter one keeps at least `keep` pixels.
-
-    1 for everything that is no JPEG.
-    """
-    size = jpeg_size(data)
-    return 1 if size is None else max(factor for factor in (1, 2, 4, 8) if factor == 1 or min(size) // factor >= keep)

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from msc_edge.images import DecodePolicy, decode_image, read_image
-from msc_edge.jpeg import jpeg_size, reduction
+from msc_edge.jpeg import JpegHeader, jpeg_header
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -25,10 +25,11 @@ def jpeg(image: np.ndarray, **options) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (480, 640), (3000, 4000), (1, 9000)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (480, 640), (3000, 4000), (1, 9000)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xd8\xff\xc0 in a comment"}])
-def test_the_size_in_the_header_is_that_of_the_picture(size, options):
-    assert jpeg_size(memoryview(jpeg(np.zeros((*size, 3), np.uint8), **options))) == size
+def test_the_size_in_the_header_is_that_of_the_picture(height, width, options):
+    data = jpeg(np.zeros((height, width, 3), np.uint8), **options)
+    assert jpeg_header(memoryview(data)) == JpegHeader(height, width, 3)
 
 
 def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_picture():
@@ -36,7 +37,7 @@ def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_picture():
     exif[0x927C] = jpeg(np.zeros((50, 60, 3), np.uint8))
     data = jpeg(smooth(300, 400), exif=exif)
     assert data.count(b"\xff\xd8\xff") == 2
-    assert jpeg_size(memoryview(data)) == (300, 400)
+    assert jpeg_header(memoryview(data)) == JpegHeader(300, 400, 3)
 
 
 @pytest.mark.parametrize(
@@ -51,19 +52,18 @@ def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_picture():
     ],
 )
 def test_what_is_no_whole_header_has_no_size(data):
-    assert jpeg_size(memoryview(data)) is None
-    assert reduction(memoryview(data), 1) == 1
+    assert jpeg_header(memoryview(data)) is None
 
 
 def test_every_cut_and_every_changed_byte_of_a_header_is_survived():
     data = jpeg(smooth(64, 64))[:700]
     rng = np.random.default_rng(0)
     for end in range(len(data)):
-        jpeg_size(memoryview(data[:end]))
+        jpeg_header(memoryview(data[:end]))
     for _ in range(3000):
         other = bytearray(data)
         other[rng.integers(len(other))] = rng.integers(256)
-        jpeg_size(memoryview(bytes(other)))
+        jpeg_header(memoryview(bytes(other)))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,9 @@ def test_every_cut_and_every_changed_byte_of_a_header_is_survived():
 )
 def test_the_shorter_side_keeps_what_it_must(keep, factor):
     data = memoryview(jpeg(np.zeros((1080, 1920, 3), np.uint8)))
-    assert reduction(data, keep) == factor
+    header = jpeg_header(data)
+    assert header
+    assert header.reduction(keep) == factor
     assert decode_image(np.frombuffer(data, np.uint8), DecodePolicy(jpeg_keep=keep)).shape == (
         1080 // factor,
         1920 // factor,
@@ -109,6 +111,36 @@ def test_grey_jpegs_and_other_kinds_of_file(tmp_path):
     assert reduced.shape == (320, 320, 3)
     assert (reduced[..., 0] == reduced[..., 2]).all()
     np.testing.assert_array_equal(read_image(tmp_path / "grey.png", policy)[..., 1], grey)
+
+
+def by_way_of_colours(path: Path) -> np.ndarray:
+    """Decoded as every kind of file is, with the conversion that a grey or an 8-bit picture does not need."""
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_short_way_to_a_picture_gives_the_same_pixels(mode, orientation, tmp_path):
+    rng = np.random.default_rng(3)
+    picture = PIL.Image.fromarray(rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)).convert(mode)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "picture.jpg", quality=90, exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "picture.jpg"), by_way_of_colours(tmp_path / "picture.jpg"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+def test_real_grey_jpegs_give_the_same_pixels_by_the_short_way():
+    paths = sorted((DATA / "magnetic_tile").rglob("*.jpg"))[::25]
+    assert len(paths) > 30
+    for path in paths:
+        header = jpeg_header(memoryview(path.read_bytes()))
+        assert header is not None
+        assert header.channels in (1, 3)
+        np.testing.assert_array_equal(read_image(path), by_way_of_colours(path))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
