@@ -140,6 +140,8 @@ def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
             raise _too_many_pixels() from error
+        if error.code == cv2.Error.StsNoMem:
+            raise UnreadableImageError("there is not enough memory to decode it") from error
         raise UnreadableImageError(f"the decoder refused it: {error.err}") from error
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
