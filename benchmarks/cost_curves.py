@@ -20,7 +20,7 @@ import hnswlib
 import numpy as np
 
 from msc_edge.bank import Bank, ExactSearch, HnswSearch
-from msc_edge.export.index import _EF_CONSTRUCTION, _EFS, _M, WANTED_RECALL, kth_similarity, recall_at_k
+from msc_edge.export.index import EF_CONSTRUCTION, EFS, WANTED_RECALL, M, kth_similarity, recall_at_k
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime import Detector
 from msc_edge.runtime.model import usable_cores
@@ -57,13 +57,13 @@ def bank_costs(detector: Detector, count: int) -> dict[str, float]:
     rows = clustered(count + 200, dim, np.random.default_rng(0))
     bank, queries = rows[:count], rows[count:]
     index = hnswlib.Index(space="cosine", dim=dim)
-    index.init_index(max_elements=count, M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=0)
+    index.init_index(max_elements=count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=0)
     begun = time.perf_counter()
     index.add_items(bank, np.arange(count), num_threads=usable_cores())
     building = time.perf_counter() - begun
     kth = kth_similarity(bank, queries, 2)
     ef, recall = 0, 0.0
-    for ef in _EFS:
+    for ef in EFS:
         recall = recall_at_k(HnswSearch(index, ef=ef), bank, queries, kth, 2)
         if recall >= WANTED_RECALL:
             break

@@ -14,8 +14,8 @@ WANTED_RECALL = 0.999
 # After an embedding, with the bank out of the cache: exact search takes 0.2 ms over 1000 rows of 1280, 0.65 over 3000,
 # the graph 0.16 and 0.22 (benchmarks/cost_curves.py).
 FEWEST_ROWS = 2000
-_M, _EF_CONSTRUCTION = 16, 200
-_EFS = (16, 32, 64, 128, 256, 512)
+M, EF_CONSTRUCTION = 16, 200
+EFS = (16, 32, 64, 128, 256, 512)
 _QUERIES = 1000
 
 
@@ -27,19 +27,19 @@ def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path,
     """
     count, dim = embeddings.shape
     index = hnswlib.Index(space="cosine", dim=dim)
-    index.init_index(max_elements=count, M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=seed)
+    index.init_index(max_elements=count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=seed)
     index.set_num_threads(1)
     index.add_items(embeddings, np.arange(count))
     index.save_index(str(path))
 
     queries = _enough(queries, embeddings, seed)
     kth = kth_similarity(embeddings, queries, k)
-    recall, ef = 0.0, _EFS[0]
-    for ef in _EFS:
+    recall, ef = 0.0, EFS[0]
+    for ef in EFS:
         recall = recall_at_k(HnswSearch(index, ef=ef), embeddings, queries, kth, k)
         if recall >= WANTED_RECALL:
             break
-    return HnswIndex(m=_M, ef_construction=_EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
+    return HnswIndex(m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
 
 
 def preferred_search(index: HnswIndex, *, count: int) -> Literal["exact", "hnsw"]:

@@ -105,6 +105,20 @@ class TestEvaluation:
         assert len(cards) == 8
         assert all(card.count("<img ") == 3 for card in cards)
 
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_the_page_says_which_of_two_models_scored(self, int8_kit, toy_kit, parts, tmp_path, precision):
+        out = tmp_path / "two"
+        done = run("evaluate", int8_kit, parts, "--out", out, "--resamples", 100, "--precision", precision)
+        words = f", {precision} (the kit has another model too, with limits of its own)"
+        assert words in (out / "report.html").read_text(encoding="utf-8")
+        assert f"model: {precision}, one of two" in done.stdout
+        page = tmp_path / "scores.html"
+        run("score", int8_kit, parts, "--report", page, "--precision", precision)
+        assert words in page.read_text(encoding="utf-8")
+        done = run("evaluate", toy_kit, parts, "--out", tmp_path / "one", "--resamples", 100)
+        assert "another model" not in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+        assert "one of two" not in done.stdout
+
     def test_galleries_can_be_left_out_or_have_nothing_to_show(self, toy_kit, parts, tmp_path):
         run("evaluate", toy_kit, parts, "--out", tmp_path / "a", "--resamples", 100, "--gallery", 0)
         assert "<article" not in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
