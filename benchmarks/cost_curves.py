@@ -20,7 +20,7 @@ import hnswlib
 import numpy as np
 
 from msc_edge.bank import Bank, ExactSearch, HnswSearch
-from msc_edge.export.index import EF_CONSTRUCTION, EFS, WANTED_RECALL, M, kth_similarity, recall_at_k
+from msc_edge.export.index import EF_CONSTRUCTION, M, least_ef
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime import Detector
 from msc_edge.runtime.model import usable_cores
@@ -61,12 +61,7 @@ def bank_costs(detector: Detector, count: int) -> dict[str, float]:
     begun = time.perf_counter()
     index.add_items(bank, np.arange(count), num_threads=usable_cores())
     building = time.perf_counter() - begun
-    kth = kth_similarity(bank, queries, 2)
-    ef, recall = 0, 0.0
-    for ef in EFS:
-        recall = recall_at_k(HnswSearch(index, ef=ef), bank, queries, kth, 2)
-        if recall >= WANTED_RECALL:
-            break
+    ef, recall = least_ef(index, bank, queries, 2)
     with tempfile.TemporaryDirectory() as scratch:
         index.save_index(f"{scratch}/bank.hnsw")
         size = Path(scratch, "bank.hnsw").stat().st_size

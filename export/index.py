@@ -15,7 +15,7 @@ WANTED_RECALL = 0.999
 # the graph takes 0.24 and 0.32 (benchmarks/cost_curves.py).
 FEWEST_ROWS = 2000
 M, EF_CONSTRUCTION = 16, 200
-EFS = (16, 32, 64, 128, 256, 512)
+_EFS = (16, 32, 64, 128, 256, 512)
 _QUERIES = 1000
 
 
@@ -33,13 +33,19 @@ def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path,
     index.save_index(str(path))
 
     queries = _enough(queries, embeddings, seed)
+    ef, recall = least_ef(index, embeddings, queries, k)
+    return HnswIndex(m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
+
+
+def least_ef(index: hnswlib.Index, embeddings: np.ndarray, queries: np.ndarray, k: int) -> tuple[int, float]:
+    """The least ef with which an index over the bank reaches WANTED_RECALL, or the largest there is; and the recall."""
     kth = kth_similarity(embeddings, queries, k)
-    recall, ef = 0.0, EFS[0]
-    for ef in EFS:
+    ef, recall = _EFS[0], 0.0
+    for ef in _EFS:
         recall = recall_at_k(HnswSearch(index, ef=ef), embeddings, queries, kth, k)
         if recall >= WANTED_RECALL:
             break
-    return HnswIndex(m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
+    return ef, recall
 
 
 def preferred_search(index: HnswIndex, *, count: int) -> Literal["exact", "hnsw"]:

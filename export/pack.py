@@ -21,7 +21,7 @@ from msc_edge.export.pictures import RunPictures
 from msc_edge.export.proof import compare, proof_pictures, prove
 from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
 from msc_edge.files import folder_written_whole
-from msc_edge.kit import seal
+from msc_edge.kit import refuse_zip, seal
 from msc_edge.layout import BANKS, INDEXES, INT8_MODEL, MANIFEST, MODEL, MODELS, NORMALS, THUMBNAILS
 from msc_edge.manifest import (
     BankInfo,
@@ -79,8 +79,7 @@ def export(
     KitError when the run is not whole or the proof fails, SourceError when the pictures are not those that were
     trained on; `out` is then left as it was.
     """
-    if out.suffix.lower() == ".zip":
-        raise UsageError(f"--out {out}: a kit is written as a folder; name one, and zip that")
+    refuse_zip(out)
     if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
     record = read_record(run)
@@ -131,7 +130,7 @@ def export(
                 files={},
             ),
         )
-        detector = Detector.load(kit, precision="fp32")
+        detector = Detector.load(kit, precision="fp32", engine="onnxruntime")
         chosen = proof_pictures(own.held_out, own.in_bank)
         comparisons = compare(network, bank, detector, own.decoded(chosen, "proving"), count=len(chosen))
         parity = prove(comparisons, torch_limits, detector.limits)

@@ -124,7 +124,7 @@ def _way_to_decode(data: np.ndarray, policy: DecodePolicy) -> tuple[int, int | N
     if header is None:
         return _BGR_AT_FULL_DEPTH, cv2.COLOR_BGR2RGB
     factor = header.reduction(policy.jpeg_keep) if policy.jpeg_keep else 1
-    if header.channels == 1:  # asked for colours, the decoder would compute with three channels: three times the time
+    if header.channels == 1:  # asked for colours, the decoder would compute with three channels
         return _REDUCED_GREY[factor], cv2.COLOR_GRAY2RGB
     if factor > 1:
         return _REDUCED_BGR[factor], cv2.COLOR_BGR2RGB

@@ -1,8 +1,7 @@
 """A kit on disk: a folder, or the same folder in one .zip, whose every byte is checked before it is used.
 
 `manifest.json` holds the SHA-256 of every other file, and `manifest.sha256` that of manifest.json, in the format of
-`sha256sum -c`. Checking comes before any parser: hnswlib crashes the process on a damaged index, and ONNX files
-are parsed by native code. A hash proves that a kit is as it was written, not who wrote it.
+`sha256sum -c`.
 """
 
 import glob
@@ -17,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from msc_edge.container import Verified, digest_line, verify_folder, verify_zip
-from msc_edge.errors import KitError, OutputError
+from msc_edge.errors import KitError, OutputError, UsageError
 from msc_edge.files import ASIDE, sha256_of
 from msc_edge.layout import BANKS, MANIFEST, MANIFEST_DIGEST, NORMALS
 from msc_edge.manifest import FileEntry, Manifest, Precision
@@ -126,6 +125,12 @@ class Kit:
 def _rows_are_unit(bank: np.ndarray) -> bool:
     blocks = (bank[row : row + _ROWS_AT_ONCE] for row in range(0, len(bank), _ROWS_AT_ONCE))
     return all(np.allclose(np.linalg.norm(block, axis=1), 1, atol=1e-4) for block in blocks)  # false for NaN too
+
+
+def refuse_zip(out: Path) -> None:
+    """UsageError where a kit is to be written into what its name says is a .zip."""
+    if out.suffix.lower() == ".zip":
+        raise UsageError(f"--out {out}: a kit is written as a folder; name one, and zip that")
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:

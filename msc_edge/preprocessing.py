@@ -1,7 +1,7 @@
 """What happens to the pixels of a picture before the backbone sees them, as data.
 
 This is the description that a run and a kit record. The computation itself is one torch module
-(`msc_edge.train.preprocess`), which training evaluates with and which is exported into `model.onnx`.
+(`msc_edge.train.preprocess`), which training evaluates with, and the same as a graph in `model.onnx`.
 """
 
 from typing import Literal

@@ -19,7 +19,7 @@ def verify(kit: Kit) -> list[str]:
     bank = kit.manifest.bank
     indexed = bank.index is not None and find_spec("hnswlib") is not None
     search: SearchChoice = "hnsw" if indexed else "exact"
-    detector = Detector.of(kit, search=search, precision="fp32")
+    detector = Detector.of(kit, search=search, precision="fp32", engine="onnxruntime")
     found = ["the model opens", f"the bank holds {bank.count} x {bank.dim}"]
     if kit.manifest.int8:
         int8 = open_model(kit, Way("int8"), threads=1)

@@ -17,7 +17,7 @@ _BATCH = 8  # more do not fit into a processor's cache, and take longer a pictur
 
 
 class EmbeddingNetwork(nn.Module):
-    """f(x) = phi(x) / |phi(x)| for a picture as it comes from the decoder. This module becomes `model.onnx`."""
+    """f(x) = phi(x) / |phi(x)| for a picture as it comes from the decoder: what `model.onnx` computes."""
 
     def __init__(self, backbone: Backbone, preprocessing: Preprocessing) -> None:
         super().__init__()

@@ -247,11 +247,12 @@ def _open(
     def images():
         names = [picture.path for picture in pictures if picture.role == "bank"]
         for name, image in decoded(folder, names, policy, task="reading the normals", report=report, unreadable=note):
-            pixels = sha256(f"{image.shape}".encode() + image.tobytes()).digest()
-            if pixels in seen:  # another file of the same picture: with other metadata, or saved anew without loss
+            pixels = sha256(f"{image.shape}".encode())
+            pixels.update(image.data)
+            if pixels.digest() in seen:  # another file of the same picture, with other metadata or saved anew
                 again.add(name)
                 continue
-            seen.add(pixels)
+            seen.add(pixels.digest())
             yield name, image  # first: embed_all refuses a picture that the region does not fit
             copies.append(training_copy(image, network.preprocess.spec))
 

@@ -33,7 +33,7 @@ def main() -> None:
     """Measure and print."""
     kit, precision, threads, picture = sys.argv[1:]
     imported = time.perf_counter()
-    detector = Detector.load(kit, precision=precision, threads=int(threads))  # pyright: ignore[reportArgumentType]
+    detector = Detector.load(kit, precision=precision, engine="onnxruntime", threads=int(threads))  # pyright: ignore[reportArgumentType]
     loaded = time.perf_counter()
     frame = np.load(picture)
     read = time.perf_counter()

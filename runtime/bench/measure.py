@@ -122,7 +122,7 @@ def frames(kit: Kit) -> list[np.ndarray]:
 
 def frame_times(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: int, seconds: float) -> FrameTimes:
     """Measure one frame; see FrameTimes."""
-    detector = Detector.of(kit, threads=threads, precision=precision)
+    detector = Detector.of(kit, threads=threads, precision=precision, engine="onnxruntime")
     session = bare_session(kit.path(MODELS[precision]), threads=threads)
     tensor = {INPUT: frame[None]}
     detector.score(frame)
@@ -155,7 +155,7 @@ def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
 
 def file_times(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds: float) -> FileTimes:
     """Measure picture files, from the first on and again from there; SourceError when none could be read."""
-    detector = Detector.of(kit, threads=1, precision=precision)
+    detector = Detector.of(kit, threads=1, precision=precision, engine="onnxruntime")
     stages: dict[str, list[float]] = {"read": [], "decode": [], "embed": [], "search": []}
     readable: set[Path] = set()
     unreadable: dict[Path, UnreadableImageError] = {}
@@ -180,7 +180,7 @@ def throughput(
     kit: Kit, precision: Precision, pictures: Sequence[Path] | np.ndarray, *, threads: int, seconds: float
 ) -> Throughput:
     """Score files, or one frame over and over, on several threads."""
-    detector = Detector.of(kit, threads=1, precision=precision)
+    detector = Detector.of(kit, threads=1, precision=precision, engine="onnxruntime")
     if isinstance(pictures, np.ndarray):
         frame = pictures
         scored: Generator[object, None, None] = ordered_map(

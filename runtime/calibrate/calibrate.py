@@ -15,7 +15,7 @@ import numpy as np
 from msc_edge.calibration import Calibration, Limit, band_of_alarms, pictures_needed
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import folder_written_whole, sha256_of
-from msc_edge.kit import Kit, seal
+from msc_edge.kit import Kit, refuse_zip, seal
 from msc_edge.layout import MANIFEST
 from msc_edge.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest, Precision
 from msc_edge.progress import Report, silent
@@ -87,7 +87,10 @@ def calibrate(
         _require(len(paths), reject_rate, f"{many(len(paths), 'picture file')} found")
         fresh: dict[Precision, Fresh] = {
             precision: score_fresh(
-                Detector.of(opened, threads=1, precision=precision), paths, threads=threads, report=report
+                Detector.of(opened, threads=1, precision=precision, engine="onnxruntime"),
+                paths,
+                threads=threads,
+                report=report,
             )
             for precision in manifest.precisions
         }
@@ -165,8 +168,7 @@ def _target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
         return kit.resolve()  # not a link to it
     if out is None:
         return None
-    if out.suffix.lower() == ".zip":
-        raise UsageError(f"--out {out}: a kit is written as a folder; name one, and zip that")
+    refuse_zip(out)
     if out.resolve() == kit.resolve():
         raise UsageError(f"--out {out}: is the kit itself; pass --in-place to replace it")
     if out.resolve().is_relative_to(kit.resolve()):
