@@ -44,7 +44,7 @@ class ExactSearch:
         similarity = np.vecdot(self._embeddings, query)
         if count >= similarity.size:
             return np.arange(similarity.size)
-        return np.argpartition(similarity, -count)[-count:]
+        return similarity.argpartition(-count)[-count:]
 
 
 class HnswSearch:
@@ -96,12 +96,9 @@ class Bank:
         except RuntimeError:  # hnswlib: unreachable nodes leave too few results
             rows = self._exact.rows(query, count)
         # Not `@`: BLAS rounds a row's sum differently according to where in the block it stands.
-        distances = 1.0 - (self.embeddings[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-        nearest = np.lexsort((rows, distances))[: self.k]
-        return Neighbours(
-            rows=tuple(int(row) for row in rows[nearest]),
-            distances=tuple(float(distance) for distance in distances[nearest]),
-        )
+        distances = 1.0 - np.multiply(self.embeddings[rows], query, dtype=np.float64).sum(axis=1)
+        nearest = sorted(zip(distances.tolist(), rows.tolist(), strict=True))[: self.k]
+        return Neighbours(rows=tuple(row for _, row in nearest), distances=tuple(distance for distance, _ in nearest))
 
     def score(self, query: np.ndarray) -> float:
         """Score of one unit embedding; see Neighbours.score."""

@@ -10,6 +10,7 @@ r is therefore p <= r, which is the same as a score above the m-th largest calib
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -70,11 +71,12 @@ class Calibration:
         self.scores = np.sort(np.asarray(scores, dtype=np.float64))
         if self.scores.ndim != 1 or self.scores.size == 0 or not np.isfinite(self.scores).all():
             raise ValueError("calibration needs at least one score, and all of them finite")
+        self._sorted: list[float] = self.scores.tolist()
 
     def p_value(self, score: float) -> float:
         """The conformal p-value of a score, in [1 / (n + 1), 1]."""
-        at_least = self.scores.size - int(np.searchsorted(self.scores, score, side="left"))
-        return (1 + at_least) / (self.scores.size + 1)
+        at_least = len(self._sorted) - bisect_left(self._sorted, score)
+        return (1 + at_least) / (len(self._sorted) + 1)
 
     def limit(self, rate: float) -> Limit:
         """The limit for a false-alarm rate in (0, 1). UsageError outside."""

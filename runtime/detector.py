@@ -1,5 +1,6 @@
 """The detector: a kit, opened and ready to score pictures."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -11,7 +12,7 @@ from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit import Kit
-from msc_edge.layout import INDEXES
+from msc_edge.layout import INDEXES, MODELS
 from msc_edge.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.runtime.engine import Embedder, Engine, EngineChoice
 from msc_edge.runtime.model import usable_cores
@@ -95,7 +96,7 @@ class Detector:
         if false_alarm_rate is not None:
             reject = self.calibration.limit(false_alarm_rate)
         elif threshold is not None:
-            if not np.isfinite(threshold):
+            if not math.isfinite(threshold):
                 raise UsageError(f"threshold {threshold}: expected a finite number")
             reject = Limit(score=threshold, requested_rate=None, promised_rate=None)
         else:
@@ -138,14 +139,15 @@ class Detector:
                 f"the picture is {width}x{height}, and the kit looks at {region.width}x{region.height} pixels from "
                 f"({region.x}, {region.y}); give pictures of the size that was trained on"
             )
-        embedding = self.model.embed(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
-        if not np.isfinite(embedding).all():
-            raise KitError("model.onnx: the embedding of this picture is not finite; export the kit again")
-        return embedding
+        return self.model.embed(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
 
     def judge(self, embedding: np.ndarray) -> Result:
-        """Score, p-value, verdict and neighbours for an embedding of `embed`."""
+        """Score, p-value, verdict and neighbours for an embedding of `embed`. KitError when that is not finite."""
         found = self.bank.neighbours(embedding)
+        if not math.isfinite(found.score):
+            raise KitError(
+                f"{MODELS[self.precision]}: the embedding of this picture is not finite; export the kit again"
+            )
         return Result(
             score=found.score,
             p_value=self.calibration.p_value(found.score),
