@@ -31,6 +31,7 @@ LEAST_RANK_CORRELATION = 0.99
 MOST_AUROC_LOST = 0.005
 _RANGES = 64  # pictures of the bank whose activations set the ranges
 _MOST_HELD_OUT = 64  # good pictures that the two precisions are compared on
+_LEAST_SPOILED = 96  # spoiled copies: over fewer the ranks say little
 _MOST_IN_BANK = 512  # rows that they are compared with
 _SENSITIVITY = 8  # good pictures, and their spoiled copies, by which layers are ranked
 _MOST_IN_FLOAT = 0.5  # of the layers: with more of them there is little to gain
@@ -143,6 +144,7 @@ class Judge:
         self._dim, self._k = bank.embeddings.shape[1], bank.k
         self._spec, self._pictures, self._seed = spec, pictures, seed
         self._held_out = evenly(pictures.held_out, _MOST_HELD_OUT)
+        self._spoils = list(KINDS.values()) * math.ceil(_LEAST_SPOILED / (len(KINDS) * len(self._held_out)))
         rows = evenly(range(len(pictures.in_bank)), _MOST_IN_BANK)
         self._in_bank = [pictures.in_bank[row] for row in rows]
         self._float = self.embedded(self.opened(model))
@@ -157,7 +159,7 @@ class Judge:
         bank = np.stack([int8.embed(image) for _, image in self._pictures.decoded(self._in_bank, "trying int8")])
         ours = self._scores(self._float_bank, self._float)
         theirs = self._scores(bank, self.embedded(int8))
-        spoiled = np.arange(len(ours)) % (1 + len(KINDS)) > 0
+        spoiled = np.arange(len(ours)) % (1 + len(self._spoils)) > 0
         return Agreement(
             good=int((~spoiled).sum()),
             spoiled=int(spoiled.sum()),
@@ -173,12 +175,12 @@ class Judge:
         return float(np.square(apart - apart.mean(axis=0)).sum(axis=1).mean())
 
     def embedded(self, model: EmbeddingModel, most: int = _MOST_HELD_OUT) -> np.ndarray:
-        """Held-out pictures, and behind each its spoiled copies, one of each kind: the same ones at every call."""
+        """Held-out pictures, and behind each its spoiled copies, of every kind: the same ones at every call."""
         rng = numpy_generator_of(self._seed, 3, 0)
         rows = []
         for _, image in self._pictures.decoded(self._held_out[:most], "comparing with float"):
             rows.append(model.embed(image))
-            rows += [model.embed(_spoiled(image, spoil, rng, self._spec.region)) for spoil in KINDS.values()]
+            rows += [model.embed(_spoiled(image, spoil, rng, self._spec.region)) for spoil in self._spoils]
         return np.stack(rows)
 
     def _scores(self, bank: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
