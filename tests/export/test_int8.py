@@ -77,7 +77,7 @@ class TestTheKit:
 
     def test_what_it_claims_of_its_agreement_is_within_the_gates(self, kit):
         agreement = kit[1].int8.agreement
-        assert (agreement.good, agreement.spoiled) == (8, 24)
+        assert (agreement.good, agreement.spoiled) == (8, 96)  # few good ones, so four copies of each kind
         assert agree(agreement)
 
     def test_float_is_as_without_it(self, kit, drawn_kit):
