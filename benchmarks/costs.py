@@ -42,17 +42,19 @@ def step(
     channels_last: bool = True,
     bf16: bool = True,
     frozen_up_to: str | None = None,
+    compiled: bool = False,
 ) -> float:
     """One forward and backward pass of two views of some pictures through a backbone."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     backbone = build_backbone(name).to(memory_format=layout)
     if frozen_up_to:
         backbone.freeze_up_to(frozen_up_to)
+    forward = torch.compile(backbone) if compiled else backbone
     pixels = torch.randn(2 * pictures, 3, SIZE, SIZE).contiguous(memory_format=layout)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            features = backbone(pixels)
+            features = forward(pixels)
         features.float().square().sum().backward()
 
     return seconds(run, 2)
@@ -113,6 +115,10 @@ def main() -> None:
         name = f"{'bf16' if bf16 else 'fp32'}{', channels last' if channels_last else ''}"
         print(f"step of {PICTURES} pictures, {name}: {step(channels_last=channels_last, bf16=bf16):.2f} s", flush=True)
     print(f"the same, stages up to features.6 frozen: {step(frozen_up_to='features.6'):.2f} s", flush=True)
+    begun = time.perf_counter()
+    compiled = step(frozen_up_to="features.6", compiled=True)
+    took = time.perf_counter() - begun
+    print(f"and compiled: {compiled:.2f} s, after {took - 2 * compiled:.0f} s of compiling", flush=True)
     resnet = step("resnet152", 4, frozen_up_to="layer2")
     print(f"ResNet-152, frozen up to layer2, step of 4 pictures: {resnet:.2f} s", flush=True)
     embedding()

@@ -3,6 +3,7 @@
 The network stays in eval mode: batch norm keeps the statistics of ImageNet, and its affine weights train.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,18 +81,20 @@ def fine_tune(
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         for row in log.kept:
             watch.warning(row.mean_pairwise_cosine, row.effective_rank)
+
+        def tell(figures: _Figures) -> None:
+            metrics = figures.metrics()
+            log.add(metrics)
+            report("fine-tuning", metrics.step, settings.steps, f"loss {metrics.loss:.3f}")
+            if (warning := watch.warning(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
+                log.warn(warning)
+
+        untold: deque[_Figures] = deque()
         if selection and kept and not kept.candidates:
             kept.offer(fabric.broadcast(selection.ask(0, report=report)))
         for step in range(state["step"], settings.steps):
-            chosen, draws = batch_of(step, pictures=len(copies), settings=settings)
-            part = part_of_rank(fabric, settings.batch)
-            mine = [copies[i] for i in chosen[part]]
-            views = [
-                make_views(mine, draw.take(part), size=network.preprocess.spec.image_size, device=fabric.device)
-                for draw in draws
-            ]
-            pixels = network.preprocess.normalise(torch.cat(views)).contiguous(memory_format=torch.channels_last)
-            embeddings = F.normalize(model(pixels).float(), dim=1)
+            views = _views_of(step, copies, network, settings, fabric)
+            embeddings = F.normalize(model(views).float(), dim=1)
             first, second = (from_all_ranks(fabric, half) for half in embeddings.chunk(2))
 
             loss = recipe_loss(settings.recipe, first, second, center, temperature=settings.temperature)
@@ -99,16 +102,17 @@ def fine_tune(
             fabric.backward(loss)
             optimizer.step()
 
-            metrics = _measure(step + 1, loss, torch.cat([first, second]).detach())
-            log.add(metrics)
-            report("fine-tuning", step + 1, settings.steps, f"loss {metrics.loss:.3f}")
-            if (warning := watch.warning(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
-                log.warn(warning)
-            state["step"] = step + 1
-            if selection and kept and (state["step"] % settings.select_every == 0 or state["step"] == settings.steps):
-                candidate = selection.ask(step + 1, report=report)
-                kept.offer(fabric.broadcast(candidate))  # one answer for all ranks
-            if state["step"] % checkpoint_every == 0 or state["step"] == settings.steps:
+            done = step + 1
+            untold.append(_Figures(done, loss, torch.cat([first, second])))
+            choosing, saving = (
+                done % every == 0 or done == settings.steps for every in (settings.select_every, checkpoint_every)
+            )
+            while len(untold) > (0 if choosing or saving else _steps_behind(fabric.device)):
+                tell(untold.popleft())
+            state["step"] = done
+            if selection and kept and choosing:
+                kept.offer(fabric.broadcast(selection.ask(done, report=report)))  # one answer for all ranks
+            if saving:
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
     if kept:
@@ -135,15 +139,47 @@ def batch_of(step: int, *, pictures: int, settings: FineTuning) -> tuple[list[in
     return chosen, [ViewDraws.draw(settings.batch, generator) for _ in range(2)]
 
 
-def _measure(step: int, loss: Tensor, embeddings: Tensor) -> StepMetrics:
-    if not (loss.isfinite() and embeddings.isfinite().all()):
-        raise UsageError(f"the loss is no longer finite at step {step}; train again with a lower --learning-rate")
-    return StepMetrics(
-        step=step,
-        loss=float(loss.detach()),
-        mean_pairwise_cosine=mean_pairwise_cosine(embeddings),
-        effective_rank=effective_rank(embeddings),
-    )
+def _views_of(
+    step: int, copies: Sequence[Tensor], network: EmbeddingNetwork, settings: FineTuning, fabric: Fabric
+) -> Tensor:
+    """Both views of this rank's part of a step's batch, one behind the other, normalised: (2 B, 3, side, side)."""
+    chosen, draws = batch_of(step, pictures=len(copies), settings=settings)
+    part = part_of_rank(fabric, settings.batch)
+    mine = [copies[i].to(fabric.device, non_blocking=True) for i in chosen[part]]
+    side = network.preprocess.spec.image_size
+    views = torch.cat([make_views(mine, draw.take(part), size=side, device=fabric.device) for draw in draws])
+    return network.preprocess.normalise(views).contiguous(memory_format=torch.channels_last)
+
+
+class _Figures:
+    """What a step is measured by, on its way from the device: to read them waits for that step, not for a later one."""
+
+    def __init__(self, step: int, loss: Tensor, embeddings: Tensor) -> None:
+        self._step = step
+        self._loss, self._embeddings = (each.detach().to("cpu", non_blocking=True) for each in (loss, embeddings))
+        self._arrived = torch.cuda.Event() if loss.is_cuda else None
+        if self._arrived:
+            self._arrived.record()
+
+    def metrics(self) -> StepMetrics:
+        """UsageError when they are not finite."""
+        if self._arrived:
+            self._arrived.synchronize()
+        if not (self._loss.isfinite() and self._embeddings.isfinite().all()):
+            raise UsageError(
+                f"the loss is no longer finite at step {self._step}; train again with a lower --learning-rate"
+            )
+        return StepMetrics(
+            step=self._step,
+            loss=float(self._loss),
+            mean_pairwise_cosine=mean_pairwise_cosine(self._embeddings),
+            effective_rank=effective_rank(self._embeddings),
+        )
+
+
+def _steps_behind(device: torch.device) -> int:
+    """How many steps are begun before the figures of one are read: a GPU would else have nothing to do meanwhile."""
+    return 1 if device.type == "cuda" else 0
 
 
 def _near(one: Tensor, other: Tensor) -> bool:

@@ -75,10 +75,11 @@ class ViewDraws:
 def make_views(pictures: Sequence[Tensor], draws: ViewDraws, *, size: int, device: torch.device) -> Tensor:
     """One view of each picture, float32 (B, 3, size, size) in 0..255 on `device`.
 
-    `pictures`: uint8 (3, h, w) RGB on the CPU, of any sizes.
+    `pictures`: uint8 (3, h, w) RGB, of any sizes; where they are on `device` already, they are cropped there. A GPU's
+    crops differ from the CPU's by rounding, at most by a grey level. Nothing on `device` is waited for.
     """
     crops = torch.stack([_crop(picture, draws, i, size) for i, picture in enumerate(pictures)])
-    views = crops.to(device, torch.float32) / 255
+    views = crops.to(device, torch.float32, non_blocking=True) / 255
     draws = _moved(draws, device)
     views = torch.where(_column(draws.flip), views.flip(-1), views)
     jittered = views
@@ -94,6 +95,8 @@ def _crop(picture: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
         picture.shape[1:], draws.area[i].tolist(), draws.log_ratio[i].tolist(), draws.corner[i].tolist()
     )
     cut = picture[None, :, top : top + height, left : left + width]
+    if cut.device.type != "cpu":  # only there are bytes resized as bytes
+        cut = cut.float()
     return F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
@@ -119,8 +122,8 @@ def crop_box(
 
 def to_grey(views: Tensor) -> Tensor:
     """(B, 3, h, w) -> (B, 1, h, w)."""
-    weights = torch.tensor(_GREY, device=views.device, dtype=views.dtype).view(1, 3, 1, 1)
-    return (views * weights).sum(dim=1, keepdim=True)
+    red, green, blue = _GREY  # as numbers: a tensor of them would have to be brought to the device each time
+    return red * views[:, 0:1] + green * views[:, 1:2] + blue * views[:, 2:3]
 
 
 def adjust_brightness(views: Tensor, factor: Tensor) -> Tensor:
@@ -151,8 +154,7 @@ def adjust_hue(views: Tensor, turn: Tensor) -> Tensor:
     by_brightest = torch.stack([green - blue, blue - red, red - green], dim=1)
     steps = by_brightest.gather(1, brightest) / chroma.clamp_min(1e-12) + 2 * brightest
     hue = steps + 6 * _column(turn)
-    n = torch.tensor([5.0, 3.0, 1.0], device=views.device).view(1, 3, 1, 1)
-    k = (n + hue) % 6
+    k = torch.cat([(n + hue) % 6 for n in (5, 3, 1)], dim=1)
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
@@ -182,5 +184,7 @@ def _column(per_picture: Tensor) -> Tensor:
 
 
 def _moved(draws: ViewDraws, device: torch.device) -> ViewDraws:
-    fields = {name: value.to(device) for name, value in vars(draws).items() if isinstance(value, Tensor)}
+    fields = {
+        name: value.to(device, non_blocking=True) for name, value in vars(draws).items() if isinstance(value, Tensor)
+    }
     return ViewDraws(**fields, order=draws.order)

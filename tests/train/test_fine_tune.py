@@ -1,13 +1,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor
 
+import msc_edge.train.fine_tune as fine_tune_module
 from msc_edge.errors import KitError, UsageError
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
@@ -16,8 +19,9 @@ from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.reading import training_copy
-from msc_edge.train.recipes import FineTuning, center_of, fine_tuning
+from msc_edge.train.recipes import FineTuning, RecipeName, center_of, fine_tuning, recipe_loss
 from msc_edge.train.selection import held_out_for_selection
+from msc_edge.train.views import make_views
 
 
 def settings_of(**changed) -> FineTuning:
@@ -309,3 +313,39 @@ def test_a_resumed_run_chooses_as_an_unbroken_one(stop: int, every: int, bench: 
     after = resumed.train(tmp_path / "broken", choosing(), checkpoint_every=every, resume=True)
     assert resumed.kept.candidates == unbroken.kept.candidates
     assert equal(after, expected)
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+def test_nothing_of_a_step_is_read_back_from_the_device(recipe: RecipeName) -> None:
+    """On torch's device without memory, where asking for a value fails, for which a GPU would be waited for."""
+    meta = torch.device("meta")
+    settings = settings_of(recipe=recipe)
+    network = EmbeddingNetwork(build_backbone("resnet18", stop_at="layer2"), preset("whole-frame", image_size=32))
+    network.to(meta)
+    pictures = [torch.zeros((3, 40 + side, 50), dtype=torch.uint8).to(meta) for side in range(4)]
+    _, draws = batch_of(0, pictures=4, settings=settings)
+    views = [make_views(pictures, draw, size=32, device=meta) for draw in draws]
+    first, second = F.normalize(network.backbone(network.preprocess.normalise(torch.cat(views))), dim=1).chunk(2)
+    loss = recipe_loss(recipe, first, second, torch.zeros(128, device=meta), temperature=0.25)
+    loss.backward()
+    torch.optim.SGD(network.parameters(), lr=0.1).step()
+    assert loss.shape == ()
+
+
+def test_figures_that_are_read_a_step_later_are_the_same(
+    bench: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, in the same order and none lost; a step whose weights are saved or chosen from has been told."""
+    rows, told = [], []
+
+    def report(task: str, done: int, _total: int, _note: str = "") -> None:
+        if task == "fine-tuning":
+            told.append((done, (tmp_path / str(behind) / CHECKPOINT).exists()))
+
+    for behind in (0, 1):
+        monkeypatch.setattr(fine_tune_module, "_steps_behind", lambda _, behind=behind: behind)
+        bench().train(tmp_path / str(behind), settings_of(), checkpoint_every=2, report=report)
+        rows.append(read_metrics(tmp_path / str(behind) / METRICS, StepMetrics))
+    assert rows[0] == rows[1]
+    assert [row.step for row in rows[0]] == [1, 2, 3, 4]
+    assert told == 2 * [(1, False), (2, False), (3, True), (4, True)]
