@@ -77,8 +77,8 @@ def quantised_model(
 ) -> tuple[Quantization, Agreement] | NotWorthIt:
     """Write the int8 model `path` from the float `model`, whose `bank` is of the run's `pictures`.
 
-    As long as the two do not agree, the layers that do most harm are left in float: one, two, four, ... of them, up
-    to half. Where they never do, nothing is written.
+    The stem is left in float where that is faster. As long as the two do not agree, so are the layers that do most
+    harm: one, two, four, ... of them, up to half of all. Where they never do, nothing is written.
     """
     report = pictures.report
     with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
@@ -89,14 +89,14 @@ def quantised_model(
             target=target,
             scratch=Path(scratch),
         )
-        layers = list(quantizer.layers)
+        layers, stem = list(quantizer.layers), quantizer.stem
         judge = Judge(model, bank, spec, pictures, seed=seed)
         ranked: list[str] | None = None
         agreement, left = None, []
-        for in_float in _counts(len(layers)):
-            if in_float and ranked is None:
+        for harmful in _counts(int(len(layers) * _MOST_IN_FLOAT) - len(stem)):
+            if harmful and ranked is None:
                 ranked = _by_harm(quantizer, judge, Path(scratch), report)
-            left = (ranked or [])[:in_float]
+            left = [*stem, *(ranked or [])[:harmful]]
             quantizer.write(path, in_float=left)
             int8 = judge.opened(path)
             agreement = judge.agreement(int8)
@@ -116,11 +116,10 @@ def quantised_model(
         return NotWorthIt(agreement, len(left), len(layers))
 
 
-def _counts(layers: int) -> Iterator[int]:
-    """How many layers to leave in float, in turn: 0, 1, 2, 4, ... up to the share that is allowed."""
-    most = int(layers * _MOST_IN_FLOAT)
+def _counts(most: int) -> Iterator[int]:
+    """How many layers more to leave in float, in turn: 0, 1, 2, 4, ... up to `most`."""
     yield 0
-    yield from (2**power for power in range(int(math.log2(most)) + 1 if most else 0))
+    yield from (2**power for power in range(int(math.log2(most)) + 1 if most > 0 else 0))
 
 
 def embeddings_of(model: Path, dim: int, pictures: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -198,13 +197,17 @@ def _spoiled(image: np.ndarray, spoil: Spoil, rng: np.random.Generator, region: 
 
 
 def _by_harm(quantizer: Quantizer, judge: Judge, scratch: Path, report: Report) -> list[str]:
-    """The layers, the one first that int8 harms most: by how much the error falls when it alone stays in float."""
+    """The layers behind the stem, the one first that int8 harms most.
+
+    That is by how much the error falls when it alone stays in float.
+    """
     trial = scratch / "trial.onnx"
+    layers = [layer for layer in quantizer.layers if layer not in quantizer.stem]
 
     def error_without(layer: str, done: int) -> float:
-        quantizer.write(trial, in_float=[layer])
-        report("measuring which layers int8 harms", done, len(quantizer.layers))
+        quantizer.write(trial, in_float=[*quantizer.stem, layer])
+        report("measuring which layers int8 harms", done, len(layers))
         return judge.error(judge.opened(trial))
 
-    errors = {layer: error_without(layer, done) for done, layer in enumerate(quantizer.layers, start=1)}
+    errors = {layer: error_without(layer, done) for done, layer in enumerate(layers, start=1)}
     return sorted(errors, key=lambda layer: errors[layer])

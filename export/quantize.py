@@ -43,6 +43,8 @@ class Quantizer:
             if node.op_type == "Conv"
         }
         """The nodes of each layer, convolution and activation, by the name of its weights; in order."""
+        self.stem = [] if target == "arm64" else _float_stem([node for node in nodes if node.op_type == "Conv"])
+        """The first layers, where float is faster on the target: to be left in float whatever the gates say."""
         first = names.index(next(iter(self.layers.values()))[0])
         mean = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
         self._outside = names[:first] + names[mean:]
@@ -72,6 +74,16 @@ class Quantizer:
             made = onnx.load(path)
             _keep_in_float(made.graph, {self.layers[layer][0] for layer in in_float})
             onnx.save(made, path)
+
+
+def _float_stem(convolutions: Sequence[onnx.NodeProto]) -> list[str]:
+    """The names of their weights, of the first three where the second is depthwise, as in a MobileNet; else none.
+
+    Three channels fill no int8 instruction, and a depthwise convolution has no sums to shorten; the third narrows what
+    is then to be quantised.
+    """
+    groups = [next((each.i for each in node.attribute if each.name == "group"), 1) for node in convolutions[:2]]
+    return [node.input[1] for node in convolutions[:3]] if len(groups) == 2 and groups[1] > 1 else []
 
 
 def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:

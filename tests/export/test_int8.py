@@ -11,12 +11,16 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError
 from msc_edge.export import int8
 from msc_edge.export.int8 import NotWorthIt, agree
+from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
 from msc_edge.kit import Kit
 from msc_edge.layout import INT8_MODEL, MODEL
 from msc_edge.manifest import Agreement, Manifest
+from msc_edge.preprocessing import preset
 from msc_edge.runtime import Detector
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.network import EmbeddingNetwork
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +125,37 @@ class TestQuantizer:
         ]
         assert {each.dtype for each in weights} == {np.dtype(np.int8)}
         assert max(int(np.abs(each.astype(int)).max()) for each in weights) == largest_weight
+
+
+class TestTheStem:
+    @pytest.fixture(scope="class")
+    def models(self, tmp_path_factory) -> Callable[[str], Path]:
+        """The first layers of two backbones, with random weights."""
+        scratch = tmp_path_factory.mktemp("models")
+        for name, stage in (("mobilenet_v2", "features.3"), ("resnet18", "layer1")):
+            backbone = build_backbone(name, stop_at=stage)
+            export_onnx(EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)), scratch / f"{name}.onnx")
+        return lambda name: scratch / f"{name}.onnx"
+
+    @pytest.mark.parametrize(
+        ("name", "target", "layers"),
+        [
+            ("mobilenet_v2", "x86-vnni", 3),
+            ("mobilenet_v2", "x86", 3),
+            ("mobilenet_v2", "arm64", 0),
+            ("resnet18", "x86", 0),
+        ],
+    )
+    def test_of_a_mobilenet_three_layers_are_left_in_float_on_x86(self, models, toy, tmp_path, name, target, layers):
+        quantizer = Quantizer(models(name), lambda: iter([toy.draw(0)]), target=target, scratch=tmp_path)
+        assert quantizer.stem == list(quantizer.layers)[:layers]
+
+    def test_between_them_nothing_is_quantised(self, models, toy, tmp_path):
+        quantizer = Quantizer(models("mobilenet_v2"), lambda: iter([toy.draw(0)]), target="x86-vnni", scratch=tmp_path)
+        quantizer.write(tmp_path / "made.onnx", in_float=quantizer.stem)
+        found = operators(tmp_path / "made.onnx", tmp_path / "optimised.onnx")
+        assert (found["Conv"], found["QLinearConv"]) == (3, len(quantizer.layers) - 3)
+        assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)  # behind the stem, and before the mean
 
 
 class TestTheGates:
