@@ -123,13 +123,14 @@ def thread_costs(detectors: dict[str, Detector], seconds: float = 5) -> list[dic
 def measure(options: argparse.Namespace) -> None:
     """Measure all curves, and write them as JSON."""
     detectors = {name: Detector.load(options.kit, threads=1, precision=name) for name in ("fp32", "int8")}
-    costs = {"frames": frame_costs(detectors), "threads": thread_costs(detectors), "bank": []}
-    for each in (*costs["frames"], *costs["threads"]):
-        print(each, flush=True)
+    costs = {"bank": []}
     for count in options.rows:
         costs["bank"].append(bank_costs(detectors["int8"], count))
         print(costs["bank"][-1], flush=True)
-        options.out.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
+    costs["frames"], costs["threads"] = frame_costs(detectors), thread_costs(detectors)
+    for each in (*costs["frames"], *costs["threads"]):
+        print(each, flush=True)
+    options.out.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
     print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB resident")
 
 
@@ -147,6 +148,7 @@ def draw(options: argparse.Namespace) -> None:
     }
     costs = json.loads(options.costs.read_text(encoding="utf-8"))
     _, ((search, memory), (frames, threads)) = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
+    costs["bank"].sort(key=lambda each: each["rows"])
     rows = [each["rows"] for each in costs["bank"]]
     for name, label, colour in (("exact", "exact", "#1f77b4"), ("hnsw", "HNSW", "#c62828")):
         search.loglog(rows, [each[name] for each in costs["bank"]], "o-", color=colour, label=label)

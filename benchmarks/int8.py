@@ -23,18 +23,19 @@ from msc_edge.export.quantize import Quantizer
 from msc_edge.layout import INT8_MODEL, MODEL, MODELS
 from msc_edge.progress import silent
 from msc_edge.runtime import Detector
+from msc_edge.runtime.model import EmbeddingModel
 from msc_edge.train.pictures import read_pictures
 from msc_edge.train.run import PICTURES, read_record
 
 
-def milliseconds(detectors: Mapping[str, Detector], rounds: int) -> dict[str, float]:
+def milliseconds(models: Mapping[str, EmbeddingModel], rounds: int) -> dict[str, float]:
     """Medians of one frame, in turns."""
     frame = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    took: dict[str, list[float]] = {name: [] for name in detectors}
+    took: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds):
-        for name, detector in detectors.items():
+        for name, model in models.items():
             begun = time.perf_counter()
-            detector.embed(frame)
+            model.embed(frame)
             took[name].append(1000 * (time.perf_counter() - begun))
     return {name: float(np.median(each[rounds // 10 :])) for name, each in took.items()}
 
@@ -73,11 +74,12 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
     for bank in manifest.precisions:
         rank = np.asarray(spearmanr(scores["fp32", "fp32"], scores[bank, "int8"]))[0]
         print(f"rank correlation of int8 with float, compared with the bank of {bank}: {rank:.4f}")
+    models = {name: kit / MODELS[name] for name in manifest.precisions} | {"no layer in float": scratch / INT8_MODEL}
     for threads in (1, 2):
-        opened = {name: Detector.load(kit, threads=threads, precision=name) for name in manifest.precisions}
+        opened = {name: EmbeddingModel(path, dim=manifest.model.dim, threads=threads) for name, path in models.items()}
         took = milliseconds(opened, rounds)
-        ratio = took["fp32"] / took["int8"]
-        print(f"threads {threads}: fp32 {took['fp32']:.2f} ms, int8 {took['int8']:.2f} ms, ratio {ratio:.2f}")
+        print(f"threads {threads}: " + ", ".join(f"{name} {each:.2f} ms" for name, each in took.items()), end="")
+        print(f"; float / int8 {took['fp32'] / took['int8']:.2f}", flush=True)
 
 
 def main() -> None:
