@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
-from msc_edge.errors import KitError, UsageError
+from msc_edge.errors import UsageError
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.int8 import NotWorthIt, embeddings_of, quantised_model
 from msc_edge.export.onnx_model import OPSET, export_onnx
@@ -107,7 +107,7 @@ def export(
             int8 = _int8_part(kit, bank, own, record.preprocessing, target=target, rates=rates, seed=seed)
         if isinstance(int8, NotWorthIt):
             if precision == "int8":
-                raise KitError(f"{int8}; export with --precision fp32")
+                raise UsageError(f"{int8}; export with --precision fp32")
             note(str(int8))
             int8 = None
 

@@ -21,8 +21,8 @@ _LAST_DIGIT = 2e-6
 _SAME_KIT = 1e-5
 
 _ANOTHER_KIT = (
-    "the file was written with another kit, or with other limits. Continue with those, give another --out, "
-    "or pass --overwrite to begin anew"
+    "the file was written with another kit, another model of it (--precision, --engine) or other limits. Continue with "
+    "those, give another --out, or pass --overwrite to begin anew"
 )
 
 

@@ -156,8 +156,10 @@ class _Figures:
 
     def __init__(self, step: int, loss: Tensor, embeddings: Tensor) -> None:
         self._step = step
-        self._loss, self._embeddings = (each.detach().to("cpu", non_blocking=True) for each in (loss, embeddings))
         self._arrived = torch.cuda.Event() if loss.is_cuda else None
+        self._loss, self._embeddings = (
+            each.detach().to("cpu", non_blocking=self._arrived is not None) for each in (loss, embeddings)
+        )
         if self._arrived:
             self._arrived.record()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 
 from msc_edge import __version__
 from msc_edge.kit import Kit
@@ -43,12 +44,15 @@ class Bench:
     throughput: list[Throughput] = field(default_factory=list)
 
 
-def measured(kit: Kit, pictures: Sequence[Path], *, threads: Sequence[int], seconds: float, report: Report) -> Bench:
-    """Measure a kit that is open, with picture files where there are some.
+def measured(
+    kit: Kit, at: Path, pictures: Sequence[Path], *, threads: Sequence[int], seconds: float, report: Report
+) -> Bench:
+    """Measure a kit that is open, with picture files where there are some, in a drawn order.
 
-    `threads`, ascending: throughput is measured with each, one picture with the first and the last. `seconds` are for
-    each measurement.
+    `at`: its folder or .zip, for the processes that open it anew. `threads`, ascending: throughput is measured with
+    each, one picture with the first and the last. `seconds` are for each measurement.
     """
+    pictures = Random(0).sample(pictures, len(pictures))  # for there may be time for a few alone
     bench = Bench(msc_edge=__version__, machine=_machine(), kit=_about(kit))
     precisions: list[Precision] = list(kit.manifest.precisions)
     if kit.manifest.int8 and not computes_as_made(kit, open_model(kit, Way("int8"), threads=1)):
@@ -65,7 +69,7 @@ def measured(kit: Kit, pictures: Sequence[Path], *, threads: Sequence[int], seco
     for precision in precisions:
         for count in few:
             tell("starting a process")
-            bench.starts.append(start(kit.root, precision, camera, threads=count))
+            bench.starts.append(start(at, precision, camera, threads=count))
             for frame in in_memory:
                 tell("a frame in memory")
                 bench.frames.append(frame_times(kit, precision, frame, threads=count, seconds=seconds))

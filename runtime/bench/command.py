@@ -62,4 +62,6 @@ def _measured(
     cores = usable_cores()
     powers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
     with Kit.open(path) as kit:
-        return measured(kit, pictures, threads=sorted(set(threads or [*powers, cores])), seconds=seconds, report=report)
+        return measured(
+            kit, path, pictures, threads=sorted(set(threads or [*powers, cores])), seconds=seconds, report=report
+        )

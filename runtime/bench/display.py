@@ -14,7 +14,7 @@ from msc_edge.runtime.text import many, one_line
 
 
 def as_json(bench: Bench) -> str:
-    """The whole bench as JSON; docs/integrate.md says what the names mean."""
+    """The whole bench as JSON; docs/integrate.md says what the figures are."""
     data = dataclasses.asdict(bench)
     for written, measured in zip(data["frames"], bench.frames, strict=True):
         written["ratio"] = measured.ratio
@@ -66,9 +66,11 @@ def _tables(bench: Bench) -> Iterator[Table]:
     yield frames
     if bench.files:
         first = bench.files[0]
-        unreadable = f", {first.unreadable} more cannot be read" if first.unreadable else ""
+        some = first.files + first.unreadable < first.given
+        drawn = f", {first.files} drawn from them" if some else ""
+        unreadable = f", {first.unreadable} cannot be scored" if first.unreadable else ""
         files = _table(
-            f"{many(first.files, 'picture file')}{unreadable}, one by one on one thread: milliseconds",
+            f"{many(first.given, 'picture file')}{drawn}{unreadable}, one by one on one thread: milliseconds",
             "model",
             "stage",
             "p50",

@@ -16,15 +16,16 @@ from typing import Self, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from msc_edge.errors import KitError, SourceError, UnreadableImageError
+from msc_edge.errors import KitError, SourceError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit import Kit
 from msc_edge.layout import MODELS
 from msc_edge.manifest import Precision
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.folder import score_files
+from msc_edge.runtime.folder import Row, score_files
 from msc_edge.runtime.model import INPUT
+from msc_edge.runtime.result import Result
 
 Answer = TypeVar("Answer")
 
@@ -73,10 +74,12 @@ class FrameTimes:
 
 @dataclass(frozen=True)
 class FileTimes:
-    """Picture files, one after another on one thread."""
+    """Picture files, one after another on one thread, as many as there was time for."""
 
     precision: Precision
+    given: int
     files: int
+    """That were scored."""
     unreadable: int
     read: Spread
     decode: Spread
@@ -154,26 +157,29 @@ def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
 
 
 def file_times(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds: float) -> FileTimes:
-    """Measure picture files, from the first on and again from there; SourceError when none could be read."""
+    """Measure picture files, from the first on and again from there; SourceError when none can be scored."""
     detector = Detector.of(kit, threads=1, precision=precision, engine="onnxruntime")
     stages: dict[str, list[float]] = {"read": [], "decode": [], "embed": [], "search": []}
     readable: set[Path] = set()
-    unreadable: dict[Path, UnreadableImageError] = {}
-    for _, path in zip(_for_a_while(seconds), cycle(paths), strict=False):
+    unreadable: dict[Path, SourceError] = {}
+    time_left = _for_a_while(seconds)
+    for path in cycle(paths):
+        if next(time_left, None) is None and (readable or len(unreadable) == len(paths)):
+            break
         try:
             data = _timed(stages["read"], lambda path=path: bytes_of(path))
             image = _timed(stages["decode"], lambda data=data: decode_image(data, kit.manifest.decode))
-        except UnreadableImageError as error:
+            embedding = _timed(stages["embed"], lambda image=image: detector.embed(image))
+        except SourceError as error:  # unreadable, or smaller than the kit's region
             unreadable[path] = error
             continue
         readable.add(path)
-        embedding = _timed(stages["embed"], lambda image=image: detector.embed(image))
         _timed(stages["search"], lambda embedding=embedding: detector.judge(embedding))
     if not readable:
         path, error = next(iter(unreadable.items()))
-        raise SourceError(f"none of {len(unreadable)} pictures could be read; {path}: {error}")
+        raise SourceError(f"none of {len(unreadable)} pictures can be scored; {path}: {error}")
     spreads = (Spread.of(each) for each in stages.values())
-    return FileTimes(precision, len(readable), len(unreadable), *spreads)
+    return FileTimes(precision, len(paths), len(readable), len(unreadable), *spreads)
 
 
 def throughput(
@@ -183,7 +189,7 @@ def throughput(
     detector = Detector.of(kit, threads=1, precision=precision, engine="onnxruntime")
     if isinstance(pictures, np.ndarray):
         frame = pictures
-        scored: Generator[object, None, None] = ordered_map(
+        scored: Generator[Result | Row, None, None] = ordered_map(
             lambda _: detector.score(frame), cycle([None]), workers=threads
         )
     else:
@@ -191,7 +197,7 @@ def throughput(
     with closing(scored):
         deque(islice(scored, 2 * threads), maxlen=0)  # those that were begun before the clock
         begun = time.perf_counter()
-        scored_now = sum(1 for _ in zip(_for_a_while(seconds), scored, strict=False))
+        scored_now = sum(each.score is not None for _, each in zip(_for_a_while(seconds), scored, strict=False))
         return Throughput(precision, threads, scored_now / (time.perf_counter() - begun))
 
 

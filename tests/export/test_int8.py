@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from msc_edge.bank import Bank
-from msc_edge.errors import KitError
+from msc_edge.errors import UsageError
 from msc_edge.export import int8
 from msc_edge.export.int8 import NotWorthIt, agree
 from msc_edge.export.onnx_model import export_onnx
@@ -184,7 +184,7 @@ class TestTheGates:
 
     @pytest.mark.usefixtures("_out_of_reach")
     def test_who_insists_is_told_and_gets_no_kit(self, drawn_run, tmp_path):
-        with pytest.raises(KitError, match=r"int8 is not worth it here: .*; export with --precision fp32"):
+        with pytest.raises(UsageError, match=r"int8 is not worth it here: .*; export with --precision fp32"):
             export(drawn_run, tmp_path / "out.kit", precision="int8")
         assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -95,12 +96,32 @@ class TestAuto:
         assert len(list(memory.iterdir())) == 2  # another number of threads is another question
 
     @pytest.mark.parametrize(
-        "text", ["", "{}", "[]", '{"way": {"precision": "fp16"}}', '{"way": {"engine": "x"}}', '{"way": 1}']
+        "text",
+        [
+            "",
+            "{}",
+            "[]",
+            '{"way": {"precision": "fp16"}}',
+            '{"way": {"engine": "x"}}',
+            '{"way": 1}',
+            "[" * 4000,
+            "[" * 10**6,
+        ],
+        ids=lambda text: text[:30],
     )
     def test_a_damaged_memory_is_measured_anew(self, int8_kit, memory, text):
         Detector.load(int8_kit, threads=1, precision="auto")
         (known,) = memory.iterdir()
         known.write_text(text)
+        Detector.load(int8_kit, threads=1, precision="auto")
+        assert json.loads(known.read_text())["way"]["precision"] in ("fp32", "int8")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such thing here")
+    def test_what_is_no_file_is_not_waited_for(self, int8_kit, memory):
+        Detector.load(int8_kit, threads=1, precision="auto")
+        (known,) = memory.iterdir()
+        known.unlink()
+        os.mkfifo(known)
         Detector.load(int8_kit, threads=1, precision="auto")
         assert json.loads(known.read_text())["way"]["precision"] in ("fp32", "int8")
 

@@ -2,14 +2,21 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from msc_edge.errors import SourceError
-from msc_edge.kit import Kit
+from msc_edge.kit import Kit, seal
+from msc_edge.layout import MANIFEST
+from msc_edge.manifest import parse_manifest
+from msc_edge.preprocessing import Region
 from msc_edge.runtime.bench.bench import Bench, measured
 from msc_edge.runtime.bench.measure import Spread, file_times, frame_times, frames, start, throughput
 
@@ -49,9 +56,40 @@ def test_files_that_cannot_be_read_are_counted_and_the_others_measured(
     empty = tmp_path / "empty.png"
     empty.touch()
     times = file_times(opened, "fp32", [empty, *pictures], seconds=1)
-    assert (times.files, times.unreadable) == (len(pictures), 1)
-    with pytest.raises(SourceError, match=r"none of 1 pictures could be read; .*empty\.png: the file is empty"):
+    assert (times.given, times.files, times.unreadable) == (len(pictures) + 1, len(pictures), 1)
+    with pytest.raises(SourceError, match=r"none of 1 pictures can be scored; .*empty\.png: the file is empty"):
         file_times(opened, "fp32", [empty], seconds=SECONDS)
+
+
+def test_many_bad_files_in_front_do_not_hide_a_good_one(opened: Kit, pictures: list[Path], tmp_path: Path) -> None:
+    empty = [tmp_path / f"{number}.png" for number in range(30)]
+    for path in empty:
+        path.touch()
+    times = file_times(opened, "fp32", [*empty, pictures[0]], seconds=0)
+    assert (times.given, times.files, times.unreadable) == (31, 1, 30)
+
+
+def test_a_picture_smaller_than_the_region_is_counted_and_the_others_measured(
+    toy_kit: Path, save: Callable, tmp_path: Path
+) -> None:
+    kit = shutil.copytree(toy_kit, tmp_path / "region.kit")
+    manifest = parse_manifest((kit / MANIFEST).read_bytes())
+    region = Region(x=0, y=0, width=300, height=100)
+    seal(
+        kit, manifest.model_copy(update={"preprocessing": manifest.preprocessing.model_copy(update={"region": region})})
+    )
+    large, small = tmp_path / "large.png", tmp_path / "small.png"
+    save(large, np.zeros((200, 300, 3), np.uint8))
+    save(small, np.zeros((99, 300, 3), np.uint8))
+    with Kit.open(kit) as narrow:
+        times = file_times(narrow, "fp32", [small, large], seconds=SECONDS)
+    assert (times.files, times.unreadable) == (1, 1)
+
+
+def test_files_that_cannot_be_read_are_no_throughput(opened: Kit, tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    told = throughput(opened, "fp32", [tmp_path / "empty.png"], threads=1, seconds=SECONDS)
+    assert told.pictures_per_second == 0
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -83,7 +121,7 @@ def test_everything_is_measured_for_each_model_and_told_once(int8_kit: Path, pic
         told.append((done, total))
 
     with Kit.open(int8_kit) as kit:
-        bench = measured(kit, pictures, threads=[1, 2], seconds=SECONDS, report=report)
+        bench = measured(kit, int8_kit, pictures, threads=[1, 2], seconds=SECONDS, report=report)
     assert {each.precision for each in bench.throughput} == {"fp32", "int8"}
     assert [(each.precision, each.threads) for each in bench.throughput] == [
         ("fp32", 1),
@@ -114,6 +152,20 @@ class TestCommand:
         assert data["machine"]["cores"] >= 1
         assert data["frames"][0]["ratio"] == data["frames"][0]["score"]["p50"] / data["frames"][0]["floor"]["p50"]
         assert data["starts"][0]["seconds"] > 0
+
+    def test_a_zip_is_measured_as_a_folder_is(self, toy_kit: Path, tmp_path: Path) -> None:
+        zipped = shutil.make_archive(str(tmp_path / "kit"), "zip", toy_kit)
+        done = self.run(zipped, "--threads", 1, "--seconds", 0.1, "--json")
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["starts"]) == 1
+
+    def test_how_many_of_the_files_were_measured_is_said(
+        self, toy_kit: Path, pictures: list[Path], tmp_path: Path
+    ) -> None:
+        for number in range(3000):
+            (tmp_path / f"{number}.png").symlink_to(pictures[0])
+        done = self.run(toy_kit, "--images", tmp_path, "--threads", 1, "--seconds", 0.1)
+        assert re.search(r"3000 picture files, \d+ drawn from them, one by one", done.stdout), done.stdout
 
     def test_tables_fit_a_narrow_terminal_and_say_what_was_measured(self, toy_kit: Path) -> None:
         done = self.run(toy_kit, "--threads", 1, "--seconds", 0.1, COLUMNS="80")
