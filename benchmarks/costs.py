@@ -5,6 +5,7 @@
 Random weights and vectors: only the time counts. Quote ratios within one run.
 """
 
+import argparse
 import multiprocessing
 import tempfile
 import time
@@ -110,6 +111,7 @@ def _send_frames(connection: Connection, shape: tuple[int, ...]) -> None:
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     hand_over()
     for channels_last, bf16 in ((False, False), (True, False), (True, True)):
         name = f"{'bf16' if bf16 else 'fp32'}{', channels last' if channels_last else ''}"

@@ -163,6 +163,8 @@ def main() -> None:
     options = parser.parse_args()
     options.work, options.shared = options.work.resolve(), options.shared.resolve()
     options.venv = (options.venv or options.work / "anomalib").resolve()
+    if options.action == "run" and not (options.work / "base").is_dir():
+        parser.error(f"{options.work}: nothing is installed there; run `setup` with the same --work first")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.action == "setup":
         setup(options)

@@ -1,12 +1,13 @@
 """Image AUROC on magnetic_tile and the six papers, from score files that the command line wrote.
 
     python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes frozen v1 v2] [--sets tile paper]
-        [--backbone mobilenet_v2]
+        [--backbone mobilenet_v2] [--precision int8]
 
 Each run is `msc-edge train`, `msc-edge export`, `msc-edge score`, with the product's defaults (`frozen` is
-`--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights. magnetic_tile: train/good against test/*. Papers:
-the first 32 good pictures by name are trained on, the other 16 are scored with the 48 defects. Finished runs in --work
-are kept, so that the script can be broken off. Test labels are read here, at the end, and nowhere before.
+`--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights; scored in float, unless told otherwise.
+magnetic_tile: train/good against test/*. Papers: the first 32 good pictures by name are trained on, the other 16 are
+scored with the 48 defects. Finished runs in --work are kept, so that the script can be broken off. Test labels are read
+here, at the end, and nowhere before.
 """
 
 import argparse
@@ -61,8 +62,9 @@ def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, option
     grouped = ["--group-by", options.group_by] if options.group_by else []
     parts = [name, options.backbone, recipe, *steps[1:], *(["grouped"] if grouped else []), options.seed]
     place = options.work / "-".join(map(str, parts))
-    scores = place / "scores.csv"
-    if not (place / "done").exists():
+    of = options.precision
+    scores, kit, done = place / f"scores-{of}.csv", place / f"kit-{of}", place / f"done-{of}"
+    if not (place / "trained").exists():
         shutil.rmtree(place, ignore_errors=True)
         backbone = ["--backbone", options.backbone]
         if options.backbone != "edge-small":
@@ -80,9 +82,11 @@ def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, option
             *steps,
             *grouped,
         )
-        run("export", place / "run", "--out", place / "kit", "--precision", "fp32")
-        run("score", place / "kit", test, "--out", scores)
-        (place / "done").touch()
+        (place / "trained").touch()
+    if not done.exists():
+        run("export", place / "run", "--out", kit, "--precision", of, "--overwrite")
+        run("score", kit, test, "--out", scores, "--precision", of, "--overwrite")
+        done.touch()
     auroc, false_alarms = auroc_of(scores, is_bad)
     print(f"| {name} | {recipe} | {options.seed} | {auroc:.4f} | {false_alarms:.3f} |", flush=True)
     return auroc
@@ -96,6 +100,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["frozen", "v1", "v2"], choices=list(RECIPES))
     parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"])
     parser.add_argument("--backbone", default="edge-small", choices=["edge-small", "mobilenet_v2"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "int8"])
     parser.add_argument("--group-by", help=r"of train; magnetic_tile by tile: 'num_([0-9]+)[0-9][0-9]\.jpg'")
     parser.add_argument("--steps", type=int, help="of v1 and v2; without it, the product's default")
     parser.add_argument("--seed", type=int, default=0)
