@@ -11,30 +11,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from msc_edge import __version__
+from msc_edge.runtime.doctor.check import Check, checked
 from msc_edge.runtime.processor import about_processor, processor_name
-from msc_edge.runtime.text import many, size
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one check found."""
-
-    name: str
-    state: Literal["ok", "note", "problem"]
-    """`note`: works, but is worth knowing. `problem`: must be changed."""
-    found: str
-    remedy: str | None = None
-    """What to do, if there is something to do."""
-
+from msc_edge.runtime.text import size
 
 _OPENCV_NAMES = (
     "opencv-python",
@@ -83,15 +69,6 @@ def machine_checks() -> Iterator[Check]:
         ("clock", clock),
     ):
         yield checked(name, check)
-
-
-def checked(name: str, check: Callable[[], Check]) -> Check:
-    """What the check finds; where it fails itself, a problem that says so, for the others must go on."""
-    try:
-        return check()
-    except Exception as error:
-        remedy = "tell the makers of msc-edge, with this line and the name of the system"
-        return Check(name, "problem", f"could not be checked: {type(error).__name__}: {error}", remedy)
 
 
 def versions() -> Check:
@@ -308,9 +285,3 @@ def clock(now: float | None = None) -> Check:
         remedy = "sudo timedatectl set-ntp true, or set it by hand; without network a PC needs a good clock battery"
         return Check("clock", "problem", f"{found}: was never set; events would have wrong times", remedy)
     return Check("clock", "ok", found)
-
-
-def summary_of(checks: list[Check]) -> str:
-    """The verdict in a line."""
-    problems = [check.name for check in checks if check.state == "problem"]
-    return f"{many(len(problems), 'problem')}: {', '.join(problems)}" if problems else "no problem found"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from msc_edge.runtime.doctor.checks import Check
+    from msc_edge.runtime.doctor.check import Check
 
 _STYLES = {"ok": "green", "note": "bold yellow", "problem": "bold red"}
 
@@ -58,7 +58,8 @@ def _look(kit: Path | None) -> "list[Check]":
 
 
 def _all_checks(kit: Path | None) -> "Iterator[Check]":
-    from msc_edge.runtime.doctor.checks import Check, machine_checks
+    from msc_edge.runtime.doctor.check import Check
+    from msc_edge.runtime.doctor.checks import machine_checks
 
     hnswlib_works = True
     for check in machine_checks():
@@ -89,7 +90,7 @@ def _print_json(checks: "list[Check]") -> None:
 
 
 def _show(checks: "list[Check]") -> None:
-    from msc_edge.runtime.doctor.checks import summary_of
+    from msc_edge.runtime.doctor.check import summary_of
     from msc_edge.runtime.text import one_line
 
     screen, printing = _standard_output()

@@ -13,7 +13,7 @@ from msc_edge.errors import MscEdgeError
 from msc_edge.kit import Kit
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.display import describe_limits, describe_size
-from msc_edge.runtime.doctor.checks import Check, checked
+from msc_edge.runtime.doctor.check import Check, checked
 from msc_edge.runtime.model import usable_cores
 from msc_edge.runtime.precision import Way, measured, ways_of
 from msc_edge.runtime.verify import verify

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from msc_edge.runtime.doctor.check import Check, checked, summary_of
 from msc_edge.runtime.doctor.checks import (
-    Check,
     cameras,
-    checked,
     clock,
     cores,
     disk,
@@ -23,7 +22,6 @@ from msc_edge.runtime.doctor.checks import (
     opencv,
     processor,
     state_folder,
-    summary_of,
     versions,
 )
 from msc_edge.runtime.model import usable_cores
