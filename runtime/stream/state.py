@@ -14,32 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from msc_edge.errors import OutputError, UsageError, writing
+from msc_edge.errors import OutputError
+from msc_edge.runtime.stream.database import identity, open_database
 from msc_edge.runtime.stream.events import Event
 
 FILE = "state.sqlite"
-_VERSION = 1
 _LONGEST_DELAY = 3600.0  # seconds; nobody postpones an event for longer
-_TABLES = """
-CREATE TABLE outbox (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    channel TEXT NOT NULL,
-    id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    recorded REAL NOT NULL,   -- time.time()
-    due REAL NOT NULL,        -- time.time() before which it is not tried again
-    attempts INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (channel, id)
-) STRICT;
-CREATE INDEX outbox_of_channel ON outbox (channel, number);
-CREATE TABLE done (
-    folder TEXT NOT NULL,
-    path BLOB NOT NULL,       -- relative to the folder, as the file system has it
-    size INTEGER NOT NULL,
-    modified INTEGER NOT NULL, -- nanoseconds
-    PRIMARY KEY (folder, path)
-) STRICT, WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +53,7 @@ class State:
         """Use State.open."""
         self._database = database
         self._path = path
-        self._file = _identity(path)
+        self._file = identity(path)
         self._channels = tuple(channels)
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -97,7 +77,7 @@ class State:
         is too old. Raises UsageError when another process has it, OutputError when it cannot be written.
         """
         path = folder / FILE
-        return cls(_opened(path), path, channels=channels, max_bytes=max_bytes, max_age=max_age)
+        return cls(open_database(path), path, channels=channels, max_bytes=max_bytes, max_age=max_age)
 
     def record(self, events: Iterable[Event], *, done: DoneFile | None = None) -> None:
         """Put events into the outbox of each channel and mark a file as done, together and durably.
@@ -233,16 +213,16 @@ class State:
 
     def _put_back(self) -> None:
         """Where somebody has removed the file, write it anew: SQLite would go on in one that nobody can find again."""
-        if _identity(self._path) == self._file:
+        if identity(self._path) == self._file:
             return
-        again = _opened(self._path)
+        again = open_database(self._path)
         try:
             self._database.backup(again)
         except sqlite3.Error as error:
             again.close()
             raise OutputError(f"{self._path}: was removed, and cannot be written anew ({error})") from error
         self._database.close()
-        self._database, self._file = again, _identity(self._path)
+        self._database, self._file = again, identity(self._path)
 
     @property
     def _bytes(self) -> int:
@@ -264,52 +244,3 @@ class State:
     def _drop_oldest(self, database: sqlite3.Connection, *, before: float = float("inf")) -> bool:
         """Remove the oldest event, if it was recorded before a moment; whether it was."""
         return self._remove(database, "number = (SELECT min(number) FROM outbox) AND recorded < ?", before)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
-        try:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            _prepare(database, path)
-            database.execute("SELECT count(*), sum(length(body)) FROM outbox").fetchone()  # is it damaged?
-        except BaseException:
-            database.close()
-            raise
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise UsageError(
-                f"{path.parent}: another msc-edge stream works with this state; stop it, or give this one "
-                "a `state` folder of its own"
-            ) from error
-        raise OutputError(
-            f"{path}: cannot be used ({error}); check the disk, or move the file away: "
-            "events that wait in it would then not be delivered"
-        ) from error
-    return database
-
-
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        database.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
-    elif version != _VERSION:
-        raise UsageError(
-            f"{path}: is of another msc-edge (version {version}, this one has {_VERSION}); "
-            "give this one a `state` folder of its own"
-        )
-    else:
-        # Take the lock now, and not at the first event.
-        database.executescript("BEGIN IMMEDIATE; COMMIT;")
