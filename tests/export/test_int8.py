@@ -127,16 +127,17 @@ class TestQuantizer:
         assert max(int(np.abs(each.astype(int)).max()) for each in weights) == largest_weight
 
 
-class TestTheStem:
-    @pytest.fixture(scope="class")
-    def models(self, tmp_path_factory) -> Callable[[str], Path]:
-        """The first layers of two backbones, with random weights."""
-        scratch = tmp_path_factory.mktemp("models")
-        for name, stage in (("mobilenet_v2", "features.3"), ("resnet18", "layer1")):
-            backbone = build_backbone(name, stop_at=stage)
-            export_onnx(EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)), scratch / f"{name}.onnx")
-        return lambda name: scratch / f"{name}.onnx"
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Callable[[str], Path]:
+    """The first layers of two backbones, with random weights."""
+    scratch = tmp_path_factory.mktemp("models")
+    for name, stage in (("mobilenet_v2", "features.3"), ("resnet18", "layer1")):
+        backbone = build_backbone(name, stop_at=stage)
+        export_onnx(EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)), scratch / f"{name}.onnx")
+    return lambda name: scratch / f"{name}.onnx"
 
+
+class TestTheStem:
     @pytest.mark.parametrize(
         ("name", "target", "layers"),
         [
