@@ -129,9 +129,9 @@ def reload(
     Exit codes: 0 the kit is in force, 4 it does not verify and the one before stays,
     2 no stream answered.
     """
+    from msc_edge.runtime.stream.config import state_folder
     from msc_edge.runtime.stream.config_file import check_config, where_its_state_is
     from msc_edge.runtime.stream.control import request_reload
-    from msc_edge.runtime.stream.stream import state_folder
 
     found = where_its_state_is(config) if config else {}
     given = _without_none({"station": station, "state": str(state) if state else None})

@@ -1,10 +1,12 @@
 """Every option of `msc-edge stream`, as the TOML file has them. Unknown keys are refused; see config_file.py."""
 
+import os
 import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
+import platformdirs
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -208,3 +210,12 @@ class StreamConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+
+
+def state_folder(config: StreamConfig) -> Path:
+    """Where a stream keeps its state: as configured, or systemd's $STATE_DIRECTORY, or the user's own folder."""
+    if config.state:
+        return config.state
+    if given := os.environ.get("STATE_DIRECTORY", ""):
+        return Path(given.partition(":")[0])
+    return platformdirs.user_state_path("msc-edge", appauthor=False) / config.station

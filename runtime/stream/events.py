@@ -6,11 +6,14 @@ Each is one JSON object, the same for MQTT and webhooks; docs/event.schema.json 
 import json
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from msc_edge.calibration import Verdict
+from msc_edge.runtime.stream.frame import Decision
+from msc_edge.text import valid_text
 
 EventKind = Literal[
     "started",
@@ -66,6 +69,29 @@ class Event(BaseModel):
     seconds: float | None = Field(default=None, ge=0, description="of `source_up`: how long no frame was scored")
 
 
+def rejection(decision: Decision, picture: Path | None, *, station: str, kit: str) -> Event:
+    """The event of a rejected part; `picture`: where its frame was saved, `kit`: the SHA-256 of the one in force."""
+    frame, result = decision.frame, decision.result
+    assert result is not None, "only what has a verdict is rejected"
+    return Event(
+        id=decision.id,
+        kind="reject",
+        time=frame.time,
+        station=station,
+        source=frame.source,
+        message=f"{frame.source}: rejected, score {result.score:.6f}",
+        frame=frame.index,
+        path=_text(frame.path),
+        position=frame.position,
+        score=result.score,
+        p_value=result.p_value,
+        verdict=result.verdict,
+        nearest=_text(result.neighbours[0].path),
+        picture=_text(str(picture)) if picture else None,
+        kit=kit,
+    )
+
+
 def new_id() -> str:
     """An id that nobody else has."""
     return str(uuid.uuid4())
@@ -80,3 +106,7 @@ def event_schema() -> str:
     """The JSON schema of an event (draft 2020-12), as text."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Event.model_json_schema()}
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else valid_text(text)

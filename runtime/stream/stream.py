@@ -1,21 +1,18 @@
 """`msc-edge stream`: the parts put together, and watched over for months."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import platformdirs
-
 from msc_edge.errors import OutputError, UsageError
 from msc_edge.runtime.model import usable_cores
 from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
+from msc_edge.runtime.stream.config import SourceConfig, StreamConfig, state_folder
 from msc_edge.runtime.stream.control import answer, take_requests
-from msc_edge.runtime.stream.events import Event, EventKind, new_id, now
+from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection
 from msc_edge.runtime.stream.figures import Figures
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.kit_in_force import KitInForce
@@ -45,15 +42,6 @@ _LEVELS: dict[EventKind, int] = {
     "results_lost": logging.ERROR,
     "events_lost": logging.ERROR,
 }
-
-
-def state_folder(config: StreamConfig) -> Path:
-    """Where a stream keeps its state: as configured, or systemd's $STATE_DIRECTORY, or the user's own folder."""
-    if config.state:
-        return config.state
-    if given := os.environ.get("STATE_DIRECTORY", ""):
-        return Path(given.partition(":")[0])
-    return platformdirs.user_state_path("msc-edge", appauthor=False) / config.station
 
 
 class Stream:
@@ -233,26 +221,7 @@ class Stream:
         self._emit(kind, words, source=source, seconds=seconds)
 
     def _reject(self, decision: Decision, picture: Path | None) -> Event:
-        frame, result = decision.frame, decision.result
-        assert result is not None, "only what has a verdict is rejected"
-        nearest = result.neighbours[0]
-        event = Event(
-            id=decision.id,
-            kind="reject",
-            time=frame.time,
-            station=self._config.station,
-            source=frame.source,
-            message=f"{frame.source}: rejected, score {result.score:.6f}",
-            frame=frame.index,
-            path=_text(frame.path),
-            position=frame.position,
-            score=result.score,
-            p_value=result.p_value,
-            verdict=result.verdict,
-            nearest=_text(nearest.path),
-            picture=_text(str(picture)) if picture else None,
-            kit=self._kit.sha256,
-        )
+        event = rejection(decision, picture, station=self._config.station, kit=self._kit.sha256)
         self._count(event)
         return event
 
@@ -325,7 +294,3 @@ def _refuse_pictures_of_pictures(config: StreamConfig, addresses: Sequence[Addre
                 f"the folder of saved pictures, {saved}, lies in {address.given}, which is watched: "
                 "they would be scored again; choose another folder for them"
             )
-
-
-def _text(text: str | None) -> str | None:
-    return None if text is None else valid_text(text)
