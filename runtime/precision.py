@@ -55,8 +55,8 @@ def opened_model(
 ) -> tuple[Way, Embedder]:
     """The model to use, and how: what was asked for, else what the kit prefers, else what is faster here.
 
-    UsageError for a precision that the kit does not have, and for int8 where `computes_as_made` says no: `auto` then
-    takes float.
+    UsageError for a precision that the kit does not have, for int8 where `computes_as_made` says no, and for OpenVINO
+    where `computes_as_onnxruntime` does: `auto` then takes another.
     """
     for name, asked, choices in (("precision", precision, PrecisionChoice), ("engine", engine, EngineChoice)):
         if asked is not None and asked not in get_args(choices):
