@@ -77,7 +77,7 @@ def quantised_model(
 ) -> tuple[Quantization, Agreement] | NotWorthIt:
     """Write the int8 model `path` from the float `model`, whose `bank` is of the run's `pictures`.
 
-    The stem is left in float where that is faster. As long as the two do not agree, so are the layers that do most
+    The stem is left in float where that costs no time. As long as the two do not agree, so are the layers that do most
     harm: one, two, four, ... of them, up to half of all. Where they never do, nothing is written.
     """
     report = pictures.report
