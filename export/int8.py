@@ -77,8 +77,8 @@ def quantised_model(
 ) -> tuple[Quantization, Agreement] | NotWorthIt:
     """Write the int8 model `path` from the float `model`, whose `bank` is of the run's `pictures`.
 
-    The stem is left in float where that costs no time. As long as the two do not agree, so are the layers that do most
-    harm: one, two, four, ... of them, up to half of all. Where they never do, nothing is written.
+    As long as the two do not agree, layers are left in float: the stem where that costs no time, then those that do
+    most harm too, one, two, four, ... of them, up to half of all. Where they never do, nothing is written.
     """
     report = pictures.report
     with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
@@ -89,14 +89,10 @@ def quantised_model(
             target=target,
             scratch=Path(scratch),
         )
-        layers, stem = list(quantizer.layers), quantizer.stem
+        layers = list(quantizer.layers)
         judge = Judge(model, bank, spec, pictures, seed=seed)
-        ranked: list[str] | None = None
         agreement, left = None, []
-        for harmful in _counts(int(len(layers) * _MOST_IN_FLOAT) - len(stem)):
-            if harmful and ranked is None:
-                ranked = _by_harm(quantizer, judge, Path(scratch), report)
-            left = [*stem, *(ranked or [])[:harmful]]
+        for left in _attempts(quantizer, lambda: _by_harm(quantizer, judge, Path(scratch), report)):
             quantizer.write(path, in_float=left)
             int8 = judge.opened(path)
             agreement = judge.agreement(int8)
@@ -116,10 +112,15 @@ def quantised_model(
         return NotWorthIt(agreement, len(left), len(layers))
 
 
-def _counts(most: int) -> Iterator[int]:
-    """How many layers more to leave in float, in turn: 0, 1, 2, 4, ... up to `most`."""
-    yield 0
-    yield from (2**power for power in range(int(math.log2(most)) + 1 if most > 0 else 0))
+def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterator[list[str]]:
+    """Which layers to leave in float, in turn; `by_harm` ranks those behind the stem, and takes its time."""
+    stem, most = quantizer.stem, int(len(quantizer.layers) * _MOST_IN_FLOAT) - len(quantizer.stem)
+    yield []
+    if stem:
+        yield stem
+    if most > 0:
+        ranked = by_harm()
+        yield from ([*stem, *ranked[: 2**power]] for power in range(int(math.log2(most)) + 1))
 
 
 def embeddings_of(model: Path, dim: int, pictures: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:

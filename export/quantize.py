@@ -44,7 +44,7 @@ class Quantizer:
         }
         """The nodes of each layer, convolution and activation, by the name of its weights; in order."""
         self.stem = [] if target == "arm64" else _float_stem([node for node in nodes if node.op_type == "Conv"])
-        """The first layers, where float is as fast on the target: to be left in float whatever the gates say."""
+        """The first layers, where float is as fast on the target: those to leave in float before any other."""
         first = names.index(next(iter(self.layers.values()))[0])
         mean = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
         self._outside = names[:first] + names[mean:]

@@ -151,6 +151,13 @@ class TestTheStem:
         quantizer = Quantizer(models(name), lambda: iter([toy.draw(0)]), target=target, scratch=tmp_path)
         assert quantizer.stem == list(quantizer.layers)[:layers]
 
+    def test_they_are_tried_before_others_are_ranked(self, models, toy, tmp_path):
+        quantizer = Quantizer(models("mobilenet_v2"), lambda: iter([toy.draw(0)]), target="x86", scratch=tmp_path)
+        others, asked = list(quantizer.layers)[:2:-1], []
+        attempts = int8._attempts(quantizer, lambda: asked.append(1) or others)
+        assert [next(attempts), next(attempts), asked] == [[], quantizer.stem, []]
+        assert next(attempts) == [*quantizer.stem, others[0]]
+
     def test_between_them_nothing_is_quantised(self, models, toy, tmp_path):
         quantizer = Quantizer(models("mobilenet_v2"), lambda: iter([toy.draw(0)]), target="x86-vnni", scratch=tmp_path)
         quantizer.write(tmp_path / "made.onnx", in_float=quantizer.stem)
