@@ -11,8 +11,8 @@ from msc_edge.bank import HnswSearch
 from msc_edge.manifest import HnswIndex
 
 WANTED_RECALL = 0.999
-# After an embedding, with the bank out of the cache: exact search takes 0.4 ms over 1000 rows of 1280, 0.9 over 3000;
-# the graph takes 0.24 and 0.32 (benchmarks/cost_curves.py).
+# After an embedding, with the bank out of the cache: exact search takes 0.33 ms over 1000 rows of 1280, 0.69 over 3000;
+# the graph takes 0.21 and 0.29 (benchmarks/cost_curves.py).
 FEWEST_ROWS = 2000
 M, EF_CONSTRUCTION = 16, 200
 _EFS = (16, 32, 64, 128, 256, 512)

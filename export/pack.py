@@ -76,8 +76,8 @@ def export(
     `normal` says where the run's pictures lie now, if they have moved. `precision`: the float model is always there;
     `both` adds the int8 one where it agrees with float, and says to `note` where it does not; `int8` insists on it,
     and makes it what the runtime uses. `target`: the processors that int8 is made for, see Quantization. Raises
-    KitError when the run is not whole or the proof fails, SourceError when the pictures are not those that were
-    trained on; `out` is then left as it was.
+    UsageError where int8 is insisted on and does not agree, KitError when the run is not whole or the proof fails,
+    SourceError when the pictures are not those that were trained on; `out` is then left as it was.
     """
     refuse_zip(out)
     if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):

@@ -82,8 +82,12 @@ def _float_stem(convolutions: Sequence[onnx.NodeProto]) -> list[str]:
     Three channels fill no int8 instruction, and a depthwise convolution has no sums to shorten; the third narrows what
     is then to be quantised.
     """
-    groups = [next((each.i for each in node.attribute if each.name == "group"), 1) for node in convolutions[:2]]
-    return [node.input[1] for node in convolutions[:3]] if len(groups) == 2 and groups[1] > 1 else []
+    depthwise = len(convolutions) > 1 and _groups(convolutions[1]) > 1
+    return [node.input[1] for node in convolutions[:3]] if depthwise else []
+
+
+def _groups(convolution: onnx.NodeProto) -> int:
+    return next((each.i for each in convolution.attribute if each.name == "group"), 1)
 
 
 def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
@@ -98,8 +102,7 @@ def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
         dequantize = made_by.get(node.input[0])
         if dequantize is None or dequantize.op_type != "DequantizeLinear":  # the first layer, whose input is float
             continue
-        groups = next((each.i for each in node.attribute if each.name == "group"), 1)
-        channels = weights[node.input[1]].dims[1] * groups
+        channels = weights[node.input[1]].dims[1] * _groups(node)
         inputs = [dequantize.input[0]]
         for constant in dequantize.input[1:]:
             value = onnx.numpy_helper.to_array(weights[constant])

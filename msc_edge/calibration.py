@@ -71,12 +71,11 @@ class Calibration:
         self.scores = np.sort(np.asarray(scores, dtype=np.float64))
         if self.scores.ndim != 1 or self.scores.size == 0 or not np.isfinite(self.scores).all():
             raise ValueError("calibration needs at least one score, and all of them finite")
-        self._sorted: list[float] = self.scores.tolist()
 
     def p_value(self, score: float) -> float:
         """The conformal p-value of a score, in [1 / (n + 1), 1]."""
-        at_least = len(self._sorted) - bisect_left(self._sorted, score)
-        return (1 + at_least) / (len(self._sorted) + 1)
+        at_least = len(self.scores) - bisect_left(self.scores, score)
+        return (1 + at_least) / (len(self.scores) + 1)
 
     def limit(self, rate: float) -> Limit:
         """The limit for a false-alarm rate in (0, 1). UsageError outside."""

@@ -76,7 +76,7 @@ def make_views(pictures: Sequence[Tensor], draws: ViewDraws, *, size: int, devic
     """One view of each picture, float32 (B, 3, size, size) in 0..255 on `device`.
 
     `pictures`: uint8 (3, h, w) RGB, of any sizes; where they are on `device` already, they are cropped there. A GPU's
-    crops differ from the CPU's by rounding, at most by a grey level. Nothing on `device` is waited for.
+    crops are not rounded to whole grey levels, the CPU's are. Nothing on `device` is waited for.
     """
     crops = torch.stack([_crop(picture, draws, i, size) for i, picture in enumerate(pictures)])
     views = crops.to(device, torch.float32, non_blocking=True) / 255
