@@ -14,8 +14,8 @@ import tomli_w
 from pydantic import BaseModel
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig
-from msc_edge.runtime.stream.config_file import check_config, config_as_toml, read_config
+from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
+from msc_edge.runtime.stream.config_file import config_as_toml, read_config
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "line.example.toml"
 SECRET = "hunter2"
@@ -255,69 +255,6 @@ def test_a_value_of_another_kind_is_refused_at_its_place(line, text: str, place:
     with pytest.raises(UsageError) as caught:
         read_config(path, {})
     assert str(caught.value).startswith(f"--config {path}: {place}")
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("1-of-1", MofN(m=1, n=1)),
-        ("2-of-3", MofN(m=2, n=3)),
-        ("9999-of-9999", MofN(m=9999, n=9999)),
-        ({"m": 2, "n": 5}, MofN(m=2, n=5)),
-        *[(bad, None) for bad in ("0-of-3", "3-of-2", "2of3", "2-of-", "-1-of-3", "2-of-3\n", "2/3", "", 2, 2.5)],
-        ({"m": 3, "n": 2}, None),
-        ({"m": 0, "n": 2}, None),
-    ],
-)
-def test_an_alarm_takes_m_of_n_with_m_from_one_to_n(given: object, expected: MofN | None) -> None:
-    document = {"kit": "k", "source": [{"address": "0"}], "alarm": {"after": given}}
-    if expected is None:
-        with pytest.raises(UsageError, match=r"alarm\.after"):
-            check_config(document)
-    else:
-        assert check_config(document).alarm.after == expected
-
-
-@pytest.mark.parametrize("name", ["a", "A.b_c-9", "0", "x" * 63])
-def test_a_name_is_of_letters_that_topics_and_file_names_can_have(name: str) -> None:
-    config = check_config({"kit": "k", "station": name, "source": [{"address": "0", "name": name}]})
-    assert (config.station, config.source[0].name) == (name, name)
-
-
-@pytest.mark.parametrize("name", ["", "-a", ".", "..", "_a", "a/b", "a b", "ä", "a\n", "a+b", "a#", "x" * 64, "a\\b"])
-def test_another_name_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^station: "):
-        check_config({"kit": "k", "station": name, "source": [{"address": "0"}]})
-    with pytest.raises(UsageError, match=r"^source\.1\.name: "):
-        check_config({"kit": "k", "source": [{"address": "0", "name": name}]})
-
-
-def test_the_default_station_is_such_a_name() -> None:
-    station = check_config({"kit": "k", "source": [{"address": "0"}]}).station
-    assert check_config({"kit": "k", "station": station, "source": [{"address": "0"}]}).station == station
-
-
-@pytest.mark.parametrize("topic", ["a", "msc-edge", "factory/hall2/line-3", "größe"])
-def test_a_topic_may_have_levels(topic: str) -> None:
-    assert check_config({"kit": "k", "source": [{"address": "0"}], "mqtt": {"topic": topic}}).mqtt.topic == topic
-
-
-@pytest.mark.parametrize("topic", ["", "/", "a/", "/a", "a/+", "+", "#", "a/#", "a b", "a\tb", "a\n", "a\0b", "$SYS/a"])
-def test_a_topic_that_a_broker_does_not_take_is_refused(topic: str) -> None:
-    """MQTT 3.1.1, 4.7: no wildcard, no U+0000; names that begin with $ are the server's."""
-    with pytest.raises(UsageError, match=r"^mqtt\.topic: "):
-        check_config({"kit": "k", "source": [{"address": "0"}], "mqtt": {"topic": topic}})
-
-
-@pytest.mark.parametrize("section", ["mqtt", "http"])
-@pytest.mark.parametrize(("port", "fits"), [(1, True), (65535, True), (0, False), (65536, False), (-1, False)])
-def test_a_port_is_of_sixteen_bits(section: str, port: int, fits: bool) -> None:
-    document = {"kit": "k", "source": [{"address": "0"}], section: {"port": port}}
-    if fits:
-        assert getattr(check_config(document), section).port == port
-    else:
-        with pytest.raises(UsageError, match=rf"^{section}\.port: "):
-            check_config(document)
 
 
 # -- the file itself
