@@ -22,7 +22,7 @@ from msc_edge.train.backbones import build_backbone
 from msc_edge.train.folding import folded
 from msc_edge.train.views import ViewDraws, make_views
 
-PICTURES, SIZE, DIM = 32, 224, 512
+IMAGE_TABLE, SIZE, DIM = 32, 224, 512
 
 
 def seconds(action: Callable[[], object], times: int) -> float:
@@ -38,20 +38,20 @@ def seconds(action: Callable[[], object], times: int) -> float:
 
 def step(
     name: str = "mobilenet_v2",
-    pictures: int = PICTURES,
+    images: int = IMAGE_TABLE,
     *,
     channels_last: bool = True,
     bf16: bool = True,
     frozen_up_to: str | None = None,
     compiled: bool = False,
 ) -> float:
-    """One forward and backward pass of two views of some pictures through a backbone."""
+    """One forward and backward pass of two views of some images through a backbone."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     backbone = build_backbone(name).to(memory_format=layout)
     if frozen_up_to:
         backbone.freeze_up_to(frozen_up_to)
     forward = torch.compile(backbone) if compiled else backbone
-    pixels = torch.randn(2 * pictures, 3, SIZE, SIZE).contiguous(memory_format=layout)
+    pixels = torch.randn(2 * images, 3, SIZE, SIZE).contiguous(memory_format=layout)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -62,12 +62,12 @@ def step(
 
 
 def embedding() -> None:
-    """Print how long the embedding of a picture takes, eight at a time, with batch norm as it is and folded."""
+    """Print how long the embedding of an image takes, eight at a time, with batch norm as it is and folded."""
     backbone = build_backbone("mobilenet_v2")
     pixels = torch.randn(8, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         plain, without = (1000 / 8 * seconds(lambda n=n: n(pixels), 20) for n in (backbone, folded(backbone)))
-    print(f"embedding of a picture: {plain:.1f} ms, with batch norm folded {without:.1f} ms", flush=True)
+    print(f"embedding of an image: {plain:.1f} ms, with batch norm folded {without:.1f} ms", flush=True)
 
 
 def search_times(count: int) -> None:
@@ -93,11 +93,11 @@ def hand_over() -> None:
     process.start()
     room = np.empty_like(frame)
 
-    def ask() -> None:
+    def evaluate() -> None:
         ours.send_bytes(b"next")
         ours.recv_bytes_into(room.data.cast("B"))
 
-    pipe = 1000 * seconds(ask, 50)
+    pipe = 1000 * seconds(evaluate, 50)
     process.kill()
     copies = 1000 * seconds(lambda: np.copyto(room, frame.copy()), 50)
     print(f"a frame of 1920x1080: {pipe:.1f} ms by a pipe, {copies:.1f} ms for two copies in memory", flush=True)
@@ -115,19 +115,19 @@ def main() -> None:
     hand_over()
     for channels_last, bf16 in ((False, False), (True, False), (True, True)):
         name = f"{'bf16' if bf16 else 'fp32'}{', channels last' if channels_last else ''}"
-        print(f"step of {PICTURES} pictures, {name}: {step(channels_last=channels_last, bf16=bf16):.2f} s", flush=True)
+        print(f"step of {IMAGE_TABLE} images, {name}: {step(channels_last=channels_last, bf16=bf16):.2f} s", flush=True)
     print(f"the same, stages up to features.6 frozen: {step(frozen_up_to='features.6'):.2f} s", flush=True)
     begun = time.perf_counter()
     compiled = step(frozen_up_to="features.6", compiled=True)
     took = time.perf_counter() - begun
     print(f"and compiled: {compiled:.2f} s, after {took - 2 * compiled:.0f} s of compiling", flush=True)
     resnet = step("resnet152", 4, frozen_up_to="layer2")
-    print(f"ResNet-152, frozen up to layer2, step of 4 pictures: {resnet:.2f} s", flush=True)
+    print(f"ResNet-152, frozen up to layer2, step of 4 images: {resnet:.2f} s", flush=True)
     embedding()
-    pictures = [torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8) for _ in range(PICTURES)]
-    draws = ViewDraws.draw(PICTURES, torch.Generator().manual_seed(0))
-    views = seconds(lambda: make_views(pictures, draws, size=SIZE, device=torch.device("cpu")), 3)
-    print(f"one view of each of {PICTURES} pictures: {views:.2f} s", flush=True)
+    images = [torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8) for _ in range(IMAGE_TABLE)]
+    draws = ViewDraws.draw(IMAGE_TABLE, torch.Generator().manual_seed(0))
+    views = seconds(lambda: make_views(images, draws, size=SIZE, device=torch.device("cpu")), 3)
+    print(f"one view of each of {IMAGE_TABLE} images: {views:.2f} s", flush=True)
     for count in (2_000, 5_000, 20_000):
         search_times(count)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.runtime.report.axes import LEFT, LETTER, Axes, svg, text
+from msc_edge.runtime.tools.report.axes import LEFT, LETTER, Axes, svg, text
 
 COLOURS = ("#1f77b4", "#c62828", "#2e7d32", "#b26a00", "#6a1b9a")
 
@@ -44,7 +44,7 @@ def main() -> None:
     values = [auroc for curve in curves.values() for auroc in curve.values()]
     room = 0.08 * (max(values) - min(values))
     axes = Axes((0, max(max(curve) for curve in curves.values())), (min(values) - room, max(values) + room))
-    parts = [axes.frame("steps", "AUROC of the test pictures", percent=(False, False))]
+    parts = [axes.frame("steps", "AUROC of the test images", percent=(False, False))]
     for row, ((name, curve), colour) in enumerate(zip(curves.items(), cycle(COLOURS), strict=False)):
         points = " ".join(f"{axes.x(step):.1f},{axes.y(auroc):.1f}" for step, auroc in curve.items())
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')

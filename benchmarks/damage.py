@@ -1,6 +1,6 @@
 """Damage a kit byte by byte, through the command line: every damage must end in exit code 4 and one line.
 
-    python benchmarks/damage.py KIT PICTURES [--times 300]
+    python benchmarks/damage.py KIT IMAGE_TABLE [--times 300]
 
 Half of the bytes are drawn over all bytes, half over all files, so that small files are hit too. KIT is copied first.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     """Damage, score, mend, and count the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--times", type=int, default=300)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
@@ -37,7 +37,7 @@ def main() -> None:
             damaged[draw.randrange(len(whole))] ^= draw.randrange(1, 256)
             path.write_bytes(damaged)
             done = subprocess.run(
-                [program, "score", kit, options.pictures, "--quiet"], capture_output=True, check=False
+                [program, "score", kit, options.images, "--quiet"], capture_output=True, check=False
             )
             outcomes[done.returncode, done.stderr.count(b"\n"), len(done.stdout)] += 1
             path.write_bytes(whole)

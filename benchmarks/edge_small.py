@@ -2,9 +2,9 @@
 
     python benchmarks/edge_small.py --shared ../shared [--weights FILE] [--skip-auroc] [--skip-time]
 
-AUROC: frozen features, 2-NN, the whole picture at 224x224, float32. magnetic_tile: train/good against test/*. Papers:
-the first 32 good pictures by name against the other 16 and the 48 defects, mean of the six. CIFAR-10: 1000 training
-pictures of a class (the first by name) against the 500 test pictures of it and the 4500 of the others, mean of
+AUROC: frozen features, 2-NN, the whole image at 224x224, float32. magnetic_tile: train/good against test/*. Papers:
+the first 32 good images by name against the other 16 and the 48 defects, mean of the six. CIFAR-10: 1000 training
+images of a class (the first by name) against the 500 test images of it and the 4500 of the others, mean of
 airplane, cat, horse. Test labels are read here and nowhere else; edge-small has seen neither papers nor CIFAR-10.
 
 Time: one thread, a frame of 224x224 in memory, both models in turns, median of --rounds; float32, and int8 as a
@@ -50,7 +50,7 @@ def auroc(bank: np.ndarray, good: np.ndarray, bad: np.ndarray) -> float:
 
 
 def embedded(network: EmbeddingNetwork, paths: list[Path]) -> np.ndarray:
-    """Embeddings of picture files."""
+    """Embeddings of image files."""
     return network.embed_all((str(path), read_image(path)) for path in paths)
 
 

@@ -1,9 +1,9 @@
 """A kit in OpenVINO beside onnxruntime: how far embeddings and scores are apart, and how long they take.
 
-    python benchmarks/engines.py KIT PICTURES...
+    python benchmarks/backends.py KIT IMAGE_TABLE...
 
-Needs `pip install 'msc-edge[openvino]'`. Scores of up to 90 of the pictures, evenly chosen. Time: a random frame in
-memory, both engines in turns, median of 41.
+Needs `pip install 'msc-edge[openvino]'`. Scores of up to 90 of the images, evenly chosen. Time: a random frame in
+memory, both backends in turns, median of 41.
 """
 
 import argparse
@@ -13,37 +13,37 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from msc_edge.export.pictures import evenly
+from msc_edge.export.run_images import evenly
 from msc_edge.images import find_images, read_image
-from msc_edge.kit import Kit
+from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
-from msc_edge.runtime.engine import Engine
+from msc_edge.runtime.backends.openvino import BackendName
 
-ENGINES: tuple[Engine, Engine] = ("onnxruntime", "openvino")
+ENGINES: tuple[BackendName, BackendName] = ("onnxruntime", "openvino")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     options = parser.parse_args()
-    paths = evenly(find_images(options.pictures).paths, 90)
+    paths = evenly(find_images(options.images).paths, 90)
     with Kit.open(options.kit) as kit:
         for precision in kit.manifest.precisions:
             images = [read_image(path, kit.manifest.decode) for path in paths]
-            one, other = (Detector.of(kit, threads=1, precision=precision, engine=engine) for engine in ENGINES)
+            one, other = (Detector.of(kit, threads=1, precision=precision, backend=backend) for backend in ENGINES)
             ours, theirs = (np.stack([each.embed(image) for image in images]) for each in (one, other))
             scores, others = (np.array([one.bank.score(row) for row in rows]) for rows in (ours, theirs))
             off = np.abs(others - scores) / scores
             print(
-                f"{precision}, {len(paths)} pictures: embeddings differ by at most {np.abs(ours - theirs).max():.1e}, "
+                f"{precision}, {len(paths)} images: embeddings differ by at most {np.abs(ours - theirs).max():.1e}, "
                 f"scores by {np.median(off):.2%} (median) and {off.max():.2%} (most); "
                 f"rank correlation {np.asarray(spearmanr(scores, others))[0]:.4f}",
                 flush=True,
             )
             for threads in (1, 2):
-                detectors = [Detector.of(kit, threads=threads, precision=precision, engine=each) for each in ENGINES]
+                detectors = [Detector.of(kit, threads=threads, precision=precision, backend=each) for each in ENGINES]
                 for width, height in ((224, 224), (1280, 720), (1920, 1080)):
                     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
                     took = np.empty((41, 2))

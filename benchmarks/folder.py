@@ -19,14 +19,14 @@ import numpy as np
 
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.runtime import Detector
-from msc_edge.runtime.folder import score_files
-from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.batch import score_files
+from msc_edge.runtime.backends.onnxruntime import usable_cores
 
 SIZES = [(320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1920, 1080)]
 
 
 def write_files(photographs: Path, folder: Path, count: int) -> list[Path]:
-    """`count` picture files of mixed sizes."""
+    """`count` image files of mixed sizes."""
     paths = []
     with zipfile.ZipFile(photographs) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
@@ -79,7 +79,7 @@ def main() -> None:
             ratios.append(wall / ((decoding + scoring) / cores))
             print(
                 f"one thread: decoding {decoding:.2f} s, scoring {scoring:.2f} s; folder {wall:.2f} s, "
-                f"{len(paths) / wall:.0f} pictures a second; ratio {ratios[-1]:.3f}",
+                f"{len(paths) / wall:.0f} images a second; ratio {ratios[-1]:.3f}",
                 flush=True,
             )
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,6 +1,6 @@
 """What the base install weighs: disk, packages, memory, start-up; and that it scores as this environment does.
 
-    python benchmarks/footprint.py KIT PICTURES
+    python benchmarks/footprint.py KIT IMAGE_TABLE
 
 Installs the checkout without extras into a fresh environment and measures there. Times are medians of five runs.
 """
@@ -28,9 +28,9 @@ def timed(*command: object) -> float:
     return statistics.median(seconds)
 
 
-def scores(program: Path, kit: Path, pictures: Path, out: Path) -> list[str]:
+def scores(program: Path, kit: Path, images: Path, out: Path) -> list[str]:
     """The rows of a score file, but for the milliseconds."""
-    subprocess.run([program, "score", kit, pictures, "--out", out], check=True, capture_output=True)
+    subprocess.run([program, "score", kit, images, "--out", out], check=True, capture_output=True)
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     return [json.dumps({key: value for key, value in row.items() if key != "milliseconds"}) for row in rows]
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Install, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kit", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -51,16 +51,16 @@ def main() -> None:
         listed = json.loads(
             subprocess.run([bare / "pip", "list", "--format", "json"], check=True, capture_output=True).stdout
         )
-        theirs = scores(bare / "msc-edge", options.kit, options.pictures, place / "bare.jsonl")
+        theirs = scores(bare / "msc-edge", options.kit, options.images, place / "bare.jsonl")
         # The largest child so far that was not pip: measured in a child of its own.
         measure = "import resource,subprocess,sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
         measure += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        command = [bare / "msc-edge", "score", options.kit, options.pictures, "--out", place / "again.csv"]
+        command = [bare / "msc-edge", "score", options.kit, options.images, "--out", place / "again.csv"]
         peak = subprocess.run([bare / "python", "-c", measure, *command], check=True, capture_output=True).stdout
-        ours = scores(Path(sys.executable).with_name("msc-edge"), options.kit, options.pictures, place / "here.jsonl")
+        ours = scores(Path(sys.executable).with_name("msc-edge"), options.kit, options.images, place / "here.jsonl")
         print(f"packages beside pip and setuptools: {len(listed) - 2}; torch: {'torch' in {p['name'] for p in listed}}")
         print(f"installed: {(full - empty) / 1e6:.0f} MB")
-        print(f"peak resident while scoring {len(theirs)} pictures: {int(peak) * 1024 / 1e6:.0f} MB")
+        print(f"peak resident while scoring {len(theirs)} images: {int(peak) * 1024 / 1e6:.0f} MB")
         print(f"--help: {timed(bare / 'msc-edge', '--help'):.2f} s")
         print(f"scores equal to the last printed digit: {theirs == ours}")
 

@@ -2,8 +2,8 @@
 
     python benchmarks/int8.py RUN
 
-RUN is a run folder of `msc-edge train`, its pictures where they were. The kit is made as `msc-edge export` makes it, in
-a temporary folder. Ranks and distances are over up to 64 held-out pictures and three spoiled copies of each, as the
+RUN is a run folder of `msc-edge train`, its images where they were. The kit is made as `msc-edge export` makes it, in
+a temporary folder. Ranks and distances are over up to 64 held-out images and three spoiled copies of each, as the
 gates of the export have them. Time: a frame of 224x224 in memory, the models in turns, median of 8 x --rounds.
 """
 
@@ -19,19 +19,19 @@ import onnxruntime as ort
 from scipy.stats import spearmanr
 
 from msc_edge.bank import Bank
-from msc_edge.export.int8 import Judge
+from msc_edge.export.int8 import AgreementTest
 from msc_edge.export.pack import export
-from msc_edge.export.pictures import RunPictures, evenly
+from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.export.quantize import Quantizer
-from msc_edge.layout import INT8_MODEL, MODEL, MODELS
+from msc_edge.kit.layout import INT8_MODEL, MODEL, MODELS
 from msc_edge.progress import silent
 from msc_edge.runtime import Detector
-from msc_edge.runtime.model import EmbeddingModel
-from msc_edge.train.pictures import read_pictures
-from msc_edge.train.run import PICTURES, read_record
+from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from msc_edge.train.dataset import read_image_table
+from msc_edge.train.run_record import IMAGE_TABLE, read_record
 
 
-def milliseconds(models: Mapping[str, EmbeddingModel], rounds: int) -> dict[str, float]:
+def milliseconds(models: Mapping[str, OnnxRuntimeBackend], rounds: int) -> dict[str, float]:
     """Medians of one frame, in turns of eight, so that each model finds its weights in the cache as it does in use."""
     frame = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     took: dict[str, list[float]] = {name: [] for name in models}
@@ -44,10 +44,10 @@ def milliseconds(models: Mapping[str, EmbeddingModel], rounds: int) -> dict[str,
     return {name: float(np.median(each[len(each) // 10 :])) for name, each in took.items()}
 
 
-def moved_by_rounding(model: Path, pictures: RunPictures, scratch: Path) -> np.ndarray:
+def moved_by_rounding(model: Path, images: RunImages, scratch: Path) -> np.ndarray:
     """By which share of itself each score moves with noise of 1e-7, as of another processor's rounding, on the pixels.
 
-    For 40 held-out pictures against 150 of the bank; the noise is on the normalised pixels, behind preprocessing.
+    For 40 held-out images against 150 of the bank; the noise is on the normalised pixels, behind preprocessing.
     """
     sessions = []
     for ends in (("image", "pixels"), ("pixels", "embedding")):
@@ -56,15 +56,15 @@ def moved_by_rounding(model: Path, pictures: RunPictures, scratch: Path) -> np.n
         sessions.append(ort.InferenceSession(str(part), providers=["CPUExecutionProvider"]))
 
     def pixels(names: Sequence[str]) -> Iterator[np.ndarray]:
-        return (sessions[0].run(None, {"image": image[None]})[0] for _, image in pictures.decoded(names, "rounding"))
+        return (sessions[0].run(None, {"image": image[None]})[0] for _, image in images.decoded(names, "rounding"))
 
     def embedding(of: np.ndarray) -> np.ndarray:
         return sessions[1].run(None, {"pixels": of})[0][0]
 
-    bank = Bank(np.stack([embedding(each) for each in pixels(evenly(pictures.in_bank, 150))]))
+    bank = Bank(np.stack([embedding(each) for each in pixels(evenly(images.in_bank, 150))]))
     rng = np.random.default_rng(0)
     moved = []
-    for each in pixels(evenly(pictures.held_out, 40)):
+    for each in pixels(evenly(images.held_out, 40)):
         noisy = (each * (1 + 1e-7 * rng.standard_normal(each.shape))).astype(np.float32)
         before, after = bank.score(embedding(each)), bank.score(embedding(noisy))
         moved.append(abs(after - before) / before)
@@ -81,19 +81,19 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
     print(f"the kit, {len(how.in_float)} of {how.layers} layers in float {how.in_float}: {agreement}", flush=True)
 
     record = read_record(run)
-    pictures = RunPictures.found(record, read_pictures(run / PICTURES), None, silent)
+    images = RunImages.found(record, read_image_table(run / IMAGE_TABLE), None, silent)
     detectors = {name: Detector.load(kit, threads=1, precision=name) for name in manifest.precisions}
-    judge = Judge(kit / MODEL, detectors["fp32"].bank, record.preprocessing, pictures)
-    ranges = evenly(pictures.in_bank, how.pictures)
+    score_embedding = AgreementTest(kit / MODEL, detectors["fp32"].bank, record.preprocessing, images)
+    ranges = evenly(images.in_bank, how.images)
     Quantizer(
         kit / MODEL,
-        lambda: (image for _, image in pictures.decoded(ranges, "ranges")),
+        lambda: (image for _, image in images.decoded(ranges, "ranges")),
         target=how.target,
         scratch=scratch,
     ).write(scratch / INT8_MODEL)
-    print(f"no layer in float: {judge.agreement(judge.opened(scratch / INT8_MODEL))}", flush=True)
+    print(f"no layer in float: {score_embedding.agreement(score_embedding.opened(scratch / INT8_MODEL))}", flush=True)
 
-    embeddings = {name: judge.embedded(judge.opened(kit / MODELS[name])) for name in manifest.precisions}
+    embeddings = {name: score_embedding.embedded(score_embedding.opened(kit / MODELS[name])) for name in manifest.precisions}
     scores = {
         (bank, name): [detectors[bank].bank.score(row) for row in embeddings[name]]
         for bank in manifest.precisions
@@ -101,19 +101,19 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
     }
     apart = 1 - (embeddings["fp32"] * embeddings["int8"]).sum(axis=1)
     good = scores["fp32", "fp32"][:: len(apart) // agreement.good]
-    print(f"median distance of int8 from float {np.median(apart):.4f}; score of good pictures {np.median(good):.4f}")
+    print(f"median distance of int8 from float {np.median(apart):.4f}; score of good images {np.median(good):.4f}")
     for bank in manifest.precisions:
         rank = np.asarray(spearmanr(scores["fp32", "fp32"], scores[bank, "int8"]))[0]
         print(f"rank correlation of int8 with float, compared with the bank of {bank}: {rank:.4f}")
     models = {name: kit / MODELS[name] for name in manifest.precisions} | {"no layer in float": scratch / INT8_MODEL}
     for name, path in models.items():
-        moved = moved_by_rounding(path, pictures, scratch)
+        moved = moved_by_rounding(path, images, scratch)
         print(
             f"scores of {name} moved by rounding: {np.median(moved):.2%} (median), {moved.max():.2%} at most",
             flush=True,
         )
     for threads in (1, 2):
-        opened = {name: EmbeddingModel(path, dim=manifest.model.dim, threads=threads) for name, path in models.items()}
+        opened = {name: OnnxRuntimeBackend(path, dim=manifest.model.dim, threads=threads) for name, path in models.items()}
         took = milliseconds(opened, rounds)
         print(f"threads {threads}: " + ", ".join(f"{name} {each:.2f} ms" for name, each in took.items()), end="")
         print(f"; float / int8 {took['fp32'] / took['int8']:.2f}", flush=True)

@@ -1,15 +1,15 @@
-"""Images a second and latency, picture file to verdict, beside the best-known peer with the same backbone weights.
+"""Images a second and latency, image file to verdict, beside the best-known peer with the same backbone weights.
 
     python benchmarks/peers.py setup --work DIR [--venv DIR]
-    python benchmarks/peers.py run --work DIR [--venv DIR] [--shared ../shared] [--rounds 5] [--pictures 40]
+    python benchmarks/peers.py run --work DIR [--venv DIR] [--shared ../shared] [--rounds 5] [--images 40]
 
 `setup` installs three environments: anomalib in --venv, the base install of this checkout, and onnxruntime with
-Pillow alone. `run` trains what is not yet there (ResNet-18 to layer3, magnetic_tile, whole picture to 224 x 224, a
-fifth held out on both sides), makes 1024x1024 PNGs of the test pictures, and measures: every contender is a process of
+Pillow alone. `run` trains what is not yet there (ResNet-18 to layer3, magnetic_tile, whole image to 224 x 224, a
+fifth held out on both sides), makes 1024x1024 PNGs of the test images, and measures: every contender is a process of
 its own that holds its model, on the same cores, and they take turns, so that only one computes at a time. Needs Linux,
 and a machine that does nothing else; quote ratios within one run.
 
-The peers also draw a heat map and compare patches; msc-edge compares whole pictures. That is part of the difference.
+The peers also draw a heat map and compare patches; msc-edge compares whole images. That is part of the difference.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from peers_prepare import CHECKOUT, INSIDE, SETS, pictures, prepare, setup
+from peers_prepare import CHECKOUT, INSIDE, SETS, images, prepare, setup
 
-from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.backends.onnxruntime import usable_cores
 from msc_edge.runtime.processor import about_processor, processor_name
 
 STARTS = 3
@@ -35,7 +35,7 @@ STARTS = 3
 
 @dataclass
 class Contender:
-    """Something that scores picture files, and what was measured of it."""
+    """Something that scores image files, and what was measured of it."""
 
     label: str
     kind: str
@@ -47,7 +47,7 @@ class Contender:
     versions: dict[str, str] = field(default_factory=dict)
     notes: str = ""
     passes: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in SETS})
-    """Milliseconds of each picture, by set and round."""
+    """Milliseconds of each image, by set and round."""
     peak_mb: float = 0.0
 
     def start(self, first: str, cores: int, work: Path) -> None:
@@ -69,7 +69,7 @@ class Contender:
         self.starts.append(time.perf_counter() - begun)
         self.versions, self.notes = self._answer(work)
 
-    def ask(self, files: list[str], work: Path):
+    def evaluate(self, files: list[str], work: Path):
         """Times of one pass over some files; of none, the peak memory."""
         assert self.process
         assert self.process.stdin
@@ -122,12 +122,12 @@ def measure(contenders: list[Contender], files: dict[str, list[str]], options: a
     for number in range(STARTS):
         turn(lambda each: each.start(files[SETS[1]][0], options.cores, options.work), number)
     for name in SETS:
-        turn(lambda each, name=name: each.ask(files[name], options.work))
+        turn(lambda each, name=name: each.evaluate(files[name], options.work))
         for number in range(options.rounds):
-            turn(lambda each, name=name: each.passes[name].append(each.ask(files[name], options.work)), number)
+            turn(lambda each, name=name: each.passes[name].append(each.evaluate(files[name], options.work)), number)
 
     def memory(each: Contender) -> None:
-        each.peak_mb = each.ask([], options.work)
+        each.peak_mb = each.evaluate([], options.work)
 
     turn(memory)
 
@@ -152,14 +152,14 @@ def main() -> None:
     """Install, or measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["setup", "run"])
-    parser.add_argument("--work", type=Path, required=True, help="environments, models and large pictures; kept")
+    parser.add_argument("--work", type=Path, required=True, help="environments, models and large images; kept")
     parser.add_argument("--venv", type=Path, help="environment of anomalib; without it, in --work")
     parser.add_argument("--shared", type=Path, default=CHECKOUT.parent / "shared")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=40, help="test pictures in a pass, evenly spread")
+    parser.add_argument("--images", type=int, default=40, help="test images in a pass, evenly spread")
     parser.add_argument("--cores", type=int, default=usable_cores())
-    # Choosing a tenth of all patches of 761 pictures takes hours; with fewer, Patchcore is faster than it would be.
-    parser.add_argument("--patchcore-pictures", type=int, default=50)
+    # Choosing a tenth of all patches of 761 images takes hours; with fewer, Patchcore is faster than it would be.
+    parser.add_argument("--patchcore-images", type=int, default=50)
     options = parser.parse_args()
     options.work, options.shared = options.work.resolve(), options.shared.resolve()
     options.venv = (options.venv or options.work / "anomalib").resolve()
@@ -177,7 +177,7 @@ def main() -> None:
     kit = options.work / "kit"
     contenders = [
         Contender("msc-edge, `score_file`", "detector", base, kit),
-        Contender("msc-edge, `score_files`, a picture a core", "folder", base, kit),
+        Contender("msc-edge, `score_files`, an image a core", "folder", base, kit),
         Contender("msc-edge in int8, `score_file`", "detector-int8", base, kit),
         Contender("msc-edge in int8, `score_files`", "folder-int8", base, kit),
         Contender("its model.onnx alone, pixels ready", "floor", base, kit),
@@ -192,7 +192,7 @@ def main() -> None:
         ]
     load = os.getloadavg()[0]
     try:
-        measure(contenders, pictures(options), options)
+        measure(contenders, images(options), options)
     finally:
         for each in contenders:
             each.stop()
@@ -203,7 +203,7 @@ def main() -> None:
         print(row(each, sizes))
     print(f"\n{processor_name(about_processor())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
     print(
-        f"{platform.python_version()}; {options.rounds} rounds of {options.pictures} pictures; load before: {load:.1f}"
+        f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}"
     )
     for place, each in {each.python: each for each in contenders if each.versions}.items():
         told = ", ".join(f"{name} {number}" for name, number in each.versions.items())

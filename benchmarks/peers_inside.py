@@ -1,9 +1,9 @@
 """The parts of peers.py that run in each contender's own environment: the training of a peer, and a timed scorer.
 
-    python peers_inside.py train padim|patchcore PICTURES WEIGHTS OUT
-    python peers_inside.py serve KIND MODEL CORES FIRST_PICTURE
+    python peers_inside.py train padim|patchcore IMAGE_TABLE WEIGHTS OUT
+    python peers_inside.py serve KIND MODEL CORES FIRST_IMAGE
 
-`serve` scores the first picture and says so, a line of JSON; then each line of standard input, a JSON list of picture
+`serve` scores the first image and says so, a line of JSON; then each line of standard input, a JSON list of image
 files, is scored once, one process, and answered with the times; an empty list is answered with the peak memory.
 Only the standard library is imported up here: every environment has other packages.
 """
@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 Verdict = tuple[float, str]
-Scorer = Callable[[str], Verdict]  # picture file -> score and verdict
-SIDE = 224  # what both sides resize the whole picture to
+Scorer = Callable[[str], Verdict]  # image file -> score and verdict
+SIDE = 224  # what both sides resize the whole image to
 
 NOTES: list[str] = []
 _PACKAGES = ("msc-edge", "anomalib", "openvino", "onnxruntime", "torch", "numpy", "opencv-python", "pillow")
 
 
 def msc_edge_detector(model: Path, cores: int, *, precision: Literal["fp32", "int8"] = "fp32") -> Scorer:
-    """A kit through the Python API, all cores on one picture."""
+    """A kit through the Python API, all cores on one image."""
     from msc_edge.runtime import Detector  # noqa: PLC0415
 
     detector = Detector.load(model, threads=cores, precision=precision)
@@ -46,11 +46,11 @@ def torch_eager(model: Path, cores: int) -> Scorer:
 
     from msc_edge.bank import Bank  # noqa: PLC0415
     from msc_edge.images import read_image  # noqa: PLC0415
-    from msc_edge.kit import Kit  # noqa: PLC0415
+    from msc_edge.kit.opening import Kit  # noqa: PLC0415
     from msc_edge.train.backbones import build_backbone  # noqa: PLC0415
     from msc_edge.train.folding import folded  # noqa: PLC0415
     from msc_edge.train.network import EmbeddingNetwork  # noqa: PLC0415
-    from msc_edge.train.run import BACKBONE, read_record  # noqa: PLC0415
+    from msc_edge.train.run_record import BACKBONE, read_record  # noqa: PLC0415
     from msc_edge.train.weights import load_into  # noqa: PLC0415
 
     torch.set_num_threads(cores)
@@ -90,7 +90,7 @@ def openvino_inferencer(model: Path, cores: int, *, precision: str | None = None
 
 
 def _session(path: Path, cores: int) -> Any:
-    """An onnxruntime session with the options of msc_edge.runtime.model, for both sides."""
+    """An onnxruntime session with the options of msc_edge.runtime.backends.onnxruntime, for both sides."""
     import onnxruntime as ort  # noqa: PLC0415
 
     options = ort.SessionOptions()
@@ -117,7 +117,7 @@ def peer_onnx(model: Path, cores: int) -> Scorer:
 
 
 def one_by_one(score: Scorer) -> Callable[[list[str]], list[float]]:
-    """Milliseconds of each picture."""
+    """Milliseconds of each image."""
 
     def times(files: list[str]) -> list[float]:
         each = []
@@ -151,9 +151,9 @@ def floor(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[f
 def folder(
     model: Path, cores: int, *, precision: Literal["fp32", "int8"] = "fp32"
 ) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
-    """A kit over many files, a picture a core; the milliseconds are those of the pass, shared out evenly."""
+    """A kit over many files, an image a core; the milliseconds are those of the pass, shared out evenly."""
     from msc_edge.runtime import Detector  # noqa: PLC0415
-    from msc_edge.runtime.folder import score_files  # noqa: PLC0415
+    from msc_edge.runtime.batch import score_files  # noqa: PLC0415
 
     detector = Detector.load(model, threads=1, precision=precision)
 
@@ -161,7 +161,7 @@ def folder(
         begun = time.perf_counter()
         rows = list(score_files(detector, map(Path, files), threads=cores))
         spent = time.perf_counter() - begun
-        assert not any(row.error for row in rows), "a picture could not be read"
+        assert not any(row.error for row in rows), "an image could not be read"
         return [1000 * spent / len(rows)] * len(rows)
 
     def score(path: str) -> Verdict:
@@ -213,10 +213,10 @@ def serve(kind: str, model: Path, cores: int, first: str) -> None:
         answer(times(files) if files else int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
 
 
-def train(kind: str, pictures: Path, weights: Path, out: Path) -> None:
-    """Train anomalib's model on the pictures, a fifth of them held out for its threshold, and export it both ways."""
-    models, data, engines, deploy = (
-        import_module(f"anomalib.{name}") for name in ("models", "data", "engine", "deploy")
+def train(kind: str, images: Path, weights: Path, out: Path) -> None:
+    """Train anomalib's model on the images, a fifth of them held out for its threshold, and export it both ways."""
+    models, data, backends, deploy = (
+        import_module(f"anomalib.{name}") for name in ("models", "data", "backend", "deploy")
     )
     torch, safetensors = import_module("torch"), import_module("safetensors.torch")
     torch.manual_seed(0)
@@ -236,25 +236,25 @@ def train(kind: str, pictures: Path, weights: Path, out: Path) -> None:
     loaded = extractor.load_state_dict(safetensors.load_file(weights), strict=False)
     assert not loaded.unexpected_keys, loaded.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in loaded.missing_keys), loaded.missing_keys
-    # It has no threshold, and gives no verdict, without pictures to validate on.
+    # It has no threshold, and gives no verdict, without images to validate on.
     module = data.Folder(
         name="good",
-        normal_dir=pictures.resolve(),
+        normal_dir=images.resolve(),
         test_split_mode="none",
         val_split_mode="from_train",
         val_split_ratio=0.2,
         num_workers=0,
         seed=0,
     )
-    engine = engines.Engine(default_root_dir=out / "training", accelerator="cpu", devices=1, logger=False)
-    engine.fit(model=model, datamodule=module)
-    # One picture of any size. Left to its defaults, anomalib 2.7 writes a Patchcore that takes two at a time only.
+    backend = backends.BackendName(default_root_dir=out / "training", accelerator="cpu", devices=1, logger=False)
+    backend.fit(model=model, datamodule=module)
+    # One image of any size. Left to its defaults, anomalib 2.7 writes a Patchcore that takes two at a time only.
     sizes = ({2: torch.export.Dim("height"), 3: torch.export.Dim("width")},)
     for way in (deploy.ExportType.ONNX, deploy.ExportType.OPENVINO):
-        engine.export(model=model, export_type=way, export_root=out, onnx_kwargs={"dynamic_shapes": sizes})
+        backend.export(model=model, export_type=way, export_root=out, onnx_kwargs={"dynamic_shapes": sizes})
     shutil.rmtree(out / "training")
     bank = f", {len(model.model.memory_bank)} patches in its bank" if kind == "patchcore" else ""
-    (out / "trained").write_text(f"{len(module.train_data)} pictures{bank}")
+    (out / "trained").write_text(f"{len(module.train_data)} images{bank}")
 
 
 if __name__ == "__main__":

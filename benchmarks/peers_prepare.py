@@ -1,4 +1,4 @@
-"""What peers.py needs before it can measure: environments, models of both sides, and pictures."""
+"""What peers.py needs before it can measure: environments, models of both sides, and images."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 from peers_inside import SIDE
 
-from msc_edge.export.pictures import evenly
+from msc_edge.export.run_images import evenly
 from msc_edge.images import find_images, read_image
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -60,21 +60,21 @@ def prepare(options: argparse.Namespace) -> None:
         backbone = ("--backbone", "resnet18", "--stop-at", "layer3", "--weights", weights, "--image-size", SIDE)
         run("train-msc-edge", program, "train", "--normal", train, "--out", work / "run", "--steps", 0, *backbone)
         run("export-msc-edge", program, "export", work / "run", "--out", work / "kit")
-    for kind, count in (("padim", None), ("patchcore", options.patchcore_pictures)):
+    for kind, count in (("padim", None), ("patchcore", options.patchcore_images)):
         if (work / kind / "trained").exists():
             continue
         shutil.rmtree(work / kind, ignore_errors=True)
         found = sorted(train.resolve().iterdir())
-        (chosen := work / kind / "pictures").mkdir(parents=True)
+        (chosen := work / kind / "images").mkdir(parents=True)
         for path in evenly(found, count or len(found)):
             (chosen / path.name).symlink_to(path)
         run(f"train-{kind}", options.venv / "bin/python", INSIDE, "train", kind, chosen, weights, work / kind)
 
 
-def pictures(options: argparse.Namespace) -> dict[str, list[str]]:
+def images(options: argparse.Namespace) -> dict[str, list[str]]:
     """The files of each set."""
     found = find_images([options.shared.resolve() / "data/magnetic_tile/test"]).paths
-    chosen, large = evenly(found, options.pictures), []
+    chosen, large = evenly(found, options.images), []
     (options.work / "large").mkdir(exist_ok=True)
     for path in chosen:
         large.append(options.work / "large" / f"{path.parent.name}-{path.stem}.png")

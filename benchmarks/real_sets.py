@@ -5,7 +5,7 @@
 
 Each run is `msc-edge train`, `msc-edge export`, `msc-edge score`, with the product's defaults (`frozen` is
 `--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights; scored in float, unless told otherwise.
-magnetic_tile: train/good against test/*. Papers: the first 32 good pictures by name are trained on, the other 16 are
+magnetic_tile: train/good against test/*. Papers: the first 32 good images by name are trained on, the other 16 are
 scored with the 48 defects. Finished runs in --work are kept, so that the script can be broken off. Test labels are read
 here, at the end, and nowhere before.
 """
@@ -33,10 +33,10 @@ def run(*command: object) -> None:
 
 
 def auroc_of(scores: Path, is_bad: str) -> tuple[float, float]:
-    """AUROC, and the share of good pictures rejected, from a score file; the bad ones have `is_bad` in their path."""
+    """AUROC, and the share of good images rejected, from a score file; the bad ones have `is_bad` in their path."""
     with scores.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert not any(row["error"] for row in rows), "a picture could not be read"
+    assert not any(row["error"] for row in rows), "an image could not be read"
     bad = np.array([is_bad in row["path"] for row in rows])
     rejected = np.array([row["verdict"] == "reject" for row in rows])
     return float(roc_auc_score(bad, [float(row["score"]) for row in rows])), float(rejected[~bad].mean())

@@ -73,9 +73,9 @@ def measure(name: PresetName, threads: int, rounds: int) -> None:
                 if number == 0:
                     apart[each] = float(((torch.from_numpy(pixels) - theirs) * module.std).abs().max())
         medians = {each: float(np.median(times)) for each, times in took.items()}
-        figures = ", ".join(f"{each} {medians[each]:.2f} ms ({apart[each]:.4f} grey levels)" for each in sessions)
+        statistics = ", ".join(f"{each} {medians[each]:.2f} ms ({apart[each]:.4f} grey levels)" for each in sessions)
         ratio = medians["Resize"] / medians["bands"]
-        print(f"{name}, {threads} threads, {width}x{height}: {figures}, ratio {ratio:.2f}", flush=True)
+        print(f"{name}, {threads} threads, {width}x{height}: {statistics}, ratio {ratio:.2f}", flush=True)
 
 
 def main() -> None:

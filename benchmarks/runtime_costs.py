@@ -2,7 +2,7 @@
 
     python benchmarks/runtime_costs.py PHOTOGRAPHS.zip KIT
 
-Decoding: a photograph of the zip, scaled up, on one thread of OpenCV; before each, the picture is embedded, as in use.
+Decoding: a photograph of the zip, scaled up, on one thread of OpenCV; before each, the image is embedded, as in use.
 Searching: rows drawn at random, BLAS's product beside numpy's vecdot, alone and while other processes keep cores busy;
 in a process of its own, with as many BLAS threads as it takes by itself. Opening: the kit's models, and the same as
 onnxruntime has optimised them, in turns.
@@ -23,10 +23,10 @@ import numpy as np
 import onnxruntime as ort
 
 from msc_edge.images import decode_image
-from msc_edge.kit import Kit
-from msc_edge.layout import MODELS
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.layout import MODELS
 from msc_edge.runtime import Detector
-from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.backends.onnxruntime import usable_cores
 
 
 def milliseconds(
@@ -56,9 +56,9 @@ def decoding(photographs: Path, detector: Detector) -> None:
         name = next(name for name in archive.namelist() if name.lower().endswith(".jpg"))
         source = decode_image(np.frombuffer(archive.read(name), np.uint8))[..., ::-1]
     for size in ((1920, 1080), (4000, 3000)):
-        image = cv2.resize(source, size, interpolation=cv2.INTER_CUBIC)
-        for words, picture in (("colour", image), ("grey", cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))):
-            data = cv2.imencode(".jpg", picture)[1]
+        photograph = cv2.resize(source, size, interpolation=cv2.INTER_CUBIC)
+        for words, image in (("colour", photograph), ("grey", cv2.cvtColor(photograph, cv2.COLOR_BGR2GRAY))):
+            data = cv2.imencode(".jpg", image)[1]
 
             ways: dict[str, tuple[int, int | None]] = {
                 "colours, then RGB": (cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, cv2.COLOR_BGR2RGB)
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("kit", type=Path)
     options = parser.parse_args()
-    decoding(options.photographs, Detector.load(options.kit, threads=1, precision="fp32", engine="onnxruntime"))
+    decoding(options.photographs, Detector.load(options.kit, threads=1, precision="fp32", backend="onnxruntime"))
     searching()
     opening(options.kit)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py KIT ../shared/data/video/bottle-detection.mp4 --minutes 10       (or: make soak)
 
-A camera of 30 frames a second, rows, saved pictures, a broker, /metrics asked for each second. Each ten seconds the
+A camera of 30 frames a second, rows, saved images, a broker, /metrics asked for each second. Each ten seconds the
 resident memory, threads, open files and processes are written down; the first two minutes are for warming up.
 """
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from camera import Camera, Stream, family_of, free_port, memory_of
 
 WARM_UP = 120.0
-# Small caps, so that files are rotated and pictures removed within minutes.
+# Small caps, so that files are rotated and images removed within minutes.
 CONFIG = """
 [results]
 rotate_mb = 0.5
 keep = 3
-[pictures]
+[images]
 folder = "saved"
 every = 30
 max_mb = 5

@@ -2,7 +2,7 @@
 
     python benchmarks/stopping.py --shared ../shared --out FILE.jsonl [--sets tile PA_BRG01_RL ... cifar:cat ...]
 
-One line a measurement: AUROC of held-out normals against their copies with drawn defects (msc_edge.train.selection:
+One line a measurement: AUROC of held-out normals against their copies with drawn defects (msc_edge.train.checkpoint_selection:
 no test label is read), and image AUROC of the test set, which nothing here depends on. Sets: magnetic_tile; papers
 (32 good ones by name to train on, 16 and the 48 defects to test); classes of CIFAR-10 against the rest (1000 to train
 on, 200 of each class to test, unzipped at --cifar). Each line is measured once: a script that is broken off goes on.
@@ -21,16 +21,16 @@ from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.fine_tune import fine_tune
-from msc_edge.train.gauge import mean_pairwise_cosine
+from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.one_vs_rest.protocol import auroc_of
-from msc_edge.train.reading import decoded, training_copy
+from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.recipes import fine_tuning
-from msc_edge.train.selection import KeptStep, Selection, held_out_for_selection
+from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
 from msc_edge.train.weights import load_into, pretrained_weights
 
 
-def pictures_of(name: str, options: argparse.Namespace) -> tuple[list[Path], list[Path], list[bool]]:
+def images_of(name: str, options: argparse.Namespace) -> tuple[list[Path], list[Path], list[bool]]:
     """What to train on, what to test, and which of those are anomalous."""
     if name == "tile":
         folder = options.shared / "data/magnetic_tile"
@@ -46,13 +46,13 @@ def pictures_of(name: str, options: argparse.Namespace) -> tuple[list[Path], lis
 
 
 def found(folder: Path) -> list[Path]:
-    """Pictures below a folder, by name."""
+    """Images below a folder, by name."""
     return list(find_images([folder]).paths)
 
 
 def measure(name: str, seed: int, options: argparse.Namespace) -> None:
     """Fine-tune once; a line at each of the points."""
-    train, test, truth = pictures_of(name, options)
+    train, test, truth = images_of(name, options)
     spec = preset("whole-frame", image_size=options.image_size)
     network = EmbeddingNetwork(build_backbone(options.backbone, stop_at=options.stop_at), spec)
     weights = pretrained_weights(options.backbone, options.weights)
@@ -66,11 +66,11 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
     held_out = held_out_for_selection(len(copies))
     held, others = ([copy for i, copy in enumerate(copies) if (i in held_out) == side] for side in (True, False))
     selection = Selection(network, held, others, seed=seed)
-    kept = KeptStep(network.backbone)
+    kept = BestCheckpoint(network.backbone)
     settings = fine_tuning(
         "whole-frame",
         backbone=network.backbone,
-        pictures=len(others),
+        images=len(others),
         recipe=options.recipe,
         steps=max(options.points),
         batch=options.batch,
@@ -86,7 +86,7 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
     def write(step: int) -> None:
         bank = network.embed_all(normals)
         cosine = mean_pairwise_cosine(torch.from_numpy(bank))
-        kept.offer(selection.ask(step))
+        kept.consider(selection.evaluate(step))
         line = run | kept.candidates[-1].model_dump()
         line |= {"test": round(auroc_of(bank, network.embed_all(tested), truth), 5), "cosine": round(cosine, 5)}
         print(json.dumps(line), flush=True)

@@ -1,10 +1,10 @@
-"""Pictures a second of fine-tuning, beside a plain loop: Pillow, torchvision's transforms, float32.
+"""Images a second of fine-tuning, beside a plain loop: Pillow, torchvision's transforms, float32.
 
-    python benchmarks/training.py PICTURES --backbone mobilenet_v2 --weights FILE [--stop-at STAGE] [--freeze-to STAGE]
+    python benchmarks/training.py IMAGE_TABLE --backbone mobilenet_v2 --weights FILE [--stop-at STAGE] [--freeze-to STAGE]
 
 The plain loop is the method as one would write it down: a data set that opens each file with Pillow and draws two views
 with torchvision's transforms of the paper, a DataLoader with as many workers as cores, a network in float32 whose
-frozen stages have no gradients, the same loss and optimizer. Both train on the same pictures, in turns; each round
+frozen stages have no gradients, the same loss and optimizer. Both train on the same images, in turns; each round
 begins with the same weights. Also: the loss of both networks for the same views, step after step.
 """
 
@@ -23,13 +23,13 @@ from torchvision import transforms
 
 from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, preset
-from msc_edge.runtime.model import usable_cores
+from msc_edge.runtime.backends.onnxruntime import usable_cores
 from msc_edge.train.backbones import build_backbone, last_stage_at_stride
 from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.reading import decoded, training_copy
+from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.recipes import FineTuning, fine_tuning
 from msc_edge.train.views import make_views
 from msc_edge.train.weights import load_into, pretrained_weights
@@ -49,7 +49,7 @@ PAPER = transforms.Compose(
 
 
 class Files(Dataset):
-    """Two views of each picture file, drawn anew each time."""
+    """Two views of each image file, drawn anew each time."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
@@ -136,7 +136,7 @@ def same_views(subject: Subject, copies: list[torch.Tensor], center: torch.Tenso
     networks[1].backbone.to(memory_format=torch.channels_last)
     worst = 0.0
     for step in range(settings.steps):
-        chosen, draws = batch_of(step, pictures=len(copies), settings=settings)
+        chosen, draws = batch_of(step, images=len(copies), settings=settings)
         views = torch.cat(
             [make_views([copies[i] for i in chosen], draw, size=224, device=torch.device("cpu")) for draw in draws]
         )
@@ -159,7 +159,7 @@ def same_views(subject: Subject, copies: list[torch.Tensor], center: torch.Tenso
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--stop-at")
@@ -167,13 +167,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of a round; the first is not counted")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    paths = list(find_images([options.pictures]).paths)[:512]
+    paths = list(find_images([options.images]).paths)[:512]
     subject = Subject(options)
     network = subject.network()
     settings = fine_tuning(
         "whole-frame",
         backbone=network.backbone,
-        pictures=len(paths),
+        images=len(paths),
         steps=options.steps,
         frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
         select="last",
@@ -197,7 +197,7 @@ def main() -> None:
         counted = (settings.steps - 1) * settings.batch
         ratios.append(theirs / own)
         print(
-            f"plain {counted / theirs:.1f} pictures a second, ours {counted / own:.1f}, ratio {ratios[-1]:.2f}; "
+            f"plain {counted / theirs:.1f} images a second, ours {counted / own:.1f}, ratio {ratios[-1]:.2f}; "
             f"mean loss {np.mean(their_losses):.4f} and {np.mean(own_losses):.4f}",
             flush=True,
         )

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from msc_edge.manifest import manifest_schema
-from msc_edge.runtime.evaluation.evaluation import Evaluation
+from msc_edge.kit.manifest import manifest_schema
+from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
 from msc_edge.runtime.stream.events import event_schema
 
 DOCS = Path(__file__).resolve().parent

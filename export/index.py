@@ -1,4 +1,4 @@
-"""The HNSW index over the bank, and how well it finds the true neighbours."""
+"""The HNSW index over the bank, and how well it finds the true nearest_images."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import hnswlib
 import numpy as np
 
 from msc_edge.bank import HnswSearch
-from msc_edge.manifest import HnswIndex
+from msc_edge.kit.manifest import HnswIndex
 
 WANTED_RECALL = 0.999
 # After an embedding, with the bank out of the cache: exact search takes 0.33 ms over 1000 rows of 1280, 0.69 over 3000;
@@ -67,7 +67,7 @@ def recall_at_k(search: HnswSearch, embeddings: np.ndarray, queries: np.ndarray,
             rows = search.rows(query, k)
         except RuntimeError:  # too few reachable
             continue
-        # A row as near as the k-th is as good: copies of a picture are interchangeable.
+        # A row as near as the k-th is as good: copies of an image are interchangeable.
         found += int((embeddings[rows] @ query >= least - 1e-6).sum())
     return found / (k * len(queries))
 

@@ -9,11 +9,11 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from msc_edge.manifest import Target
-from msc_edge.runtime.model import INPUT
+from msc_edge.kit.manifest import Target
+from msc_edge.runtime.backends.onnxruntime import INPUT
 
-Pictures = Callable[[], Iterator[np.ndarray]]
-"""Gives decoded pictures, uint8 (height, width, 3), anew at each call: many are never in memory at once."""
+Images = Callable[[], Iterator[np.ndarray]]
+"""Gives decoded images, uint8 (height, width, 3), anew at each call: many are never in memory at once."""
 
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
 _MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last of a backbone is that over its features
@@ -28,9 +28,9 @@ class Quantizer:
     stay in float.
     """
 
-    def __init__(self, model: Path, pictures: Pictures, *, target: Target, scratch: Path) -> None:
-        """`pictures` set the ranges of the activations; `scratch` is a folder that may be written to."""
-        self._pictures, self._target = pictures, target
+    def __init__(self, model: Path, images: Images, *, target: Target, scratch: Path) -> None:
+        """`images` set the ranges of the activations; `scratch` is a folder that may be written to."""
+        self._images, self._target = images, target
         self._ready, self._ranges = scratch / "ready.onnx", scratch / "ranges.json"
         # Symbolic shape inference fails on the Expand of the projection.
         quant_pre_process(str(model), str(self._ready), skip_symbolic_shape=True)
@@ -54,12 +54,12 @@ class Quantizer:
         arm = self._target == "arm64"
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # the tool tells of each picture
+        root.setLevel(logging.ERROR)  # the tool tells of each image
         try:
             quantize_static(
                 str(self._ready),
                 str(path),
-                None if self._ranges.exists() else _Reader(self._pictures()),
+                None if self._ranges.exists() else _Reader(self._images()),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QInt8 if arm else QuantType.QUInt8,
@@ -115,9 +115,9 @@ def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, pictures: Iterator[np.ndarray]) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Iterator[np.ndarray]) -> None:
+        self._images = images
 
     def get_next(self) -> dict:
-        picture = next(self._pictures, None)
-        return {} if picture is None else {INPUT: picture[None]}
+        image = next(self._images, None)
+        return {} if image is None else {INPUT: image[None]}

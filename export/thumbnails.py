@@ -1,4 +1,4 @@
-"""Small pictures of the normals, to show beside a reject what it was compared with."""
+"""Small images of the normals, to show beside a reject what it was compared with."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def thumbnail_name(row: int) -> str:
 
 
 def write_thumbnail(path: Path, image: np.ndarray) -> None:
-    """Write a JPEG of a picture, uint8 (h, w, 3) RGB, with the longer side at most SIDE; OSError if it cannot."""
+    """Write a JPEG of an image, uint8 (h, w, 3) RGB, with the longer side at most SIDE; OSError if it cannot."""
     height, width = image.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     if scale < 1:

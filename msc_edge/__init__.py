@@ -1,4 +1,4 @@
-"""msc-edge: visual anomaly detection that learns from good pictures and runs on a plain CPU.
+"""msc-edge: visual anomaly detection that learns from good images and runs on a plain CPU.
 
 `msc_edge.train` fine-tunes a backbone, `msc_edge.export` packs a kit, `msc_edge.runtime` scores with it.
 This package holds what the three must agree on, and imports none of them.

@@ -40,7 +40,7 @@ class ExactSearch:
 
     def rows(self, query: np.ndarray, count: int) -> np.ndarray:
         """See Search."""
-        # Not `@`: BLAS would start threads of its own, and wait for them where other pictures have the cores.
+        # Not `@`: BLAS would start threads of its own, and wait for them where other images have the cores.
         similarity = np.vecdot(self._embeddings, query)
         if count >= similarity.size:
             return np.arange(similarity.size)
@@ -64,8 +64,8 @@ class HnswSearch:
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The k nearest normals of a picture, nearest first."""
+class NearestRows:
+    """The k nearest normals of an image, nearest first."""
 
     rows: tuple[int, ...]
     distances: tuple[float, ...]
@@ -88,7 +88,7 @@ class Bank:
         self.search = search or ExactSearch(embeddings)
         self._exact = ExactSearch(embeddings)
 
-    def neighbours(self, query: np.ndarray) -> Neighbours:
+    def nearest(self, query: np.ndarray) -> NearestRows:
         """The k nearest normals of one unit embedding, float32 of shape (dim,)."""
         count = min(self.k + _SPARE, len(self.embeddings))
         try:
@@ -98,11 +98,11 @@ class Bank:
         # Not `@`: BLAS rounds a row's sum differently according to where in the block it stands.
         distances = 1.0 - np.multiply(self.embeddings[rows], query, dtype=np.float64).sum(axis=1)
         nearest = sorted(zip(distances.tolist(), rows.tolist(), strict=True))[: self.k]
-        return Neighbours(rows=tuple(row for _, row in nearest), distances=tuple(distance for distance, _ in nearest))
+        return NearestRows(rows=tuple(row for _, row in nearest), distances=tuple(distance for distance, _ in nearest))
 
     def score(self, query: np.ndarray) -> float:
-        """Score of one unit embedding; see Neighbours.score."""
-        return self.neighbours(query).score
+        """Score of one unit embedding; see NearestRows.score."""
+        return self.nearest(query).score
 
 
 def open_hnsw(path: Path, embeddings: np.ndarray, *, ef: int) -> HnswSearch:

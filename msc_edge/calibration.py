@@ -1,6 +1,6 @@
-"""From scores to decisions, with held-out normal pictures alone: split-conformal p-values and limits.
+"""From scores to decisions, with held-out normal images alone: split-conformal p-values and limits.
 
-For a new normal picture, exchangeable with the n held-out ones, the conformal p-value
+For a new normal image, exchangeable with the n held-out ones, the conformal p-value
 
     p(s) = (1 + #{calibration scores >= s}) / (n + 1)
 
@@ -29,22 +29,22 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True)
 class Limit:
-    """A score above `score` is flagged. `promised_rate` is the expected share of normal pictures flagged by it.
+    """A score above `score` is flagged. `expected_rate` is the expected share of normal images flagged by it.
 
-    `promised_rate` equals `requested_rate` rounded down to a multiple of 1 / (n + 1); where even one such step is
+    `expected_rate` equals `target_rate` rounded down to a multiple of 1 / (n + 1); where even one such step is
     more than was requested, n is too small, and the promise is that one step. It is None for a limit set by hand.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     score: float
-    requested_rate: float | None
-    promised_rate: float | None
+    target_rate: float | None
+    expected_rate: float | None
 
     @property
-    def keeps_request(self) -> bool:
-        """Whether the held-out pictures were enough to promise the requested rate."""
-        return self.promised_rate is None or self.promised_rate <= (self.requested_rate or 0) + _ROUNDING
+    def meets_target(self) -> bool:
+        """Whether the held-out images were enough to promise the requested rate."""
+        return self.expected_rate is None or self.expected_rate <= (self.target_rate or 0) + _ROUNDING
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Limits:
 
 
 class Calibration:
-    """The sorted scores of the held-out normal pictures, float64 of shape (n,), n >= 1."""
+    """The sorted scores of the held-out normal images, float64 of shape (n,), n >= 1."""
 
     def __init__(self, scores: np.ndarray | list[float]) -> None:
         """Take the scores in any order."""
@@ -82,20 +82,20 @@ class Calibration:
         _check_rate(rate)
         n = self.scores.size
         flagged = min(max(1, math.floor(rate * (n + 1) + _ROUNDING)), n)
-        return Limit(score=float(self.scores[n - flagged]), requested_rate=rate, promised_rate=flagged / (n + 1))
+        return Limit(score=float(self.scores[n - flagged]), target_rate=rate, expected_rate=flagged / (n + 1))
 
     def band(self, limit: Limit) -> tuple[float, float] | None:
         """Where the false-alarm rate of one of its limits lies with 90 % probability; None for one set by hand.
 
-        See `band_of_rates`.
+        See `rate_interval`.
         """
         return (
-            None if limit.promised_rate is None else band_of_rates(self.flagged(limit.promised_rate), self.scores.size)
+            None if limit.expected_rate is None else rate_interval(self.flagged(limit.expected_rate), self.scores.size)
         )
 
-    def flagged(self, promised_rate: float) -> int:
-        """By how many of the calibration scores a limit is passed, one more in the long run: promised_rate (n + 1)."""
-        return min(max(1, round(promised_rate * (self.scores.size + 1))), self.scores.size)
+    def flagged(self, expected_rate: float) -> int:
+        """By how many of the calibration scores a limit is passed, one more in the long run: expected_rate (n + 1)."""
+        return min(max(1, round(expected_rate * (self.scores.size + 1))), self.scores.size)
 
     def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
         """Both limits of a kit. UsageError when warn is rarer than reject."""
@@ -107,40 +107,40 @@ class Calibration:
         return Limits(warn=self.limit(warn_rate), reject=self.limit(reject_rate))
 
 
-def pictures_needed(rate: float) -> int:
-    """The least number of held-out pictures that can promise a false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
+def images_needed(rate: float) -> int:
+    """The least number of held-out images that can promise a false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
     _check_rate(rate)
-    # A picture at least: a rate of nearly 1 needs none, but a calibration cannot be empty.
+    # An image at least: a rate of nearly 1 needs none, but a calibration cannot be empty.
     return max(1, math.ceil(1 / rate * (1 - _ROUNDING)) - 1)
 
 
-def band_of_alarms(flagged: int, held_out: int, pictures: int, *, confidence: float = 0.9) -> tuple[int, int]:
-    """How many of `pictures` normal pictures a limit will flag, with probability `confidence`: (least, most).
+def alarm_count_interval(flagged: int, held_out: int, images: int, *, confidence: float = 0.9) -> tuple[int, int]:
+    """How many of `images` normal images a limit will flag, with probability `confidence`: (least, most).
 
-    The limit is passed by `flagged` of the `held_out` calibration pictures and one more in the long run: the share of
-    normal pictures above it is Beta(flagged, held_out + 1 - flagged), so the count is beta-binomial. Both ends are
+    The limit is passed by `flagged` of the `held_out` calibration images and one more in the long run: the share of
+    normal images above it is Beta(flagged, held_out + 1 - flagged), so the count is beta-binomial. Both ends are
     central quantiles, and whole numbers, so the band holds at least `confidence`.
     """
     a, b = flagged, held_out + 1 - flagged
     tail = (1 - confidence) / 2
     below, least = 0.0, 0
-    for count in range(pictures + 1):
-        # C(pictures, count) = 1 / ((pictures + 1) B(count + 1, pictures - count + 1))
-        ways = -math.log(pictures + 1) - _log_beta(count + 1, pictures - count + 1)
+    for count in range(images + 1):
+        # C(images, count) = 1 / ((images + 1) B(count + 1, images - count + 1))
+        ways = -math.log(images + 1) - _log_beta(count + 1, images - count + 1)
         if below <= tail + _ROUNDING:
             least = count
-        below += math.exp(ways + _log_beta(count + a, pictures - count + b) - _log_beta(a, b))
+        below += math.exp(ways + _log_beta(count + a, images - count + b) - _log_beta(a, b))
         if below >= 1 - tail - _ROUNDING:
             return least, count
-    return least, pictures
+    return least, images
 
 
-def band_of_rates(flagged: int, held_out: int, confidence: float = 0.9) -> tuple[float, float]:
+def rate_interval(flagged: int, held_out: int, confidence: float = 0.9) -> tuple[float, float]:
     """Between which false-alarm rates a limit lies, with probability `confidence`: (low, high), each in (0, 1).
 
-    The limit is passed by `flagged` of the `held_out` calibration pictures and one more in the long run, so
-    1 <= flagged <= held_out. The share of all normal pictures above it is then Beta(flagged, held_out + 1 - flagged)
-    over the draw of the calibration pictures (Vovk 2012, "Conditional validity of inductive conformal predictors",
+    The limit is passed by `flagged` of the `held_out` calibration images and one more in the long run, so
+    1 <= flagged <= held_out. The share of all normal images above it is then Beta(flagged, held_out + 1 - flagged)
+    over the draw of the calibration images (Vovk 2012, "Conditional validity of inductive conformal predictors",
     section 3), with mean flagged / (held_out + 1). Both ends are central quantiles. ValueError outside the ranges.
     """
     if not (1 <= flagged <= held_out and 0 < confidence < 1):

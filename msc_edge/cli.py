@@ -5,7 +5,7 @@ Here, once, every way in which a command can end becomes an exit code and at mos
     0    done                                      5    output that cannot be written
     1    anomalies found (--fail-on-anomaly)       70   a defect of msc-edge (with its traceback), or no memory left
     2    usage                                     130  Ctrl-C
-    3    pictures that cannot be found or read     141  the reader of standard output has gone
+    3    images that cannot be found or read     141  the reader of standard output has gone
     4    kit                                       143  SIGTERM
 """
 
@@ -26,13 +26,13 @@ from msc_edge import __version__
 from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
-from msc_edge.runtime.bench.command import bench
-from msc_edge.runtime.calibrate.command import calibrate
-from msc_edge.runtime.command import info, score, verify
-from msc_edge.runtime.doctor.command import doctor
-from msc_edge.runtime.evaluation.command import evaluate
+from msc_edge.runtime.tools.bench.command import bench
+from msc_edge.runtime.tools.calibrate.command import calibrate
+from msc_edge.runtime.tools.command import info, score, verify
+from msc_edge.runtime.tools.doctor.command import doctor
+from msc_edge.runtime.tools.evaluate.command import evaluate
 from msc_edge.runtime.stream.command import reload, stream
-from msc_edge.runtime.text import one_line
+from msc_edge.text import one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
 from msc_edge.train.one_vs_rest.command import benchmark
@@ -73,7 +73,7 @@ def _ended_well() -> Iterator[None]:
         # What is written to files says so itself; this came from printing.
         _leave(OutputError.exit_code, f"error: cannot print: {error.strerror}; free some space")
     except MemoryError:
-        _leave(_DEFECT, "error: not enough memory; close other programs, or use smaller pictures or fewer --threads")
+        _leave(_DEFECT, "error: not enough memory; close other programs, or use smaller images or fewer --threads")
 
 
 def _leave(code: int, line: str = "") -> NoReturn:
@@ -105,7 +105,7 @@ def _roof(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Find anomalies in pictures: learn from pictures of good parts, pack a kit, score on a plain CPU.
+    """Find anomalies in images: learn from images of good parts, pack a kit, score on a plain CPU.
 
     [bold]train[/bold] writes a run, [bold]export[/bold] makes a kit of it, [bold]score[/bold] needs only the kit.
     """

@@ -3,8 +3,8 @@
     MscEdgeError                    the root: `except MscEdgeError` catches them all
     ├── UsageError                  exit 2   options that cannot be met, or contradict each other
     │   └── MissingExtraError       exit 2   a package of an optional extra is not installed
-    ├── SourceError                 exit 3   a folder, a glob or a data set that gives no pictures
-    │   └── UnreadableImageError    exit 3   one picture that cannot be read; folder scoring gives it a row
+    ├── SourceError                 exit 3   a folder, a glob or a data set that gives no images
+    │   └── UnreadableImageError    exit 3   one image that cannot be read; folder scoring gives it a row
     ├── KitError                    exit 4   a kit or a run that is damaged, incomplete or of another format
     └── OutputError                 exit 5   a result that cannot be written (disk full, no permission)
 
@@ -34,13 +34,13 @@ class MissingExtraError(UsageError):
 
 
 class SourceError(MscEdgeError):
-    """Where pictures were expected there are none, or they cannot be reached."""
+    """Where images were expected there are none, or they cannot be reached."""
 
     exit_code = 3
 
 
 class UnreadableImageError(SourceError):
-    """One picture cannot be read. The message does not repeat the path; the row or the caller names it."""
+    """One image cannot be read. The message does not repeat the path; the row or the caller names it."""
 
 
 class KitError(MscEdgeError):
@@ -73,7 +73,7 @@ _EXTRA_OF_PACKAGE = {
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """Turn a failed import of an optional package into the one line that names the fix."""
+    """StateChange a failed import of an optional package into the one line that names the fix."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -88,7 +88,7 @@ def extras_named() -> Iterator[None]:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn an operating-system error while writing `target` into an OutputError that says what to do."""
+    """StateChange an operating-system error while writing `target` into an OutputError that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Pictures from files: the one decoder of training and runtime, and the finding of picture files.
+"""Images from files: the one decoder of training and runtime, and the finding of image files.
 
 Nothing else in this project touches pixel values outside the model (DESIGN, "Preprocessing lives in the model"),
-so a score cannot differ between training and the line because a picture was decoded differently.
+so a score cannot differ between training and the line because an image was decoded differently.
 """
 
 import glob
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-# OpenCV reads the limit once, when it is first imported; it refuses a larger picture before it allocates memory. Where
-# cv2 was imported before, such a picture is refused too, but only after it was decoded.
+# OpenCV reads the limit once, when it is first imported; it refuses a larger image before it allocates memory. Where
+# cv2 was imported before, such an image is refused too, but only after it was decoded.
 # A 109 kB PNG can ask for 900 megapixels.
 MAX_MEGAPIXELS = 100
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_MEGAPIXELS * 1_000_000))
@@ -29,7 +29,7 @@ from msc_edge.jpeg import jpeg_header  # noqa: E402
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
 
-_NO_PICTURE = "not a picture, or a truncated or damaged one"
+_NO_IMAGE = "not an image, or a truncated or damaged one"
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
 # Not IMREAD_COLOR_RGB: of a colour TIFF with 16 bits it gives uninitialised memory (OpenCV 4.11 to 5.0).
 _BGR_AT_FULL_DEPTH = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -43,12 +43,12 @@ _REDUCED_GREY = {
 
 
 class DecodePolicy(BaseModel):
-    """How a picture file becomes uint8 RGB. Written in the kit, so that the line decodes as training did.
+    """How an image file becomes uint8 RGB. Written in the kit, so that the line decodes as training did.
 
     Fixed by the format: EXIF orientation is applied, grey is repeated into three channels, an alpha channel is
     dropped (in a TIFF that declares it unassociated, libtiff first multiplies the colours by it), CMYK is converted
     in Adobe's inverted convention, and of a file with several pages the first is read. What has no checksum cannot
-    be found damaged: a JPEG, BMP or PNM with altered bytes in the middle decodes to an altered picture.
+    be found damaged: a JPEG, BMP or PNM with altered bytes in the middle decodes to an altered image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,16 +69,16 @@ _EIGHT_BITS = DecodePolicy()
 
 
 def read_image(path: Path, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
-    """Read one picture file as uint8 RGB of shape (height, width, 3).
+    """Read one image file as uint8 RGB of shape (height, width, 3).
 
-    Raises UnreadableImageError with the reason: missing, empty, not a picture, truncated, too many pixels,
+    Raises UnreadableImageError with the reason: missing, empty, not an image, truncated, too many pixels,
     or a bit depth that the policy does not allow.
     """
     return decode_image(bytes_of(path), policy)
 
 
 def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
-    """Decode the bytes of a picture file, uint8 (n,), as `read_image` does, with its errors."""
+    """Decode the bytes of an image file, uint8 (n,), as `read_image` does, with its errors."""
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
     _refuse_overlong_png_chunk(data.data)
@@ -86,7 +86,7 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
 
 
 def bytes_of(path: Path) -> np.ndarray:
-    """The bytes of a picture file, uint8 (n,). UnreadableImageError with the reason when they cannot be had."""
+    """The bytes of an image file, uint8 (n,). UnreadableImageError with the reason when they cannot be had."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -115,7 +115,7 @@ def _refuse_overlong_png_chunk(data: memoryview) -> None:
     while position + 8 <= len(data) and data[position + 4 : position + 8] != b"IEND":
         position += 12 + int.from_bytes(data[position : position + 4])
     if position + 8 > len(data):
-        raise UnreadableImageError(f"{_NO_PICTURE}: a chunk of this PNG runs past the end of the file")
+        raise UnreadableImageError(f"{_NO_IMAGE}: a chunk of this PNG runs past the end of the file")
 
 
 def _way_to_decode(data: np.ndarray, policy: DecodePolicy) -> tuple[int, int | None]:
@@ -146,7 +146,7 @@ def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     if image is None:
-        raise UnreadableImageError(f"{_NO_PICTURE}, or of a kind that is not supported")
+        raise UnreadableImageError(f"{_NO_IMAGE}, or of a kind that is not supported")
     raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
 
 
@@ -183,20 +183,20 @@ def _to_eight_bits(image: np.ndarray, policy: DecodePolicy) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FoundImages:
-    """The picture files found, sorted within each argument, each once; and how many other files were passed over."""
+    """The image files found, sorted within each argument, each once; and how many other files were passed over."""
 
     paths: tuple[Path, ...]
     other_files: int
 
 
 def find_images(arguments: Iterable[str | Path]) -> FoundImages:
-    """Find picture files in folders (any nesting), glob patterns and single files.
+    """Find image files in folders (any nesting), glob patterns and single files.
 
-    Folders are searched for known picture suffixes, links are followed, and a folder is entered once even if
+    Folders are searched for known image suffixes, links are followed, and a folder is entered once even if
     links make a loop. Hidden files and folders are passed over unless they are named. In a pattern, a part that
     exists under that very name, brackets and all, stands for itself. A file that is named outright is taken whatever
-    its suffix. A folder below that cannot be listed is given in the place of its pictures, so that reading it says why
-    they are missing. Raises SourceError when an argument names nothing, or when all together hold no picture.
+    its suffix. A folder below that cannot be listed is given in the place of its images, so that reading it says why
+    they are missing. Raises SourceError when an argument names nothing, or when all together hold no image.
     """
     found: dict[Path, None] = {}  # an ordered set
     others = 0
@@ -220,12 +220,12 @@ def find_images(arguments: Iterable[str | Path]) -> FoundImages:
             files = []
         if not files and kind is None:
             raise SourceError(f"{argument}: {reason}; check the path")
-        pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        others += len(files) - len(pictures)
-        found |= dict.fromkeys(sorted(pictures + unlisted))
+        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        others += len(files) - len(images)
+        found |= dict.fromkeys(sorted(images + unlisted))
     if not found:
         raise SourceError(
-            f"{', '.join(named) or 'the list of paths'}: no pictures found "
+            f"{', '.join(named) or 'the list of paths'}: no images found "
             f"({others} other files); looked for {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return FoundImages(tuple(found), others)

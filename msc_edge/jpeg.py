@@ -1,6 +1,6 @@
 """What the header of a JPEG file says, and the scale to decode a large one at.
 
-A JPEG decoder can give a picture at 1/2, 1/4 or 1/8 of its size for a fraction of the time: it then computes fewer
+A JPEG decoder can give an image at 1/2, 1/4 or 1/8 of its size for a fraction of the time: it then computes fewer
 pixels from each block of 8 x 8 frequencies (Independent JPEG Group, libjpeg.txt, "scale_num, scale_denom").
 """
 
@@ -12,7 +12,7 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7, SO
 
 
 class JpegHeader(NamedTuple):
-    """A picture as it is stored, before it is turned as EXIF says."""
+    """An image as it is stored, before it is turned as EXIF says."""
 
     height: int
     width: int

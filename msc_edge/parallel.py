@@ -6,19 +6,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 
 def ordered_map(
-    function: Callable[[Item], Answer], items: Iterable[Item], *, workers: int
-) -> Generator[Answer, None, None]:
+    function: Callable[[Item], Output], items: Iterable[Item], *, workers: int
+) -> Generator[Output, None, None]:
     """Yield function(item) in the order of `items`, computed on `workers` threads a few items ahead.
 
     At most 2 * workers answers wait at any time. An exception of `function` is raised where its answer would have
     been; when the caller stops early, work that has not begun is dropped.
     """
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="msc-edge")
-    waiting: deque[Future[Answer]] = deque()
+    waiting: deque[Future[Output]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

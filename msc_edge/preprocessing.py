@@ -1,4 +1,4 @@
-"""What happens to the pixels of a picture before the backbone sees them, as data.
+"""What happens to the pixels of an image before the backbone sees them, as data.
 
 This is the description that a run and a kit record. The computation itself is one torch module
 (`msc_edge.train.preprocess`), which training evaluates with, and the same as a graph in `model.onnx`.
@@ -71,7 +71,7 @@ def preset(name: PresetName, *, image_size: int = 224, region: Region | None = N
 
     `whole-frame` keeps every pixel of the frame: a defect at the border must be seen. `paper` is the evaluation
     of Reiss & Hoshen, Resize 256 + CenterCrop 224 (both scaled with `image_size`), which cuts away 23 % of a
-    square picture.
+    square image.
     """
     if not 32 <= image_size <= 2048:
         raise UsageError(f"--image-size {image_size}: expected 32 to 2048 pixels")

@@ -14,7 +14,7 @@ class Report(Protocol):
 
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:
-    """Tell nobody."""
+    """OnEvent nobody."""
 
 
 @contextmanager

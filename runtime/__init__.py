@@ -1,6 +1,6 @@
 """Scoring with a kit, on a plain CPU, without torch.
 
-The public names are `Detector`, `Result` and `Neighbour`:
+The public names are `Detector`, `Result` and `NearestImage`:
 
     from msc_edge.runtime import Detector
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from msc_edge.runtime.detector import Detector
-    from msc_edge.runtime.result import Neighbour, Result
+    from msc_edge.runtime.results.result import NearestImage, Result
 
-__all__ = ["Detector", "Neighbour", "Result"]
+__all__ = ["Detector", "NearestImage", "Result"]
 
 
 def __getattr__(name: str) -> object:
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> object:
         from msc_edge.runtime.detector import Detector  # noqa: PLC0415
 
         return Detector
-    if name in ("Neighbour", "Result"):
+    if name in ("NearestImage", "Result"):
         from msc_edge.runtime import result  # noqa: PLC0415
 
         return getattr(result, name)

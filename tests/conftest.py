@@ -1,4 +1,4 @@
-"""The toy kit and the drawn pictures that tests of all packages score."""
+"""The toy kit and the drawn images that tests of all packages score."""
 
 import importlib.util
 import shutil
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from msc_edge.calibration import Calibration
-from msc_edge.kit import seal
-from msc_edge.layout import BANKS, INDEXES, MANIFEST, MODELS
-from msc_edge.manifest import Agreement, Int8, Quantization, parse_manifest
+from msc_edge.kit.opening import seal
+from msc_edge.kit.layout import BANKS, INDEXES, MANIFEST, MODELS
+from msc_edge.kit.manifest import Agreement, Int8, Quantization, parse_manifest
 from msc_edge.runtime import Detector
-from msc_edge.runtime.precision import check_picture
+from msc_edge.runtime.backends.selection import check_image
 
 _ASSETS = Path(__file__).parent / "assets"
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -63,11 +63,11 @@ def int8_kit(toy_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for names in (MODELS, BANKS, INDEXES):
         shutil.copyfile(folder / names["fp32"], folder / names["int8"])
     manifest = parse_manifest((folder / MANIFEST).read_bytes())
-    check = Detector.load(toy_kit, threads=1).embed(check_picture(manifest.preprocessing))
+    check = Detector.load(toy_kit, threads=1).embed(check_image(manifest.preprocessing))
     scores = Calibration([2 * score for score in manifest.calibration.scores])
     limits = scores.limits(warn_rate=manifest.calibration.warn_rate, reject_rate=manifest.calibration.reject_rate)
     int8 = Int8(
-        quantization=Quantization(target="x86-vnni", pictures=12, layers=1, in_float=[], check=check.tolist()),
+        quantization=Quantization(target="x86-vnni", images=12, layers=1, in_float=[], check=check.tolist()),
         agreement=Agreement(good=12, spoiled=36, auroc_fp32=0.9, auroc_int8=0.9, rank_correlation=1.0),
         bank=manifest.bank,
         calibration=manifest.calibration.model_copy(update={"scores": scores.scores.tolist(), "limits": limits}),
@@ -83,11 +83,11 @@ def detector(toy_kit: Path) -> Detector:
 
 @pytest.fixture(scope="session")
 def save() -> Callable[[Path, np.ndarray], Path]:
-    """Write an RGB picture as the suffix of its path says, whatever characters the path has."""
+    """Write an RGB image as the suffix of its path says, whatever characters the path has."""
 
-    def write(path: Path, picture: np.ndarray) -> Path:
+    def write(path: Path, image: np.ndarray) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(path.suffix, picture[..., ::-1])[1].tobytes())
+        path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
         return path
 
     return write
@@ -95,7 +95,7 @@ def save() -> Callable[[Path, np.ndarray], Path]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
-    """Pictures of each verdict, in nested folders, with two unreadable ones and two other files; not to be changed."""
+    """Images of each verdict, in nested folders, with two unreadable ones and two other files; not to be changed."""
     folder = tmp_path_factory.mktemp("line") / "photos [3]"
     for seed in range(100, 106):
         save(folder / f"good_{seed}.png", toy.draw(seed))
@@ -104,14 +104,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Call
         save(folder / "schicht ü" / f"{defect}, [bold]red[/bold].png", toy.draw(200, defect))
     (folder / "cut.png").write_bytes((folder / "good_100.png").read_bytes()[:900])
     (folder / "zero.png").touch()
-    (folder / "notes.txt").write_text("not a picture")
-    (folder / "schicht ü" / "Protokoll.pdf").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "schicht ü" / "Protokoll.pdf").write_text("not an image")
     return folder
 
 
 @pytest.fixture(scope="session")
 def change_byte() -> Callable[[Path, int], None]:
-    """Turn over one bit of a file."""
+    """StateChange over one bit of a file."""
 
     def change(path: Path, place: int) -> None:
         content = bytearray(path.read_bytes())
@@ -132,7 +132,7 @@ def real_weights() -> Path:
 
 @pytest.fixture(scope="session")
 def real_papers() -> Path:
-    """Pictures of printed papers: folders `good` and `defect`."""
+    """Images of printed papers: folders `good` and `defect`."""
     path = SHARED / "data" / "paper" / "PA_BDP01_TL"
     if not path.is_dir():
         pytest.skip("needs ../shared/data/paper")

@@ -14,7 +14,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 TOY_KIT = REPOSITORY / "tests" / "assets" / "toy.kit"
-PICTURES = TOY_KIT / "thumbnails"
+IMAGE_TABLE = TOY_KIT / "thumbnails"
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,10 +52,10 @@ def test_the_bare_install_gives_the_scores_of_this_one(bare: Path, tmp_path: Pat
     columns = ("path", "score", "p_value", "verdict", "nearest", "error")
     tables = []
     for program, name in ((bare / "msc-edge", "bare.csv"), (here, "here.csv")):
-        run(program, "score", TOY_KIT, PICTURES, "--out", name, cwd=tmp_path)
+        run(program, "score", TOY_KIT, IMAGE_TABLE, "--out", name, cwd=tmp_path)
         with (tmp_path / name).open(newline="", encoding="utf-8") as file:
             tables.append([[row[column] for column in columns] for row in csv.DictReader(file)])
-    assert len(tables[0]) == len(list(PICTURES.iterdir()))
+    assert len(tables[0]) == len(list(IMAGE_TABLE.iterdir()))
     assert tables[0] == tables[1]
 
 
@@ -64,14 +64,14 @@ def test_the_bare_install_scores_in_300_megabytes(bare: Path, tmp_path: Path) ->
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    command = (bare / "msc-edge", "score", TOY_KIT, PICTURES, "--out", "scores.csv")
+    command = (bare / "msc-edge", "score", TOY_KIT, IMAGE_TABLE, "--out", "scores.csv")
     peak = int(run(bare / "python", "-c", measure, *command, cwd=tmp_path).stdout)
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     assert peak_bytes < 300e6
 
 
 def test_an_engine_that_is_not_here_is_one_line_that_names_the_fix(bare: Path, tmp_path: Path) -> None:
-    done = run(bare / "msc-edge", "score", TOY_KIT, PICTURES, "--engine", "openvino", cwd=tmp_path, check=False)
+    done = run(bare / "msc-edge", "score", TOY_KIT, IMAGE_TABLE, "--backend", "openvino", cwd=tmp_path, check=False)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
     assert "pip install 'msc-edge[openvino]'" in done.stderr
 
@@ -108,12 +108,12 @@ def test_openvino_gives_the_scores_of_onnxruntime(
     with_openvino: Path, real_kit: Path, photos: Path, tmp_path: Path
 ) -> None:
     tables = []
-    for engine in ("onnxruntime", "openvino"):
-        out = tmp_path / f"{engine}.csv"
+    for backend in ("onnxruntime", "openvino"):
+        out = tmp_path / f"{backend}.csv"
         told = run(
-            with_openvino / "msc-edge", "score", real_kit, photos, "--engine", engine, "--out", out, cwd=tmp_path
+            with_openvino / "msc-edge", "score", real_kit, photos, "--backend", backend, "--out", out, cwd=tmp_path
         ).stderr
-        assert ("computed by openvino" in told) == (engine == "openvino")
+        assert ("computed by openvino" in told) == (backend == "openvino")
         with out.open(newline="", encoding="utf-8") as file:
             tables.append(list(csv.DictReader(file)))
     scored = [(one, other) for one, other in zip(*tables, strict=True) if not one["error"]]
@@ -135,7 +135,7 @@ def test_auto_asks_which_engine_is_faster_and_remembers_it(
 ) -> None:
     script = (
         "import sys; from msc_edge.runtime import Detector\n"
-        "d = Detector.load(sys.argv[1], threads=1, precision='auto'); print(d.precision, d.engine)"
+        "d = Detector.load(sys.argv[1], threads=1, precision='auto'); print(d.precision, d.backend)"
     )
     environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     command = [str(with_openvino / "python"), "-c", script, str(request.getfixturevalue(kit))]
@@ -147,23 +147,23 @@ def test_auto_asks_which_engine_is_faster_and_remembers_it(
     (memory,) = (tmp_path / "msc-edge" / "precision").iterdir()
     told = json.loads(memory.read_text())
     assert set(told["milliseconds"]) == ways
-    assert first.split() == [told["way"]["precision"], told["way"]["engine"]]
+    assert first.split() == [told["way"]["precision"], told["way"]["backend"]]
 
 
 def test_a_graph_that_openvino_computes_otherwise_is_not_scored_by_it(with_openvino: Path) -> None:
     """The toy kit resizes by ONNX's operator, as kits once did, whose antialiasing OpenVINO leaves out."""
     done = run(
-        with_openvino / "msc-edge", "score", TOY_KIT, PICTURES, "--engine", "openvino", cwd=with_openvino, check=False
+        with_openvino / "msc-edge", "score", TOY_KIT, IMAGE_TABLE, "--backend", "openvino", cwd=with_openvino, check=False
     )
     assert done.returncode == 2
     assert "OpenVINO computes something else here than onnxruntime" in done.stderr
-    assert run(with_openvino / "msc-edge", "score", TOY_KIT, PICTURES, cwd=with_openvino).returncode == 0
+    assert run(with_openvino / "msc-edge", "score", TOY_KIT, IMAGE_TABLE, cwd=with_openvino).returncode == 0
 
 
 def test_a_file_that_openvino_cannot_use_is_one_line(with_openvino: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     script = (
-        "from pathlib import Path; from msc_edge.runtime.engine import opened\n"
+        "from pathlib import Path; from msc_edge.runtime.backends.openvino import opened\n"
         "try: opened('openvino', Path('model.onnx'), dim=3, threads=1)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

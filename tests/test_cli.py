@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto
 
 from msc_edge import __version__
-from msc_edge.kit import seal
-from msc_edge.layout import MANIFEST, MODEL
-from msc_edge.manifest import parse_manifest
-from msc_edge.runtime.rows import COLUMNS, read_rows
+from msc_edge.kit.opening import seal
+from msc_edge.kit.layout import MANIFEST, MODEL
+from msc_edge.kit.manifest import parse_manifest
+from msc_edge.runtime.results.rows import COLUMNS, read_rows
 
 MSC_EDGE = shutil.which("msc-edge", path=Path(sys.executable).parent) or "msc-edge"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")
@@ -41,7 +41,7 @@ def without_times(path: Path) -> list[tuple]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, toy, save) -> Path:
-    """So many pictures, and so large, that a run can be stopped in the middle."""
+    """So many images, and so large, that a run can be stopped in the middle."""
     folder = tmp_path_factory.mktemp("many")
     one = save(folder / "000.png", toy.draw(100).repeat(14, axis=0).repeat(14, axis=1))
     for number in range(1, MANY):
@@ -202,12 +202,12 @@ class TestStreams:
         assert "Strangest first" in text
         assert "scoring" in text
         assert ",".join(COLUMNS) not in text
-        assert "12 pictures in" in text
+        assert "12 images in" in text
 
 
-def stopped_in_the_middle(kit: Path, pictures: Path, out: Path, number: int) -> subprocess.CompletedProcess[str]:
+def stopped_in_the_middle(kit: Path, images: Path, out: Path, number: int) -> subprocess.CompletedProcess[str]:
     """Send a signal as soon as a few rows are written."""
-    command = [MSC_EDGE, "score", str(kit), str(pictures), "--out", str(out), "--threads", "1"]
+    command = [MSC_EDGE, "score", str(kit), str(images), "--out", str(out), "--threads", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not out.exists() or out.read_bytes().count(b"\n") < 5:
             assert process.poll() is None, "the run ended before it could be stopped"

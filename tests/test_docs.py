@@ -42,10 +42,10 @@ def test_the_reader_in_the_specification_gives_the_score_of_the_runtime(toy_kit:
     page = (REPOSITORY / "docs" / "kit-format.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "KIT").symlink_to(toy_kit)
-    picture = toy_kit / "thumbnails" / "00003.jpg"
-    (tmp_path / "part.png").write_bytes(picture.read_bytes())  # decoders go by content, not by name
+    image = toy_kit / "thumbnails" / "00003.jpg"
+    (tmp_path / "part.png").write_bytes(image.read_bytes())  # decoders go by content, not by name
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     score, rejected = done.stdout.split()
-    result = Detector.load(toy_kit).score(read_image(picture))
+    result = Detector.load(toy_kit).score(read_image(image))
     assert np.isclose(float(score), result.score, atol=1e-9)
     assert rejected == str(result.verdict == "reject")

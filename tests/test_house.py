@@ -82,7 +82,7 @@ HEAVY = [
 ]
 
 
-@pytest.mark.parametrize("imports", ["from msc_edge.runtime import *", "import msc_edge.kit", "import msc_edge.cli"])
+@pytest.mark.parametrize("imports", ["from msc_edge.runtime import *", "import msc_edge.kit.opening", "import msc_edge.cli"])
 def test_the_runtime_side_imports_nothing_of_training(imports: str, tmp_path: Path) -> None:
     code = f"import json, sys; {imports}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True)
@@ -91,7 +91,7 @@ def test_the_runtime_side_imports_nothing_of_training(imports: str, tmp_path: Pa
 
 def test_the_public_names_of_the_runtime_are_the_three_that_are_documented() -> None:
     runtime = importlib.import_module("msc_edge.runtime")
-    assert sorted(runtime.__all__) == ["Detector", "Neighbour", "Result"]
+    assert sorted(runtime.__all__) == ["Detector", "NearestImage", "Result"]
     for name in runtime.__all__:
         assert getattr(runtime, name).__name__ == name
     others = {name for name, value in vars(runtime).items() if not isinstance(value, ModuleType)} - set(runtime.__all__)

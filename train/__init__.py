@@ -1,1 +1,1 @@
-"""Training: fine-tunes a pretrained backbone on pictures of good parts (Reiss & Hoshen, arXiv 2106.03844)."""
+"""Training: fine-tunes a pretrained backbone on images of good parts (Reiss & Hoshen, arXiv 2106.03844)."""

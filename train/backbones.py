@@ -17,7 +17,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from msc_edge.errors import UsageError
 from msc_edge.train.named import OF_TRAIN, Named
 
-# torchvision's families whose trunk is one of these chains of children. What follows is pooled over the picture.
+# torchvision's families whose trunk is one of these chains of children. What follows is pooled over the image.
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _FEATURES = ("features",)
 
@@ -48,7 +48,7 @@ _NARROWER = re.compile(r"(mobilenet_v2|resnet50|resnet101|resnet152)_x(0\.[0-9]{
 
 
 class Backbone(nn.Module):
-    """A network's trunk and a global average pool: normalised pictures (B, 3, h, w) -> features (B, dim).
+    """A network's trunk and a global average pool: normalised images (B, 3, h, w) -> features (B, dim).
 
     Its state dict has torchvision's own key names, so a torchvision checkpoint loads as it is.
     """
@@ -61,14 +61,14 @@ class Backbone(nn.Module):
         for stage, module in trunk.items():
             self.add_module(stage, module)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         for stage in self._stages:
-            pictures = getattr(self, stage)(pictures)
-        return pictures.mean(dim=(2, 3))
+            images = getattr(self, stage)(images)
+        return images.mean(dim=(2, 3))
 
     def chain(self) -> Iterator[tuple[str, nn.Module]]:
-        """Each step from the picture to the last map, in order, with its name: `conv1`, `layer1.0`, `features.3`."""
+        """Each step from the image to the last map, in order, with its name: `conv1`, `layer1.0`, `features.3`."""
         for stage in self._stages:
             module = getattr(self, stage)
             if isinstance(module, nn.Sequential):
@@ -83,7 +83,7 @@ class Backbone(nn.Module):
 
 
 def last_stage_at_stride(backbone: Backbone, stride: int) -> str | None:
-    """The last stage whose map is at most `stride` times smaller than the picture, as `layer2` or `features.6`.
+    """The last stage whose map is at most `stride` times smaller than the image, as `layer2` or `features.6`.
 
     None where no stage beyond it follows.
     """
@@ -97,7 +97,7 @@ def last_stage_at_stride(backbone: Backbone, stride: int) -> str | None:
 
 @torch.no_grad()
 def strides(backbone: Backbone) -> Iterator[tuple[str, int, int]]:
-    """Of each step of the chain: its name, how many times smaller its map is than the picture, and its channels."""
+    """Of each step of the chain: its name, how many times smaller its map is than the image, and its channels."""
     features = torch.zeros(1, 3, _PROBE, _PROBE, device=next(backbone.parameters()).device)
     for name, step in backbone.chain():
         features = step(features)

@@ -39,6 +39,6 @@ def restore_checkpoint(
         raise KitError(f"{path}: cannot be read ({reason}); delete {path.parent} and train again") from error
     if not fits:
         raise UsageError(
-            f"{path.parent}: was begun with other options, pictures or weights; give the same, "
+            f"{path.parent}: was begun with other options, images or weights; give the same, "
             "or train again into another folder"
         )

@@ -11,7 +11,7 @@ def train(
     normal: Annotated[
         str,
         typer.Option(
-            metavar="DIR", help="Folder of pictures of good parts, in any nesting, or a data set with train/good."
+            metavar="DIR", help="Folder of images of good parts, in any nesting, or a data set with train/good."
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to write.")],
@@ -41,7 +41,7 @@ def train(
         int, typer.Option(metavar="PIXELS", help="Side of the square that the backbone sees, in pixels.")
     ] = 224,
     roi: Annotated[
-        str | None, typer.Option(metavar="X,Y,W,H", help="In pixels: look at this part of each picture alone.")
+        str | None, typer.Option(metavar="X,Y,W,H", help="In pixels: look at this part of each image alone.")
     ] = None,
     bit_depth: Annotated[
         int,
@@ -58,15 +58,15 @@ def train(
         ),
     ] = False,
     holdout: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the pictures held out, to set the limits by.")
+        float, typer.Option(min=0.01, max=0.9, help="Share of the images held out, to set the limits by.")
     ] = 0.2,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="PATTERN",
             show_default="blocks in the order of the files",
-            help="Hold out whole groups of pictures: 'folder', or a regular expression whose one group, searched for "
-            "in the path, is the same for pictures of one part, such as 'part_([0-9]+)'.",
+            help="Hold out whole groups of images: 'folder', or a regular expression whose one group, searched for "
+            "in the path, is the same for images of one part, such as 'part_([0-9]+)'.",
         ),
     ] = None,
     steps: Annotated[
@@ -77,7 +77,7 @@ def train(
             help="Training steps; 0 keeps the backbone as it is.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Pictures a step, over all devices.")] = 64,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step, over all devices.")] = 64,
     learning_rate: Annotated[
         float | None, typer.Option(metavar="RATE", show_default="3e-4; with --preset paper, 1e-5", help="Of SGD.")
     ] = None,
@@ -92,8 +92,8 @@ def train(
     select: Annotated[
         Literal["synthetic", "last"] | None,
         typer.Option(
-            show_default="synthetic; with --preset paper, or fewer pictures than a batch has, last",
-            help="Which step's weights are kept. synthetic: those that best tell held-out pictures from copies with a "
+            show_default="synthetic; with --preset paper, or fewer images than a batch has, last",
+            help="Which step's weights are kept. synthetic: those that best tell held-out images from copies with a "
             "defect drawn into them; it may be those of step 0.",
         ),
     ] = None,
@@ -106,7 +106,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 20,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was broken off.")] = False,
 ) -> None:
-    """Learn from pictures of good parts: fine-tune a backbone, and keep what normal looks like."""
+    """Learn from images of good parts: fine-tune a backbone, and keep what normal looks like."""
     from msc_edge.errors import UsageError, extras_named
     from msc_edge.preprocessing import Region
     from msc_edge.progress import progress_bars
@@ -158,28 +158,28 @@ def train(
 
 def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none: bool) -> None:
     from msc_edge.text import one_line
-    from msc_edge.train.pictures import groups_of, read_pictures
-    from msc_edge.train.run import PICTURES
+    from msc_edge.train.dataset import groups_of, read_image_table
+    from msc_edge.train.run_record import IMAGE_TABLE
 
-    pictures = read_pictures(out / PICTURES)
-    roles = [picture.role for picture in pictures]
+    images = read_image_table(out / IMAGE_TABLE)
+    roles = [image.role for image in images]
     groups = ""
     if record.group_by is not None:
         held_out, all_used = (
-            set(groups_of([picture.path for picture in pictures if picture.role in used], record.group_by))
+            set(groups_of([image.path for image in images if image.role in used], record.group_by))
             for used in (("calibration",), ("bank", "calibration"))
         )
         groups = f": {len(held_out)} of {len(all_used)} groups"
     for line in unread[:5]:
         typer.echo(one_line(f"left out, unreadable: {line}"), err=True)
     if len(unread) > 5:
-        typer.echo(f"left out, unreadable: and {len(unread) - 5} more, see {out / PICTURES}", err=True)
+        typer.echo(f"left out, unreadable: and {len(unread) - 5} more, see {out / IMAGE_TABLE}", err=True)
     if copies := roles.count("copy"):
         typer.echo(f"left out, exact copies of others: {copies}", err=True)
     settings = record.fine_tuning
     what = f"{settings.steps} steps of {settings.recipe} in {settings.precision}" if settings.steps else "frozen"
     if selection := record.selection:
-        kept = selection.kept_step
+        kept = selection.selected_step
         what += f", step {kept} kept" if kept else ", undone"
         at = {candidate.step: candidate.auroc for candidate in selection.candidates}
         trained = max(auroc for step, auroc in at.items() if step)
@@ -191,7 +191,7 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
         )
     if not settings.steps and not asked_for_none:
         typer.echo(
-            "the backbone stays as it is: there are fewer pictures to train on than a batch has, too few to fine-tune "
+            "the backbone stays as it is: there are fewer images to train on than a batch has, too few to fine-tune "
             "well; --steps N does it all the same",
             err=True,
         )

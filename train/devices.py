@@ -35,7 +35,7 @@ def launched_fabric(accelerator: Accelerator, devices: int, precision: Precision
     there = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
     if devices > there:
         kind = "GPUs" if on_gpu else "cores"
-        raise UsageError(f"--devices {devices}: this machine has {there} {kind}; ask for at most that many")
+        raise UsageError(f"--devices {devices}: this machine has {there} {kind}; evaluate for at most that many")
     try:
         fabric = Fabric(
             accelerator="cuda" if accelerator == "gpu" else accelerator,
@@ -52,7 +52,7 @@ def launched_fabric(accelerator: Accelerator, devices: int, precision: Precision
 def part_of_rank(fabric: Fabric, batch: int) -> slice:
     """The part of a batch that this process computes. UsageError when the batch does not divide evenly."""
     if batch % fabric.world_size:
-        raise UsageError(f"a batch of {batch} pictures does not divide among {fabric.world_size} devices; set --batch")
+        raise UsageError(f"a batch of {batch} images does not divide among {fabric.world_size} devices; set --batch")
     each = batch // fabric.world_size
     return slice(fabric.global_rank * each, (fabric.global_rank + 1) * each)
 

@@ -17,12 +17,12 @@ from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from msc_edge.train.devices import from_all_ranks, part_of_rank
-from msc_edge.train.gauge import CollapseWatch, effective_rank, mean_pairwise_cosine
+from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwise_cosine
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.recipes import FineTuning, center_of, recipe_loss
 from msc_edge.train.seeds import generator_of, order_of_epoch
-from msc_edge.train.selection import KeptStep, Selection, held_out_for_selection
+from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
 from msc_edge.train.views import ViewDraws, make_views
 
 
@@ -37,7 +37,7 @@ def fine_tune(
     resume: bool = False,
     checkpoint_every: int = 20,
     report: Report = silent,
-) -> KeptStep | None:
+) -> BestCheckpoint | None:
     """Fine-tune `network.backbone` in place, to the last step, or to the best of several, as `settings.select` has it.
 
     `copies`: uint8 (3, h, w) training copies of the normals in the order of their files; `initial`: their embeddings
@@ -57,7 +57,7 @@ def fine_tune(
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
     selection, trained_on = _selection_of(network, copies, settings)
-    kept = KeptStep(network.backbone) if selection else None
+    kept = BestCheckpoint(network.backbone) if selection else None
     copies = [copies[i] for i in trained_on]
     center = center_of(torch.from_numpy(initial[trained_on]), settings.recipe).to(fabric.device)
     state = {
@@ -65,7 +65,7 @@ def fine_tune(
         "optimizer": optimizer,
         "step": 0,
         "settings": settings.model_dump_json(),
-        "center": center,  # stands for the pictures, the weights and the preprocessing: it moves with any of them
+        "center": center,  # stands for the images, the weights and the preprocessing: it moves with any of them
     }
     if kept:
         state["kept"] = kept
@@ -77,7 +77,7 @@ def fine_tune(
             same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
         )
 
-    watch = CollapseWatch()
+    watch = CollapseMonitor()
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         for row in log.kept:
             watch.warning(row.mean_pairwise_cosine, row.effective_rank)
@@ -89,9 +89,9 @@ def fine_tune(
             if (warning := watch.warning(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
                 log.warn(warning)
 
-        untold: deque[_Figures] = deque()
+        pending_metrics: deque[_Figures] = deque()
         if selection and kept and not kept.candidates:
-            kept.offer(fabric.broadcast(selection.ask(0, report=report)))
+            kept.consider(fabric.broadcast(selection.evaluate(0, report=report)))
         for step in range(state["step"], settings.steps):
             views = _views_of(step, copies, network, settings, fabric)
             embeddings = F.normalize(model(views).float(), dim=1)
@@ -103,15 +103,15 @@ def fine_tune(
             optimizer.step()
 
             done = step + 1
-            untold.append(_Figures(done, loss, torch.cat([first, second])))
+            pending_metrics.append(_Figures(done, loss, torch.cat([first, second])))
             choosing, saving = (
                 done % every == 0 or done == settings.steps for every in (settings.select_every, checkpoint_every)
             )
-            while len(untold) > (0 if choosing or saving else _steps_behind(fabric.device)):
-                tell(untold.popleft())
+            while len(pending_metrics) > (0 if choosing or saving else _steps_behind(fabric.device)):
+                tell(pending_metrics.popleft())
             state["step"] = done
             if selection and kept and choosing:
-                kept.offer(fabric.broadcast(selection.ask(done, report=report)))  # one answer for all ranks
+                kept.consider(fabric.broadcast(selection.evaluate(done, report=report)))  # one answer for all ranks
             if saving:
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
@@ -123,7 +123,7 @@ def fine_tune(
 def _selection_of(
     network: EmbeddingNetwork, copies: Sequence[Tensor], settings: FineTuning
 ) -> tuple[Selection | None, list[int]]:
-    """What chooses among the steps, if anything does, and which pictures it leaves to train on."""
+    """What chooses among the steps, if anything does, and which images it leaves to train on."""
     if settings.select == "last":
         return None, list(range(len(copies)))
     held_out = held_out_for_selection(len(copies))
@@ -132,9 +132,9 @@ def _selection_of(
     return Selection(network, good, others, seed=settings.seed), trained_on
 
 
-def batch_of(step: int, *, pictures: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:
-    """Which pictures a step takes, and what their two views draw: a function of the seed and the step alone."""
-    chosen = order_of_epoch(step, pictures=pictures, batch=settings.batch, seed=settings.seed)
+def batch_of(step: int, *, images: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:
+    """Which images a step takes, and what their two views draw: a function of the seed and the step alone."""
+    chosen = order_of_epoch(step, images=images, batch=settings.batch, seed=settings.seed)
     generator = generator_of(settings.seed, 1, step)
     return chosen, [ViewDraws.draw(settings.batch, generator) for _ in range(2)]
 
@@ -143,7 +143,7 @@ def _views_of(
     step: int, copies: Sequence[Tensor], network: EmbeddingNetwork, settings: FineTuning, fabric: Fabric
 ) -> Tensor:
     """Both views of this rank's part of a step's batch, one behind the other, normalised: (2 B, 3, side, side)."""
-    chosen, draws = batch_of(step, pictures=len(copies), settings=settings)
+    chosen, draws = batch_of(step, images=len(copies), settings=settings)
     part = part_of_rank(fabric, settings.batch)
     mine = [copies[i].to(fabric.device, non_blocking=True) for i in chosen[part]]
     side = network.preprocess.spec.image_size
@@ -185,5 +185,5 @@ def _steps_behind(device: torch.device) -> int:
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    # Rounding moves a centre by 1e-7; one other picture among a thousand by 1e-4.
+    # Rounding moves a centre by 1e-7; one other image among a thousand by 1e-4.
     return one.shape == other.shape and float((one.to(other) - other).norm()) < 1e-5

@@ -78,7 +78,7 @@ class MetricsLog(Generic[Row]):
                 self._board.add_scalar(f"train/{name}", getattr(metrics, name), metrics.step)
 
     def warn(self, sentence: str) -> None:
-        """Tell the user something that the figures show."""
+        """OnEvent the user something that the figures show."""
         if self._enabled:
             logging.getLogger("msc_edge").warning(sentence)
 

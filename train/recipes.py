@@ -19,7 +19,7 @@ from msc_edge.train.backbones import Backbone, last_stage_at_stride
 from msc_edge.train.losses.angular_center import angular_center_loss
 from msc_edge.train.losses.contrastive import contrastive_loss
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
-from msc_edge.train.selection import FEWEST, held_out_for_selection
+from msc_edge.train.checkpoint_selection import FEWEST, held_out_for_selection
 
 RecipeName = Literal["v1", "v2", "contrastive"]
 Select = Literal["last", "synthetic"]
@@ -32,18 +32,18 @@ _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 # What the product does where the paper does not decide: docs/decisions.md, "What is trained, and for how long".
 _PRODUCT_LEARNING_RATE = 3e-4
 _PRODUCT_STEPS = 80
-_PRODUCT_EPOCHS = 10  # at most: a small set sees the same pictures again and again, and loses what it gained
+_PRODUCT_EPOCHS = 10  # at most: a small set sees the same images again and again, and loses what it gained
 _PRODUCT_FROZEN_STRIDE = 8  # the paper's conv1 to layer2, for any backbone
 
 
 class FineTuning(BaseModel):
-    """Every setting of a fine-tuning run. Two runs with equal settings, pictures and weights are equal."""
+    """Every setting of a fine-tuning run. Two runs with equal settings, images and weights are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: RecipeName
     steps: NonNegativeInt = Field(description="optimizer steps; 0 keeps the backbone frozen (DN2)")
-    batch: PositiveInt = Field(description="pictures a step, over all devices; at most as many as there are")
+    batch: PositiveInt = Field(description="images a step, over all devices; at most as many as there are")
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat = 5e-5
     temperature: PositiveFloat = 0.25
@@ -58,7 +58,7 @@ def fine_tuning(
     preset: PresetName,
     *,
     backbone: Backbone,
-    pictures: int,
+    images: int,
     recipe: RecipeName = "v2",
     steps: int | None = None,
     batch: int = 64,
@@ -70,19 +70,19 @@ def fine_tuning(
 ) -> FineTuning:
     """Fill in what was not given: the paper's values under the preset `paper`, else the product's own.
 
-    `pictures`: of the bank; those that `select` keeps out of training are among them. The product's steps are at most
-    ten epochs of full batches: fewer pictures than one batch keep the frozen backbone, unless `steps` says otherwise;
+    `images`: of the bank; those that `select` keeps out of training are among them. The product's steps are at most
+    ten epochs of full batches: fewer images than one batch keep the frozen backbone, unless `steps` says otherwise;
     the batch is then all of them. Raises UsageError where there are too few to select by.
     """
     if select is None:
-        enough = preset == "whole-frame" and recipe != "contrastive" and pictures >= max(batch, FEWEST)
+        enough = preset == "whole-frame" and recipe != "contrastive" and images >= max(batch, FEWEST)
         select = "synthetic" if enough else "last"
     if select == "synthetic" and steps != 0:
-        pictures -= len(held_out_for_selection(pictures))
-    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (pictures // batch))
-    batch = min(batch, pictures)
+        images -= len(held_out_for_selection(images))
+    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (images // batch))
+    batch = min(batch, images)
     if preset == "paper":
-        paper_steps = _PAPER_EPOCHS[recipe] * (pictures // batch)
+        paper_steps = _PAPER_EPOCHS[recipe] * (images // batch)
         steps = paper_steps if steps is None else steps
         learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
         frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone.name, NOTHING)
@@ -108,7 +108,7 @@ def center_of(embeddings: Tensor, recipe: RecipeName) -> Tensor:
 
 
 def recipe_loss(recipe: RecipeName, first: Tensor, second: Tensor, center: Tensor, *, temperature: float) -> Tensor:
-    """The loss of a recipe for the unit embeddings (B, dim) of the two views of B pictures."""
+    """The loss of a recipe for the unit embeddings (B, dim) of the two views of B images."""
     if recipe == "contrastive":
         return contrastive_loss(first, second, temperature=temperature)
     loss = mean_shifted_loss(first, second, center, temperature=temperature)

@@ -20,13 +20,13 @@ def numpy_generator_of(seed: int, purpose: int, number: int) -> np.random.Genera
     return np.random.default_rng(_mixed(seed, purpose, number))
 
 
-def order_of_epoch(step: int, *, pictures: int, batch: int, seed: int) -> list[int]:
-    """Which pictures a step takes: each epoch is a new order of all pictures, cut into full batches.
+def order_of_epoch(step: int, *, images: int, batch: int, seed: int) -> list[int]:
+    """Which images a step takes: each epoch is a new order of all images, cut into full batches.
 
     The rest of an epoch that fills no batch is left out of it, so that a batch always has the same size.
     """
-    epoch, place = divmod(step, pictures // batch)
-    order = torch.randperm(pictures, generator=generator_of(seed, 0, epoch))
+    epoch, place = divmod(step, images // batch)
+    order = torch.randperm(images, generator=generator_of(seed, 0, epoch))
     return order[place * batch : (place + 1) * batch].tolist()
 
 

@@ -1,8 +1,8 @@
-"""Pictures that are not good any more, made from good ones: something to choose by, where nobody has a bad part.
+"""Images that are not good any more, made from good ones: something to choose by, where nobody has a bad part.
 
-Three kinds, from small to large. `drawn`: a patch, scratch or stain. `pasted`: a piece of the picture put elsewhere, as
-in CutPaste (Li et al., arXiv 2104.04015, section 2). `jumbled`: the quarters of the picture in another order, for
-pictures whose defects change the whole. None is drawn after a real defect of any data set.
+Three kinds, from small to large. `drawn`: a patch, scratch or stain. `pasted`: a piece of the image put elsewhere, as
+in CutPaste (Li et al., arXiv 2104.04015, section 2). `jumbled`: the quarters of the image in another order, for
+images whose defects change the whole. None is drawn after a real defect of any data set.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ _VISIBLE = 8.0  # mean change within the shape, in grey levels of 255: below tha
 _TRIES = 10
 
 
-def with_defect(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy of a picture, uint8 (h, w, 3), with one defect, of at most 8 % of its area."""
-    pixels = picture.astype(np.float32)
+def with_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy of an image, uint8 (h, w, 3), with one defect, of at most 8 % of its area."""
+    pixels = image.astype(np.float32)
     changed = pixels
     fills = [_FILLS[i] for i in rng.integers(len(_FILLS), size=_TRIES)]
     for fill in [*fills, _tone]:  # a tone can always be seen
@@ -30,28 +30,28 @@ def with_defect(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return changed.round().astype(np.uint8)
 
 
-def with_piece_pasted(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy of a picture, uint8 (h, w, 3), with a piece of 2 to 15 % of its area also elsewhere, perhaps mirrored."""
-    height, width = picture.shape[:2]
+def with_piece_pasted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A copy of an image, uint8 (h, w, 3), with a piece of 2 to 15 % of its area also elsewhere, perhaps mirrored."""
+    height, width = image.shape[:2]
     area = height * width * rng.uniform(0.02, 0.15)
     ratio = np.exp(rng.uniform(np.log(0.3), np.log(3.3)))  # width to height
     rows, columns = int(min(height - 1, np.sqrt(area / ratio))), int(min(width - 1, np.sqrt(area * ratio)))
     (top, left), (to_top, to_left) = ((rng.integers(height - rows), rng.integers(width - columns)) for _ in range(2))
-    piece = picture[top : top + rows, left : left + columns]
-    pasted = picture.copy()
+    piece = image[top : top + rows, left : left + columns]
+    pasted = image.copy()
     pasted[to_top : to_top + rows, to_left : to_left + columns] = piece[:, ::-1] if rng.random() < 0.5 else piece
     return pasted
 
 
-def jumbled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The quarters of a picture, uint8 (h, w, 3), in another order; an odd last row or column is left out.
+def jumbled(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The quarters of an image, uint8 (h, w, 3), in another order; an odd last row or column is left out.
 
     One with a side of a single pixel has no quarters, and comes back as it is.
     """
-    if min(picture.shape[:2]) < 2:
-        return picture.copy()
-    rows, columns = picture.shape[0] // 2, picture.shape[1] // 2
-    quarters = [picture[y : y + rows, x : x + columns] for y in (0, rows) for x in (0, columns)]
+    if min(image.shape[:2]) < 2:
+        return image.copy()
+    rows, columns = image.shape[0] // 2, image.shape[1] // 2
+    quarters = [image[y : y + rows, x : x + columns] for y in (0, rows) for x in (0, columns)]
     order = list(range(4))
     while order == sorted(order):
         order = list(rng.permutation(4))
@@ -76,7 +76,7 @@ def _patch(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _scratch(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A thin line that wanders, a tenth to two thirds of the picture long."""
+    """A thin line that wanders, a tenth to two thirds of the image long."""
     pieces, side = 6, min(size)
     turn = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.3, pieces))
     path = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=1) * side * rng.uniform(0.1, 0.66) / pieces, axis=0)
@@ -97,14 +97,14 @@ def _stain(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _elsewhere(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another place of the picture, perhaps mirrored, a little lighter or darker."""
+    """Another place of the image, perhaps mirrored, a little lighter or darker."""
     shift = [int(side * rng.uniform(0.2, 0.8)) for side in pixels.shape[:2]]
     moved = np.roll(pixels, shift, axis=(0, 1))
     return (moved[:, ::-1] if rng.random() < 0.5 else moved) * rng.uniform(0.8, 1.2)
 
 
 def _tone(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lighter or darker, in one tone or in colour; where the picture is at an end of the scale, away from it."""
+    """Lighter or darker, in one tone or in colour; where the image is at an end of the scale, away from it."""
     mean = pixels.mean()
     sign = 1 if mean < 60 else -1 if mean > 195 else rng.choice([-1, 1])
     change = rng.uniform(20, 80) * (rng.uniform(0.3, 1, 3) if rng.random() < 0.5 else np.ones(3))

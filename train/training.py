@@ -1,4 +1,4 @@
-"""From a folder of normal pictures to a run folder: the whole of `msc-edge train`, for Python users."""
+"""From a folder of normal images to a run folder: the whole of `msc-edge train`, for Python users."""
 
 import importlib.metadata
 from collections.abc import Callable
@@ -22,30 +22,30 @@ from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite
 from msc_edge.train.checkpoint import CHECKPOINT
-from msc_edge.train.choices import FineTuningChoices
-from msc_edge.train.claim import claimed
+from msc_edge.train.options import FineTuningOptions
+from msc_edge.train.run_folder import exclusive_run_folder
 from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import fine_tune
-from msc_edge.train.gauge import mean_pairwise_cosine
+from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import (
+from msc_edge.train.dataset import (
     FEWEST,
-    Picture,
+    NormalImage,
     Role,
     find_normals,
     fingerprint,
     hold_out,
     normal_folder,
-    write_pictures,
+    write_image_table,
 )
-from msc_edge.train.reading import decoded, training_copy
+from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.recipes import NOTHING, RecipeName
-from msc_edge.train.run import (
+from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
     CALIBRATION,
     PACKAGES,
-    PICTURES,
+    IMAGE_TABLE,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -59,7 +59,7 @@ _LEAST_SPREAD_KEPT = 0.01  # of the normals' mean cosine distance; a sound train
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(FineTuningChoices):
+class TrainingOptions(FineTuningOptions):
     """What a user can choose."""
 
     backbone: str = EDGE_SMALL
@@ -74,7 +74,7 @@ class TrainingOptions(FineTuningChoices):
     """Decode large JPEG files at a half, a quarter or an eighth, at least twice as large as the network sees them."""
     holdout: float = 0.2
     group_by: str | None = None
-    """Pictures that must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
+    """Images that must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
     seed: int = 0
     devices: int = 1
     checkpoint_every: int = 20
@@ -89,15 +89,15 @@ def train(
     report: Report = silent,
     unreadable: Callable[[str, str], None] | None = None,
 ) -> RunRecord | None:
-    """Train on the pictures below `normal` and write the run folder `out`.
+    """Train on the images below `normal` and write the run folder `out`.
 
-    `unreadable` is told (name, reason) of each picture that cannot be read; they are left out. Raises SourceError
-    when too few pictures remain, UsageError for options that cannot be met and when `out` is taken. On several
+    `unreadable` is told (name, reason) of each image that cannot be read; they are left out. Raises SourceError
+    when too few images remain, UsageError for options that cannot be met and when `out` is taken. On several
     devices the processes beside the first return None.
     """
     folder = normal_folder(normal)
     _check_name(folder)
-    with claimed(out, record=RECORD, then=f"export it with: msc-edge export {out} --out KIT", resume=resume):
+    with exclusive_run_folder(out, record=RECORD, then=f"export it with: msc-edge export {out} --out KIT", resume=resume):
         return _train(folder, out, options, resume=resume, report=report, unreadable=unreadable)
 
 
@@ -115,27 +115,27 @@ def _train(
 
     spec = preset(options.preset, image_size=options.image_size, region=options.region)
     if options.reduced_jpeg and options.region:
-        raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the whole picture; leave one out")
+        raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the whole image; leave one out")
     jpeg_keep = _JPEG_KEPT * spec.resize_to if options.reduced_jpeg else None
     policy = DecodePolicy(bit_depth=options.bit_depth, jpeg_keep=jpeg_keep)
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
     pretrained = pretrained_weights(options.backbone, options.weights)
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
     if options.frozen_up_to not in (None, NOTHING):
-        backbone.freeze_up_to(options.frozen_up_to)  # here, so that a wrong name is found before the pictures are read
+        backbone.freeze_up_to(options.frozen_up_to)  # here, so that a wrong name is found before the images are read
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
-    pictures = find_normals(folder, report=report)
+    images = find_normals(folder, report=report)
     if options.group_by is not None:
         hold_out(
-            pictures, holdout=options.holdout, group_by=options.group_by
+            images, holdout=options.holdout, group_by=options.group_by
         )  # a wrong pattern is found before the work
-    pictures, copies, initial = _open(pictures, folder, network, policy, report=report, unreadable=unreadable)
-    pictures = hold_out(pictures, holdout=options.holdout, group_by=options.group_by)
-    usable = [picture for picture in pictures if picture.role in ("bank", "calibration")]
-    in_bank = np.array([picture.role == "bank" for picture in usable])
+    images, copies, initial = _open(images, folder, network, policy, report=report, unreadable=unreadable)
+    images = hold_out(images, holdout=options.holdout, group_by=options.group_by)
+    usable = [image for image in images if image.role in ("bank", "calibration")]
+    in_bank = np.array([image.role == "bank" for image in usable])
 
-    settings = options.settings(backbone, pictures=int(in_bank.sum()), recipe=options.recipe, seed=options.seed)
+    settings = options.settings(backbone, images=int(in_bank.sum()), recipe=options.recipe, seed=options.seed)
     embeddings = initial
     kept = None
     if settings.steps:
@@ -153,13 +153,13 @@ def _train(
         )
         if not fabric.is_global_zero:
             return None
-        names = [picture.path for picture in usable]
+        names = [image.path for image in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
     _refuse_degenerate(backbone, embeddings)
     _refuse_collapsed(initial, embeddings)
     bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
     scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
-    _write_arrays(out, backbone, bank, scores, pictures)
+    _write_arrays(out, backbone, bank, scores, images)
     record = write_record(
         out,
         RunRecord(
@@ -172,7 +172,7 @@ def _train(
             decode=policy,
             preprocessing=spec,
             fine_tuning=settings,
-            selection=kept and SelectionRecord(candidates=tuple(kept.candidates), kept_step=kept.step),
+            selection=kept and SelectionRecord(candidates=tuple(kept.candidates), selected_step=kept.step),
             holdout=options.holdout,
             group_by=options.group_by,
             weights=pretrained.origin,
@@ -190,7 +190,7 @@ def _refuse_degenerate(backbone: Backbone, embeddings: np.ndarray) -> None:
         raise UsageError("the weights are no longer finite; train again with a lower --learning-rate")
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # false for NaN too
         raise UsageError(
-            "the network gives no direction to some pictures (all its features are zero, or not finite); "
+            "the network gives no direction to some images (all its features are zero, or not finite); "
             "train again with a lower --learning-rate, or with other weights"
         )
 
@@ -205,14 +205,14 @@ def _refuse_collapsed(before: np.ndarray, after: np.ndarray) -> None:
         )
 
 
-def _write_arrays(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, pictures: list[Picture]) -> None:
+def _write_arrays(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, images: list[NormalImage]) -> None:
     with writing(out):
         with written_whole(out / BACKBONE) as path:
             # Not save_file, which reports a full disk by an exception of its own.
             path.write_bytes(save({key: value.cpu().contiguous() for key, value in backbone.state_dict().items()}))
         np.save(out / BANK, bank.embeddings)
         np.save(out / CALIBRATION, scores)
-        write_pictures(out / PICTURES, pictures)
+        write_image_table(out / IMAGE_TABLE, images)
 
 
 def _check_name(folder: Path) -> None:
@@ -225,15 +225,15 @@ def _check_name(folder: Path) -> None:
 
 
 def _open(
-    pictures: list[Picture],
+    images: list[NormalImage],
     folder: Path,
     network: EmbeddingNetwork,
     policy: DecodePolicy,
     *,
     report: Report,
     unreadable: Callable[[str, str], None] | None,
-) -> tuple[list[Picture], list[Tensor], np.ndarray]:
-    """Decode every picture once: the table, with the unreadable ones and copies marked, training copies, embeddings."""
+) -> tuple[list[NormalImage], list[Tensor], np.ndarray]:
+    """Decode every image once: the table, with the unreadable ones and copies marked, training copies, embeddings."""
     failed: dict[str, str] = {}
     seen: set[bytes] = set()
     again: set[str] = set()
@@ -244,26 +244,26 @@ def _open(
         if unreadable:
             unreadable(name, reason)
 
-    def images():
-        names = [picture.path for picture in pictures if picture.role == "bank"]
+    def decoded_once():
+        names = [image.path for image in images if image.role == "bank"]
         for name, image in decoded(folder, names, policy, task="reading the normals", report=report, unreadable=note):
             pixels = sha256(f"{image.shape}".encode())
             pixels.update(image.data)
-            if pixels.digest() in seen:  # another file of the same picture, with other metadata or saved anew
+            if pixels.digest() in seen:  # another file of the same image, with other metadata or saved anew
                 again.add(name)
                 continue
             seen.add(pixels.digest())
-            yield name, image  # first: embed_all refuses a picture that the region does not fit
+            yield name, image  # first: embed_all refuses an image that the region does not fit
             copies.append(training_copy(image, network.preprocess.spec))
 
-    embeddings = network.embed_all(images())
+    embeddings = network.embed_all(decoded_once())
     if failed and len(copies) < FEWEST:
         name, reason = next(iter(failed.items()))
         raise SourceError(
-            f"{len(failed)} of {len(failed) + len(copies)} pictures cannot be read, and at least {FEWEST} are needed; "
+            f"{len(failed)} of {len(failed) + len(copies)} images cannot be read, and at least {FEWEST} are needed; "
             f"the first: {name}: {reason}"
         )
     roles: dict[str, Role] = dict.fromkeys(failed, "unreadable")
     roles |= dict.fromkeys(again, "copy")
-    marked = [replace(picture, role=roles.get(picture.path, picture.role)) for picture in pictures]
+    marked = [replace(image, role=roles.get(image.path, image.role)) for image in images]
     return marked, copies, embeddings

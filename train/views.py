@@ -1,9 +1,9 @@
-"""Augmented views of pictures: the transforms of Reiss & Hoshen (arXiv 2106.03844, appendix), a batch at a time.
+"""Augmented views of images: the transforms of Reiss & Hoshen (arXiv 2106.03844, appendix), a batch at a time.
 
 RandomResizedCrop, ColorJitter(0.4, 0.4, 0.4, 0.1) with probability 0.8, grey with 0.2, Gaussian blur of sigma
-U(0.1, 2) with 0.5, horizontal flip with 0.5. Each picture draws its own; only the order of the four colour changes is
+U(0.1, 2) with 0.5, horizontal flip with 0.5. Each image draws its own; only the order of the four colour changes is
 drawn once a batch. Everything drawn comes from one generator and is drawn for the whole batch, so views are a
-function of (pictures, seed, step): a resumed run and a run on several devices see the same ones.
+function of (images, seed, step): a resumed run and a run on several devices see the same ones.
 """
 
 import math
@@ -23,9 +23,9 @@ _BLUR_RADIUS = 6  # three times the largest sigma
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """What one view of each picture of a batch draws. All tensors have length B; `take` cuts a rank's part.
+    """What one view of each image of a batch draws. All tensors have length B; `take` cuts a rank's part.
 
-    `area` and `log_ratio` are (B, tries): the first crop that fits in the picture is taken.
+    `area` and `log_ratio` are (B, tries): the first crop that fits in the image is taken.
     """
 
     area: Tensor
@@ -43,7 +43,7 @@ class ViewDraws:
 
     @classmethod
     def draw(cls, batch: int, generator: torch.Generator, *, smallest_area: float = 0.2) -> Self:
-        """Draw for `batch` pictures, on the CPU."""
+        """Draw for `batch` images, on the CPU."""
 
         def uniform(low: float, high: float, *each: int) -> Tensor:
             return torch.rand(batch, *each, generator=generator) * (high - low) + low
@@ -67,18 +67,18 @@ class ViewDraws:
         )
 
     def take(self, part: slice) -> Self:
-        """The draws of some of the pictures."""
+        """The draws of some of the images."""
         fields = {name: value[part] for name, value in vars(self).items() if isinstance(value, Tensor)}
         return type(self)(**fields, order=self.order)
 
 
-def make_views(pictures: Sequence[Tensor], draws: ViewDraws, *, size: int, device: torch.device) -> Tensor:
-    """One view of each picture, float32 (B, 3, size, size) in 0..255 on `device`.
+def make_views(images: Sequence[Tensor], draws: ViewDraws, *, size: int, device: torch.device) -> Tensor:
+    """One view of each image, float32 (B, 3, size, size) in 0..255 on `device`.
 
-    `pictures`: uint8 (3, h, w) RGB, of any sizes; where they are on `device` already, they are cropped there. A GPU's
+    `images`: uint8 (3, h, w) RGB, of any sizes; where they are on `device` already, they are cropped there. A GPU's
     crops are not rounded to whole grey levels, the CPU's are. Nothing on `device` is waited for.
     """
-    crops = torch.stack([_crop(picture, draws, i, size) for i, picture in enumerate(pictures)])
+    crops = torch.stack([_crop(image, draws, i, size) for i, image in enumerate(images)])
     views = crops.to(device, torch.float32, non_blocking=True) / 255
     draws = _moved(draws, device)
     views = torch.where(_column(draws.flip), views.flip(-1), views)
@@ -90,25 +90,25 @@ def make_views(pictures: Sequence[Tensor], draws: ViewDraws, *, size: int, devic
     return blur(views, draws.sigma) * 255
 
 
-def _crop(picture: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
+def _crop(image: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
     top, left, height, width = crop_box(
-        picture.shape[1:], draws.area[i].tolist(), draws.log_ratio[i].tolist(), draws.corner[i].tolist()
+        image.shape[1:], draws.area[i].tolist(), draws.log_ratio[i].tolist(), draws.corner[i].tolist()
     )
-    cut = picture[None, :, top : top + height, left : left + width]
+    cut = image[None, :, top : top + height, left : left + width]
     if cut.device.type != "cpu":  # only there are bytes resized as bytes
         cut = cut.float()
     return F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def crop_box(
-    picture: Sequence[int], areas: Sequence[float], log_ratios: Sequence[float], corner: Sequence[float]
+    image: Sequence[int], areas: Sequence[float], log_ratios: Sequence[float], corner: Sequence[float]
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the first crop that fits: shares of the picture's area, ratios width / height.
+    """(top, left, height, width) of the first crop that fits: shares of the image's area, ratios width / height.
 
     Torchvision's RandomResizedCrop: where none of those drawn fits, the largest part of an allowed ratio, from the
     middle. `corner`, two numbers in [0, 1), places a crop that does fit.
     """
-    rows, columns = picture
+    rows, columns = image
     for area, log_ratio in zip(areas, log_ratios, strict=True):
         ratio = math.exp(log_ratio)
         height = round(math.sqrt(area * rows * columns / ratio))
@@ -132,18 +132,18 @@ def adjust_brightness(views: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast(views: Tensor, factor: Tensor) -> Tensor:
-    """Blend with each picture's mean grey."""
+    """Blend with each image's mean grey."""
     mean = to_grey(views).mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(mean, views, _column(factor)).clamp(0, 1)
 
 
 def adjust_saturation(views: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey picture."""
+    """Blend with the grey image."""
     return torch.lerp(to_grey(views).expand_as(views), views, _column(factor)).clamp(0, 1)
 
 
 def adjust_hue(views: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of the HSV colour by `turn`, (B,), in whole turns.
+    """StateChange the hue of the HSV colour by `turn`, (B,), in whole turns.
 
     With value v, chroma c and hue h in [0, 6), each channel of HSV is  v - c * clamp(min(k, 4 - k), 0, 1)  where
     k = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue.
@@ -159,7 +159,7 @@ def adjust_hue(views: Tensor, turn: Tensor) -> Tensor:
 
 
 def blur(views: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a sigma for each picture, in pixels, (B,); 0 leaves it as it is. Edges are reflected."""
+    """Gaussian blur with a sigma for each image, in pixels, (B,); 0 leaves it as it is. Edges are reflected."""
     batch, channels = views.shape[:2]
     offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=views.device, dtype=views.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)
@@ -179,8 +179,8 @@ _COLOUR_CHANGES = (
 )
 
 
-def _column(per_picture: Tensor) -> Tensor:
-    return per_picture.view(-1, 1, 1, 1)
+def _column(per_image: Tensor) -> Tensor:
+    return per_image.view(-1, 1, 1, 1)
 
 
 def _moved(draws: ViewDraws, device: torch.device) -> ViewDraws:

@@ -17,7 +17,7 @@ from torch import Tensor
 from msc_edge import __version__
 from msc_edge.errors import UsageError
 from msc_edge.files import kind_of, sha256_of
-from msc_edge.manifest import Weights
+from msc_edge.kit.manifest import Weights
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite, whole_network
 from msc_edge.train.named import OF_TRAIN, Named
 

@@ -1,1 +1,1 @@
-"""The demonstration: a drawn data set, and the whole way from good pictures to scores on it."""
+"""The demonstration: a drawn data set, and the whole way from good images to scores on it."""

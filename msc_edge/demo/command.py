@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from msc_edge.demo.demo import Alarms, DemoResult
+    from msc_edge.demo.pipeline import Alarms, DemoResult
 
 
 def demo(
@@ -20,7 +20,7 @@ def demo(
     from msc_edge.progress import progress_bars
 
     with extras_named():
-        from msc_edge.demo.demo import run_demo
+        from msc_edge.demo.pipeline import run_demo
 
     with progress_bars() as report:
         result = run_demo(out, seed=seed, overwrite=overwrite, report=report)
@@ -30,11 +30,11 @@ def demo(
 def _show(result: "DemoResult", out: Path) -> None:
     from rich.table import Table
 
-    from msc_edge.demo.demo import KIT, SCORES, SHEET
-    from msc_edge.runtime.display import console, to_standard_output
+    from msc_edge.demo.pipeline import KIT, SCORES, SHEET
+    from msc_edge.runtime.tools.display import console, to_standard_output
 
     table = Table(title="Drawn parts the kit has never seen", title_justify="left", title_style="bold")
-    table.add_column("test pictures")
+    table.add_column("test images")
     table.add_column("AUROC", justify="right")
     table.add_column("rejected", justify="right")
     table.add_column("", style="dim")
@@ -44,18 +44,18 @@ def _show(result: "DemoResult", out: Path) -> None:
     caught = [sum(each) for each in zip(*result.caught.values(), strict=True)]
     table.add_section()
     table.add_row("all defects", f"{result.auroc:.3f}", f"{caught[0]} of {caught[1]}", style="bold")
-    table.add_row("good parts", "", f"{result.rejected.count} of {result.rejected.pictures}", _promise(result.rejected))
+    table.add_row("good parts", "", f"{result.rejected.count} of {result.rejected.images}", _promise(result.rejected))
     table.add_row(
-        "good parts, warned", "", f"{result.warned.count} of {result.warned.pictures}", _promise(result.warned)
+        "good parts, warned", "", f"{result.warned.count} of {result.warned.images}", _promise(result.warned)
     )
     table.add_row("milliseconds per image", "", f"{result.milliseconds:.1f}", "on one core")
     with to_standard_output():
         to = console(stderr=False)
         to.print(table)
         to.print(f"look at: {out / SHEET}, {out / SCORES}")
-        to.print(f"next:    msc-edge score {shlex.quote(str(out / KIT))} PICTURES")
+        to.print(f"next:    msc-edge score {shlex.quote(str(out / KIT))} IMAGE_TABLE")
 
 
 def _promise(alarms: "Alarms") -> str:
     low, high = alarms.band
-    return f"promised {alarms.promised_rate:.1%}: {low} to {high}"
+    return f"promised {alarms.expected_rate:.1%}: {low} to {high}"

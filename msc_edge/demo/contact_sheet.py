@@ -1,4 +1,4 @@
-"""A contact sheet: pictures with their scores, each beside the normal picture most like it."""
+"""A contact sheet: images with their scores, each beside the normal image most like it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from msc_edge.calibration import Verdict
 from msc_edge.errors import writing
 
-_SIDE = 168  # of a picture, in pixels
+_SIDE = 168  # of an image, in pixels
 _GAP, _MARGIN = 18, 28
 _CAPTION, _TITLE = 44, 46
 _COLUMNS = 4
@@ -24,7 +24,7 @@ _COLOURS: dict[Verdict, tuple[int, int, int]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture, uint8 (h, w, 3) RGB, what is known of it, and the normal picture nearest to it."""
+    """One image, uint8 (h, w, 3) RGB, what is known of it, and the normal image nearest to it."""
 
     image: np.ndarray
     nearest: np.ndarray
@@ -71,7 +71,7 @@ def _draw_cell(sheet: np.ndarray, cell: Cell, left: int, top: int) -> None:
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
-    """The whole picture in a square, on grey."""
+    """The whole image in a square, on grey."""
     height, width = image.shape[:2]
     scale = _SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,6 +1,6 @@
 """Three parts, as a camera above a belt would see them, good or with a defect.
 
-Every picture has a pose, a light and a surface of its own; a defect has a place, a size and a strength of its own.
+Every image has a pose, a light and a surface of its own; a defect has a place, a size and a strength of its own.
 """
 
 from collections.abc import Callable
@@ -34,14 +34,14 @@ class _Part:
 
 
 def draw_part(kind: Kind, rng: np.random.Generator, defect: Defect | None = None) -> np.ndarray:
-    """Draw one picture, uint8 (SIDE, SIDE, 3) RGB. Equal generators give equal pictures."""
+    """Draw one image, uint8 (SIDE, SIDE, 3) RGB. Equal generators give equal images."""
     side = SIDE * _FINE
     x, y = _coordinates(rng, side, turns=kind == "flange")
     part = _DRAW[kind](x, y, rng, defect)
     if defect in _DAMAGE:
         _DAMAGE[defect](part, x, y, rng)
-    picture = _photograph(part, rng)
-    small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    image = _photograph(part, rng)
+    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     small += rng.normal(0, rng.uniform(0.004, 0.012), small.shape)  # the sensor
     return (np.clip(small, 0, 1) * 255).round().astype(np.uint8)
 
@@ -200,8 +200,8 @@ def _photograph(part: _Part, rng: np.random.Generator) -> np.ndarray:
     shadow = cv2.GaussianBlur(cv2.warpAffine(solid, np.array(away), (side, side)), (0, 0), 5)
     background = (belt * (1 - 0.6 * shadow))[..., None] * np.array([1.0, 1.0, 1.05])
     surface = part.colour * lit(part.height * side / 2, light, shine=part.shine)[..., None]
-    picture = background + solid[..., None] * (surface - background)
+    image = background + solid[..., None] * (surface - background)
     column, row = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     falloff = 1 + 0.07 * (light[0] * column + light[1] * row) - 0.05 * (column**2 + row**2)
     warmth = np.array([1.0, 1.0, 1.0]) + rng.normal(0, 0.006, 3)
-    return (picture * falloff[..., None] * warmth * rng.normal(1, 0.02)).astype(np.float32)
+    return (image * falloff[..., None] * warmth * rng.normal(1, 0.02)).astype(np.float32)

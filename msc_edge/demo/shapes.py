@@ -1,6 +1,6 @@
 """Drawing with signed distances: how far each point lies outside a shape, negative within; and light on a height map.
 
-All arrays are float32 of one shape (side, side), in the part's own coordinates, where the picture spans [-1, 1].
+All arrays are float32 of one shape (side, side), in the part's own coordinates, where the image spans [-1, 1].
 """
 
 from itertools import pairwise

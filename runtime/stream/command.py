@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from msc_edge.runtime.stream.config import StreamConfig
-    from msc_edge.runtime.stream.stream import Stream
+    from msc_edge.runtime.stream.service import Stream
 
 
 def stream(
@@ -36,9 +36,9 @@ def stream(
     ] = False,
     jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a frame, as JSON lines.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a frame, as CSV.")] = None,
-    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the frames that are rejected.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the frames that are rejected.")] = None,
     every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Save every n-th normal frame too, with --pictures.")
+        int | None, typer.Option(min=1, metavar="N", help="Save every n-th normal frame too, with --images.")
     ] = None,
     mqtt: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="Send events to this MQTT broker.")] = None,
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Send events by HTTP POST.")] = None,
@@ -59,7 +59,7 @@ def stream(
         float | None, typer.Option(help="Reject scores above this one, instead of the kit's limit.")
     ] = None,
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Reject at most this share of good pictures, such as 0.01.")
+        float | None, typer.Option(help="Reject at most this share of good images, such as 0.01.")
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
@@ -86,8 +86,8 @@ def stream(
     from msc_edge.errors import UsageError
     from msc_edge.runtime.stream.config_file import config_as_toml
 
-    if every and not pictures and not config:
-        raise UsageError("--every: saves pictures, and needs --pictures DIR")
+    if every and not images and not config:
+        raise UsageError("--every: saves images, and needs --images DIR")
     addresses = [*([address] if address else []), *(source or [])]
     given: dict[str, Any] = {
         "kit": str(kit) if kit else None,
@@ -99,7 +99,7 @@ def stream(
         "limits": {"threshold": threshold, "false_alarm_rate": false_alarm_rate},
         "alarm": {"after": alarm_after, "cooldown": cooldown},
         "results": {"jsonl": jsonl, "csv": csv},
-        "pictures": {"folder": pictures, "every": every},
+        "images": {"folder": images, "every": every},
         "mqtt": _broker(mqtt),
         "webhook": {"url": webhook},
         "http": {"port": http},
@@ -162,7 +162,7 @@ def _broker(given: str | None) -> dict[str, Any]:
 def _run(options: "StreamConfig") -> None:
     from msc_edge.runtime.stream.logs import log_to, standard_error
     from msc_edge.runtime.stream.status import status_line
-    from msc_edge.runtime.stream.stream import Stream
+    from msc_edge.runtime.stream.service import Stream
 
     log_to(standard_error(), options.log.format)
     running = Stream(options)

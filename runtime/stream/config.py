@@ -86,7 +86,7 @@ class LimitsConfig(_Section):
     """`[limits]`: another reject limit than the kit's own."""
 
     threshold: float | None = Field(default=None, description="reject scores above this one")
-    false_alarm_rate: float | None = Field(default=None, gt=0, lt=1, description="share of good pictures to reject")
+    false_alarm_rate: float | None = Field(default=None, gt=0, lt=1, description="share of good images to reject")
 
 
 class AlarmConfig(_Section):
@@ -114,8 +114,8 @@ class ResultsConfig(_Section):
         return self
 
 
-class PicturesConfig(_Section):
-    """`[pictures]`: frames that are saved."""
+class ImagesConfig(_Section):
+    """`[images]`: frames that are saved."""
 
     folder: Path | None = Field(default=None, description="save the frames that are rejected here")
     every: PositiveInt | None = Field(default=None, description="save every n-th normal frame too")
@@ -196,7 +196,7 @@ class StreamConfig(_Section):
         default=None,
         description="which of the kit's models; the kit's own choice by default, auto: the faster one here",
     )
-    engine: Literal["auto", "onnxruntime", "openvino"] = Field(
+    backend: Literal["auto", "onnxruntime", "openvino"] = Field(
         default="auto", description="what computes the model; auto: OpenVINO where it is installed and faster for float"
     )
     show: bool = Field(default=False, description="a window with the frame, its score and its verdict")
@@ -204,7 +204,7 @@ class StreamConfig(_Section):
     limits: LimitsConfig = LimitsConfig()
     alarm: AlarmConfig = AlarmConfig()
     results: ResultsConfig = ResultsConfig()
-    pictures: PicturesConfig = PicturesConfig()
+    images: ImagesConfig = ImagesConfig()
     mqtt: MqttConfig = MqttConfig()
     webhook: WebhookConfig = WebhookConfig()
     outbox: OutboxConfig = OutboxConfig()

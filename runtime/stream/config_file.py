@@ -19,7 +19,7 @@ from msc_edge.runtime.stream.sources.address import redacted, shown
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Where paths stand: relative ones are meant from the folder of the file, as a service has no folder of its own.
-_PATHS = (("kit",), ("state",), ("results", "jsonl"), ("results", "csv"), ("pictures", "folder"), ("mqtt", "ca_file"))
+_PATHS = (("kit",), ("state",), ("results", "jsonl"), ("results", "csv"), ("images", "folder"), ("mqtt", "ca_file"))
 
 
 def read_config(path: Path, overrides: Mapping[str, Any]) -> StreamConfig:

@@ -39,7 +39,7 @@ MEANING: dict[EventKind, str] = {
     "source_ended": "a video file has come to its end",
     "kit_loaded": "another kit is in force from now on",
     "kit_refused": "another kit was to be loaded and did not verify; the one before stays in force",
-    "results_lost": "rows or pictures could not be written, for example because the disk is full",
+    "results_lost": "rows or images could not be written, for example because the disk is full",
     "events_lost": "the outbox was full, or events in it too old, and some were dropped",
 }
 
@@ -57,20 +57,20 @@ class Event(BaseModel):
     source: str | None = Field(default=None, description="name of the source; null: concerns all")
     message: str = Field(description="one sentence for a person")
     frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
-    path: str | None = Field(default=None, description="the picture file that was scored")
+    path: str | None = Field(default=None, description="the image file that was scored")
     position: float | None = Field(default=None, description="seconds from the beginning of a video file")
-    score: float | None = Field(default=None, description="0 is identical to a normal picture, larger is stranger")
-    p_value: float | None = Field(default=None, description="share of good pictures at least as strange")
+    score: float | None = Field(default=None, description="0 is identical to a normal image, larger is stranger")
+    p_value: float | None = Field(default=None, description="share of good images at least as strange")
     verdict: Verdict | None = None
-    nearest: str | None = Field(default=None, description="the normal picture most like it")
-    picture: str | None = Field(default=None, description="where the frame was saved")
+    nearest: str | None = Field(default=None, description="the normal image most like it")
+    image: str | None = Field(default=None, description="where the frame was saved")
     kit: str | None = Field(default=None, description="SHA-256 of the manifest of the kit in force")
     count: int | None = Field(default=None, ge=0, description="of `results_lost` and `events_lost`: how many")
     seconds: float | None = Field(default=None, ge=0, description="of `source_up`: how long no frame was scored")
 
 
-def rejection(decision: Decision, picture: Path | None, *, station: str, kit: str) -> Event:
-    """The event of a rejected part; `picture`: where its frame was saved, `kit`: the SHA-256 of the one in force."""
+def rejection(decision: Decision, image: Path | None, *, station: str, kit: str) -> Event:
+    """The event of a rejected part; `image`: where its frame was saved, `kit`: the SHA-256 of the one in force."""
     frame, result = decision.frame, decision.result
     assert result is not None, "only what has a verdict is rejected"
     return Event(
@@ -86,8 +86,8 @@ def rejection(decision: Decision, picture: Path | None, *, station: str, kit: st
         score=result.score,
         p_value=result.p_value,
         verdict=result.verdict,
-        nearest=_text(result.neighbours[0].path),
-        picture=_text(str(picture)) if picture else None,
+        nearest=_text(result.nearest_images[0].path),
+        image=_text(str(image)) if image else None,
         kit=kit,
     )
 

@@ -6,12 +6,12 @@ from datetime import datetime
 import numpy as np
 
 from msc_edge.calibration import Verdict
-from msc_edge.runtime.result import Result
+from msc_edge.runtime.results.result import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a source, as it was captured; or a file that could not be read, which has an `error`."""
+    """One image of a source, as it was captured; or a file that could not be read, which has an `error`."""
 
     source: str
     """Name of the source; never its address, which may hold a password."""
@@ -28,7 +28,7 @@ class Frame:
     position: float | None = None
     """Seconds from the beginning of a video file, as its container has it; None where it has none for this frame."""
     path: str | None = None
-    """Of a picture file."""
+    """Of an image file."""
     error: str | None = None
     """Why it could not be read, and then `image` is None, or could not be scored."""
     id: str | None = None

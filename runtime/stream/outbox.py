@@ -42,7 +42,7 @@ class Outbox:
         except OutputError as error:
             self._say(error)
             return False
-        self._well()
+        self._recovered()
         if events:
             self._recorded()
         return True
@@ -59,7 +59,7 @@ class Outbox:
                 self._say(error)
                 return
             self._unwritten.clear()
-        self._well()
+        self._recovered()
         self._recorded()
 
     def _say(self, error: OutputError) -> None:
@@ -67,7 +67,7 @@ class Outbox:
             LOG.error("%s; events wait in memory until then", error)
         self._full = True
 
-    def _well(self) -> None:
+    def _recovered(self) -> None:
         if self._full:
             LOG.info("the state can be written again")
         self._full = False
@@ -82,7 +82,7 @@ class Outbox:
             self._say(error)
         else:
             if not self._unwritten:
-                self._well()
+                self._recovered()
         return lost
 
     def depth(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""What must survive a restart, in one SQLite file: events that wait to be delivered, and picture files that are done.
+"""What must survive a restart, in one SQLite file: events that wait to be delivered, and image files that are done.
 
 Both lie in one database so that a file is marked as done in the transaction that puts its events into the outbox:
 after `kill -9` or a power cut either both happened or neither. WAL with synchronous=FULL: what was recorded is on disk.
-The database stays locked while a stream has it, so that no two work on one state.
+The database stays folder_lock while a stream has it, so that no two work on one state.
 """
 
 import sqlite3
@@ -36,7 +36,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class DoneFile:
-    """A picture file of a watched folder, as it was when it was scored."""
+    """An image file of a watched folder, as it was when it was scored."""
 
     folder: str
     path: bytes

@@ -33,8 +33,8 @@ class Window:
 
     def __init__(self, title: str) -> None:
         """Open it; without a display it says so in the log, and does nothing."""
-        self._wanted = threading.Event()  # the window can take another picture
-        self._pictures: queue.Queue[np.ndarray | None] = queue.Queue()
+        self._wanted = threading.Event()  # the window can take another image
+        self._images: queue.Queue[np.ndarray | None] = queue.Queue()
         self._lock = threading.Lock()
         self._closed = False
         self._process = None
@@ -57,16 +57,16 @@ class Window:
             if not self._wanted.is_set():
                 return
             self._wanted.clear()
-        self._pictures.put(drawn(decision))
+        self._images.put(drawn(decision))
 
     def _hand_over(self) -> None:
         try:
             while True:
                 self._connection.recv_bytes()
                 self._wanted.set()
-                if (picture := self._pictures.get()) is None:
+                if (image := self._images.get()) is None:
                     return
-                self._connection.send(picture)
+                self._connection.send(image)
         except (OSError, EOFError, TypeError):  # TypeError: the connection was closed while it was waited for
             self._wanted.clear()
             if not self._closed:
@@ -76,7 +76,7 @@ class Window:
         """Close it."""
         self._closed = True
         self._wanted.clear()
-        self._pictures.put(None)
+        self._images.put(None)
         if self._process is not None:
             self._process.kill()
             self._process.join(1)
@@ -90,18 +90,18 @@ def drawn(decision: Decision) -> np.ndarray:
         words, colour = decision.frame.error or "unreadable", (180, 180, 180)
     else:
         words, colour = f"{result.verdict}  {result.score:.4f}", _COLOURS[result.verdict]
-    picture = _fitted(image)
-    height, width = picture.shape[:2]
-    cv2.rectangle(picture, (0, 0), (width - 1, height - 1), colour, 4)
+    fitted = _fitted(image)
+    height, width = fitted.shape[:2]
+    cv2.rectangle(fitted, (0, 0), (width - 1, height - 1), colour, 4)
     canvas = np.full((height + 44, max(width, _NARROWEST), 3), 24, np.uint8)
     left = (canvas.shape[1] - width) // 2
-    canvas[:height, left : left + width] = picture
+    canvas[:height, left : left + width] = fitted
     _write(canvas[height:], words, decision.frame.source, colour)
     return canvas
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
-    """A copy that is at most 1280 x 720; a small picture is enlarged by a whole factor, each pixel to a square."""
+    """A copy that is at most 1280 x 720; a small image is enlarged by a whole factor, each pixel to a square."""
     height, width = image.shape[:2]
     scale = min(_WIDEST / width, _HIGHEST / height)
     if scale < 1:

@@ -14,8 +14,8 @@ from msc_edge.runtime.stream.events import Event, EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.outbox import Outbox
-from msc_edge.runtime.stream.sinks.sinks import Sinks
-from msc_edge.runtime.stream.sources.source import Source
+from msc_edge.runtime.stream.sinks.recorder import Recorder
+from msc_edge.runtime.stream.sources.interface import Source
 
 _RETRY = 1.0  # seconds between two tries to write what must not be lost
 
@@ -29,7 +29,7 @@ class Worker(threading.Thread):
         *,
         detector: Callable[[], Detector],
         debounce: Debounce,
-        sinks: Sinks,
+        recorder: Recorder,
         outbox: Outbox,
         reject: Callable[[Decision, Path | None], Event],
         tell: Callable[[str, EventKind, str, float | None], None],
@@ -40,7 +40,7 @@ class Worker(threading.Thread):
         self.source = source
         self._detector = detector
         self._debounce = debounce
-        self._sinks = sinks
+        self._recorder = recorder
         self._outbox = outbox
         self._reject = reject
         self._tell = tell
@@ -76,7 +76,7 @@ class Worker(threading.Thread):
             try:
                 embedding = detector.embed(frame.image)
                 embedded = time.monotonic()
-                result = detector.judge(embedding)
+                result = detector.score_embedding(embedding)
                 ended = time.monotonic()
                 stages = Stages(
                     age=1000 * (begun - frame.captured),
@@ -99,16 +99,16 @@ class Worker(threading.Thread):
         self._said = error or ""
 
     def _deliver(self, decision: Decision) -> None:
-        picture = self._sinks.save_picture(decision, patient=not self.source.is_live)
+        image = self._recorder.save_image(decision, patient=not self.source.is_live)
         rejected = decision.verdict is not None and self._debounce.judged(decision.verdict, decision.frame.captured)
-        events = [self._reject(decision, picture)] if rejected else []
+        events = [self._reject(decision, image)] if rejected else []
         done = self.source.done(decision)
         if done is None:
-            self._sinks.write(decision)
+            self._recorder.write(decision)
             self._outbox.put(events)
         else:
             # A file must be neither lost nor scored twice: its row first, then the mark, together with its event.
-            for write in (lambda: self._sinks.write_once(decision), lambda: self._outbox.put_with(events, done)):
+            for write in (lambda: self._recorder.write_once(decision), lambda: self._outbox.put_with(events, done)):
                 while not write():
                     self.turned = time.monotonic()
                     if self._closing.wait(_RETRY):

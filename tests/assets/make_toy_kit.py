@@ -2,7 +2,7 @@
 
     python tests/assets/make_toy_kit.py [FOLDER]
 
-The "backbone" is the picture itself, shrunk to 8x8 pixels; everything around it is as in a real kit. The pictures
+The "backbone" is the image itself, shrunk to 8x8 pixels; everything around it is as in a real kit. The images
 are drawn with a fixed seed, so that a second run gives the same bytes where numpy, OpenCV and hnswlib are the same.
 """
 
@@ -25,9 +25,9 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
 from msc_edge.images import DecodePolicy
-from msc_edge.kit import seal
-from msc_edge.layout import BANK, INDEX, MODEL, NORMALS, THUMBNAILS
-from msc_edge.manifest import (
+from msc_edge.kit.opening import seal
+from msc_edge.kit.layout import BANK, INDEX, MODEL, NORMALS, THUMBNAILS
+from msc_edge.kit.manifest import (
     BankInfo,
     CalibrationInfo,
     HnswIndex,
@@ -38,7 +38,7 @@ from msc_edge.manifest import (
     Weights,
 )
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from msc_edge.runtime.model import INPUT, OUTPUT, EmbeddingModel
+from msc_edge.runtime.backends.onnxruntime import INPUT, OUTPUT, OnnxRuntimeBackend
 
 KIT = Path(__file__).parent / "toy.kit"
 SIDE = 8
@@ -54,41 +54,41 @@ Defect = Literal["scratch", "stain", "empty"]
 def draw(seed: int, defect: Defect | None = None) -> np.ndarray:
     """A drawn part, uint8 RGB (48, 64, 3): a ring on brushed metal, never twice at the very same place or light."""
     random = np.random.default_rng(seed)
-    picture = np.full((HEIGHT, WIDTH, 3), (122, 126, 132), dtype=np.float64) + random.normal(0, 4, (HEIGHT, 1, 1))
+    image = np.full((HEIGHT, WIDTH, 3), (122, 126, 132), dtype=np.float64) + random.normal(0, 4, (HEIGHT, 1, 1))
     if defect != "empty":
         # Fixed-point coordinates, in sixteenths of a pixel.
         centre = (int(16 * (31.5 + random.uniform(-0.7, 0.7))), int(16 * (23.5 + random.uniform(-0.7, 0.7))))
-        cv2.circle(picture, centre, 16 * 15, (188, 170, 92), -1, cv2.LINE_AA, 4)
-        cv2.circle(picture, centre, 16 * 6, (64, 62, 60), -1, cv2.LINE_AA, 4)
+        cv2.circle(image, centre, 16 * 15, (188, 170, 92), -1, cv2.LINE_AA, 4)
+        cv2.circle(image, centre, 16 * 6, (64, 62, 60), -1, cv2.LINE_AA, 4)
     if defect == "scratch":
-        cv2.line(picture, (20, 8), (46, 40), (250, 250, 250), 3, cv2.LINE_8)
+        cv2.line(image, (20, 8), (46, 40), (250, 250, 250), 3, cv2.LINE_8)
     if defect == "stain":
-        cv2.circle(picture, (50, 12), 8, (70, 30, 20), -1, cv2.LINE_8)
-    picture += random.uniform(-5, 5) + random.normal(0, 3, picture.shape)
-    return picture.clip(0, 255).astype(np.uint8)
+        cv2.circle(image, (50, 12), 8, (70, 30, 20), -1, cv2.LINE_8)
+    image += random.uniform(-5, 5) + random.normal(0, 3, image.shape)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def make(folder: Path) -> Manifest:
     """Write the toy kit as `folder`, in place of what was there, and return its manifest."""
     names = [f"part_{seed:02d}.png" for seed in range(NORMALS_DRAWN)]
-    pictures = [draw(seed) for seed in range(NORMALS_DRAWN)]
+    images = [draw(seed) for seed in range(NORMALS_DRAWN)]
     with folder_written_whole(folder, replace=True) as root:
         onnx.save(_model(), root / MODEL)
-        embedding_model = EmbeddingModel(root / MODEL, dim=DIM, threads=1)
-        embeddings = np.stack([embedding_model.embed(picture) for picture in pictures])
+        embedding_model = OnnxRuntimeBackend(root / MODEL, dim=DIM, threads=1)
+        embeddings = np.stack([embedding_model.embed(image) for image in images])
         stored, held_out = embeddings[::2], embeddings[1::2]
 
         np.save(root / BANK, stored)
         (root / NORMALS).write_bytes(json.dumps(names[::2], indent=2).encode() + b"\n")
         (root / THUMBNAILS).mkdir()
-        for row, picture in enumerate(pictures[::2]):
-            jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+        for row, image in enumerate(images[::2]):
+            jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
             (root / THUMBNAILS / f"{row:05d}.jpg").write_bytes(jpeg.tobytes())
         index = _write_index(root / INDEX, stored, held_out)
 
         bank = Bank(stored, k=K)
         calibration = Calibration([bank.score(embedding) for embedding in held_out])
-        warn_rate, reject_rate = 0.2, 0.01  # twelve held-out pictures can promise the first and not the second
+        warn_rate, reject_rate = 0.2, 0.01  # twelve held-out images can promise the first and not the second
         return seal(
             root,
             Manifest(
@@ -111,8 +111,8 @@ def make(folder: Path) -> Manifest:
                     recipe={"recipe": "none", "steps": 0},
                     weights=Weights(source="none: the pixels", sha256=sha256_of(root / MODEL), licence="Apache-2.0"),
                     seed=0,
-                    pictures=NORMALS_DRAWN,
-                    data_fingerprint=_fingerprint(names, pictures),
+                    images=NORMALS_DRAWN,
+                    data_fingerprint=_fingerprint(names, images),
                     versions={
                         "hnswlib": version("hnswlib"),
                         "numpy": np.__version__,
@@ -121,7 +121,7 @@ def make(folder: Path) -> Manifest:
                         "opencv": cv2.__version__,
                     },
                 ),
-                parity=_parity(pictures, embeddings, bank),
+                parity=_parity(images, embeddings, bank),
                 files={},
             ),
         )
@@ -164,28 +164,28 @@ def _write_index(path: Path, stored: np.ndarray, queries: np.ndarray) -> HnswInd
     index.save_index(str(path))
     search, exact = open_hnsw(path, stored, ef=ef), Bank(stored, k=K)
     found = Bank(stored, search=search, k=K)
-    hits = sum(len(set(found.neighbours(each).rows) & set(exact.neighbours(each).rows)) for each in queries)
+    hits = sum(len(set(found.nearest(each).rows) & set(exact.nearest(each).rows)) for each in queries)
     return HnswIndex(
         m=m, ef_construction=ef_construction, ef=ef, recall=hits / (K * len(queries)), queries=len(queries)
     )
 
 
-def _parity(pictures: list[np.ndarray], embeddings: np.ndarray, bank: Bank) -> Parity:
+def _parity(images: list[np.ndarray], embeddings: np.ndarray, bank: Bank) -> Parity:
     """Against the same model written in numpy, in the place of torch."""
-    expected = np.stack([reference_embedding(picture) for picture in pictures])
+    expected = np.stack([reference_embedding(image) for image in images])
     scores = [(bank.score(one), bank.score(other)) for one, other in zip(embeddings, expected, strict=True)]
     return Parity(
-        pictures=len(pictures),
+        images=len(images),
         max_score_difference=max(abs(one - other) for one, other in scores),
         max_embedding_difference=float(np.abs(embeddings - expected).max()),
         changed_verdicts=0,
     )
 
 
-def reference_embedding(picture: np.ndarray) -> np.ndarray:
-    """What the toy model must give for a picture of at least 8x8 pixels: float32 (192,), unit length."""
-    height, width = picture.shape[:2]
-    small = np.einsum("ih,jw,hwc->cij", _antialiased(height), _antialiased(width), picture.astype(np.float64))
+def reference_embedding(image: np.ndarray) -> np.ndarray:
+    """What the toy model must give for an image of at least 8x8 pixels: float32 (192,), unit length."""
+    height, width = image.shape[:2]
+    small = np.einsum("ih,jw,hwc->cij", _antialiased(height), _antialiased(width), image.astype(np.float64))
     normalised = (small / 255 - np.reshape(IMAGENET_MEAN, (3, 1, 1))) / np.reshape(IMAGENET_STD, (3, 1, 1))
     return (normalised / np.linalg.norm(normalised)).ravel().astype(np.float32)
 
@@ -198,10 +198,10 @@ def _antialiased(length: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _fingerprint(names: list[str], pictures: list[np.ndarray]) -> str:
+def _fingerprint(names: list[str], images: list[np.ndarray]) -> str:
     lines = sorted(
-        f"{hashlib.sha256(picture.tobytes()).hexdigest()}  {name}"
-        for name, picture in zip(names, pictures, strict=True)
+        f"{hashlib.sha256(image.tobytes()).hexdigest()}  {name}"
+        for name, image in zip(names, images, strict=True)
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

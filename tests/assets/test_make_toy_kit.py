@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from msc_edge.kit import Kit
-from msc_edge.runtime.model import EmbeddingModel
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
 def test_the_committed_kit_opens_and_is_small(toy_kit):
@@ -25,6 +25,6 @@ def test_making_it_again_gives_the_same_kit(toy, toy_kit, tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 640), (48, 64), (101, 77), (480, 641)])
 def test_the_model_computes_what_its_numpy_twin_computes(toy, toy_kit, height, width):
-    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    model = EmbeddingModel(toy_kit / "model.onnx", dim=192, threads=1)
-    np.testing.assert_allclose(model.embed(picture), toy.reference_embedding(picture), rtol=0, atol=2e-6)
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    model = OnnxRuntimeBackend(toy_kit / "model.onnx", dim=192, threads=1)
+    np.testing.assert_allclose(model.embed(image), toy.reference_embedding(image), rtol=0, atol=2e-6)

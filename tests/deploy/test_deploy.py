@@ -199,7 +199,7 @@ class TestExample:
     def test_the_state_of_the_service_is_where_the_example_writes(self, text: str) -> None:
         """ProtectSystem=strict lets the service write nowhere else."""
         document = tomllib.loads(set_all(text))
-        places = [document["results"]["jsonl"], document["results"]["csv"], document["pictures"]["folder"]]
+        places = [document["results"]["jsonl"], document["results"]["csv"], document["images"]["folder"]]
         assert all(place.startswith("/var/lib/msc-edge/") for place in [*places, document["state"]])
 
 

@@ -1,4 +1,4 @@
-"""A run over drawn pictures with a small random backbone, and its kit: trained and exported once."""
+"""A run over drawn images with a small random backbone, and its kit: trained and exported once."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msc_edge.export.pack import export
-from msc_edge.manifest import Manifest
+from msc_edge.kit.manifest import Manifest
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.run import BACKBONE, read_record
+from msc_edge.train.run_record import BACKBONE, read_record
 from msc_edge.train.training import TrainingOptions, train
 from msc_edge.train.weights import load_into
 
@@ -48,7 +48,7 @@ def random_weights() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def drawn_parts(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
-    """Forty drawn pictures of good parts; not to be changed."""
+    """Forty drawn images of good parts; not to be changed."""
     folder = tmp_path_factory.mktemp("line") / "good parts ü"
     for seed in range(40):
         save(folder / f"part_{seed:02d}.png", toy.draw(seed))

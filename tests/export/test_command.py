@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
-from msc_edge.kit import Kit
+from msc_edge.kit.opening import Kit
 
 
 def export(*arguments: str | Path) -> Result:
@@ -18,11 +18,11 @@ def test_summary_says_what_the_kit_holds_and_what_it_cannot_promise(drawn_run: P
         limits = kit.manifest.calibration.limits
     assert "32 normals, exact search" in done.stdout
     assert "no verdict changed" in done.stdout
-    # Eight held-out pictures promise one ninth and no less: 20 % is kept, 1 % is not, for that takes 99 of them.
+    # Eight held-out images promise one ninth and no less: 20 % is kept, 1 % is not, for that takes 99 of them.
     assert limits.warn.score == limits.reject.score
     assert "warn: never given" in done.stdout
     # Beta(1, 8): 1 - 0.95 ** (1 / 8) and 1 - 0.05 ** (1 / 8).
-    expected = "expected to flag 11.1 % of good pictures (0.64 to 31.2 % with 90 % certainty)"
+    expected = "expected to flag 11.1 % of good images (0.64 to 31.2 % with 90 % certainty)"
     assert f"reject: score above {limits.reject.score:.6f}, {expected}" in done.stdout
     assert "caution: reject does NOT keep to the 1 % that was asked for: that takes at least 99" in done.stderr
     assert "and the kit has 8" in done.stderr

@@ -5,7 +5,7 @@ import pytest
 
 from msc_edge.bank import Bank, HnswSearch, open_hnsw
 from msc_edge.export.index import FEWEST_ROWS, WANTED_RECALL, build_index, kth_similarity, preferred_search, recall_at_k
-from msc_edge.manifest import HnswIndex
+from msc_edge.kit.manifest import HnswIndex
 
 K = 2
 
@@ -84,7 +84,7 @@ def test_an_index_that_finds_nothing_has_no_recall(tmp_path: Path) -> None:
     assert measured(-bank) == 0
 
 
-def test_copies_of_a_picture_count_as_found_whichever_is_returned(tmp_path: Path) -> None:
+def test_copies_of_a_image_count_as_found_whichever_is_returned(tmp_path: Path) -> None:
     bank = np.repeat(clustered(1, 100, 32), 3, axis=0)
     index = build_index(bank, clustered(2, 60, 32), K, tmp_path / "bank.hnsw")
     assert index.recall >= WANTED_RECALL

@@ -10,13 +10,13 @@ import pytest
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.export import int8
-from msc_edge.export.int8 import NotWorthIt, agree
+from msc_edge.export.int8 import Int8Rejected, agree
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
-from msc_edge.kit import Kit
-from msc_edge.layout import INT8_MODEL, MODEL
-from msc_edge.manifest import Agreement, Manifest
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.layout import INT8_MODEL, MODEL
+from msc_edge.kit.manifest import Agreement, Manifest
 from msc_edge.preprocessing import preset
 from msc_edge.runtime import Detector
 from msc_edge.train.backbones import build_backbone
@@ -39,7 +39,7 @@ def operators(model: Path, optimised: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(optimised).graph.node)
 
 
-def pictures_of(toy, seeds: range) -> list[np.ndarray]:
+def images_of(toy, seeds: range) -> list[np.ndarray]:
     return [toy.draw(seed) for seed in seeds]
 
 
@@ -66,7 +66,7 @@ class TestTheKit:
             rows, names = opened.embeddings("int8"), opened.normals()
             assert not np.array_equal(rows, opened.embeddings())
         for row in (0, len(names) - 1):
-            found = detector.score_file(drawn_parts / names[row]).neighbours[0]
+            found = detector.score_file(drawn_parts / names[row]).nearest_images[0]
             assert (found.row, found.distance) == (row, pytest.approx(0, abs=1e-6))
         held_out = sorted({path.name for path in drawn_parts.iterdir()} - set(names))
         scores = sorted(detector.score_file(drawn_parts / name).score for name in held_out)
@@ -75,7 +75,7 @@ class TestTheKit:
 
     def test_it_finds_what_float_finds(self, kit, toy):
         detector = Detector.load(kit[0], threads=1, precision="int8")
-        good = [detector.score(picture).score for picture in pictures_of(toy, range(200, 220))]
+        good = [detector.score(image).score for image in images_of(toy, range(200, 220))]
         empty = [detector.score(toy.draw(seed, "empty")).score for seed in range(200, 220)]
         assert min(empty) > max(good)
 
@@ -94,8 +94,8 @@ class TestQuantizer:
     @pytest.fixture
     def quantizer(self, drawn_kit, toy, tmp_path) -> Callable[..., Quantizer]:
         def build(target: str) -> Quantizer:
-            pictures = pictures_of(toy, range(8))
-            return Quantizer(drawn_kit[0] / MODEL, lambda: iter(pictures), target=target, scratch=tmp_path)  # pyright: ignore[reportArgumentType]
+            images = images_of(toy, range(8))
+            return Quantizer(drawn_kit[0] / MODEL, lambda: iter(images), target=target, scratch=tmp_path)  # pyright: ignore[reportArgumentType]
 
         return build
 
@@ -206,13 +206,13 @@ def test_the_bank_decides_more_than_the_network(kit, toy):
     with Kit.open(kit[0]) as opened:
         banks = {precision: Bank(opened.embeddings(precision)) for precision in ("fp32", "int8")}
     embed = Detector.load(kit[0], threads=1, precision="int8").embed
-    embeddings = [embed(picture) for picture in pictures_of(toy, range(300, 320))]
+    embeddings = [embed(image) for image in images_of(toy, range(300, 320))]
     own, other = (np.median([banks[name].score(each) for each in embeddings]) for name in ("int8", "fp32"))
     assert own < other
 
 
 def test_not_worth_it_says_what_was_asked_for():
     agreement = Agreement(good=8, spoiled=24, auroc_fp32=0.9, auroc_int8=0.85, rank_correlation=0.95)
-    text = str(NotWorthIt(agreement, in_float=2, layers=5))
+    text = str(Int8Rejected(agreement, in_float=2, layers=5))
     for part in ("2 of 5", "0.950", "0.99", "0.850", "0.900", "0.005"):
         assert part in text

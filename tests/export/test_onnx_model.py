@@ -9,7 +9,7 @@ import torch
 
 from msc_edge.export.onnx_model import OPSET, export_onnx
 from msc_edge.preprocessing import Preprocessing, Region, preset
-from msc_edge.runtime.model import EmbeddingModel
+from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from msc_edge.train.network import EmbeddingNetwork
 
 SIZES = [(480, 640), (1080, 1920), (1, 1), (37, 501), (501, 37), (224, 224), (225, 224), (2, 3), (331, 457)]
@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, str | None, Preprocessing]] = {
 class Exported:
     network: EmbeddingNetwork
     path: Path
-    runtime: EmbeddingModel
+    runtime: OnnxRuntimeBackend
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -38,7 +38,7 @@ def exported(request: pytest.FixtureRequest, random_weights: Callable, tmp_path_
         dim = network(torch.zeros(1, 40, 40, 3, dtype=torch.uint8)).shape[1]
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(network, path)
-    return Exported(network, path, EmbeddingModel(path, dim=dim, threads=1))
+    return Exported(network, path, OnnxRuntimeBackend(path, dim=dim, threads=1))
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -46,17 +46,17 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture without detail: half of its embedding would be wrong if the resize looked at the wrong place."""
+    """An image without detail: half of its embedding would be wrong if the resize looked at the wrong place."""
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
     return (255 * np.stack([rows, columns, rows * columns], axis=2)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("picture", [noise, smooth])
+@pytest.mark.parametrize("draw", [noise, smooth])
 def test_onnxruntime_gives_the_embedding_of_torch_at_any_size(
-    picture, size: tuple[int, int], exported: Exported
+    draw, size: tuple[int, int], exported: Exported
 ) -> None:
-    image = picture(*size)
+    image = draw(*size)
     region = exported.network.preprocess.spec.region
     if region and not region.fits(height=size[0], width=size[1]):
         image = np.ascontiguousarray(np.pad(image, ((region.y, region.height), (region.x, region.width), (0, 0))))

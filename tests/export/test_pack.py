@@ -17,13 +17,13 @@ from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.export import pack
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.images import read_image
-from msc_edge.kit import Kit
-from msc_edge.manifest import Manifest
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.manifest import Manifest
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import read_pictures
-from msc_edge.train.run import BANK, CALIBRATION, PICTURES, RECORD, read_record
+from msc_edge.train.dataset import read_image_table
+from msc_edge.train.run_record import BANK, CALIBRATION, IMAGE_TABLE, RECORD, read_record
 from msc_edge.train.training import TrainingOptions, train
 
 # int8 has tests of its own, and takes longer.
@@ -37,7 +37,7 @@ def torch_score(network: EmbeddingNetwork, run: Path, image: np.ndarray) -> floa
 
 
 def names_with_role(run: Path, role: str) -> list[str]:
-    return [picture.path for picture in read_pictures(run / PICTURES) if picture.role == role]
+    return [image.path for image in read_image_table(run / IMAGE_TABLE) if image.role == role]
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -61,12 +61,12 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "kits" / "new.kit"
 
 
-def test_kit_scores_any_picture_as_torch_does(
+def test_kit_scores_any_image_as_torch_does(
     drawn_kit: tuple[Path, Manifest], drawn_run: Path, toy, network_of: Callable
 ) -> None:
     detector, network = Detector.load(drawn_kit[0]), network_of(drawn_run)
     noise = np.random.default_rng(0).integers(0, 256, (301, 77, 3), dtype=np.uint8)
-    pictures = [
+    images = [
         toy.draw(100),
         toy.draw(101, "scratch"),
         toy.draw(102, "stain"),
@@ -74,7 +74,7 @@ def test_kit_scores_any_picture_as_torch_does(
         noise,
         noise[:1, :1],
     ]
-    for image in map(np.ascontiguousarray, pictures):
+    for image in map(np.ascontiguousarray, images):
         assert detector.score(image).score == pytest.approx(torch_score(network, drawn_run, image), abs=1e-5)
 
 
@@ -106,11 +106,11 @@ def test_manifest_says_what_the_kit_is_and_where_it_came_from(
     assert (manifest.bank.count, manifest.bank.dim, manifest.bank.k) == (32, 64, 2)
     assert manifest.provenance.weights == record.weights
     assert manifest.provenance.data_fingerprint == record.data_fingerprint
-    assert manifest.provenance.pictures == 40
+    assert manifest.provenance.images == 40
     assert manifest.provenance.recipe["steps"] == 3
     assert (manifest.provenance.recipe["holdout"], manifest.provenance.recipe["group_by"]) == (0.2, None)
     assert manifest.parity is not None
-    assert manifest.parity.pictures >= 32
+    assert manifest.parity.images >= 32
     assert manifest.parity.max_score_difference <= 1e-4
     assert manifest.parity.max_embedding_difference < 1e-5
 
@@ -121,17 +121,17 @@ def test_bank_and_names_of_the_kit_are_those_of_the_run(drawn_kit: tuple[Path, M
         assert kit.normals() == names_with_role(drawn_run, "bank")
 
 
-def test_a_picture_of_the_bank_is_its_own_nearest_neighbour(
+def test_a_image_of_the_bank_is_its_own_nearest_neighbour(
     drawn_kit: tuple[Path, Manifest], drawn_parts: Path
 ) -> None:
     detector = Detector.load(drawn_kit[0])
     for name in detector.normals[::5]:
-        nearest = detector.score_file(drawn_parts / name).neighbours[0]
+        nearest = detector.score_file(drawn_parts / name).nearest_images[0]
         assert nearest.path == name
         assert nearest.distance == pytest.approx(0, abs=1e-6)
 
 
-def test_limits_follow_from_the_kits_own_scores_of_the_held_out_pictures(
+def test_limits_follow_from_the_kits_own_scores_of_the_held_out_images(
     drawn_kit: tuple[Path, Manifest], drawn_run: Path, drawn_parts: Path
 ) -> None:
     kit, manifest = drawn_kit
@@ -142,8 +142,8 @@ def test_limits_follow_from_the_kits_own_scores_of_the_held_out_pictures(
     # Eight of them: the highest is exceeded by one good part in nine, and 5 % or 1 % cannot be promised.
     for limit in (manifest.calibration.limits.warn, manifest.calibration.limits.reject):
         assert limit.score == pytest.approx(scores[-1], abs=1e-6)
-        assert limit.promised_rate == pytest.approx(1 / 9)
-        assert not limit.keeps_request
+        assert limit.expected_rate == pytest.approx(1 / 9)
+        assert not limit.meets_target
 
 
 def test_thumbnails_are_those_of_the_bank_row_by_row(
@@ -158,7 +158,7 @@ def test_thumbnails_are_those_of_the_bank_row_by_row(
         assert np.abs(small - original).mean() < 6
 
 
-def test_three_pictures_make_a_kit_that_says_how_little_it_can_promise(
+def test_three_images_make_a_kit_that_says_how_little_it_can_promise(
     drawn_parts: Path, train_on: Callable, tmp_path: Path, place: Path
 ) -> None:
     folder = tmp_path / "three"
@@ -171,10 +171,10 @@ def test_three_pictures_make_a_kit_that_says_how_little_it_can_promise(
     assert manifest.bank.search == "exact"
     assert len(manifest.calibration.scores) == 1
     for limit in (manifest.calibration.limits.warn, manifest.calibration.limits.reject):
-        assert limit.promised_rate == 0.5  # one held-out picture: every second good part may score above it
-        assert not limit.keeps_request
+        assert limit.expected_rate == 0.5  # one held-out image: every second good part may score above it
+        assert not limit.meets_target
     assert manifest.parity is not None
-    assert manifest.parity.pictures >= 32
+    assert manifest.parity.images >= 32
     result = Detector.load(place).score_file(drawn_parts / "part_00.png")
     assert result.p_value in (0.5, 1.0)
 
@@ -194,7 +194,7 @@ def test_paper_preset_with_a_region_is_proven_too(
     assert detector.score(framed) == detector.score(image)
 
 
-def test_pictures_that_moved_are_found_with_normal_and_any_others_are_refused(
+def test_images_that_moved_are_found_with_normal_and_any_others_are_refused(
     drawn_parts: Path, train_on: Callable, tmp_path: Path, place: Path, change_byte: Callable
 ) -> None:
     here = shutil.copytree(drawn_parts, tmp_path / "here")
@@ -217,7 +217,7 @@ def test_pictures_that_moved_are_found_with_normal_and_any_others_are_refused(
     assert_nothing_left(place)
 
     shutil.copy(there / "part_00.png", there / "one more.png")  # what came later is not looked at
-    assert export(run, place, normal=there).provenance.pictures == 40
+    assert export(run, place, normal=there).provenance.images == 40
     Detector.load(place)
 
 
@@ -267,14 +267,14 @@ def test_a_run_whose_parts_do_not_belong_together_is_stopped(
     run = shutil.copytree(drawn_run, tmp_path / "run")
     if mixed_up == "calibration of another run":
         rewritten(run, CALIBRATION, 3 * np.load(run / CALIBRATION))
-    else:  # rows that no picture of the run has
+    else:  # rows that no image of the run has
         rewritten(run, BANK, np.ascontiguousarray(np.load(run / BANK)[:, ::-1]))
     with pytest.raises(KitError, match="no kit was written"):
         export(run, place)
     assert_nothing_left(place)
 
 
-@pytest.mark.parametrize("name", ["backbone.safetensors", "bank.npy", "calibration.npy", "pictures.csv"])
+@pytest.mark.parametrize("name", ["backbone.safetensors", "bank.npy", "calibration.npy", "images.csv"])
 def test_a_damaged_run_is_refused(
     name: str, drawn_run: Path, tmp_path: Path, place: Path, change_byte: Callable
 ) -> None:
@@ -336,7 +336,7 @@ def test_overwrite_does_not_replace_what_is_no_kit(drawn_run: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold text alone")
-def test_pictures_with_names_of_any_bytes_make_a_kit(
+def test_images_with_names_of_any_bytes_make_a_kit(
     drawn_parts: Path, train_on: Callable, tmp_path: Path, place: Path
 ) -> None:
     folder = tmp_path / "odd"
@@ -348,10 +348,10 @@ def test_pictures_with_names_of_any_bytes_make_a_kit(
     detector = Detector.load(place)
     assert len(detector.normals) == 4
     assert set(detector.normals) < set(names)
-    assert detector.score_file(folder / names[0]).neighbours
+    assert detector.score_file(folder / names[0]).nearest_images
 
 
-def test_genuine_weights_and_real_papers_from_pictures_to_verdicts(
+def test_genuine_weights_and_real_papers_from_images_to_verdicts(
     real_weights: Path, real_papers: Path, tmp_path: Path, place: Path
 ) -> None:
     run = tmp_path / "run"
@@ -360,7 +360,7 @@ def test_genuine_weights_and_real_papers_from_pictures_to_verdicts(
         run,
         TrainingOptions(backbone="mobilenet_v2", weights=real_weights, image_size=64, steps=0, accelerator="cpu"),
     )
-    # Nine or ten pictures are held out, and each limit is the score of one of them: a proof that counted its
+    # Nine or ten images are held out, and each limit is the score of one of them: a proof that counted its
     # rounding as a change of verdict would stop here.
     manifest = export(run, place)
     assert manifest.parity is not None

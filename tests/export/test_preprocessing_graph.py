@@ -44,7 +44,7 @@ def grey_levels_apart(graph: ort.InferenceSession, spec: Preprocessing, image: n
 
 
 @pytest.mark.parametrize("spec", PRESETS.values(), ids=PRESETS)
-def test_random_pictures_of_any_size_are_resized_as_torch_does(spec: Preprocessing) -> None:
+def test_random_images_of_any_size_are_resized_as_torch_does(spec: Preprocessing) -> None:
     rng = np.random.default_rng(5)
     graph = session(spec)
     sizes = [(1, 1), (1, 40), (40, 1), (2, 3), (224, 224), (225, 223), (1080, 1920)]
@@ -54,9 +54,9 @@ def test_random_pictures_of_any_size_are_resized_as_torch_does(spec: Preprocessi
         assert grey_levels_apart(graph, spec, image) < WITHIN, (height, width)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
 @pytest.mark.parametrize("name", ["whole-frame", "paper"])
-def test_real_pictures_and_video_frames_are_resized_as_torch_does(name: PresetName) -> None:
+def test_real_images_and_video_frames_are_resized_as_torch_does(name: PresetName) -> None:
     spec = preset(name)
     graph = session(spec)
     files = sorted((DATA / "magnetic_tile/test").rglob("*.jpg"))[::40]
@@ -69,7 +69,7 @@ def test_real_pictures_and_video_frames_are_resized_as_torch_does(name: PresetNa
     assert max(grey_levels_apart(graph, spec, image) for image in [*images, frame]) < WITHIN
 
 
-def test_a_constant_picture_stays_what_it_is() -> None:
+def test_a_constant_image_stays_what_it_is() -> None:
     spec = preset("whole-frame")
     image = np.full((1080, 1920, 3), (3, 128, 255), np.uint8)
     pixels = np.asarray(session(spec).run([OUTPUT], {INPUT: image[None]})[0])[0]

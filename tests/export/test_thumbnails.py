@@ -31,7 +31,7 @@ def test_longer_side_has_at_most_256_pixels_and_the_shape_stays(size: tuple, exp
     assert read_image(path).shape == (*expected, 3)
 
 
-def test_colours_are_those_of_the_picture(tmp_path: Path) -> None:
+def test_colours_are_those_of_the_image(tmp_path: Path) -> None:
     write_thumbnail(tmp_path / "t.jpg", ramp(512, 512))
     difference = read_image(tmp_path / "t.jpg").astype(int) - ramp(256, 256)
     assert np.abs(difference).mean() < 3

@@ -82,7 +82,7 @@ def test_the_opposite_of_the_only_normal_scores_two() -> None:
 
 def test_neighbours_are_named_nearest_first_and_the_smaller_row_first_among_equals() -> None:
     bank = np.array([[0, 1], [1, 0], [0.6, 0.8], [1, 0]], dtype=np.float32)
-    found = Bank(bank, k=4).neighbours(np.array([1, 0], dtype=np.float32))
+    found = Bank(bank, k=4).nearest(np.array([1, 0], dtype=np.float32))
     assert found.rows == (1, 3, 2, 0)
     assert found.distances == pytest.approx((0, 0, 0.4, 1), abs=1e-7)
 
@@ -122,14 +122,14 @@ def test_any_search_that_finds_the_same_rows_gives_the_same_score_to_the_last_di
     seed: int, more: int, dim: int
 ) -> None:
     bank, query = clustered(seed, 200, dim), clustered(seed + 1, 1, dim)[0]
-    assert Bank(bank, search=Shuffled(bank, seed=seed, more=more)).neighbours(query) == Bank(bank).neighbours(query)
+    assert Bank(bank, search=Shuffled(bank, seed=seed, more=more)).nearest(query) == Bank(bank).nearest(query)
 
 
 def test_hnsw_gives_the_same_neighbours_and_scores_as_exact_search(tmp_path: Path) -> None:
     bank, queries = np.split(clustered(0, 2200, 64), [2000])
     found = Bank(bank, search=open_hnsw(built_index(tmp_path / "bank.hnsw", bank), bank, ef=200))
     assert found.search.name == "hnsw"
-    assert [found.neighbours(query) for query in queries] == [Bank(bank).neighbours(query) for query in queries]
+    assert [found.nearest(query) for query in queries] == [Bank(bank).nearest(query) for query in queries]
 
 
 def test_a_missed_neighbour_can_only_raise_a_score(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_missed_neighbour_can_only_raise_a_score(tmp_path: Path) -> None:
 def test_k_neighbours_come_back_whatever_ef_is(tmp_path: Path, ef: int) -> None:
     bank = clustered(0, 300, 16)
     found = Bank(bank, search=open_hnsw(built_index(tmp_path / "bank.hnsw", bank), bank, ef=ef), k=5)
-    assert len(found.neighbours(bank[7]).rows) == 5
+    assert len(found.nearest(bank[7]).rows) == 5
 
 
 @pytest.mark.parametrize("copies", [2, 40, 400])
@@ -170,7 +170,7 @@ def test_where_the_graph_cannot_reach_enough_rows_the_search_is_exact(tmp_path: 
 @settings(max_examples=20)
 def test_among_copies_the_first_rows_are_named_in_whatever_order_they_are_found(seed: int) -> None:
     bank = np.repeat(clustered(seed, 3, 16), 4, axis=0)
-    found = Bank(bank, search=Shuffled(bank, seed=seed, more=12), k=4).neighbours(bank[5])
+    found = Bank(bank, search=Shuffled(bank, seed=seed, more=12), k=4).nearest(bank[5])
     assert found.rows == (4, 5, 6, 7)
 
 

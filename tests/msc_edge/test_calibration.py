@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msc_edge.calibration import Calibration, Limit, Limits, band_of_alarms, band_of_rates, pictures_needed
+from msc_edge.calibration import Calibration, Limit, Limits, alarm_count_interval, rate_interval, images_needed
 from msc_edge.errors import UsageError
 
 # Few distinct values, so that ties are common.
@@ -31,18 +31,18 @@ def test_above_the_limit_means_a_p_value_within_the_promised_rate(
 ) -> None:
     calibration = Calibration(scores)
     limit = calibration.limit(float(rate))
-    assert limit.promised_rate is not None
+    assert limit.expected_rate is not None
     for score in [data.draw(st.floats(-3, 3)), data.draw(st.sampled_from(scores)), limit.score]:
         for nudged in (math.nextafter(score, -math.inf), score, math.nextafter(score, math.inf)):
-            assert (nudged > limit.score) == (calibration.p_value(nudged) <= limit.promised_rate)
+            assert (nudged > limit.score) == (calibration.p_value(nudged) <= limit.expected_rate)
 
 
 @given(tied_scores | any_scores, rates)
 def test_the_promise_is_the_largest_step_within_the_request(scores: list[float], rate: Fraction) -> None:
     steps = len(scores) + 1
     limit = Calibration(scores).limit(float(rate))
-    assert limit.promised_rate == max(1, math.floor(rate * steps)) / steps
-    assert limit.keeps_request == (rate * steps >= 1)
+    assert limit.expected_rate == max(1, math.floor(rate * steps)) / steps
+    assert limit.meets_target == (rate * steps >= 1)
 
 
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=30, unique=True), rates)
@@ -103,28 +103,28 @@ def test_a_rate_of_all_but_one_flags_everything_above_the_smallest_score() -> No
     ("rate", "expected"),
     [(0.5, 1), (1 / 3, 2), (0.1, 9), (0.05, 19), (0.01, 99), (0.003, 333), (0.001, 999), (1e-6, 999_999), (0.9, 1)],
 )
-def test_pictures_needed(rate: float, expected: int) -> None:
-    assert pictures_needed(rate) == expected
+def test_images_needed(rate: float, expected: int) -> None:
+    assert images_needed(rate) == expected
 
 
 @given(st.floats(1e-3, 0.5))
-def test_with_the_pictures_needed_the_request_is_kept_and_with_one_fewer_it_is_not(rate: float) -> None:
-    needed = pictures_needed(rate)
-    assert Calibration(np.arange(needed)).limit(rate).keeps_request
+def test_with_the_images_needed_the_request_is_kept_and_with_one_fewer_it_is_not(rate: float) -> None:
+    needed = images_needed(rate)
+    assert Calibration(np.arange(needed)).limit(rate).meets_target
     if needed > 1:
-        assert not Calibration(np.arange(needed - 1)).limit(rate).keeps_request
+        assert not Calibration(np.arange(needed - 1)).limit(rate).meets_target
 
 
-def test_too_few_pictures_promise_one_step_and_say_so() -> None:
+def test_too_few_images_promise_one_step_and_say_so() -> None:
     limit = Calibration([0.1, 0.3, 0.2]).limit(0.01)
-    assert (limit.score, limit.promised_rate, limit.keeps_request) == (0.3, 0.25, False)
+    assert (limit.score, limit.expected_rate, limit.meets_target) == (0.3, 0.25, False)
 
 
 @pytest.mark.parametrize(("flagged", "held_out"), [(1, 1), (1, 99), (5, 99), (1, 120), (6, 120), (50, 1000)])
-@pytest.mark.parametrize("pictures", [1, 20, 120, 2000])
-def test_the_band_of_alarms_is_that_of_the_beta_binomial(flagged: int, held_out: int, pictures: int) -> None:
-    oracle = scipy.stats.betabinom(pictures, flagged, held_out + 1 - flagged)
-    low, high = band_of_alarms(flagged, held_out, pictures)
+@pytest.mark.parametrize("images", [1, 20, 120, 2000])
+def test_the_band_of_alarms_is_that_of_the_beta_binomial(flagged: int, held_out: int, images: int) -> None:
+    oracle = scipy.stats.betabinom(images, flagged, held_out + 1 - flagged)
+    low, high = alarm_count_interval(flagged, held_out, images)
     rounding = 1e-8
     assert oracle.cdf(low - 1) - rounding <= 0.05 < oracle.cdf(low) + rounding
     assert oracle.cdf(high - 1) - rounding < 0.95 <= oracle.cdf(high) + rounding
@@ -132,10 +132,10 @@ def test_the_band_of_alarms_is_that_of_the_beta_binomial(flagged: int, held_out:
 
 def test_realised_alarms_lie_in_the_band_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
-    flagged, held_out, pictures, trials = 6, 120, 300, 4000
-    low, high = band_of_alarms(flagged, held_out, pictures)
+    flagged, held_out, images, trials = 6, 120, 300, 4000
+    low, high = alarm_count_interval(flagged, held_out, images)
     limits = np.sort(random.random((trials, held_out)), axis=1)[:, held_out - flagged]
-    alarms = (random.random((trials, pictures)) > limits[:, None]).sum(axis=1)
+    alarms = (random.random((trials, images)) > limits[:, None]).sum(axis=1)
     inside = ((low <= alarms) & (alarms <= high)).mean()
     assert 0.9 - 0.015 <= inside <= 0.95
 
@@ -150,13 +150,13 @@ def test_the_band_of_rates_is_that_of_the_beta_distribution(held_out: int, confi
         if 1 <= flagged <= held_out:
             tail = (1 - confidence) / 2
             expected = scipy.stats.beta.ppf([tail, 1 - tail], flagged, held_out + 1 - flagged)
-            assert band_of_rates(flagged, held_out, confidence) == pytest.approx(expected, rel=0, abs=1e-9)
+            assert rate_interval(flagged, held_out, confidence) == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 @given(st.integers(1, 5000), st.data())
 def test_the_band_of_rates_holds_the_promised_rate_and_is_scipys(held_out: int, data: st.DataObject) -> None:
     flagged = data.draw(st.integers(1, held_out))
-    low, high = band_of_rates(flagged, held_out)
+    low, high = rate_interval(flagged, held_out)
     assert low < flagged / (held_out + 1) < high
     expected = scipy.stats.beta.ppf([0.05, 0.95], flagged, held_out + 1 - flagged)
     assert (low, high) == pytest.approx(expected, rel=0, abs=1e-9)
@@ -167,7 +167,7 @@ def test_the_band_of_rates_holds_the_promised_rate_and_is_scipys(held_out: int, 
     [(300, (0.27, 2.1)), (1000, (0.54, 1.6))],  # for 1 %, from the facts that this project began with
 )
 def test_the_band_of_rates_in_figures_known_before(held_out: int, percents: tuple[float, float]) -> None:
-    low, high = band_of_rates(held_out // 100, held_out)
+    low, high = rate_interval(held_out // 100, held_out)
     assert (float(f"{100 * low:.2g}"), float(f"{100 * high:.2g}")) == percents
 
 
@@ -175,14 +175,14 @@ def test_the_band_of_rates_in_figures_known_before(held_out: int, percents: tupl
 def test_the_band_of_the_largest_score_has_a_closed_form(held_out: int) -> None:
     # No score above it: 1 - (1 - r) ** n is the chance that the largest of n was passed by the share r or less.
     expected = (1 - 0.95 ** (1 / held_out), 1 - 0.05 ** (1 / held_out))
-    assert band_of_rates(1, held_out) == pytest.approx(expected, rel=0, abs=1e-12)
+    assert rate_interval(1, held_out) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_a_limit_of_a_calibration_has_the_band_of_its_count() -> None:
     calibration = Calibration(np.arange(152))
-    assert calibration.band(calibration.limit(0.05)) == band_of_rates(7, 152)
-    assert calibration.band(calibration.limit(0.001)) == band_of_rates(1, 152)  # the strictest there is
-    assert calibration.band(Limit(score=3.0, requested_rate=None, promised_rate=None)) is None
+    assert calibration.band(calibration.limit(0.05)) == rate_interval(7, 152)
+    assert calibration.band(calibration.limit(0.001)) == rate_interval(1, 152)  # the strictest there is
+    assert calibration.band(Limit(score=3.0, target_rate=None, expected_rate=None)) is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_limit_of_a_calibration_has_the_band_of_its_count() -> None:
 )
 def test_a_band_of_rates_that_has_no_meaning_is_refused(flagged: int, held_out: int, confidence: float) -> None:
     with pytest.raises(ValueError, match="expected 1 <= flagged <= held_out"):
-        band_of_rates(flagged, held_out, confidence)
+        rate_interval(flagged, held_out, confidence)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf, -math.inf])
@@ -199,7 +199,7 @@ def test_a_rate_outside_0_to_1_is_refused(rate: float) -> None:
     with pytest.raises(UsageError, match="expected a number between 0 and 1"):
         Calibration([1.0]).limit(rate)
     with pytest.raises(UsageError, match="expected a number between 0 and 1"):
-        pictures_needed(rate)
+        images_needed(rate)
 
 
 @pytest.mark.parametrize("scores", [[], [math.nan], [0.1, math.inf], [[0.1, 0.2]], 0.1])
@@ -224,7 +224,7 @@ def test_verdict_of_a_score(score: float, expected: str) -> None:
 
 
 def test_a_limit_set_by_hand_promises_nothing_and_so_breaks_no_promise() -> None:
-    assert Limit(score=0.5, requested_rate=None, promised_rate=None).keeps_request
+    assert Limit(score=0.5, target_rate=None, expected_rate=None).meets_target
 
 
 @given(any_scores, rates, rates, st.floats(-3, 3))

@@ -30,10 +30,10 @@ def encoded(rgb: np.ndarray, suffix: str, *parameters: int) -> bytes:
     return cv2.imencode(suffix, bgr, parameters)[1].tobytes()
 
 
-def by_pillow(picture: Any, kind: str, *, mode: str | None = None, **options: Any) -> bytes:
+def by_pillow(image: Any, kind: str, *, mode: str | None = None, **options: Any) -> bytes:
     file = io.BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    (image.convert(mode) if mode else image).save(file, kind, **options)
+    pillow = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    (pillow.convert(mode) if mode else pillow).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -53,7 +53,7 @@ def far(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-# --- what a picture decodes to ---------------------------------------------------------------------------------------
+# --- what an image decodes to ---------------------------------------------------------------------------------------
 
 
 def samples() -> list[Path]:
@@ -61,7 +61,7 @@ def samples() -> list[Path]:
     return files[:: max(1, len(files) // 60)]
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
 def test_ordinary_files_decode_as_opencv_shows_them() -> None:
     files = samples()
     assert {file.suffix for file in files} == {".bmp", ".jpg", ".png"}
@@ -71,7 +71,7 @@ def test_ordinary_files_decode_as_opencv_shows_them() -> None:
         np.testing.assert_array_equal(read_image(file), shown[..., ::-1], err_msg=file.name)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
 def test_another_decoder_sees_the_same_colours() -> None:
     for file in samples():
         with Image.open(file) as image:
@@ -161,7 +161,7 @@ def test_cmyk_becomes_the_colours_that_the_inks_leave(tmp_path: Path, content: b
     assert far(read(tmp_path, content), cmyk()[1]) <= tolerance
 
 
-# EXIF 2.3, tag 0x0112: where row 0 and column 0 of the stored picture belong in the one to be shown.
+# EXIF 2.3, tag 0x0112: where row 0 and column 0 of the stored image belong in the one to be shown.
 SHOWN = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -285,7 +285,7 @@ def test_a_policy_of_another_depth_cannot_be_made(bit_depth: Any) -> None:
         DecodePolicy(bit_depth=bit_depth)
 
 
-# --- files that are no pictures, or no longer ------------------------------------------------------------------------
+# --- files that are no images, or no longer ------------------------------------------------------------------------
 
 WHOLE = {
     "jpg": encoded(SCENE, ".jpg"),
@@ -316,19 +316,19 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, share: float) ->
     ("content", "reason"),
     [
         (b"", "^the file is empty$"),
-        (b"\0", "not a picture"),
-        (b"\0" * 10_000, "not a picture"),
-        (b"not a picture, but a sentence about one\n", "not a picture"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj <<>> endobj\n", "not a picture"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not a picture"),
-        (b"PK\x03\x04" + b"\0" * 60, "not a picture"),
-        (np.random.default_rng(0).bytes(5000), "not a picture"),
-        (encoded(SCENE, ".png")[:8], "not a picture"),
-        (b"\xff\xd8\xff\xd9", "not a picture"),
+        (b"\0", "not an image"),
+        (b"\0" * 10_000, "not an image"),
+        (b"not an image, but a sentence about one\n", "not an image"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj <<>> endobj\n", "not an image"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "not an image"),
+        (b"PK\x03\x04" + b"\0" * 60, "not an image"),
+        (np.random.default_rng(0).bytes(5000), "not an image"),
+        (encoded(SCENE, ".png")[:8], "not an image"),
+        (b"\xff\xd8\xff\xd9", "not an image"),
     ],
     ids=["empty", "one zero", "zeros", "text", "pdf", "svg", "zip", "noise", "png signature", "empty jpeg"],
 )
-def test_what_is_not_a_picture_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_what_is_not_a_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         read(tmp_path, content)
 
@@ -344,7 +344,7 @@ def test_a_png_with_any_altered_byte_in_its_pixels_is_refused(
         read(tmp_path_factory.getbasetemp(), bytes(damaged))
 
 
-def test_damaged_files_end_in_a_picture_or_one_reason_and_never_in_a_crash(
+def test_damaged_files_end_in_a_image_or_one_reason_and_never_in_a_crash(
     tmp_path: Path, in_child: Callable[..., str]
 ) -> None:
     """What has no checksum may decode to something else; see DecodePolicy."""
@@ -387,7 +387,7 @@ print(json.dumps(outcomes))
     assert counts["refused"] >= 2 * 60, "at least the damaged PNGs"
 
 
-# --- pictures that are too large -------------------------------------------------------------------------------------
+# --- images that are too large -------------------------------------------------------------------------------------
 
 
 def black_png(width: int, height: int) -> bytes:
@@ -452,7 +452,7 @@ print(json.dumps(answers))
         ("claims.bmp", "larger than 100 megapixels; "),
         ("claims.ppm", "larger than 100 megapixels; "),
         ("deflated.tif", "larger than 100 megapixels; "),
-        ("four-gigabyte-chunk.png", "not a picture, or a truncated or damaged one: a chunk of this PNG"),
+        ("four-gigabyte-chunk.png", "not an image, or a truncated or damaged one: a chunk of this PNG"),
     ],
 )
 def test_what_is_too_large_is_refused_before_memory_is_taken(

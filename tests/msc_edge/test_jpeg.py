@@ -27,12 +27,12 @@ def jpeg(image: np.ndarray, **options) -> bytes:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (480, 640), (3000, 4000), (1, 9000)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xd8\xff\xc0 in a comment"}])
-def test_the_size_in_the_header_is_that_of_the_picture(height, width, options):
+def test_the_size_in_the_header_is_that_of_the_image(height, width, options):
     data = jpeg(np.zeros((height, width, 3), np.uint8), **options)
     assert jpeg_header(memoryview(data)) == JpegHeader(height, width, 3)
 
 
-def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_picture():
+def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_image():
     exif = PIL.Image.Exif()
     exif[0x927C] = jpeg(np.zeros((50, 60, 3), np.uint8))
     data = jpeg(smooth(300, 400), exif=exif)
@@ -82,7 +82,7 @@ def test_the_shorter_side_keeps_what_it_must(keep, factor):
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_reduced_picture_is_the_mean_of_its_blocks(factor):
+def test_a_reduced_image_is_the_mean_of_its_blocks(factor):
     image = smooth(640, 960)
     data = np.frombuffer(jpeg(image), np.uint8)
     reduced = decode_image(data, DecodePolicy(jpeg_keep=640 // factor)).astype(float)
@@ -90,7 +90,7 @@ def test_a_reduced_picture_is_the_mean_of_its_blocks(factor):
     assert np.abs(reduced - means).max() < 6  # what the compression loses
 
 
-def test_the_exif_orientation_counts_for_reduced_pictures_too(tmp_path):
+def test_the_exif_orientation_counts_for_reduced_images_too(tmp_path):
     image = smooth(400, 800)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
@@ -114,7 +114,7 @@ def test_grey_jpegs_and_other_kinds_of_file(tmp_path):
 
 
 def by_way_of_colours(path: Path) -> np.ndarray:
-    """Decoded as every kind of file is, with the conversion that a grey or an 8-bit picture does not need."""
+    """Decoded as every kind of file is, with the conversion that a grey or an 8-bit image does not need."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     assert image is not None
@@ -123,16 +123,16 @@ def by_way_of_colours(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_the_short_way_to_a_picture_gives_the_same_pixels(mode, orientation, tmp_path):
+def test_the_short_way_to_a_image_gives_the_same_pixels(mode, orientation, tmp_path):
     rng = np.random.default_rng(3)
-    picture = PIL.Image.fromarray(rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)).convert(mode)
+    image = PIL.Image.fromarray(rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)).convert(mode)
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / "picture.jpg", quality=90, exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "picture.jpg"), by_way_of_colours(tmp_path / "picture.jpg"))
+    image.save(tmp_path / "image.jpg", quality=90, exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.jpg"), by_way_of_colours(tmp_path / "image.jpg"))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
 def test_real_grey_jpegs_give_the_same_pixels_by_the_short_way():
     paths = sorted((DATA / "magnetic_tile").rglob("*.jpg"))[::25]
     assert len(paths) > 30
@@ -143,7 +143,7 @@ def test_real_grey_jpegs_give_the_same_pixels_by_the_short_way():
         np.testing.assert_array_equal(read_image(path), by_way_of_colours(path))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the pictures of ../shared/data are not here")
-def test_real_pictures_that_are_small_enough_are_decoded_as_ever():
+@pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
+def test_real_images_that_are_small_enough_are_decoded_as_ever():
     for path in sorted((DATA / "magnetic_tile/test").rglob("*.jpg"))[::50]:
         np.testing.assert_array_equal(read_image(path, DecodePolicy(jpeg_keep=448)), read_image(path))

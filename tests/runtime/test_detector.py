@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
-from msc_edge.kit import Kit, seal
-from msc_edge.layout import INDEX
+from msc_edge.kit.opening import Kit, seal
+from msc_edge.kit.layout import INDEX
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 
@@ -18,21 +18,21 @@ from msc_edge.runtime import Detector
 def test_score_is_the_mean_cosine_distance_to_the_two_nearest_normals(toy, toy_kit, detector):
     bank = np.load(toy_kit / "bank.npy").astype(np.float64)
     for seed in range(100, 110):
-        picture = toy.draw(seed, "stain" if seed % 2 else None)
-        distances = sorted((1 - float(row @ toy.reference_embedding(picture)), n) for n, row in enumerate(bank))
-        result = detector.score(picture)
+        image = toy.draw(seed, "stain" if seed % 2 else None)
+        distances = sorted((1 - float(row @ toy.reference_embedding(image)), n) for n, row in enumerate(bank))
+        result = detector.score(image)
         assert result.score == pytest.approx((distances[0][0] + distances[1][0]) / 2, abs=2e-6)
-        assert [neighbour.row for neighbour in result.neighbours] == [n for _, n in distances[:2]]
-        assert result.neighbours[0].path == detector.normals[distances[0][1]]
+        assert [neighbour.row for neighbour in result.nearest_images] == [n for _, n in distances[:2]]
+        assert result.nearest_images[0].path == detector.normals[distances[0][1]]
 
 
 def test_a_normal_of_the_bank_is_its_own_nearest_at_distance_zero(toy, detector):
-    nearest = detector.score(toy.draw(6)).neighbours[0]
+    nearest = detector.score(toy.draw(6)).nearest_images[0]
     assert nearest.path == "part_06.png"
     assert nearest.distance == pytest.approx(0, abs=1e-6)
 
 
-def test_p_values_and_verdicts_follow_the_ranks_of_the_held_out_pictures(toy, detector):
+def test_p_values_and_verdicts_follow_the_ranks_of_the_held_out_images(toy, detector):
     scores = sorted((detector.score(toy.draw(seed)).score for seed in range(1, 24, 2)), reverse=True)
     # A hair above and below, for another machine may round the embeddings differently than the one of the kit did.
     above, below = ([score + shift for score in scores] for shift in (1e-6, -1e-6))
@@ -43,16 +43,16 @@ def test_p_values_and_verdicts_follow_the_ranks_of_the_held_out_pictures(toy, de
     assert [detector.limits.verdict(each) for each in below] == ["warn"] + ["normal"] * 11
 
 
-def test_a_bgr_frame_scores_as_the_same_picture_in_rgb(toy, detector):
-    picture = toy.draw(100, "stain")
-    assert detector.score(picture[..., ::-1], order="BGR") == detector.score(picture)
-    assert detector.score(picture, order="BGR") != detector.score(picture)
+def test_a_bgr_frame_scores_as_the_same_image_in_rgb(toy, detector):
+    image = toy.draw(100, "stain")
+    assert detector.score(image[..., ::-1], order="BGR") == detector.score(image)
+    assert detector.score(image, order="BGR") != detector.score(image)
 
 
 @pytest.mark.parametrize("view", [np.s_[::2, ::2], np.s_[::-1], np.s_[:, 5:40], np.s_[:, ::-1, ::-1]])
 def test_views_into_a_frame_score_as_their_copies(toy, detector, view):
-    picture = toy.draw(100)
-    assert detector.score(picture[view]) == detector.score(picture[view].copy())
+    image = toy.draw(100)
+    assert detector.score(image[view]) == detector.score(image[view].copy())
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_views_into_a_frame_score_as_their_copies(toy, detector, view):
     ],
     ids=lambda frame: f"{frame.dtype}{frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__,
 )
-def test_what_is_not_an_rgb_picture_is_refused(detector, frame):
-    with pytest.raises(SourceError, match="picture"):
+def test_what_is_not_an_rgb_image_is_refused(detector, frame):
+    with pytest.raises(SourceError, match="image"):
         detector.score(frame)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3), (7, 7, 3)])
-def test_pictures_of_odd_sizes_are_scored(detector, shape):
+def test_images_of_odd_sizes_are_scored(detector, shape):
     frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert np.isfinite(detector.score(frame).score)
 
@@ -113,21 +113,21 @@ def test_both_searches_and_both_containers_give_identical_results(toy, toy_kit):
     exact, hnsw = (Detector.load(toy_kit, search=search) for search in ("exact", "hnsw"))
     assert (exact.bank.search.name, hnsw.bank.search.name) == ("exact", "hnsw")
     for seed in range(100, 150):
-        picture = toy.draw(seed, [None, "scratch", "stain", "empty"][seed % 4])
-        assert exact.score(picture) == hnsw.score(picture)
+        image = toy.draw(seed, [None, "scratch", "stain", "empty"][seed % 4])
+        assert exact.score(image) == hnsw.score(image)
 
 
-def test_threads_within_a_picture_do_not_change_its_score(toy, toy_kit):
+def test_threads_within_a_image_do_not_change_its_score(toy, toy_kit):
     one, four = (Detector.load(toy_kit, threads=threads) for threads in (1, 4))
-    pictures = [toy.draw(seed) for seed in range(100, 120)]
-    assert [one.score(each) for each in pictures] == [four.score(each) for each in pictures]
+    images = [toy.draw(seed) for seed in range(100, 120)]
+    assert [one.score(each) for each in images] == [four.score(each) for each in images]
 
 
 def test_many_threads_on_one_detector_get_what_one_thread_gets(toy, toy_kit):
     detector = Detector.load(toy_kit, threads=1, search="hnsw")
-    pictures = [toy.draw(seed) for seed in range(100, 300)]
+    images = [toy.draw(seed) for seed in range(100, 300)]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(detector.score, pictures)) == [detector.score(each) for each in pictures]
+        assert list(pool.map(detector.score, images)) == [detector.score(each) for each in images]
 
 
 class TestLimits:
@@ -135,17 +135,17 @@ class TestLimits:
         moved = detector.with_limits(threshold=0.3)
         assert [moved.limits.verdict(score) for score in (0.3, 0.300001)] == ["warn", "reject"]
         assert moved.limits.warn == detector.limits.warn
-        assert moved.limits.reject.promised_rate is None
+        assert moved.limits.reject.expected_rate is None
 
     def test_a_threshold_below_the_warn_limit_leaves_no_warnings(self, detector):
         moved = detector.with_limits(threshold=0.001)
         assert [moved.limits.verdict(score) for score in (0.001, 0.002, 0.1)] == ["normal", "reject", "reject"]
 
     @pytest.mark.parametrize(("rate", "flagged"), [(0.08, 1), (0.16, 2), (0.5, 6), (0.999, 12)])
-    def test_a_rate_flags_that_many_of_the_held_out_pictures_and_new_one(self, detector, rate, flagged):
+    def test_a_rate_flags_that_many_of_the_held_out_images_and_new_one(self, detector, rate, flagged):
         moved = detector.with_limits(false_alarm_rate=rate)
-        # Of 13 exchangeable pictures, the 12 held-out ones and a new one, `flagged` have p <= rate.
-        assert moved.limits.reject.promised_rate == pytest.approx(flagged / 13)
+        # Of 13 exchangeable images, the 12 held-out ones and a new one, `flagged` have p <= rate.
+        assert moved.limits.reject.expected_rate == pytest.approx(flagged / 13)
         assert sum(moved.calibration.p_value(score) <= rate for score in moved.calibration.scores) == flagged - 1
 
     def test_nothing_given_changes_nothing(self, detector):
@@ -169,8 +169,8 @@ class TestLimits:
             detector.with_limits(**wrong)
 
     def test_scores_do_not_depend_on_the_limits(self, toy, detector):
-        picture = toy.draw(100, "stain")
-        assert replace(detector.with_limits(threshold=1.9).score(picture), verdict="reject") == detector.score(picture)
+        image = toy.draw(100, "stain")
+        assert replace(detector.with_limits(threshold=1.9).score(image), verdict="reject") == detector.score(image)
 
 
 def test_a_kit_without_index_is_searched_exactly_and_says_so_when_asked_for_hnsw(kit, toy, detector):
@@ -201,7 +201,7 @@ def test_scoring_never_imports_torch_or_anything_else_of_training(toy_kit, photo
     assert done.stdout.strip() == "[]"
 
 
-def test_each_unreadable_picture_says_why(detector, photos):
+def test_each_unreadable_image_says_why(detector, photos):
     for name in ("cut.png", "zero.png", "missing.png", "notes.txt", "."):
         with pytest.raises(UnreadableImageError) as caught:
             detector.score_file(photos / name)

@@ -1,4 +1,4 @@
-"""A random backbone of a few hundred kilobytes and a folder of drawn pictures: training in less than a second."""
+"""A random backbone of a few hundred kilobytes and a folder of drawn images: training in less than a second."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +53,7 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory, randomise: Callable)
 
 @pytest.fixture(scope="session")
 def drawn_normals(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
-    """Twenty drawn pictures of good parts; not to be changed."""
+    """Twenty drawn images of good parts; not to be changed."""
     folder = tmp_path_factory.mktemp("line") / "good parts"
     for seed in range(20):
         save(folder / f"part_{seed:02d}.png", toy.draw(seed))

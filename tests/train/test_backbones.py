@@ -14,7 +14,7 @@ NARROWER = ("mobilenet_v2_x0.5", "mobilenet_v2_x0.25", "resnet50_x0.5")
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in (*BACKBONES, *NARROWER)]
 
 
-def pictures(batch: int = 2, side: int = 64) -> Tensor:
+def images(batch: int = 2, side: int = 64) -> Tensor:
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
@@ -25,7 +25,7 @@ def torchvisions_own(name: str, randomise: Callable) -> nn.Module:
 
 
 def features(network: nn.Module, stage: str, of: Tensor) -> Tensor:
-    """What torchvision's network computes at a stage, averaged over the picture."""
+    """What torchvision's network computes at a stage, averaged over the image."""
     with torch.no_grad():
         return create_feature_extractor(network, {stage: "stage"})(of)["stage"].mean(dim=(2, 3))
 
@@ -40,11 +40,11 @@ def ours(backbone: Backbone, network: nn.Module, of: Tensor) -> Tensor:
 def test_features_are_what_torchvisions_network_gives_to_its_head(name: str, randomise: Callable) -> None:
     network, backbone = torchvisions_own(name, randomise), build_backbone(name)
     assert set(backbone.state_dict()) <= set(network.state_dict())
-    result = ours(backbone, network, pictures())
+    result = ours(backbone, network, images())
     head = "fc" if hasattr(network, "fc") else "classifier"
     setattr(network, head, nn.Identity())
     with torch.no_grad():
-        expected = network(pictures())
+        expected = network(images())
     assert float(expected.std()) > 0
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
@@ -66,8 +66,8 @@ def test_features_are_what_torchvisions_network_gives_to_its_head(name: str, ran
 def test_stopping_at_a_stage_gives_the_features_of_that_stage(name: str, stage: str, randomise: Callable) -> None:
     network, backbone = torchvisions_own(name, randomise), build_backbone(name, stop_at=stage)
     assert set(backbone.state_dict()) <= set(network.state_dict())
-    expected = features(network, stage, pictures())
-    torch.testing.assert_close(ours(backbone, network, pictures()), expected, rtol=1e-4, atol=1e-5)
+    expected = features(network, stage, images())
+    torch.testing.assert_close(ours(backbone, network, images()), expected, rtol=1e-4, atol=1e-5)
     assert len(backbone.state_dict()) < len(build_backbone(name).state_dict()) or stage == "layer4"
 
 
@@ -97,7 +97,7 @@ def test_narrower_networks_are_smaller() -> None:
 def test_edge_small_leaves_the_stream_of_mobilenet_v2_as_wide_as_it_is() -> None:
     ours, theirs = build_backbone("edge-small"), build_backbone("mobilenet_v2")
     with torch.no_grad():
-        one = other = pictures()
+        one = other = images()
         for (_, our_step), (_, their_step) in zip(ours.chain(), theirs.chain(), strict=True):
             one, other = our_step(one), their_step(other)
             assert one.shape == other.shape
@@ -108,10 +108,10 @@ def test_the_chain_is_the_whole_backbone(name: str, randomise: Callable) -> None
     backbone = build_backbone(name)
     randomise(backbone, 0)
     with torch.no_grad():
-        features = pictures()
+        features = images()
         for _, step in backbone.chain():
             features = step(features)
-        torch.testing.assert_close(features.mean(dim=(2, 3)), backbone(pictures()))
+        torch.testing.assert_close(features.mean(dim=(2, 3)), backbone(images()))
 
 
 @pytest.mark.parametrize(

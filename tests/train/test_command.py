@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
-from msc_edge.train.run import RECORD, read_record
+from msc_edge.train.run_record import RECORD, read_record
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def test_groups_are_held_out_whole_and_recorded(train: Callable, drawn_normals: 
     assert "4 held out: 2 of 10 groups" in train("--steps 0 --group-by folder", normal=folder).stdout
 
 
-def test_a_step_cannot_be_chosen_by_few_pictures(train: Callable, tmp_path: Path) -> None:
-    # Of 20 pictures 4 are held out for the limits.
+def test_a_step_cannot_be_chosen_by_few_images(train: Callable, tmp_path: Path) -> None:
+    # Of 20 images 4 are held out for the limits.
     refused = train("--steps 2 --batch 4 --select synthetic")
     assert refused.exit_code == 2
-    assert "--select synthetic: 16 pictures are too few" in refused.output
+    assert "--select synthetic: 16 images are too few" in refused.output
     assert not (tmp_path / "run").exists()
 
 
@@ -74,8 +74,8 @@ def test_the_summary_tells_good_from_spoiled(
     assert [candidate.step for candidate in selection.candidates] == [0, 4]
     assert f"AUROC {selection.candidates[0].auroc:.3f} frozen" in done.stderr
     if kept is not None:
-        assert bool(selection.kept_step) == kept
-    if selection.kept_step:
+        assert bool(selection.selected_step) == kept
+    if selection.selected_step:
         assert f"{selection.candidates[1].auroc:.3f} after step 4; that step is kept" in done.stderr
         assert "step 4 kept" in done.stdout
     else:
@@ -133,9 +133,9 @@ def test_summary_counts_what_was_left_out(train: Callable, drawn_normals: Path, 
 
 
 @pytest.mark.parametrize(
-    ("count", "code", "says"), [(0, 3, "no pictures found"), (1, 3, "1 can be read"), (2, 3, "at least 3")]
+    ("count", "code", "says"), [(0, 3, "no images found"), (1, 3, "1 can be read"), (2, 3, "at least 3")]
 )
-def test_too_few_pictures_leave_with_3(
+def test_too_few_images_leave_with_3(
     count: int, code: int, says: str, train: Callable, drawn_normals: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"

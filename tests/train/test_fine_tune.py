@@ -18,15 +18,15 @@ from msc_edge.train.checkpoint import CHECKPOINT
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.reading import training_copy
+from msc_edge.train.loading import training_copy
 from msc_edge.train.recipes import FineTuning, RecipeName, center_of, fine_tuning, recipe_loss
-from msc_edge.train.selection import held_out_for_selection
+from msc_edge.train.checkpoint_selection import held_out_for_selection
 from msc_edge.train.views import make_views
 
 
 def settings_of(**changed) -> FineTuning:
     backbone = build_backbone("resnet18", stop_at="layer2")
-    quick = {"backbone": backbone, "pictures": 12, "steps": 4, "batch": 4, "learning_rate": 1e-2}
+    quick = {"backbone": backbone, "images": 12, "steps": 4, "batch": 4, "learning_rate": 1e-2}
     return fine_tuning("whole-frame", **{**quick, **changed})
 
 
@@ -38,16 +38,16 @@ class StoppedError(Exception):
 
 
 class Bench:
-    """Drawn pictures and a random network, ready to train."""
+    """Drawn images and a random network, ready to train."""
 
-    def __init__(self, pictures: list[np.ndarray], randomise: Callable, *, stop_at: str = "layer2") -> None:
+    def __init__(self, images: list[np.ndarray], randomise: Callable, *, stop_at: str = "layer2") -> None:
         backbone = build_backbone("resnet18", stop_at=stop_at)
         randomise(backbone, 0)
         self.network = EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)).eval()
-        self.initial = self.embeddings = self.network.embed_all(("", picture) for picture in pictures)
-        self.copies = [training_copy(picture, self.network.preprocess.spec) for picture in pictures]
+        self.initial = self.embeddings = self.network.embed_all(("", image) for image in images)
+        self.copies = [training_copy(image, self.network.preprocess.spec) for image in images]
         self.before = self.state()
-        self.pictures = pictures
+        self.images = images
 
     def state(self) -> dict[str, Tensor]:
         return {key: value.clone() for key, value in self.network.backbone.state_dict().items()}
@@ -56,13 +56,13 @@ class Bench:
         folder.mkdir(exist_ok=True)
         fabric = Fabric(accelerator="cpu", devices=1)
         self.kept = fine_tune(fabric, self.network, self.copies, self.initial, settings, folder=folder, **options)
-        self.embeddings = self.network.embed_all(("", picture) for picture in self.pictures)
+        self.embeddings = self.network.embed_all(("", image) for image in self.images)
         return self.state()
 
 
 @pytest.fixture
 def bench(toy, randomise: Callable) -> Callable[..., Bench]:
-    return lambda pictures=12, **options: Bench([toy.draw(seed) for seed in range(pictures)], randomise, **options)
+    return lambda images=12, **options: Bench([toy.draw(seed) for seed in range(images)], randomise, **options)
 
 
 def stopping_after(step: int) -> Callable:
@@ -77,10 +77,10 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_an_epoch_takes_each_picture_once_and_the_next_one_in_another_order() -> None:
-    settings = settings_of(pictures=12, batch=4)
+def test_an_epoch_takes_each_image_once_and_the_next_one_in_another_order() -> None:
+    settings = settings_of(images=12, batch=4)
     epochs = [
-        [i for step in steps for i in batch_of(step, pictures=12, settings=settings)[0]]
+        [i for step in steps for i in batch_of(step, images=12, settings=settings)[0]]
         for steps in (range(3), range(3, 6))
     ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
@@ -88,20 +88,20 @@ def test_an_epoch_takes_each_picture_once_and_the_next_one_in_another_order() ->
 
 
 def test_batches_are_always_full() -> None:
-    settings = settings_of(pictures=11, batch=4)
-    chosen = [batch_of(step, pictures=11, settings=settings)[0] for step in range(40)]
+    settings = settings_of(images=11, batch=4)
+    chosen = [batch_of(step, images=11, settings=settings)[0] for step in range(40)]
     assert all(len(set(batch)) == 4 for batch in chosen)
     assert set().union(*chosen) == set(range(11))  # what an epoch leaves out comes in another
 
 
 def test_what_a_step_does_depends_on_the_seed_and_the_step_alone() -> None:
     def drawn(step: int, seed: int) -> tuple:
-        chosen, draws = batch_of(step, pictures=12, settings=settings_of(seed=seed))
+        chosen, draws = batch_of(step, images=12, settings=settings_of(seed=seed))
         return chosen, *[draw.area.tolist() for draw in draws]
 
     assert drawn(5, 1) == drawn(5, 1)
     assert len({str(drawn(step, seed)) for step in range(4) for seed in range(4)}) == 16
-    assert drawn(0, 0)[1] != drawn(0, 0)[2]  # the two views of a picture
+    assert drawn(0, 0)[1] != drawn(0, 0)[2]  # the two views of an image
 
 
 def test_statistics_of_batch_norm_stay_and_its_affine_weights_train(bench: Callable, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_training_lowers_the_loss(recipe, bench: Callable, tmp_path: Path) -> No
     assert np.mean(loss[-10:]) < np.mean(loss[:10]) - 0.05
 
 
-def test_the_angular_term_of_v1_draws_the_pictures_to_the_centre(bench: Callable, tmp_path: Path) -> None:
+def test_the_angular_term_of_v1_draws_the_images_to_the_centre(bench: Callable, tmp_path: Path) -> None:
     def cosine_to_center(recipe) -> float:
         table = bench(stop_at="layer1")
         center = center_of(torch.from_numpy(table.initial), "v1").numpy()
@@ -164,7 +164,7 @@ def test_steps_are_those_of_sgd_without_momentum(bench: Callable, tmp_path: Path
 def test_where_there_is_nothing_to_tell_apart_weight_decay_is_all_that_moves_the_weights(
     bench: Callable, tmp_path: Path
 ) -> None:
-    # One picture a batch: the loss is 0 and so is its gradient. Three steps shrink each weight by (1 - 0.1 * 0.2)^3.
+    # One image a batch: the loss is 0 and so is its gradient. Three steps shrink each weight by (1 - 0.1 * 0.2)^3.
     table = bench()
     settings = settings_of(batch=1, steps=3, learning_rate=0.1).model_copy(update={"weight_decay": 0.2})
     after = table.train(tmp_path, settings)
@@ -217,25 +217,25 @@ def broken_off(bench: Callable, folder: Path) -> None:
 )
 def test_resuming_with_other_settings_is_refused(other: dict, bench: Callable, tmp_path: Path) -> None:
     broken_off(bench, tmp_path)
-    with pytest.raises(UsageError, match="other options, pictures or weights"):
+    with pytest.raises(UsageError, match="other options, images or weights"):
         bench().train(tmp_path, settings_of(**other), resume=True)
 
 
-@pytest.mark.parametrize("what", ["weights", "pictures", "preprocessing", "stage"])
-def test_resuming_with_other_weights_or_pictures_is_refused(
+@pytest.mark.parametrize("what", ["weights", "images", "preprocessing", "stage"])
+def test_resuming_with_other_weights_or_images_is_refused(
     what: str, bench: Callable, tmp_path: Path, toy, randomise: Callable
 ) -> None:
     broken_off(bench, tmp_path)
     other = bench(stop_at="layer1") if what == "stage" else bench()
     if what == "weights":
         randomise(other.network.backbone, 1)
-    elif what == "pictures":
-        other.pictures[5] = toy.draw(100)
+    elif what == "images":
+        other.images[5] = toy.draw(100)
     elif what == "preprocessing":
         other.network = EmbeddingNetwork(other.network.backbone, preset("paper", image_size=32)).eval()
-    other.initial = other.network.embed_all(("", picture) for picture in other.pictures)
+    other.initial = other.network.embed_all(("", image) for image in other.images)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(UsageError, match="other options, pictures or weights"):
+    with pytest.raises(UsageError, match="other options, images or weights"):
         other.train(tmp_path, settings_of(), resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before  # the right options still find it
     assert len(read_metrics(tmp_path / METRICS, StepMetrics)) == 3
@@ -256,7 +256,7 @@ def test_collapse_is_told_also_when_the_run_was_broken_off_before_it(
     settings = settings_of(steps=30)
     with pytest.raises(StoppedError):
         bench().train(tmp_path, settings, checkpoint_every=1, report=stopping_after(13))
-    # As if the first twelve steps had found the pictures all around the sphere; what follows is narrow beside that.
+    # As if the first twelve steps had found the images all around the sphere; what follows is narrow beside that.
     header, *rows = (tmp_path / METRICS).read_text().splitlines()
     wide = [f"{step},1.0,0.0,7.0" for step in range(1, 13)]
     (tmp_path / METRICS).write_text("\n".join([header, *wide, *rows[12:]]) + "\n")
@@ -266,24 +266,24 @@ def test_collapse_is_told_also_when_the_run_was_broken_off_before_it(
 
 
 def choosing(**changed) -> FineTuning:
-    quick = {"pictures": 40, "steps": 7, "select": "synthetic"}
+    quick = {"images": 40, "steps": 7, "select": "synthetic"}
     return settings_of(**{**quick, **changed}).model_copy(update={"select_every": 3})
 
 
 def test_the_frozen_network_each_so_many_steps_and_the_last_one_are_candidates(bench: Callable, tmp_path: Path) -> None:
-    table = bench(pictures=40)
+    table = bench(images=40)
     after = table.train(tmp_path, choosing())
     assert [candidate.step for candidate in table.kept.candidates] == [0, 3, 6, 7]
     assert table.kept.candidates[0].kept
     # The weights are those of a run that was to end at the step that was kept.
-    other = bench(pictures=40)
+    other = bench(images=40)
     if steps := table.kept.step:
         other.train(tmp_path / "other", choosing(steps=steps))
     assert equal(after, other.state())
 
 
 def test_a_network_that_was_destroyed_is_given_back_as_it_was(bench: Callable, tmp_path: Path) -> None:
-    table = bench(pictures=40)
+    table = bench(images=40)
     after = table.train(tmp_path, choosing(learning_rate=2.0))
     candidates = table.kept.candidates
     assert max(candidate.auroc for candidate in candidates[1:]) < candidates[0].auroc
@@ -291,9 +291,9 @@ def test_a_network_that_was_destroyed_is_given_back_as_it_was(bench: Callable, t
     assert equal(after, table.before)
 
 
-def test_pictures_that_choose_are_not_trained_on(bench: Callable, tmp_path: Path, toy) -> None:
+def test_images_that_choose_are_not_trained_on(bench: Callable, tmp_path: Path, toy) -> None:
     held_out = held_out_for_selection(40)
-    one, other = bench(pictures=40), bench(pictures=40)
+    one, other = bench(images=40), bench(images=40)
     other.copies = [
         training_copy(toy.draw(100 + i), other.network.preprocess.spec) if i in held_out else copy
         for i, copy in enumerate(other.copies)
@@ -306,7 +306,7 @@ def test_pictures_that_choose_are_not_trained_on(bench: Callable, tmp_path: Path
 
 @pytest.mark.parametrize(("stop", "every"), [(2, 1), (3, 3), (5, 2), (7, 2)])
 def test_a_resumed_run_chooses_as_an_unbroken_one(stop: int, every: int, bench: Callable, tmp_path: Path) -> None:
-    unbroken, broken, resumed = (bench(pictures=40) for _ in range(3))
+    unbroken, broken, resumed = (bench(images=40) for _ in range(3))
     expected = unbroken.train(tmp_path / "unbroken", choosing(), checkpoint_every=every)
     with pytest.raises(StoppedError):
         broken.train(tmp_path / "broken", choosing(), checkpoint_every=every, report=stopping_after(stop))
@@ -322,9 +322,9 @@ def test_nothing_of_a_step_is_read_back_from_the_device(recipe: RecipeName) -> N
     settings = settings_of(recipe=recipe)
     network = EmbeddingNetwork(build_backbone("resnet18", stop_at="layer2"), preset("whole-frame", image_size=32))
     network.to(meta)
-    pictures = [torch.zeros((3, 40 + side, 50), dtype=torch.uint8).to(meta) for side in range(4)]
-    _, draws = batch_of(0, pictures=4, settings=settings)
-    views = [make_views(pictures, draw, size=32, device=meta) for draw in draws]
+    images = [torch.zeros((3, 40 + side, 50), dtype=torch.uint8).to(meta) for side in range(4)]
+    _, draws = batch_of(0, images=4, settings=settings)
+    views = [make_views(images, draw, size=32, device=meta) for draw in draws]
     first, second = F.normalize(network.backbone(network.preprocess.normalise(torch.cat(views))), dim=1).chunk(2)
     loss = recipe_loss(recipe, first, second, torch.zeros(128, device=meta), temperature=0.25)
     loss.backward()

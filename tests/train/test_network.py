@@ -31,7 +31,7 @@ def test_embeddings_are_features_of_unit_length(network: EmbeddingNetwork) -> No
     torch.testing.assert_close(embedding * features.norm(), features)
 
 
-def test_pictures_of_any_sizes_embedded_together_are_as_each_by_itself(network: EmbeddingNetwork) -> None:
+def test_images_of_any_sizes_embedded_together_are_as_each_by_itself(network: EmbeddingNetwork) -> None:
     images = [(f"{i}.png", noise(i, 20 + 7 * i, 90 - 3 * i)) for i in range(19)]  # more than fit one batch
     together = network.embed_all(images)
     assert together.shape == (19, 64)
@@ -41,7 +41,7 @@ def test_pictures_of_any_sizes_embedded_together_are_as_each_by_itself(network: 
     np.testing.assert_allclose(together, apart, atol=1e-6)
 
 
-def test_no_pictures_give_no_embeddings(network: EmbeddingNetwork) -> None:
+def test_no_images_give_no_embeddings(network: EmbeddingNetwork) -> None:
     assert len(network.embed_all([])) == 0
 
 
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_the_network_holds_the_backbone_and_no_constants(network
 
 
 @pytest.mark.parametrize("region", [(60, 0, 20, 20), (0, 40, 10, 20), (1000, 1000, 5, 5)])
-def test_a_region_that_leaves_the_picture_is_refused_by_name(region: tuple, network: EmbeddingNetwork) -> None:
+def test_a_region_that_leaves_the_image_is_refused_by_name(region: tuple, network: EmbeddingNetwork) -> None:
     x, y, width, height = region
     spec = preset("whole-frame", image_size=32, region=Region(x=x, y=y, width=width, height=height))
     looking = EmbeddingNetwork(network.backbone, spec)

@@ -59,7 +59,7 @@ def test_a_region_is_cut_out_before_anything_else(name: PresetName) -> None:
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (124, 116, 104), (255, 0, 128)])
-def test_a_picture_of_one_colour_is_that_colour_normalised(colour: tuple[int, int, int]) -> None:
+def test_a_image_of_one_colour_is_that_colour_normalised(colour: tuple[int, int, int]) -> None:
     image = np.full((50, 80, 3), colour, dtype=np.uint8)
     expected = [(c / 255 - mean) / std for c, mean, std in zip(colour, IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     for name in ("whole-frame", "paper"):
@@ -77,7 +77,7 @@ def test_whole_frame_sees_the_border_and_the_paper_preset_does_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["whole-frame", "paper"])
-def test_a_batch_is_its_pictures_one_by_one(name: PresetName) -> None:
+def test_a_batch_is_its_images_one_by_one(name: PresetName) -> None:
     images = np.stack([noise(60, 91), noise(60, 91)[::-1]])
     together = Preprocess(preset(name, image_size=64))(torch.from_numpy(images))
     apart = torch.stack([preprocessed(image, name) for image in images])

@@ -10,7 +10,7 @@ from msc_edge.preprocessing import PresetName
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.recipes import FineTuning, RecipeName, center_of, fine_tuning, recipe_loss
-from msc_edge.train.selection import held_out_for_selection
+from msc_edge.train.checkpoint_selection import held_out_for_selection
 
 
 def unit_rows(seed: int, rows: int, dim: int) -> Tensor:
@@ -40,7 +40,7 @@ def test_v2_is_the_mean_shifted_loss_and_v1_adds_four_minus_twice_the_cosines() 
 
 
 @pytest.mark.parametrize(
-    ("recipe", "backbone", "pictures", "steps", "frozen"),
+    ("recipe", "backbone", "images", "steps", "frozen"),
     [
         ("v2", "resnet152", 5000, 20 * 78, "layer2"),  # 20 epochs of 78 full batches
         ("v1", "resnet152", 5000, 100 * 78, "layer2"),  # 100 epochs
@@ -50,9 +50,9 @@ def test_v2_is_the_mean_shifted_loss_and_v1_adds_four_minus_twice_the_cosines() 
     ],
 )
 def test_paper_preset_has_the_settings_of_the_paper(
-    recipe: RecipeName, backbone: str, pictures: int, steps: int, frozen: str | None
+    recipe: RecipeName, backbone: str, images: int, steps: int, frozen: str | None
 ) -> None:
-    settings = fine_tuning("paper", backbone=build_backbone(backbone), pictures=pictures, recipe=recipe)
+    settings = fine_tuning("paper", backbone=build_backbone(backbone), images=images, recipe=recipe)
     assert settings == FineTuning(
         recipe=recipe,
         steps=steps,
@@ -71,7 +71,7 @@ def test_what_is_given_wins_over_the_preset(preset: PresetName) -> None:
     settings = fine_tuning(
         preset,
         backbone=build_backbone("resnet152"),
-        pictures=500,
+        images=500,
         recipe="v1",
         steps=3,
         batch=7,
@@ -87,21 +87,21 @@ def test_what_is_given_wins_over_the_preset(preset: PresetName) -> None:
 
 @pytest.mark.parametrize("preset", ["paper", "whole-frame"])
 def test_no_steps_are_a_choice_and_not_an_absent_one(preset: PresetName) -> None:
-    assert fine_tuning(preset, backbone=build_backbone("resnet18"), pictures=500, steps=0).steps == 0
+    assert fine_tuning(preset, backbone=build_backbone("resnet18"), images=500, steps=0).steps == 0
 
 
-@pytest.mark.parametrize("pictures", [2, 63, 64, 70, 71, 72])
+@pytest.mark.parametrize("images", [2, 63, 64, 70, 71, 72])
 @pytest.mark.parametrize("preset", ["paper", "whole-frame"])
-def test_a_batch_never_holds_more_pictures_than_there_are(preset: PresetName, pictures: int) -> None:
-    settings = fine_tuning(preset, backbone=build_backbone("resnet18"), pictures=pictures)
-    held_out = len(held_out_for_selection(pictures)) if settings.steps and settings.select == "synthetic" else 0
-    assert settings.batch <= min(64, pictures - held_out)
+def test_a_batch_never_holds_more_images_than_there_are(preset: PresetName, images: int) -> None:
+    settings = fine_tuning(preset, backbone=build_backbone("resnet18"), images=images)
+    held_out = len(held_out_for_selection(images)) if settings.steps and settings.select == "synthetic" else 0
+    assert settings.batch <= min(64, images - held_out)
     # The paper counts epochs, whatever the set; the product leaves a backbone alone that no batch can teach.
-    assert (settings.steps > 0) == (preset == "paper" or pictures >= 71)  # of 71, 64 are trained on
+    assert (settings.steps > 0) == (preset == "paper" or images >= 71)  # of 71, 64 are trained on
 
 
-def test_steps_that_are_asked_for_are_made_however_few_the_pictures() -> None:
-    settings = fine_tuning("whole-frame", backbone=build_backbone("resnet18"), pictures=5, steps=7)
+def test_steps_that_are_asked_for_are_made_however_few_the_images() -> None:
+    settings = fine_tuning("whole-frame", backbone=build_backbone("resnet18"), images=5, steps=7)
     assert (settings.steps, settings.batch) == (7, 5)
 
 
@@ -109,13 +109,13 @@ def test_steps_that_are_asked_for_are_made_however_few_the_pictures() -> None:
     "wrong", [{"steps": -1}, {"batch": 0}, {"learning_rate": float("nan")}, {"learning_rate": 0}, {"lr": 1e-4}]
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict) -> None:
-    right = fine_tuning("whole-frame", backbone=build_backbone("resnet18"), pictures=100).model_dump()
+    right = fine_tuning("whole-frame", backbone=build_backbone("resnet18"), images=100).model_dump()
     with pytest.raises(ValidationError):
         FineTuning(**{**right, **wrong})
 
 
 @pytest.mark.parametrize(
-    ("given", "preset", "recipe", "pictures", "select"),
+    ("given", "preset", "recipe", "images", "select"),
     [
         (None, "whole-frame", "v2", 100, "synthetic"),
         (None, "whole-frame", "v1", 100, "synthetic"),
@@ -127,15 +127,15 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict) -> None:
         ("synthetic", "whole-frame", "v2", 40, "synthetic"),
     ],
 )
-def test_the_last_step_is_the_papers_and_the_product_chooses(given, preset, recipe, pictures, select) -> None:
+def test_the_last_step_is_the_papers_and_the_product_chooses(given, preset, recipe, images, select) -> None:
     backbone = build_backbone("resnet18")
-    settings = fine_tuning(preset, backbone=backbone, pictures=pictures, recipe=recipe, steps=4, select=given)
+    settings = fine_tuning(preset, backbone=backbone, images=images, recipe=recipe, steps=4, select=given)
     assert settings.select == select
 
 
-def test_too_few_pictures_to_choose_by_are_refused() -> None:
-    with pytest.raises(UsageError, match="--select synthetic: 10 pictures are too few"):
-        fine_tuning("whole-frame", backbone=build_backbone("resnet18"), pictures=10, select="synthetic")
+def test_too_few_images_to_choose_by_are_refused() -> None:
+    with pytest.raises(UsageError, match="--select synthetic: 10 images are too few"):
+        fine_tuning("whole-frame", backbone=build_backbone("resnet18"), images=10, select="synthetic")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_the_first_stages_stay_as_they_are_up_to_stride_8(
     backbone: str, stop_at: str | None, given: str | None, frozen: str | None
 ) -> None:
     built = build_backbone(backbone, stop_at=stop_at)
-    settings = fine_tuning("whole-frame", backbone=built, pictures=100, frozen_up_to=given)
+    settings = fine_tuning("whole-frame", backbone=built, images=100, frozen_up_to=given)
     assert settings.frozen_up_to == frozen
     if frozen:
         built.freeze_up_to(frozen)

@@ -15,22 +15,22 @@ def surface(size: tuple[int, int], grey: float = 120, spread: float = 10, seed: 
 
 @pytest.mark.parametrize("spoil", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_any_picture_can_be_spoiled_and_is_itself_left_alone(spoil: Callable, size: tuple[int, int]) -> None:
-    picture = surface(size)
-    before = picture.copy()
+def test_any_image_can_be_spoiled_and_is_itself_left_alone(spoil: Callable, size: tuple[int, int]) -> None:
+    image = surface(size)
+    before = image.copy()
     for seed in range(20):
-        spoiled = spoil(picture, np.random.default_rng(seed))
+        spoiled = spoil(image, np.random.default_rng(seed))
         assert spoiled.dtype == np.uint8
         assert spoiled.shape[2] == 3
         assert all(0 <= before - now <= 1 for before, now in zip(size, spoiled.shape[:2], strict=True))
-        assert not np.shares_memory(spoiled, picture)
-    np.testing.assert_array_equal(picture, before)
+        assert not np.shares_memory(spoiled, image)
+    np.testing.assert_array_equal(image, before)
 
 
 @pytest.mark.parametrize("spoil", KINDS.values(), ids=KINDS)
 def test_the_same_random_numbers_spoil_alike_and_others_differently(spoil: Callable) -> None:
-    picture = surface((64, 64))
-    one, same, other = (spoil(picture, np.random.default_rng(seed)) for seed in (3, 3, 5))
+    image = surface((64, 64))
+    one, same, other = (spoil(image, np.random.default_rng(seed)) for seed in (3, 3, 5))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
@@ -38,28 +38,28 @@ def test_the_same_random_numbers_spoil_alike_and_others_differently(spoil: Calla
 @pytest.mark.parametrize("grey", [0, 60, 200, 255])
 def test_a_drawn_defect_can_be_seen_and_is_small(grey: int) -> None:
     # Also where pasting or blurring would show nothing: on a surface without any texture, at either end of the scale.
-    picture = surface((100, 140), grey, spread=0)
+    image = surface((100, 140), grey, spread=0)
     for seed in range(100):
-        change = np.abs(with_defect(picture, np.random.default_rng(seed)).astype(int) - picture).max(axis=2)
+        change = np.abs(with_defect(image, np.random.default_rng(seed)).astype(int) - image).max(axis=2)
         assert change.max() >= 5
         assert 0.0002 < (change > 0).mean() < 0.08
 
 
-def test_most_of_a_textured_picture_keeps_every_pixel_beside_a_drawn_defect() -> None:
-    picture = surface((100, 140))
-    shares = [(with_defect(picture, np.random.default_rng(seed)) != picture).any(axis=2).mean() for seed in range(100)]
+def test_most_of_a_textured_image_keeps_every_pixel_beside_a_drawn_defect() -> None:
+    image = surface((100, 140))
+    shares = [(with_defect(image, np.random.default_rng(seed)) != image).any(axis=2).mean() for seed in range(100)]
     assert min(shares) > 0
     assert max(shares) < 0.08
     assert len({round(share, 3) for share in shares}) > 20  # of all sizes
 
 
-def test_a_pasted_piece_comes_from_the_picture_itself() -> None:
+def test_a_pasted_piece_comes_from_the_image_itself() -> None:
     height, width = 60, 80
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[..., 0], picture[..., 1] = np.mgrid[:height, :width]  # each pixel tells where it was
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.mgrid[:height, :width]  # each pixel tells where it was
     for seed in range(100):
-        pasted = with_piece_pasted(picture, np.random.default_rng(seed))
-        moved = (pasted != picture).any(axis=2)
+        pasted = with_piece_pasted(image, np.random.default_rng(seed))
+        moved = (pasted != image).any(axis=2)
         assert moved.mean() <= 0.16
         rows, columns = np.nonzero(moved)
         if not len(rows):
@@ -71,11 +71,11 @@ def test_a_pasted_piece_comes_from_the_picture_itself() -> None:
 
 
 def test_jumbled_quarters_are_the_quarters_in_another_order() -> None:
-    picture = np.zeros((6, 8, 3), np.uint8)
-    picture[:3, 4:], picture[3:, :4], picture[3:, 4:] = 1, 2, 3
+    image = np.zeros((6, 8, 3), np.uint8)
+    image[:3, 4:], image[3:, :4], image[3:, 4:] = 1, 2, 3
     orders = set()
     for seed in range(200):
-        quarters = jumbled(picture, np.random.default_rng(seed))[::3, ::4, 0].flatten().tolist()
+        quarters = jumbled(image, np.random.default_rng(seed))[::3, ::4, 0].flatten().tolist()
         assert sorted(quarters) == [0, 1, 2, 3] != quarters
         orders.add(tuple(quarters))
     assert len(orders) == 23

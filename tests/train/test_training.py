@@ -26,12 +26,12 @@ from msc_edge.train.checkpoint import CHECKPOINT
 from msc_edge.train.devices import precision_of
 from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import fingerprint, read_pictures
-from msc_edge.train.run import BACKBONE, BANK, CALIBRATION, PICTURES, RECORD, RunRecord, read_record
+from msc_edge.train.dataset import fingerprint, read_image_table
+from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RECORD, RunRecord, read_record
 from msc_edge.train.training import TrainingOptions, train
 from msc_edge.train.weights import load_into
 
-RESULTS = (BACKBONE, BANK, CALIBRATION, PICTURES, METRICS)
+RESULTS = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, METRICS)
 
 
 def trained(normal: Path, out: Path, options: TrainingOptions, **more) -> RunRecord:
@@ -59,12 +59,12 @@ def test_run_folder_holds_what_was_learnt(drawn_normals: Path, tmp_path: Path, o
     assert read_record(tmp_path / "run") == record
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*RESULTS, RECORD, "tensorboard"}  # no checkpoint
 
-    pictures = read_pictures(tmp_path / "run" / PICTURES)
-    roles = [picture.role for picture in pictures]
+    images = read_image_table(tmp_path / "run" / IMAGE_TABLE)
+    roles = [image.role for image in images]
     assert (roles.count("bank"), roles.count("calibration")) == (16, 4)
-    assert record.data_fingerprint == fingerprint(pictures)
+    assert record.data_fingerprint == fingerprint(images)
 
-    # Everything again from the weights that were written, picture by picture.
+    # Everything again from the weights that were written, image by image.
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
     load_into(backbone, load_file(tmp_path / "run" / BACKBONE), source=BACKBONE)
     network = EmbeddingNetwork(backbone, record.preprocessing).eval()
@@ -72,9 +72,9 @@ def test_run_folder_holds_what_was_learnt(drawn_normals: Path, tmp_path: Path, o
         embeddings = {
             role: np.concatenate(
                 [
-                    network(torch.from_numpy(read_image(drawn_normals / picture.path))[None])
-                    for picture in pictures
-                    if picture.role == role
+                    network(torch.from_numpy(read_image(drawn_normals / image.path))[None])
+                    for image in images
+                    if image.role == role
                 ]
             )
             for role in ("bank", "calibration")
@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_run_byte_for_byte(drawn_normals: Path, tmp
         trained(drawn_normals, tmp_path / name, options(seed=seed))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert contents(tmp_path / "one")[BACKBONE] != contents(tmp_path / "three")[BACKBONE]
-    assert contents(tmp_path / "one")[PICTURES] == contents(tmp_path / "three")[PICTURES]
+    assert contents(tmp_path / "one")[IMAGE_TABLE] == contents(tmp_path / "three")[IMAGE_TABLE]
 
 
 def test_no_steps_keep_the_backbone_that_was_given(
@@ -106,18 +106,18 @@ def test_no_steps_keep_the_backbone_that_was_given(
     assert record.weights.sha256 == sha256(small_weights.read_bytes()).hexdigest()
 
 
-def test_the_centre_is_that_of_the_bank_and_not_of_the_held_out_pictures(
+def test_the_centre_is_that_of_the_bank_and_not_of_the_held_out_images(
     drawn_normals: Path, tmp_path: Path, options: Callable, toy, save: Callable
 ) -> None:
-    # Other pictures in the held-out places must not change what is learnt.
+    # Other images in the held-out places must not change what is learnt.
     trained(drawn_normals, tmp_path / "run", options())
     others = shutil.copytree(drawn_normals, tmp_path / "others")
-    for picture in read_pictures(tmp_path / "run" / PICTURES):
-        if picture.role == "calibration":
-            save(others / picture.path, toy.draw(500, "stain"))
-    for i, picture in enumerate(sorted(others.iterdir())):  # exact copies would be left out
-        if picture.read_bytes() == save(tmp_path / "x.png", toy.draw(500, "stain")).read_bytes():
-            save(picture, toy.draw(500 + i, "stain"))
+    for image in read_image_table(tmp_path / "run" / IMAGE_TABLE):
+        if image.role == "calibration":
+            save(others / image.path, toy.draw(500, "stain"))
+    for i, image in enumerate(sorted(others.iterdir())):  # exact copies would be left out
+        if image.read_bytes() == save(tmp_path / "x.png", toy.draw(500, "stain")).read_bytes():
+            save(image, toy.draw(500 + i, "stain"))
     trained(others, tmp_path / "again", options())
     assert contents(tmp_path / "run", (BACKBONE, BANK, METRICS)) == contents(
         tmp_path / "again", (BACKBONE, BANK, METRICS)
@@ -230,12 +230,12 @@ def test_resuming_with_the_same_options_finishes_the_run(
 def test_a_finished_run_is_not_trained_again(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
     out = tmp_path / "run"
     trained(drawn_normals, out, options(steps=0))
-    before = contents(out, (BACKBONE, BANK, CALIBRATION, PICTURES, RECORD))
+    before = contents(out, (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RECORD))
     with pytest.raises(UsageError, match=r"finished already.*msc-edge export"):
         train(drawn_normals, out, options(steps=0), resume=True)
     with pytest.raises(UsageError, match=r"is not empty"):
         train(drawn_normals, out, options(steps=0))
-    assert contents(out, (BACKBONE, BANK, CALIBRATION, PICTURES, RECORD)) == before
+    assert contents(out, (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RECORD)) == before
 
 
 def test_resuming_where_nothing_was_begun_begins(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
@@ -292,18 +292,18 @@ def test_jpegs_are_decoded_at_a_reduced_size_in_training_and_by_the_kit(
     whole = trained(folder, tmp_path / "whole", options(steps=0))
     assert whole.decode.jpeg_keep is None
     apart = np.abs(np.load(tmp_path / "run" / BANK) - np.load(tmp_path / "whole" / BANK)).max()
-    assert 1e-4 < apart < 0.1  # another picture, though much like it
+    assert 1e-4 < apart < 0.1  # another image, though much like it
     assert width > small[1]
 
 
 def test_a_region_and_reduced_jpegs_contradict_each_other(
     drawn_normals: Path, tmp_path: Path, options: Callable
 ) -> None:
-    with pytest.raises(UsageError, match="--reduced-jpeg and --roi: a region is in pixels of the whole picture"):
+    with pytest.raises(UsageError, match="--reduced-jpeg and --roi: a region is in pixels of the whole image"):
         train(drawn_normals, tmp_path / "run", options(reduced_jpeg=True, region=Region(x=0, y=0, width=9, height=9)))
 
 
-def test_unreadable_pictures_and_copies_are_left_out_and_told(
+def test_unreadable_images_and_copies_are_left_out_and_told(
     drawn_normals: Path, tmp_path: Path, options: Callable
 ) -> None:
     folder = shutil.copytree(drawn_normals, tmp_path / "in")
@@ -315,12 +315,12 @@ def test_unreadable_pictures_and_copies_are_left_out_and_told(
     record = trained(
         folder, tmp_path / "run", options(steps=2), unreadable=lambda name, reason: told.append((name, reason))
     )
-    roles = {picture.path: picture.role for picture in read_pictures(tmp_path / "run" / PICTURES)}
+    roles = {image.path: image.role for image in read_image_table(tmp_path / "run" / IMAGE_TABLE)}
     assert sorted(name for name, _ in told) == ["broken.jpg", "part_03.png"]
     assert {name for name, role in roles.items() if role == "unreadable"} == {"broken.jpg", "part_03.png"}
     assert (roles["zz copy.png"], roles["zz metadata.png"]) == ("copy", "copy")
     used = [
-        picture for picture in read_pictures(tmp_path / "run" / PICTURES) if picture.role in ("bank", "calibration")
+        image for image in read_image_table(tmp_path / "run" / IMAGE_TABLE) if image.role in ("bank", "calibration")
     ]
     assert len(used) == 19
     assert record.data_fingerprint == fingerprint(used)
@@ -328,7 +328,7 @@ def test_unreadable_pictures_and_copies_are_left_out_and_told(
 
 
 @pytest.mark.parametrize(("good", "bad"), [(0, 4), (1, 0), (2, 3)])
-def test_too_few_readable_pictures_are_refused(
+def test_too_few_readable_images_are_refused(
     good: int, bad: int, drawn_normals: Path, tmp_path: Path, options: Callable
 ) -> None:
     folder = tmp_path / "in"
@@ -338,7 +338,7 @@ def test_too_few_readable_pictures_are_refused(
     for i in range(bad):
         (folder / f"bad_{i}.png").write_bytes(b"bad %d" % i)
     reason = (
-        f"^{bad} of {good + bad} pictures cannot be read, .*the first: bad_0.png: " if bad else "^of 1 pictures found"
+        f"^{bad} of {good + bad} images cannot be read, .*the first: bad_0.png: " if bad else "^of 1 images found"
     )
     with pytest.raises(SourceError, match=rf"{reason}.*"):
         train(folder, tmp_path / "run", options())
@@ -346,7 +346,7 @@ def test_too_few_readable_pictures_are_refused(
         read_record(tmp_path / "run")
 
 
-def test_three_pictures_are_enough(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
+def test_three_images_are_enough(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(3):
@@ -359,7 +359,7 @@ def test_three_pictures_are_enough(drawn_normals: Path, tmp_path: Path, options:
 
 @pytest.mark.parametrize("region", [(0, 0, 65, 48), (60, 0, 5, 5), (900, 900, 5, 5)])
 @pytest.mark.parametrize("steps", [0, 2])
-def test_a_region_that_leaves_a_picture_is_refused_by_name(
+def test_a_region_that_leaves_a_image_is_refused_by_name(
     region: tuple, steps: int, drawn_normals: Path, tmp_path: Path, options: Callable
 ) -> None:
     x, y, width, height = region
@@ -440,11 +440,11 @@ def test_a_folder_whose_name_is_not_text_is_refused_before_the_work(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold text alone")
-def test_a_picture_whose_name_is_not_text_is_trained_on(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
+def test_a_image_whose_name_is_not_text_is_trained_on(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
     folder = shutil.copytree(drawn_normals, tmp_path / "in")
     (folder / "part_00.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
     trained(folder, tmp_path / "run", options(steps=1))
-    assert os.fsdecode(b"caf\xe9.png") in [picture.path for picture in read_pictures(tmp_path / "run" / PICTURES)]
+    assert os.fsdecode(b"caf\xe9.png") in [image.path for image in read_image_table(tmp_path / "run" / IMAGE_TABLE)]
 
 
 def test_record_says_how_the_run_came_to_be(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
@@ -459,7 +459,7 @@ def test_record_says_how_the_run_came_to_be(drawn_normals: Path, tmp_path: Path,
     assert Path(record["folder"]) == drawn_normals.resolve()
     assert {"torch", "torchvision", "numpy"} <= record["versions"].keys()
     assert {name: entry["sha256"] for name, entry in record["files"].items()} == contents(
-        out, (BACKBONE, BANK, CALIBRATION, PICTURES)
+        out, (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE)
     )
 
 
@@ -490,7 +490,7 @@ def test_a_wrong_option_leaves_no_folder_behind(
 
 
 def test_a_collapsed_network_is_refused(drawn_normals: Path, tmp_path: Path, options: Callable) -> None:
-    # So far out of hand that all pictures become one point, at which every score is 0 and every defect normal.
+    # So far out of hand that all images become one point, at which every score is 0 and every defect normal.
     with pytest.raises(UsageError, match=r"collapsed the embeddings: .* train again with a lower --learning-rate"):
         train(drawn_normals, tmp_path / "run", options(learning_rate=5.0, steps=3))
     assert not (tmp_path / "run" / RECORD).exists()

@@ -30,24 +30,24 @@ def generator(seed: int) -> torch.Generator:
 
 
 def colours(seed: int, batch: int = 6, side: int = 24) -> Tensor:
-    """Pictures with every kind of colour: noise, greys, pure and saturated colours, black and white."""
-    pictures = torch.rand(batch, 3, side, side, generator=generator(seed))
-    pictures[0] = pictures[0, :1]
-    pictures[1] = (pictures[1] > 0.5).float()
-    pictures[2, :, ::2] = 0
-    pictures[3, 1] = pictures[3, 0]
-    return pictures
+    """Images with every kind of colour: noise, greys, pure and saturated colours, black and white."""
+    images = torch.rand(batch, 3, side, side, generator=generator(seed))
+    images[0] = images[0, :1]
+    images[1] = (images[1] > 0.5).float()
+    images[2, :, ::2] = 0
+    images[3, 1] = images[3, 0]
+    return images
 
 
 def photo(seed: int, height: int, width: int) -> Tensor:
-    """A smooth picture with some detail, uint8 (3, h, w)."""
+    """A smooth image with some detail, uint8 (3, h, w)."""
     coarse = torch.rand(1, 3, 5, 5, generator=generator(seed))
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
     return (smooth * 255).to(torch.uint8)
 
 
 def nothing_drawn(batch: int, *, ratio: float = 1.0) -> ViewDraws:
-    """Draws that take the whole picture (of this width / height) and leave it as it is."""
+    """Draws that take the whole image (of this width / height) and leave it as it is."""
     none, zero, one = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch), torch.ones(batch)
     return ViewDraws(
         area=one[:, None],
@@ -74,22 +74,22 @@ def nothing_drawn(batch: int, *, ratio: float = 1.0) -> ViewDraws:
         (adjust_hue, vision.adjust_hue, (-0.1, -0.03, 0.0, 0.05, 0.1, 0.5), 2e-5),
     ],
 )
-def test_each_colour_change_is_that_of_torchvision_picture_by_picture(ours, theirs, factors, tolerance) -> None:
-    pictures = colours(0)
-    changed = ours(pictures, torch.tensor(factors))
-    expected = torch.stack([theirs(picture, factor) for picture, factor in zip(pictures, factors, strict=True)])
+def test_each_colour_change_is_that_of_torchvision_image_by_image(ours, theirs, factors, tolerance) -> None:
+    images = colours(0)
+    changed = ours(images, torch.tensor(factors))
+    expected = torch.stack([theirs(image, factor) for image, factor in zip(images, factors, strict=True)])
     torch.testing.assert_close(changed, expected, atol=tolerance, rtol=0)
 
 
 def test_grey_is_that_of_torchvision() -> None:
-    pictures = colours(1)
-    torch.testing.assert_close(to_grey(pictures), vision.rgb_to_grayscale(pictures), atol=GREY_TOLERANCE, rtol=0)
+    images = colours(1)
+    torch.testing.assert_close(to_grey(images), vision.rgb_to_grayscale(images), atol=GREY_TOLERANCE, rtol=0)
 
 
 def test_a_whole_turn_of_the_hue_and_no_turn_leave_the_colours() -> None:
-    pictures = colours(2)
+    images = colours(2)
     for turn in (-1.0, 0.0, 1.0):
-        torch.testing.assert_close(adjust_hue(pictures, torch.full((6,), turn)), pictures, atol=1e-5, rtol=0)
+        torch.testing.assert_close(adjust_hue(images, torch.full((6,), turn)), images, atol=1e-5, rtol=0)
 
 
 def test_a_third_of_a_turn_makes_red_green() -> None:
@@ -100,17 +100,17 @@ def test_a_third_of_a_turn_makes_red_green() -> None:
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0])
 def test_blur_is_that_of_torchvision_with_a_kernel_of_three_sigma(sigma: float) -> None:
-    pictures = colours(3)
-    blurred = blur(pictures, torch.full((6,), sigma))
-    torch.testing.assert_close(blurred, vision.gaussian_blur(pictures, [13, 13], [sigma, sigma]), atol=1e-5, rtol=0)
+    images = colours(3)
+    blurred = blur(images, torch.full((6,), sigma))
+    torch.testing.assert_close(blurred, vision.gaussian_blur(images, [13, 13], [sigma, sigma]), atol=1e-5, rtol=0)
 
 
-def test_each_picture_is_blurred_with_its_own_sigma_and_not_at_all_with_zero() -> None:
-    pictures, sigma = colours(4), torch.tensor([0.0, 0.1, 0.3, 1.0, 1.7, 2.0])
-    blurred = blur(pictures, sigma)
-    torch.testing.assert_close(blurred[0], pictures[0], atol=1e-6, rtol=0)
+def test_each_image_is_blurred_with_its_own_sigma_and_not_at_all_with_zero() -> None:
+    images, sigma = colours(4), torch.tensor([0.0, 0.1, 0.3, 1.0, 1.7, 2.0])
+    blurred = blur(images, sigma)
+    torch.testing.assert_close(blurred[0], images[0], atol=1e-6, rtol=0)
     for i in range(1, 6):
-        torch.testing.assert_close(blurred[i : i + 1], blur(pictures[i : i + 1], sigma[i : i + 1]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(blurred[i : i + 1], blur(images[i : i + 1], sigma[i : i + 1]), atol=1e-6, rtol=0)
     detail = (blurred - blurred.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(1, 2, 3))
     assert detail[5] < detail[2]
 
@@ -140,7 +140,7 @@ def test_every_order_of_the_colour_changes_occurs() -> None:
     assert len({ViewDraws.draw(1, generator(seed)).order for seed in range(300)}) == 24
 
 
-def test_two_things_drawn_for_a_picture_are_unrelated() -> None:
+def test_two_things_drawn_for_a_image_are_unrelated() -> None:
     draws = ViewDraws.draw(5000, generator(1))
     columns = [value.reshape(5000, -1).float() for value in vars(draws).values() if isinstance(value, Tensor)]
     correlation = np.corrcoef(torch.cat(columns, dim=1).numpy().T)
@@ -157,9 +157,9 @@ def test_crops_are_spread_as_torchvisions_are(size: tuple[int, int]) -> None:
     draws = ViewDraws.draw(count, generator(0))
     ours = np.array([box_of(size, draws, i) for i in range(count)])
     torch.manual_seed(0)
-    picture = torch.zeros(3, *size)
+    image = torch.zeros(3, *size)
     theirs = np.array(
-        [torchvision.transforms.RandomResizedCrop.get_params(picture, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
+        [torchvision.transforms.RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
     )
 
     def distance(of) -> float:
@@ -176,7 +176,7 @@ def test_crops_are_spread_as_torchvisions_are(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (7, 300), (300, 400), (2, 2)])
-def test_crops_lie_within_pictures_of_any_shape(size: tuple[int, int]) -> None:
+def test_crops_lie_within_images_of_any_shape(size: tuple[int, int]) -> None:
     draws = ViewDraws.draw(300, generator(2))
     draws.corner[::3] = 0.99999994  # the largest that is drawn
     for i in range(300):
@@ -211,48 +211,48 @@ def test_a_crop_has_the_area_and_the_ratio_that_were_drawn_where_it_fits() -> No
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 80), (33, 32)])
-def test_a_view_for_which_nothing_is_drawn_is_the_picture_resized(size: tuple[int, int]) -> None:
-    picture = photo(0, *size)
-    view = make_views([picture], nothing_drawn(1, ratio=size[1] / size[0]), size=32, device=CPU)
-    expected = vision.resize(picture, [32, 32], antialias=True).float()
+def test_a_view_for_which_nothing_is_drawn_is_the_image_resized(size: tuple[int, int]) -> None:
+    image = photo(0, *size)
+    view = make_views([image], nothing_drawn(1, ratio=size[1] / size[0]), size=32, device=CPU)
+    expected = vision.resize(image, [32, 32], antialias=True).float()
     torch.testing.assert_close(view[0], expected, atol=1e-3, rtol=0)
 
 
 def test_flipping_and_greying_do_that_and_nothing_else() -> None:
-    picture, draws = photo(1, 64, 64), nothing_drawn(2)
+    image, draws = photo(1, 64, 64), nothing_drawn(2)
     yes = torch.tensor([True, False])
-    plain = make_views([picture, picture], draws, size=32, device=CPU)
-    flipped = make_views([picture, picture], replace(draws, flip=yes), size=32, device=CPU)
+    plain = make_views([image, image], draws, size=32, device=CPU)
+    flipped = make_views([image, image], replace(draws, flip=yes), size=32, device=CPU)
     torch.testing.assert_close(flipped, torch.stack([plain[0].flip(-1), plain[1]]))
-    grey = make_views([picture, picture], replace(draws, grey=yes), size=32, device=CPU)
+    grey = make_views([image, image], replace(draws, grey=yes), size=32, device=CPU)
     torch.testing.assert_close(grey[0], vision.rgb_to_grayscale(plain[0], 3), atol=255 * GREY_TOLERANCE, rtol=0)
     torch.testing.assert_close(grey[1], plain[1])
 
 
 def test_the_colour_changes_are_made_in_the_order_that_was_drawn() -> None:
-    picture = photo(2, 32, 32)
+    image = photo(2, 32, 32)
     changes = {"brightness": 0.7, "contrast": 1.35, "saturation": 0.65, "hue": 0.08}
     factors = {name: torch.tensor([value]) for name, value in changes.items()}
     theirs = [getattr(vision, f"adjust_{name}") for name in changes]
     for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)):
         draws = replace(nothing_drawn(1), jitter=torch.tensor([True]), order=order, **factors)
-        view = make_views([picture], draws, size=32, device=CPU)
-        expected = picture.float() / 255
+        view = make_views([image], draws, size=32, device=CPU)
+        expected = image.float() / 255
         for change in order:
             expected = theirs[change](expected, list(changes.values())[change])
         torch.testing.assert_close(view[0], 255 * expected, atol=255 * 4e-4, rtol=0)
 
 
 def test_views_are_a_function_of_the_seed() -> None:
-    pictures = [photo(seed, 40, 60) for seed in range(4)]
+    images = [photo(seed, 40, 60) for seed in range(4)]
     one, same, other = (
-        make_views(pictures, ViewDraws.draw(4, generator(seed)), size=32, device=CPU) for seed in (5, 5, 6)
+        make_views(images, ViewDraws.draw(4, generator(seed)), size=32, device=CPU) for seed in (5, 5, 6)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
-def test_two_views_of_one_picture_differ() -> None:
+def test_two_views_of_one_image_differ() -> None:
     drawing = generator(7)
     first, second = (make_views([photo(0, 40, 60)], ViewDraws.draw(1, drawing), size=32, device=CPU) for _ in range(2))
     assert not torch.equal(first, second)
@@ -260,17 +260,17 @@ def test_two_views_of_one_picture_differ() -> None:
 
 @pytest.mark.parametrize("part", [slice(0, 4), slice(4, 8), slice(2, 3)])
 def test_a_part_of_the_draws_gives_that_part_of_the_views(part: slice) -> None:
-    pictures = [photo(seed, 40 + seed, 60 - 3 * seed) for seed in range(8)]
+    images = [photo(seed, 40 + seed, 60 - 3 * seed) for seed in range(8)]
     draws = ViewDraws.draw(8, generator(8))
-    whole = make_views(pictures, draws, size=32, device=CPU)
-    assert torch.equal(make_views(pictures[part], draws.take(part), size=32, device=CPU), whole[part])
+    whole = make_views(images, draws, size=32, device=CPU)
+    assert torch.equal(make_views(images[part], draws.take(part), size=32, device=CPU), whole[part])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (2, 3), (48, 64)])
-def test_views_of_pictures_of_any_shape_have_pixels_from_0_to_255(size: tuple[int, int]) -> None:
+def test_views_of_images_of_any_shape_have_pixels_from_0_to_255(size: tuple[int, int]) -> None:
     for value in (0, 255, None):
-        picture = photo(3, *size) if value is None else torch.full((3, *size), value, dtype=torch.uint8)
-        views = make_views([picture] * 32, ViewDraws.draw(32, generator(9)), size=32, device=CPU)
+        image = photo(3, *size) if value is None else torch.full((3, *size), value, dtype=torch.uint8)
+        views = make_views([image] * 32, ViewDraws.draw(32, generator(9)), size=32, device=CPU)
         assert views.shape == (32, 3, 32, 32)
         assert views.dtype == torch.float32
         assert float(views.min()) >= 0

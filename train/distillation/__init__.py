@@ -1,1 +1,1 @@
-"""Distillation: a small network learns to see as a large one does, from pictures without labels."""
+"""Distillation: a small network learns to see as a large one does, from images without labels."""

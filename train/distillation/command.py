@@ -10,7 +10,7 @@ import typer
 def distil(
     images: Annotated[
         list[str],
-        typer.Option(metavar="DIR", help="Folder or .zip of unlabelled pictures, in any nesting; may be repeated."),
+        typer.Option(metavar="DIR", help="Folder or .zip of unlabelled images, in any nesting; may be repeated."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Weights of the student to write, .safetensors.")],
     teacher: Annotated[
@@ -55,14 +55,14 @@ def distil(
     ] = 100,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a distillation that was broken off.")] = False,
 ) -> None:
-    """Teach a small network to see as a large one does, from unlabelled pictures."""
+    """Teach a small network to see as a large one does, from unlabelled images."""
     from msc_edge.errors import extras_named
     from msc_edge.progress import progress_bars
     from msc_edge.text import one_line
 
     with extras_named():
-        from msc_edge.train.distillation.distillation import DistilOptions, work_folder
-        from msc_edge.train.distillation.distillation import distil as distil_student
+        from msc_edge.train.distillation.distil import DistilOptions, work_folder
+        from msc_edge.train.distillation.distil import distil as distil_student
         from msc_edge.train.learning_rate import check_learning_rate
 
     check_learning_rate(learning_rate)
@@ -103,7 +103,7 @@ def distil(
     ranks = "" if correlation is None else f"rank correlation {correlation:.3f}, "
     typer.echo(
         f"{out}: {record.student} ({record.start}), "
-        f"{record.settings.steps} steps on {record.pictures} pictures; {share}"
+        f"{record.settings.steps} steps on {record.images} images; {share}"
         f"{ranks}on {record.held_out} held out; "
         f"see {work_folder(out)}\n"
         f"next: msc-edge train --backbone {record.student} --weights {shlex.quote(str(out))} --normal DIR --out RUN"

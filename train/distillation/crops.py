@@ -18,7 +18,7 @@ _STRONGEST_BLEND = 0.5
 
 @dataclass(frozen=True)
 class StepDraws:
-    """What one step draws for its pictures: views, how much of its neighbour each gets (B,), and the side in pixels."""
+    """What one step draws for its images: views, how much of its neighbour each gets (B,), and the side in pixels."""
 
     views: ViewDraws
     blend: Tensor
@@ -34,9 +34,9 @@ def sides_of(image_size: int) -> list[int]:
     return sorted({*(side for side in smaller if side < image_size), image_size})
 
 
-def batch_of(step: int, *, pictures: int, batch: int, image_size: int, seed: int) -> tuple[list[int], StepDraws]:
-    """Which pictures a step takes and what it draws for them: a function of the seed and the step alone."""
-    chosen = order_of_epoch(step, pictures=pictures, batch=batch, seed=seed)
+def batch_of(step: int, *, images: int, batch: int, image_size: int, seed: int) -> tuple[list[int], StepDraws]:
+    """Which images a step takes and what it draws for them: a function of the seed and the step alone."""
+    chosen = order_of_epoch(step, images=images, batch=batch, seed=seed)
     generator = generator_of(seed, 1, step)
     views = ViewDraws.draw(batch, generator, smallest_area=_SMALLEST_AREA)
     blended = torch.rand(batch, generator=generator) < _BLENDED
@@ -46,11 +46,11 @@ def batch_of(step: int, *, pictures: int, batch: int, image_size: int, seed: int
     return chosen, StepDraws(views, blend, side)
 
 
-def make_crops(pictures: Sequence[Tensor], draws: StepDraws, part: slice, *, device: torch.device) -> Tensor:
-    """The crops of a rank's part of the pictures, float32 (B, 3, side, side) in 0..255; B is even.
+def make_crops(images: Sequence[Tensor], draws: StepDraws, part: slice, *, device: torch.device) -> Tensor:
+    """The crops of a rank's part of the images, float32 (B, 3, side, side) in 0..255; B is even.
 
     A crop is blended with the other of its pair: 0 and 1, 2 and 3, and so on.
     """
-    views = make_views(pictures, draws.views.take(part), size=draws.side, device=device)
+    views = make_views(images, draws.views.take(part), size=draws.side, device=device)
     others = views.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return torch.lerp(views, others, draws.blend[part].to(device)[:, None, None, None])

@@ -37,19 +37,19 @@ _NEARLY_CONSTANT = 1e-9  # mean squared distance of unit embeddings, not far abo
 
 @dataclass(frozen=True)
 class DistilMetrics(MetricsRow):
-    """A row of metrics.csv: means over the steps since the row before, and the state on the held-out pictures."""
+    """A row of metrics.csv: means over the steps since the row before, and the state on the held-out images."""
 
     embedding_loss: float
     map_loss: float
     unexplained: float
     """Of the teacher's embeddings: 0 is the teacher, 1 a constant answer. Not a figure where dimensions differ."""
     rank_correlation: float
-    """Spearman's, between the cosines of all pairs of held-out pictures under the student and under the teacher."""
+    """Spearman's, between the cosines of all pairs of held-out images under the student and under the teacher."""
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """The teacher on the held-out pictures: what the student is measured against, and the scale of the losses."""
+    """The teacher on the held-out images: what the student is measured against, and the scale of the losses."""
 
     frames: Tensor
     embeddings: Tensor
@@ -76,10 +76,10 @@ def distil_into(
 ) -> DistilMetrics:
     """Train `student` in place, and return how it ends.
 
-    `copies`: uint8 (3, h, w) pictures to crop from; `held_out`: normalised frames, float32 (n, 3, side, side).
+    `copies`: uint8 (3, h, w) images to crop from; `held_out`: normalised frames, float32 (n, 3, side, side).
     A student `from_scratch` learns its batch-norm statistics; one that starts from trained weights keeps them.
     `folder` takes metrics.csv, the TensorBoard log and the checkpoint, which stands for this `fingerprint` of
-    pictures and weights. Raises UsageError when the loss ceases to be finite.
+    images and weights. Raises UsageError when the loss ceases to be finite.
     """
     taps = taps_of(student, teacher)
     seen_by_teacher = [tap.teacher for tap in taps]
@@ -109,7 +109,7 @@ def distil_into(
         for step in range(state["step"], settings.steps):
             chosen, draws = batch_of(
                 step,
-                pictures=len(copies),
+                images=len(copies),
                 batch=settings.batch,
                 image_size=settings.image_size,
                 seed=settings.seed,
@@ -186,7 +186,7 @@ def _reference(teacher: Backbone, frames: Tensor, places: Sequence[int], *, dim:
     spreads = tuple(spread_of_map(found) for found in maps)
     if not (spread > _NEARLY_CONSTANT and all(value > 0 for value in spreads)):
         raise UsageError(
-            "the teacher gives nearly the same answer to all held-out pictures; give it other --images or weights"
+            "the teacher gives nearly the same answer to all held-out images; give it other --images or weights"
         )
     return _Reference(frames, embeddings, same_dim, spread, spreads)
 

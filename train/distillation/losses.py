@@ -1,8 +1,8 @@
 """What a student is asked for: the teacher's embedding, or its similarities, and its feature maps half-way.
 
 Every loss is a share of the teacher's own spread, so 1 is what a constant answer would get, 0 is the teacher, and the
-sum of several needs no weights. A spread is measured once, on the held-out pictures: a constant, so that the loss of
-a batch is a mean over its pictures however they are divided among devices.
+sum of several needs no weights. A spread is measured once, on the held-out images: a constant, so that the loss of
+a batch is a mean over its images however they are divided among devices.
 """
 
 import torch

@@ -9,12 +9,12 @@ _COOL_DOWN = 0.3  # share of the steps
 
 
 class Distillation(BaseModel):
-    """Every setting of a distillation. Two with equal settings, pictures and weights are equal."""
+    """Every setting of a distillation. Two with equal settings, images and weights are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: PositiveInt
-    batch: PositiveInt = Field(description="pictures a step, over all devices; even")
+    batch: PositiveInt = Field(description="images a step, over all devices; even")
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat = 1e-4
     image_size: PositiveInt = Field(description="side of the largest crops, and of the held-out frames, in pixels")

@@ -61,6 +61,6 @@ class Student(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Normalised pictures (B, 3, h, w) -> features (B, dim), and a map for each tap."""
+        """Normalised images (B, 3, h, w) -> features (B, dim), and a map for each tap."""
         features, maps = features_and_maps(self.backbone, pixels, self.places)
         return features, [adapter(found) for adapter, found in zip(self.adapters, maps, strict=True)]

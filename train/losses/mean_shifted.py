@@ -1,7 +1,7 @@
 """The mean-shifted contrastive loss (Reiss & Hoshen, arXiv 2106.03844, section 4.1).
 
 Plain contrastive fine-tuning spreads embeddings over the sphere around the origin, and so away from the tight
-cluster that a pretrained network gives the normal pictures: it destroys what made them separable. Measured around
+cluster that a pretrained network gives the normal images: it destroys what made them separable. Measured around
 the cluster's own centre c, the same loss spreads the *directions from c* and leaves the cluster together.
 """
 
@@ -12,7 +12,7 @@ from msc_edge.train.losses.contrastive import contrastive_loss
 
 
 def mean_shift(embeddings: Tensor, center: Tensor) -> Tensor:
-    """theta(x) = (f(x) - c) / |f(x) - c|: the direction in which a picture differs from the normal centre.
+    """theta(x) = (f(x) - c) / |f(x) - c|: the direction in which an image differs from the normal centre.
 
     `embeddings`: (B, dim), unit rows; `center`: (dim,), the mean embedding of the normals, raw or of unit length.
     Returns (B, dim), unit rows.

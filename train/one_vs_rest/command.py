@@ -17,9 +17,9 @@ def _benchmark() -> None:
 def one_vs_rest(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for tables, curves and finished jobs.")],
     train: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Training pictures, a folder for each class.")
+        Path | None, typer.Option(metavar="DIR", help="Training images, a folder for each class.")
     ] = None,
-    test: Annotated[Path | None, typer.Option(metavar="DIR", help="Test pictures, a folder for each class.")] = None,
+    test: Annotated[Path | None, typer.Option(metavar="DIR", help="Test images, a folder for each class.")] = None,
     dataset: Annotated[
         Literal["cifar10", "cifar100", "fashion_mnist", "svhn"] | None,
         typer.Option(help="Or a data set that torchvision fetches, into DIR/data."),
@@ -32,8 +32,8 @@ def one_vs_rest(
         typer.Option(metavar="NAME", help="dn2, contrastive, v1, v2; may be repeated. All by default."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with seeds 0, 1, ...")] = 1,
-    pictures: Annotated[
-        int | None, typer.Option(min=2, help="Train on so many pictures of a class, the first by name.")
+    images: Annotated[
+        int | None, typer.Option(min=2, help="Train on so many images of a class, the first by name.")
     ] = None,
     backbone: Annotated[str, typer.Option(metavar="NAME", help="As for train.")] = "resnet152",
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="As for train.")] = None,
@@ -43,7 +43,7 @@ def one_vs_rest(
     steps: Annotated[
         int | None, typer.Option(min=1, show_default="of the preset", help="Training steps of each run.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = 64,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
     learning_rate: Annotated[
         float | None, typer.Option(metavar="RATE", show_default="of the preset", help="Of SGD.")
     ] = None,
@@ -68,7 +68,7 @@ def one_vs_rest(
 
     with extras_named():
         from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
-        from msc_edge.train.one_vs_rest.run import fetched, run_protocol
+        from msc_edge.train.one_vs_rest.benchmark import fetched, run_protocol
 
     check_learning_rate(learning_rate)
     if unknown := sorted(set(method or []) - set(METHODS)):
@@ -82,7 +82,7 @@ def one_vs_rest(
         stop_at=stop_at,
         preset=preset,
         image_size=image_size,
-        pictures=pictures,
+        images=images,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,

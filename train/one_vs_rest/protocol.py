@@ -1,8 +1,8 @@
 """One against the rest (Reiss & Hoshen, arXiv 2106.03844, section 5): train on one class, find the others in the test.
 
-Methods: `dn2`, nearest neighbours of the frozen network; `contrastive`, fine-tuned by the plain loss, which the paper
+Methods: `dn2`, nearest nearest_images of the frozen network; `contrastive`, fine-tuned by the plain loss, which the paper
 shows to collapse; `v1` and `v2`, the mean-shifted recipes. What counts is the last step, or what `select` keeps without
-a look at the test pictures; never the best one.
+a look at the test images; never the best one.
 """
 
 import json
@@ -21,13 +21,13 @@ from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import PresetName, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, build_backbone
-from msc_edge.train.choices import FineTuningChoices
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import fine_tune
-from msc_edge.train.gauge import mean_pairwise_cosine
+from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.pictures import FEWEST
-from msc_edge.train.reading import decoded, training_copy
+from msc_edge.train.dataset import FEWEST
+from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.recipes import FineTuning
 from msc_edge.train.weights import load_into, pretrained_weights
 
@@ -45,11 +45,11 @@ class Split:
     train: tuple[str, ...]
     test: tuple[str, ...]
     truth: tuple[bool, ...]
-    """Of each test picture: whether it is of another class."""
+    """Of each test image: whether it is of another class."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolOptions(FineTuningChoices):
+class ProtocolOptions(FineTuningOptions):
     """What a user can choose."""
 
     backbone: str
@@ -57,7 +57,7 @@ class ProtocolOptions(FineTuningChoices):
     stop_at: str | None = None
     preset: PresetName = "paper"
     image_size: int = 224
-    pictures: int | None = None
+    images: int | None = None
     """Of each class, to train on: the first by name; None: all."""
     measure_every: int | None = None
     """Steps between points of the curve; None: an epoch."""
@@ -65,7 +65,7 @@ class ProtocolOptions(FineTuningChoices):
 
 @dataclass(frozen=True)
 class Point:
-    """AUROC after so many steps, and how far apart the embeddings of the training pictures are then."""
+    """AUROC after so many steps, and how far apart the embeddings of the training images are then."""
 
     step: int
     auroc: float
@@ -80,13 +80,13 @@ class Job:
     method: Method
     seed: int
     curve: tuple[Point, ...]
-    kept_step: int
+    selected_step: int
     """Whose weights count: the last, or that of the selection. The curve has a point for it."""
 
     @property
     def kept(self) -> Point:
         """The result."""
-        return next(point for point in self.curve if point.step == self.kept_step)
+        return next(point for point in self.curve if point.step == self.selected_step)
 
     @property
     def best(self) -> Point:
@@ -94,7 +94,7 @@ class Job:
         return max(self.curve, key=lambda point: point.auroc)
 
 
-def splits_of(train: Path, test: Path, classes: Sequence[str], *, pictures: int | None) -> list[Split]:
+def splits_of(train: Path, test: Path, classes: Sequence[str], *, images: int | None) -> list[Split]:
     """The splits of class-per-folder data. `classes`: those that are normal in turn; all of `train` when empty.
 
     Raises SourceError when a folder is missing or empty.
@@ -116,11 +116,11 @@ def splits_of(train: Path, test: Path, classes: Sequence[str], *, pictures: int 
         if name not in tests:
             raise SourceError(f"{test}: has no folder {name}, which is in {train}")
         pairs = [(path, other != name) for other, paths in tests.items() for path in paths]
-        trained_on = tuple(_below(train, name)[:pictures])
+        trained_on = tuple(_below(train, name)[:images])
         if len(trained_on) < FEWEST:
             raise SourceError(
-                f"{train / name}: {len(trained_on)} pictures to train on, at least {FEWEST} are needed; "
-                "add pictures, or name other --classes"
+                f"{train / name}: {len(trained_on)} images to train on, at least {FEWEST} are needed; "
+                "add images, or name other --classes"
             )
         splits.append(Split(name, trained_on, *(tuple(part) for part in zip(*pairs, strict=True))))
     return splits
@@ -133,7 +133,7 @@ def _below(folder: Path, name: str) -> list[str]:
 def settings_of(split: Split, method: Method, seed: int, options: ProtocolOptions, backbone: Backbone) -> FineTuning:
     """Of one run of fine-tuning; `method` is not `dn2`. UsageError for options that cannot be met."""
     assert method != "dn2"
-    return options.settings(backbone, pictures=len(split.train), recipe=method, seed=seed)
+    return options.settings(backbone, images=len(split.train), recipe=method, seed=seed)
 
 
 def check(splits: Sequence[Split], methods: Sequence[Method], options: ProtocolOptions) -> None:
@@ -175,7 +175,7 @@ def run_job(
     first = embed(train, split.train)
     curve = [point(0, first)]
     if method == "dn2":
-        return Job(split.name, method, seed, tuple(curve), kept_step=0)
+        return Job(split.name, method, seed, tuple(curve), selected_step=0)
     settings = settings_of(split, method, seed, options, backbone)
     every = options.measure_every or max(1, len(split.train) // settings.batch)
 
@@ -198,10 +198,10 @@ def run_job(
         checkpoint_every=10**9,
         report=watch,
     )
-    kept_step = kept.step if kept else settings.steps
-    if kept_step not in (known.step for known in curve):
-        curve.append(point(kept_step, embed(train, split.train)))
-    return Job(split.name, method, seed, tuple(sorted(curve, key=lambda known: known.step)), kept_step)
+    selected_step = kept.step if kept else settings.steps
+    if selected_step not in (known.step for known in curve):
+        curve.append(point(selected_step, embed(train, split.train)))
+    return Job(split.name, method, seed, tuple(sorted(curve, key=lambda known: known.step)), selected_step)
 
 
 def auroc_of(bank: np.ndarray, test: np.ndarray, truth: Sequence[bool]) -> float:

@@ -23,7 +23,7 @@ def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
             )
     with written_whole(folder / "table.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("class", "method", "seed", "kept_step", "auroc", "best_step", "best_auroc"))
+        writer.writerow(("class", "method", "seed", "selected_step", "auroc", "best_step", "best_auroc"))
         writer.writerows(
             (
                 job.label,

@@ -1,1 +1,1 @@
-"""Where decisions and events go: files, pictures, MQTT, webhooks, metrics."""
+"""Where decisions and events go: files, images, MQTT, webhooks, metrics."""

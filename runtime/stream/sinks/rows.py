@@ -1,6 +1,6 @@
 """One row a frame, as CSV or JSON lines, in files that are rotated.
 
-Written as the score file of `msc-edge score` is (msc_edge.runtime.rows): UTF-8, `\\n` line ends, what a row does not
+Written as the score file of `msc-edge score` is (msc_edge.runtime.results.rows): UTF-8, `\\n` line ends, what a row does not
 have is empty in CSV and null in JSON lines. Each row goes to the file as soon as it is known, in one piece.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from msc_edge.errors import OutputError, UsageError, writing
-from msc_edge.runtime.rows import csv_lines, json_lines, path_as_written, quoted, rounded
+from msc_edge.runtime.results.rows import csv_lines, json_lines, path_as_written, quoted, rounded
 from msc_edge.runtime.stream.frame import Decision
 
 COLUMNS = (
@@ -62,7 +62,7 @@ def _texts(decision: Decision) -> list[str]:
         "" if frame.path is None else path_as_written(frame.path),
         "" if frame.position is None else rounded(frame.position, 3),
         *((rounded(result.score, 6), rounded(result.p_value, 6), result.verdict) if result else ("", "", "")),
-        path_as_written(result.neighbours[0].path) if result else "",
+        path_as_written(result.nearest_images[0].path) if result else "",
         *([rounded(each, 1) for each in milliseconds] or [""] * 4),
         str(frame.dropped),
         "" if frame.error is None else path_as_written(frame.error),

@@ -49,7 +49,7 @@ class Address:
 
 
 def parse_address(given: str) -> Address:
-    """Tell the kind of a source. SourceError when it is none: what is missing, and what can be given."""
+    """OnEvent the kind of a source. SourceError when it is none: what is missing, and what can be given."""
     if (given.isascii() and given.isdecimal()) or _DEVICE.fullmatch(given):
         if camera_number(given) > _HIGHEST_CAMERA:
             raise SourceError(f"source {given}: no webcam has such a number; expected 0 to {_HIGHEST_CAMERA}")
@@ -72,7 +72,7 @@ def parse_address(given: str) -> Address:
         pass
     raise SourceError(
         f"source {shown(given)}: there is no such file or folder; expected a webcam number (0), /dev/video0, "
-        "rtsp:// or http:// stream, a video file, or a folder that pictures are written to"
+        "rtsp:// or http:// stream, a video file, or a folder that images are written to"
     )
 
 

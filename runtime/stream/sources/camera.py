@@ -14,10 +14,10 @@ from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.address import Address
-from msc_edge.runtime.stream.sources.damper import Damper
-from msc_edge.runtime.stream.sources.grabber import NEXT, Grabbed, News, Room, Wanted, grab
-from msc_edge.runtime.stream.sources.health import Health, Turn
-from msc_edge.runtime.stream.sources.source import Tell
+from msc_edge.runtime.stream.sources.rate_limit import RateLimit
+from msc_edge.runtime.stream.sources.grabber import NEXT, Grabbed, StatusMessage, AllocateMemory, Wanted, grab
+from msc_edge.runtime.stream.sources.health import Health, StateChange
+from msc_edge.runtime.stream.sources.interface import OnEvent
 
 _TICK = 0.5  # seconds between two looks at the clock while no frame comes
 _SAMPLE = 16  # every 16th pixel of every 16th row tells most frames apart
@@ -42,7 +42,7 @@ class Grabber:
         """Of the process."""
         return self._process.pid
 
-    def next(self, timeout: float, *, ask: bool = True) -> News | tuple[Grabbed, np.ndarray] | None:
+    def next(self, timeout: float, *, ask: bool = True) -> StatusMessage | tuple[Grabbed, np.ndarray] | None:
         """What comes next, or None when nothing does in `timeout` seconds. Without `ask` no new frame is asked for.
 
         A frame, uint8 (height, width, 3) RGB, is valid until the next call. Raises EOFError when the process has died.
@@ -55,7 +55,7 @@ class Grabber:
             until = time.monotonic() + timeout
             while connection.poll(max(0.0, until - time.monotonic())):
                 message = connection.recv()
-                if isinstance(message, Room):
+                if isinstance(message, AllocateMemory):
                     connection.send(self._make_room(message.bytes))
                 elif isinstance(message, Grabbed):
                     self._asked = False
@@ -116,10 +116,10 @@ class CameraSource:
         self._read, self._count = -1, -1  # its number in the process, and in all
         self._broken = 0  # the last connection of the process that is known to be broken
 
-    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
+    def frames(self, tell: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source. Frames that came while the one before was scored are dropped, and counted."""
         self._health = Health(self._config.lost_after, self._config.frozen_after, time.monotonic())
-        damper = Damper()
+        damper = RateLimit()
         pause = 1 / self._config.max_fps if self._config.max_fps else 0.0
         given = -pause
         self._grabber = Grabber(self._wanted)
@@ -127,7 +127,7 @@ class CameraSource:
             while not self._closed.is_set():
                 frame, now = None, time.monotonic()
                 for change in self._look(given + pause - now):
-                    if isinstance(change, Turn):
+                    if isinstance(change, StateChange):
                         damper.take(change)
                     elif change:
                         frame, given = change, time.monotonic()
@@ -137,7 +137,7 @@ class CameraSource:
         finally:
             self._grabber.close()
 
-    def _look(self, pause: float) -> Iterator[Turn | Frame | None]:
+    def _look(self, pause: float) -> Iterator[StateChange | Frame | None]:
         """What comes next from the camera, within half a second: changes of its state, and perhaps a frame.
 
         While `pause` seconds are left, no frame is asked for.
@@ -154,7 +154,7 @@ class CameraSource:
             self._restart(now)
             return
         now = time.monotonic()
-        if isinstance(found, News):
+        if isinstance(found, StatusMessage):
             self._say(found)
             if found.kind == "broken":
                 self._broken = found.connection
@@ -169,7 +169,7 @@ class CameraSource:
         if health.restart_due(now):
             self._restart(now)
 
-    def _take(self, grabbed: Grabbed, image: np.ndarray, now: float) -> Iterator[Turn | Frame | None]:
+    def _take(self, grabbed: Grabbed, image: np.ndarray, now: float) -> Iterator[StateChange | Frame | None]:
         repeated = self._last is not None and _same(self._last, image)
         if not repeated:
             self._last = image.copy()
@@ -199,7 +199,7 @@ class CameraSource:
         self._restarted()
         LOG.info("%s: the process that reads the camera was started anew", self.name)
 
-    def _say(self, news: News) -> None:
+    def _say(self, news: StatusMessage) -> None:
         """Log it, once for as long as it stays the same."""
         if (words := f"{news.kind} {news.words}") == self._said:
             return

@@ -1,4 +1,4 @@
-"""A folder that pictures are written to: each file once, when it is whole, also across restarts.
+"""A folder that images are written to: each file once, when it is whole, also across restarts.
 
 A file is whole when its size and date have stayed the same for a while; the dates themselves are not trusted, for the
 clock of a file server need not be ours. What cannot be decoded is given more time, for it may still be on its way, and
@@ -19,7 +19,7 @@ from msc_edge.errors import UnreadableImageError
 from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy, read_image
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame
-from msc_edge.runtime.stream.sources.source import Tell
+from msc_edge.runtime.stream.sources.interface import OnEvent
 from msc_edge.runtime.stream.state import DoneFile, State
 from msc_edge.text import valid_text
 
@@ -42,7 +42,7 @@ class _Seen:
 
 
 class FolderSource:
-    """Yields the pictures of a folder as they come, in the order of their dates."""
+    """Yields the images of a folder as they come, in the order of their dates."""
 
     is_live = False
 
@@ -62,7 +62,7 @@ class FolderSource:
         self._current: DoneFile | None = None
         self._forgotten = time.monotonic()
 
-    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
+    def frames(self, tell: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source. A folder that cannot be listed is lost, and comes back."""
         listed: bool | None = None
         count = 0
@@ -78,7 +78,7 @@ class FolderSource:
                 self._closed.wait(1.0)
                 continue
             if not listed:
-                tell("source_up", "the folder is looked through for new pictures", None)
+                tell("source_up", "the folder is looked through for new images", None)
             listed = True
             looked = time.monotonic() - begun
             for relative in self._whole(files):
@@ -116,7 +116,7 @@ class FolderSource:
         return sorted(ready, key=lambda path: (self._waiting[path].modified, path))
 
     def _read(self, relative: bytes, index: int) -> Frame | None:
-        """The picture; None while it may yet become one, or when it has changed or gone meanwhile."""
+        """The image; None while it may yet become one, or when it has changed or gone meanwhile."""
         seen = self._waiting[relative]
         path = Path(os.fsdecode(os.path.join(os.fsencode(self._folder), relative)))  # noqa: PTH118  (bytes)
         captured, moment = time.monotonic(), now()
@@ -174,7 +174,7 @@ class FolderSource:
 
 
 def _files_below(top: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Picture files in any nesting, (relative path, (size, date in nanoseconds)); hidden ones are left out.
+    """Image files in any nesting, (relative path, (size, date in nanoseconds)); hidden ones are left out.
 
     OSError when the top cannot be listed; folders below that cannot be are passed over. Links to folders are not
     followed: what is written to is meant.

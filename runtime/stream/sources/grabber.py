@@ -25,7 +25,7 @@ from msc_edge.runtime.stream.sources.address import Address, camera_number
 from msc_edge.runtime.stream.sources.broken import BrokenError
 
 Array = np.ndarray
-NewsKind = Literal["open", "broken", "damaged"]
+StatusKind = Literal["open", "broken", "damaged"]
 _LASTED = 10.0  # seconds after which a connection that breaks is tried again at once
 
 
@@ -42,17 +42,17 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class StatusMessage:
     """The source is open (with what was really set), broken (with why), or gave a frame that cannot be decoded."""
 
-    kind: NewsKind
+    kind: StatusKind
     words: str
     connection: int
     """Counts the connections of this process. Frames of one that is broken may still be on their way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class AllocateMemory:
     """The shared memory must hold so many bytes; answered by the name of one that does."""
 
     bytes: int
@@ -116,9 +116,9 @@ def grab(connection: Connection, wanted: Wanted) -> None:
     _become_quiet(wanted)
     latest, sending = _Latest(), threading.Lock()
 
-    def tell(kind: NewsKind, words: str) -> None:
+    def tell(kind: StatusKind, words: str) -> None:
         with sending, contextlib.suppress(OSError):
-            connection.send(News(kind, words, latest.connection))
+            connection.send(StatusMessage(kind, words, latest.connection))
 
     threading.Thread(target=_read_for_ever, args=(wanted, latest, tell), daemon=True).start()
     with contextlib.suppress(OSError, EOFError):  # the parent has gone, or wants us gone
@@ -133,7 +133,7 @@ def _become_quiet(wanted: Wanted) -> None:
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     os.environ["OPENCV_VIDEOIO_DEBUG"] = "0"
     if wanted.address.given.lower().startswith("rtsp"):
-        # TCP: a lost packet is sent again, and does not smear the picture. `timeout` is in microseconds; `stimeout`,
+        # TCP: a lost packet is sent again, and does not smear the image. `timeout` is in microseconds; `stimeout`,
         # of which the internet speaks, is ignored since FFmpeg 5.
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"rtsp_transport;tcp|timeout;{1000 * milliseconds}"
     else:
@@ -155,7 +155,7 @@ def _serve(connection: Connection, latest: _Latest, sending: threading.Lock) -> 
         height, width = image.shape[:2]
         if memory is None or memory.size < image.nbytes:
             with sending:
-                connection.send(Room(image.nbytes))
+                connection.send(AllocateMemory(image.nbytes))
             if memory is not None:
                 memory.close()
             memory = SharedMemory(connection.recv())
@@ -169,7 +169,7 @@ def _parent_lives() -> bool:
     return parent is None or parent.is_alive()
 
 
-def _read_for_ever(wanted: Wanted, latest: _Latest, tell: Callable[[NewsKind, str], None]) -> None:
+def _read_for_ever(wanted: Wanted, latest: _Latest, tell: Callable[[StatusKind, str], None]) -> None:
     """Connect, read until it breaks, and again; where one failed, or broke soon, after a pause of up to 3 seconds."""
     from tenacity import Retrying, retry_if_result, wait_random_exponential  # noqa: PLC0415
 
@@ -192,17 +192,17 @@ def _read_for_ever(wanted: Wanted, latest: _Latest, tell: Callable[[NewsKind, st
         Retrying(wait=pause, retry=retry_if_result(lambda lasted: not lasted))(connection)
 
 
-def _frames(wanted: Wanted, skip: Callable[[], None], tell: Callable[[NewsKind, str], None]) -> Iterator[Array]:
+def _frames(wanted: Wanted, skip: Callable[[], None], tell: Callable[[StatusKind, str], None]) -> Iterator[Array]:
     """The frames of one connection, BGR. Raises BrokenError when it breaks; ends at once where none was made."""
     import cv2  # noqa: PLC0415  (after _become_quiet)
 
-    from msc_edge.runtime.stream.sources.pictures import open_pictures  # noqa: PLC0415
+    from msc_edge.runtime.stream.sources.mjpeg import open_jpeg_stream  # noqa: PLC0415
 
     if wanted.address.given.lower().startswith(("http://", "https://")):
-        pictures = open_pictures(wanted.address.given, timeout=wanted.read_timeout)
-        if pictures is not None:
-            tell("open", pictures.words)
-            yield from pictures.frames(skip=skip, damaged=lambda words: tell("damaged", words))
+        images = open_jpeg_stream(wanted.address.given, timeout=wanted.read_timeout)
+        if images is not None:
+            tell("open", images.words)
+            yield from images.frames(skip=skip, damaged=lambda words: tell("damaged", words))
             return
     capture = _opened(wanted)
     try:

@@ -31,7 +31,7 @@ class Condition(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StateChange:
     """A change of state that somebody should know of."""
 
     to: Literal["source_up", "source_lost", "source_frozen"]
@@ -60,7 +60,7 @@ class Health:
     def __post_init__(self) -> None:
         self._last_frame = self._last_restart = self.begun
 
-    def frame(self, now: float, *, repeated: bool) -> Turn | None:
+    def frame(self, now: float, *, repeated: bool) -> StateChange | None:
         """A frame came; `repeated`: it is the one before, pixel by pixel."""
         self._last_frame = now
         if not repeated or self._last_change is None:
@@ -69,7 +69,7 @@ class Health:
             if self.condition is Condition.FROZEN:
                 return None
             self.condition = Condition.FROZEN
-            return Turn("source_frozen", f"the same frame for {now - self._last_change:.0f} s")
+            return StateChange("source_frozen", f"the same frame for {now - self._last_change:.0f} s")
         elif self.frozen_after and self.condition is not Condition.LIVE:
             # After a loss, a camera that gives its last frame once more has not shown that it is well.
             return None
@@ -78,15 +78,15 @@ class Health:
             return None
         gap = None if self._scored is None else now - self._scored
         self.condition, self._scored = Condition.LIVE, now
-        return Turn("source_up", "frames arrive", gap)
+        return StateChange("source_up", "frames arrive", gap)
 
-    def broken(self, now: float, reason: str) -> Turn | None:
+    def broken(self, now: float, reason: str) -> StateChange | None:
         """The connection ended, or could not be made."""
         if self.condition in (Condition.LIVE, Condition.FROZEN):
             return self._lose(reason)
         return self.tick(now, reason)
 
-    def tick(self, now: float, reason: str = "") -> Turn | None:
+    def tick(self, now: float, reason: str = "") -> StateChange | None:
         """Time passes without a frame; `reason`: what was heard last, if anything."""
         if now - self._last_frame < self.lost_after or self.condition is Condition.LOST:
             return None
@@ -97,9 +97,9 @@ class Health:
         if self.condition is not Condition.LOST:
             self._last_frame = now
 
-    def _lose(self, reason: str) -> Turn:
+    def _lose(self, reason: str) -> StateChange:
         self.condition = Condition.LOST
-        return Turn("source_lost", reason)
+        return StateChange("source_lost", reason)
 
     @property
     def scorable(self) -> bool:

@@ -11,7 +11,7 @@ from msc_edge.errors import SourceError
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.logs import LOG
-from msc_edge.runtime.stream.sources.source import Tell
+from msc_edge.runtime.stream.sources.interface import OnEvent
 
 
 class VideoSource:
@@ -28,9 +28,9 @@ class VideoSource:
         if not self._capture.isOpened():
             raise SourceError(f"{path}: not a video that can be decoded; check the file, or convert it to H.264")
 
-    def frames(self, tell: Tell) -> Generator[Frame | None, None, None]:
+    def frames(self, tell: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source."""
-        claimed = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        exclusive_run_folder = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count, last = 0, -1.0
         try:
             while not self._closed.is_set():
@@ -57,7 +57,7 @@ class VideoSource:
                 return
         finally:
             self._capture.release()
-        cut = f", of the {claimed} that it claims to have" if count < claimed - 1 else ""
+        cut = f", of the {exclusive_run_folder} that it claims to have" if count < exclusive_run_folder - 1 else ""
         if cut:
             LOG.warning("%s: %s: %d frames could be read%s", self.name, self._path, count, cut)
         tell("source_ended", f"its {count} frames were scored{cut}", None)

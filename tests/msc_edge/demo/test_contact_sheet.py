@@ -20,7 +20,7 @@ def shown(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
-def test_each_picture_stands_beside_its_nearest_normal_whole_and_undistorted(count: int) -> None:
+def test_each_image_stands_beside_its_nearest_normal_whole_and_undistorted(count: int) -> None:
     sheet = contact_sheet([("most anomalous", cells(count))])
     assert sheet.dtype == np.uint8
     # 168 pixels wide and two thirds as high, but for the frame of three pixels at its two short sides.

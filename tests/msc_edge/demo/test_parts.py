@@ -19,12 +19,12 @@ def test_every_part_can_have_every_defect_and_is_a_function_of_the_generator(kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_picture_is_too_dark_or_too_bright_to_see_its_part(kind: Kind) -> None:
+def test_no_image_is_too_dark_or_too_bright_to_see_its_part(kind: Kind) -> None:
     for seed in range(5):
-        picture = drawn(kind, seed)
-        middle = picture[60:196, 60:196]
-        assert (picture >= 254).mean() < 0.02
-        assert middle.mean() > picture[:10].mean() + 30  # the part stands out from the belt
+        image = drawn(kind, seed)
+        middle = image[60:196, 60:196]
+        assert (image >= 254).mean() < 0.02
+        assert middle.mean() > image[:10].mean() + 30  # the part stands out from the belt
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -37,8 +37,8 @@ def test_damage_is_local(kind: Kind, defect: Defect) -> None:
 
 
 def test_a_missing_hole_is_filled() -> None:
-    def dark(picture: np.ndarray) -> int:
-        middle = picture[40:216, 30:226].mean(axis=2)
+    def dark(image: np.ndarray) -> int:
+        middle = image[40:216, 30:226].mean(axis=2)
         return int((middle < 60).sum())
 
     for kind in ("flange", "plate"):

@@ -2,7 +2,7 @@
 
     rtsp_server.py PORT CLIP.ts WIDTH HEIGHT
 
-/clip     the clip, in a loop         /still    the same picture for ever
+/clip     the clip, in a loop         /still    the same image for ever
 /ball     a moving ball of that size  /audio    no video at all
 Lines on standard input: `size WIDTH HEIGHT` changes the size of /ball in mid-stream.
 """

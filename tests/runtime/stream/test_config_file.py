@@ -28,7 +28,7 @@ EVERYTHING: dict[str, Any] = {
     "state": "/var/lib/msc-edge/line3",
     "threads": 2,
     "precision": "int8",
-    "engine": "onnxruntime",
+    "backend": "onnxruntime",
     "show": True,
     "source": [
         {
@@ -49,7 +49,7 @@ EVERYTHING: dict[str, Any] = {
     "limits": {"threshold": 0.125, "false_alarm_rate": 0.01},
     "alarm": {"after": "2-of-3", "cooldown": 4.5},
     "results": {"jsonl": '/data/größe "a".jsonl', "csv": "/data/rows.csv", "rotate_mb": 0.5, "keep": 3},
-    "pictures": {"folder": "/data/pictures", "every": 1000, "format": "png", "max_mb": 12.5, "max_days": 0.5},
+    "images": {"folder": "/data/images", "every": 1000, "format": "png", "max_mb": 12.5, "max_days": 0.5},
     "mqtt": {
         "host": "broker.factory",
         "port": 8883,
@@ -242,8 +242,8 @@ def test_where_no_name_is_near_the_known_ones_are_listed(line, text: str, known:
         (LEAST + "[alarm]\ncooldown = -1\n", "alarm.cooldown:"),
         (LEAST + "[results]\njsonl = 5\n", "results.jsonl:"),
         (LEAST + "[results]\nkeep = 0\n", "results.keep:"),
-        (LEAST + "[pictures]\nevery = 0\n", "pictures.every:"),
-        (LEAST + '[pictures]\nformat = "bmp"\n', "pictures.format:"),
+        (LEAST + "[images]\nevery = 0\n", "images.every:"),
+        (LEAST + '[images]\nformat = "bmp"\n', "images.format:"),
         (LEAST + "[outbox]\nmax_mb = true\n", "outbox.max_mb:"),
         (LEAST + '[mqtt]\nstyle = "Plain"\n', "mqtt.style:"),
         (LEAST + '[log]\nformat = "xml"\n', "log.format:"),
@@ -400,7 +400,7 @@ def test_the_command_line_goes_before_the_file(line, tmp_path: Path) -> None:
     elsewhere.mkdir()
     done = command(
         *("other.kit", "1", "--source", "2", "--config", path, "--print-config", "--jsonl", "rows.jsonl"),
-        *("--pictures", "saved", "--every", "7", "--mqtt", "other.host:1234", "--http", "9999"),
+        *("--images", "saved", "--every", "7", "--mqtt", "other.host:1234", "--http", "9999"),
         *("--alarm-after", "3-of-4", "--cooldown", "9", "--max-fps", "2", "--threshold", "0.5"),
         *("--station", "line-4", "--state", "kept", "--log-format", "text"),
         cwd=elsewhere,
@@ -410,7 +410,7 @@ def test_the_command_line_goes_before_the_file(line, tmp_path: Path) -> None:
     expected = tomllib.loads(config_as_toml(read_config(path, {})))
     expected |= {"kit": "other.kit", "station": "line-4", "state": "kept"}
     expected["results"]["jsonl"] = "rows.jsonl"
-    expected["pictures"] |= {"folder": "saved", "every": 7}
+    expected["images"] |= {"folder": "saved", "every": 7}
     expected["mqtt"] |= {"host": "other.host", "port": 1234}
     expected["http"]["port"] = 9999
     expected["alarm"] = {"after": "3-of-4", "cooldown": 9}

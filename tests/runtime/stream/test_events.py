@@ -29,7 +29,7 @@ FULL: dict[str, Any] = LEAST | {
     "p_value": 0.01,
     "verdict": "reject",
     "nearest": "part_00.png",
-    "picture": "/pictures/a.jpg",
+    "image": "/images/a.jpg",
     "kit": "ab" * 32,
     "count": 3,
     "seconds": 4.5,
@@ -153,7 +153,7 @@ def test_events_of_a_real_stream_are_so_too_with_names_that_are_not_utf8(
         pytest.skip("this file system takes no such names")
     for part in (b"teil \xff.png", "größer.png".encode(), b"new\nline.png"):
         save(folder / os.fsdecode(part), toy.draw(200, "scratch"))
-    running = stream("--source", folder, "--webhook", "http://127.0.0.1:9/hook", "--pictures", tmp_path / "saved")
+    running = stream("--source", folder, "--webhook", "http://127.0.0.1:9/hook", "--images", tmp_path / "saved")
     running.wait_for("reject", 3)
     assert running.stop() == 0
     with State.open(tmp_path / "state", channels=["webhook"]) as state:

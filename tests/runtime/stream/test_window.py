@@ -1,4 +1,4 @@
-"""Pictures are looked at; the window is opened on a real X server, on one that is not there, and on one that hangs."""
+"""Images are looked at; the window is opened on a real X server, on one that is not there, and on one that hangs."""
 
 import logging
 import multiprocessing
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from msc_edge.calibration import Verdict
-from msc_edge.runtime.result import Neighbour, Result
+from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.window import Window, drawn
 
@@ -44,7 +44,7 @@ def decision(
     frame = Frame(source=source, index=0, time=datetime.now(UTC), captured=0, image=image, error=error)
     if verdict is None:
         return Decision("id", frame, None, None)
-    result = Result(score=0.1234, p_value=0.01, verdict=verdict, neighbours=(Neighbour(0, "part_00.png", 0.1),))
+    result = Result(score=0.1234, p_value=0.01, verdict=verdict, nearest_images=(NearestImage(0, "part_00.png", 0.1),))
     return Decision("id", frame, result, Stages(1, 2, 3, 6))
 
 
@@ -54,8 +54,8 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.repeat(grey, 3, axis=2)
 
 
-def share_of(colour: tuple[int, int, int], picture: np.ndarray) -> float:
-    return float(np.mean(np.all(picture == colour, axis=2)))
+def share_of(colour: tuple[int, int, int], image: np.ndarray) -> float:
+    return float(np.mean(np.all(image == colour, axis=2)))
 
 
 # -- drawn
@@ -69,23 +69,23 @@ def share_of(colour: tuple[int, int, int], picture: np.ndarray) -> float:
 def test_a_frame_of_any_size_fits_on_a_screen_with_the_colour_of_its_verdict(
     height: int, width: int, verdict: Verdict
 ) -> None:
-    picture = drawn(decision(noise(height, width), verdict))
-    assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
-    assert 45 <= picture.shape[0] <= 1000, "smaller than the screen of a factory PC, 1080 lines with a bar"
-    assert 1 <= picture.shape[1] <= 1280
+    image = drawn(decision(noise(height, width), verdict))
+    assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+    assert 45 <= image.shape[0] <= 1000, "smaller than the screen of a factory PC, 1080 lines with a bar"
+    assert 1 <= image.shape[1] <= 1280
     others = [colour for other, colour in COLOURS.items() if other != verdict]
-    assert np.all(picture == COLOURS[verdict], axis=2).sum() > 50
-    assert [share_of(colour, picture) for colour in others] == [0, 0]
+    assert np.all(image == COLOURS[verdict], axis=2).sum() > 50
+    assert [share_of(colour, image) for colour in others] == [0, 0]
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (241, 333), (600, 801), (720, 1280), (480, 640)])
 def test_where_no_scaling_is_needed_the_pixels_are_those_of_the_camera(height: int, width: int) -> None:
     image = noise(height, width)
     before = image.copy()
-    picture = drawn(decision(image))
-    assert picture.shape[1] == width
+    shown = drawn(decision(image))
+    assert shown.shape[1] == width
     inside = np.s_[EDGE : height - EDGE, EDGE : width - EDGE]
-    assert np.array_equal(picture[inside], image[inside])
+    assert np.array_equal(shown[inside], image[inside])
     assert np.array_equal(image, before), "the frame itself is not drawn upon: it may be saved yet"
 
 
@@ -93,10 +93,10 @@ def test_where_no_scaling_is_needed_the_pixels_are_those_of_the_camera(height: i
 def test_a_large_frame_keeps_its_proportions_and_its_brightness(height: int, width: int) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     image[:, width // 2 :] = (200, 100, 50)
-    picture = drawn(decision(image))[:-44]
-    shown_height, shown_width = picture.shape[:2]
+    shown = drawn(decision(image))[:-44]
+    shown_height, shown_width = shown.shape[:2]
     assert shown_width / shown_height == pytest.approx(width / height, rel=0.01)
-    inside = picture[2 * EDGE : -2 * EDGE]
+    inside = shown[2 * EDGE : -2 * EDGE]
     assert np.all(inside[:, shown_width // 2 + 2 : -2 * EDGE] == (200, 100, 50))
     assert not inside[:, 2 * EDGE : shown_width // 2 - 2].any()
 
@@ -104,13 +104,13 @@ def test_a_large_frame_keeps_its_proportions_and_its_brightness(height: int, wid
 def test_a_small_frame_is_enlarged_without_being_blurred() -> None:
     """48 x 64 is what the toy kit looks at; each of its pixels becomes 5 x 5."""
     image = noise(48, 64)
-    picture = drawn(decision(image))
-    assert picture.shape[1] == 320
-    assert np.array_equal(picture[2:240:5, 2:320:5][1:-1, 1:-1], image[1:-1, 1:-1])
+    shown = drawn(decision(image))
+    assert shown.shape[1] == 320
+    assert np.array_equal(shown[2:240:5, 2:320:5][1:-1, 1:-1], image[1:-1, 1:-1])
 
 
 def test_the_score_the_verdict_and_the_name_can_be_told_apart() -> None:
-    """Other words make another picture; how they look is for people."""
+    """Other words make another image; how they look is for people."""
     image = noise(240, 640)
     shown = [
         drawn(decision(image, "normal"))[240:],
@@ -136,13 +136,13 @@ def test_a_name_of_any_length_does_not_run_into_the_verdict(source: str) -> None
         None,
         "cut off",
         "größer, 写真 \x1b[31m\n",
-        "the picture is 64x48, and the kit looks at 640x480 pixels from (0, 0); give pictures of another size",
+        "the image is 64x48, and the kit looks at 640x480 pixels from (0, 0); give images of another size",
     ],
 )
 def test_one_that_cannot_be_scored_has_no_colour_of_a_verdict(error: str | None) -> None:
-    picture = drawn(decision(noise(240, 320), None, error=error))
-    assert [share_of(colour, picture) for colour in COLOURS.values()] == [0, 0, 0]
-    bar = picture[240:]
+    image = drawn(decision(noise(240, 320), None, error=error))
+    assert [share_of(colour, image) for colour in COLOURS.values()] == [0, 0, 0]
+    bar = image[240:]
     assert (bar > 100).any(), "there is something to read"
     # Of the last columns nothing is written on: what does not fit is shortened, not cut through a letter.
     assert not (bar[:, -6:] > 100).any()
@@ -165,7 +165,7 @@ def _on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Screen:
-    """A real X server, whose picture can be read."""
+    """A real X server, whose image can be read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -179,7 +179,7 @@ class Screen:
         with os.fdopen(reading) as told:
             self.display = f":{told.readline().strip()}"
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """RGB. The file is an X window dump: a header of 32-bit words, a colour table, and the pixels."""
         content = (self.folder / "Xvfb_screen0").read_bytes()
         header = np.frombuffer(content, ">u4", 25)
@@ -189,7 +189,7 @@ class Screen:
         return pixels[:, : 4 * width].reshape(height, width, 4)[..., 2::-1]
 
     def shows(self, colour: tuple[int, int, int], pixels: int = 200) -> bool:
-        return int(np.all(self.picture() == colour, axis=2).sum()) > pixels
+        return int(np.all(self.image() == colour, axis=2).sum()) > pixels
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)

@@ -22,7 +22,7 @@ def given(tmp_path: Path, toy, save: Callable, randomise: Callable) -> list[str]
         save(tmp_path / "one" / f"{seed}.png", toy.draw(seed))
     for seed in range(4):
         save(tmp_path / "two" / f"{seed}.png", toy.draw(100 + seed))
-    (tmp_path / "two" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "two" / "broken.png").write_bytes(b"no image")
     backbone = build_backbone("resnet18", stop_at="layer2")
     randomise(backbone, 0)
     save_file(backbone.state_dict(), tmp_path / "teacher.safetensors")
@@ -37,7 +37,7 @@ def given(tmp_path: Path, toy, save: Callable, randomise: Callable) -> list[str]
 def test_it_tells_what_came_of_it_what_was_left_out_and_what_is_next(given: list[str], tmp_path: Path) -> None:
     done = run("distil", *given, "--out", str(tmp_path / "student.safetensors"))
     assert done.exit_code == 0, done.stderr
-    assert "student.safetensors: mobilenet_v2_x0.1 (from scratch), 2 steps on 32 pictures" in done.stdout
+    assert "student.safetensors: mobilenet_v2_x0.1 (from scratch), 2 steps on 32 images" in done.stdout
     assert "rank correlation" in done.stdout
     assert "next: msc-edge train --backbone mobilenet_v2_x0.1 --weights" in done.stdout
     assert "broken.png" in done.stderr
@@ -69,16 +69,16 @@ def test_what_cannot_be_done_is_one_line_and_an_exit_code(
 
 def test_what_is_left_out_is_told_five_times_and_then_counted(given: list[str], tmp_path: Path) -> None:
     for number in range(7):
-        (tmp_path / "one" / f"bad_{number}\x1b[31m.png").write_bytes(b"no picture")
+        (tmp_path / "one" / f"bad_{number}\x1b[31m.png").write_bytes(b"no image")
     done = run("distil", *given, "--out", str(tmp_path / "student.safetensors"))
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("left out, unreadable: ") == 6
-    assert r"bad_0\x1b[31m.png: not a picture" in done.stderr
+    assert r"bad_0\x1b[31m.png: not an image" in done.stderr
     assert "\x1b" not in done.stderr
     assert "left out, unreadable: and 3 more" in done.stderr  # one is of the fixture
 
 
-def test_an_archive_of_encrypted_pictures_says_so_once_in_the_end(given: list[str], tmp_path: Path) -> None:
+def test_an_archive_of_encrypted_images_says_so_once_in_the_end(given: list[str], tmp_path: Path) -> None:
     path = tmp_path / "secret.zip"
     with zipfile.ZipFile(path, "w") as file:
         for number in range(40):
@@ -91,5 +91,5 @@ def test_an_archive_of_encrypted_pictures_says_so_once_in_the_end(given: list[st
     assert done.exit_code == 3
     *left_out, error = done.stderr.splitlines()
     assert len(left_out) == 5
-    assert "of 40 pictures found, 0 can be read" in error
+    assert "of 40 images found, 0 can be read" in error
     assert f"(40 left out, the first: {path}/00.png: it is encrypted; unpack the archive" in error

@@ -38,7 +38,7 @@ def test_rotating_embeddings_and_centre_together_changes_nothing(unit_rows: Call
     assert float(angular_center_loss(first @ turn, second @ turn, center @ turn)) == pytest.approx(before, abs=1e-12)
 
 
-def test_which_view_belongs_to_which_picture_does_not_matter(unit_rows: Callable) -> None:
+def test_which_view_belongs_to_which_image_does_not_matter(unit_rows: Callable) -> None:
     first, second, center = unit_rows(1, 9, 12), unit_rows(2, 9, 12), unit_rows(3, 1, 12)[0]
     before = float(angular_center_loss(first, second, center))
     assert float(angular_center_loss(first.flip(0), second, center)) == pytest.approx(before, abs=1e-12)

@@ -29,14 +29,14 @@ def test_two_orthogonal_pairs_worked_by_hand() -> None:
     assert float(contrastive_loss(pairs, pairs, temperature=0.25)) == pytest.approx(0.035976299748193, abs=1e-12)
 
 
-def test_opposite_views_of_two_orthogonal_pictures_worked_by_hand() -> None:
+def test_opposite_views_of_two_orthogonal_images_worked_by_hand() -> None:
     # Similarity -1 to its pair and 0 to the two others:  4 + log(e^-4 + 2).
     pairs = torch.eye(2, dtype=torch.float64)
     expected = 4 + math.log(math.exp(-4) + 2)
     assert float(contrastive_loss(pairs, -pairs, temperature=0.25)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_one_picture_alone_has_nothing_to_be_told_apart_from(unit_rows: Callable) -> None:
+def test_one_image_alone_has_nothing_to_be_told_apart_from(unit_rows: Callable) -> None:
     assert float(contrastive_loss(unit_rows(0, 1, 8), unit_rows(1, 1, 8))) == pytest.approx(0, abs=1e-12)
 
 
@@ -47,7 +47,7 @@ def test_rotating_the_space_changes_nothing(seed: int, unit_rows: Callable, rota
     assert float(contrastive_loss(first @ turn, second @ turn)) == pytest.approx(before, abs=1e-12)
 
 
-def test_the_order_of_the_pictures_and_of_the_views_changes_nothing(unit_rows: Callable) -> None:
+def test_the_order_of_the_images_and_of_the_views_changes_nothing(unit_rows: Callable) -> None:
     first, second, order = unit_rows(1, 9, 12), unit_rows(2, 9, 12), torch.tensor([3, 0, 8, 1, 7, 2, 6, 4, 5])
     before = float(contrastive_loss(first, second))
     assert float(contrastive_loss(first[order], second[order])) == pytest.approx(before, abs=1e-12)

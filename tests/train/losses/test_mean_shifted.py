@@ -38,8 +38,8 @@ def test_shifted_embeddings_have_unit_length_and_point_away_from_the_centre(unit
     torch.testing.assert_close(center + distance * shifted, embeddings)
 
 
-def test_how_far_a_picture_lies_from_the_centre_does_not_matter(unit_rows: Callable) -> None:
-    # Four pictures lie in four orthogonal directions from the centre, at any distance, so each view has similarity 1
+def test_how_far_a_image_lies_from_the_centre_does_not_matter(unit_rows: Callable) -> None:
+    # Four images lie in four orthogonal directions from the centre, at any distance, so each view has similarity 1
     # to its pair and 0 to the six others:  log(1 + 6 e^(-1/t)).
     center = unit_rows(1, 3, 4).mean(dim=0)
     directions = torch.eye(4, dtype=torch.float64)
@@ -78,7 +78,7 @@ def test_rotating_embeddings_and_centre_together_changes_nothing(
     assert float(mean_shifted_loss(first @ turn, second @ turn, center)) != pytest.approx(before, abs=1e-6)
 
 
-def test_the_order_of_the_pictures_and_of_the_views_changes_nothing(unit_rows: Callable) -> None:
+def test_the_order_of_the_images_and_of_the_views_changes_nothing(unit_rows: Callable) -> None:
     first, second, center = unit_rows(1, 9, 12), unit_rows(2, 9, 12), unit_rows(3, 1, 12)[0]
     order = torch.tensor([3, 0, 8, 1, 7, 2, 6, 4, 5])
     before = float(mean_shifted_loss(first, second, center))

@@ -15,25 +15,25 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.one_vs_rest.protocol import Job, Method, Point, ProtocolOptions, auroc_of, splits_of
-from msc_edge.train.one_vs_rest.run import run_protocol
+from msc_edge.train.one_vs_rest.benchmark import run_protocol
 from msc_edge.train.one_vs_rest.tables import write_tables
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
 
 
-def picture(name: str, seed: int) -> np.ndarray:
+def image(name: str, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     return np.clip(np.array(COLOURS[name]) + random.normal(0, 50, (32, 32, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, save: Callable) -> Path:
-    """Three classes, told apart by their colour: 40 pictures of each to train on, six to test."""
+    """Three classes, told apart by their colour: 40 images of each to train on, six to test."""
     folder = tmp_path_factory.mktemp("classes")
     for name in COLOURS:
         for number in range(46):
             part = "train" if number < 40 else "test"
-            save(folder / part / name / f"{number:02d}.png", picture(name, number))
+            save(folder / part / name / f"{number:02d}.png", image(name, number))
     return folder
 
 
@@ -57,7 +57,7 @@ def options(tmp_path_factory: pytest.TempPathFactory, randomise: Callable) -> Pr
 
 
 def test_a_split_has_one_class_to_train_on_and_all_to_test(data: Path) -> None:
-    splits = splits_of(data / "train", data / "test", [], pictures=10)
+    splits = splits_of(data / "train", data / "test", [], images=10)
     assert [split.name for split in splits] == ["blue", "green", "red"]
     for split in splits:
         assert len(split.train) == 10
@@ -83,7 +83,7 @@ def test_what_is_not_there_is_told(
         if missing != f"test/{name}":
             (test / name).symlink_to(data / "test" / name)
     with pytest.raises(exception, match=message):
-        splits_of(data / "train", test, classes, pictures=None)
+        splits_of(data / "train", test, classes, images=None)
 
 
 def test_the_auroc_is_that_of_the_products_own_scores() -> None:
@@ -158,16 +158,16 @@ def test_a_selected_step_counts_and_what_it_gave_away_is_told(
         with (out / "table.csv").open() as file:
             return next(csv.DictReader(file))
 
-    assert run(select="last")["kept_step"] == "6"
-    selected = run(select="synthetic", pictures=None)
-    assert selected["kept_step"] in {"0", "6"}  # candidates at every twentieth step, and the last
+    assert run(select="last")["selected_step"] == "6"
+    selected = run(select="synthetic", images=None)
+    assert selected["selected_step"] in {"0", "6"}  # candidates at every twentieth step, and the last
     with (tmp_path / "synthetic" / "curves.csv").open() as file:
         curve = {row["step"]: row["auroc"] for row in csv.DictReader(file)}
     assert list(curve) == ["0", "4", "6"]
-    assert curve[selected["kept_step"]] == selected["auroc"]
+    assert curve[selected["selected_step"]] == selected["auroc"]
     assert curve[selected["best_step"]] == selected["best_auroc"] == max(curve.values())
     table = (tmp_path / "synthetic" / "table.md").read_text()
-    assert f"| {selected['kept_step']} | {float(selected['auroc']):.4f} |" in table
+    assert f"| {selected['selected_step']} | {float(selected['auroc']):.4f} |" in table
 
 
 def test_results_of_other_settings_are_not_mixed(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
@@ -195,14 +195,14 @@ def test_tables_have_all_that_is_finished_whatever_is_asked_for_now(
     assert "| red |" in both
 
 
-def test_results_of_other_pictures_are_not_taken(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
+def test_results_of_other_images_are_not_taken(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
     run(data, tmp_path / "out", options)
     fewer = tmp_path / "data"
     shutil.copytree(data, fewer)
     (fewer / "train" / "blue" / "03.png").unlink()
-    with pytest.raises(UsageError, match="holds results of other training pictures of blue"):
+    with pytest.raises(UsageError, match="holds results of other training images of blue"):
         run(fewer, tmp_path / "out", options)
-    run(fewer, tmp_path / "out", options, classes=["red"])  # whose pictures are the same
+    run(fewer, tmp_path / "out", options, classes=["red"])  # whose images are the same
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "other"])
@@ -227,7 +227,7 @@ def test_damaged_settings_are_named(data: Path, options: ProtocolOptions, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"select": "synthetic", "pictures": 12}, "--select synthetic: 12 pictures are too few"),
+        ({"select": "synthetic", "images": 12}, "--select synthetic: 12 images are too few"),
         ({"frozen_up_to": "layer9"}, "--freeze-to layer9: there is no such stage"),
     ],
 )
@@ -241,15 +241,15 @@ def test_options_that_cannot_be_met_leave_the_folder_free(
     run(data, out, options)
 
 
-def test_a_missing_folder_and_a_class_of_one_picture_are_told(
+def test_a_missing_folder_and_a_class_of_one_image_are_told(
     data: Path, options: ProtocolOptions, tmp_path: Path
 ) -> None:
     with pytest.raises(SourceError, match=r"--train .*nowhere: .*check the path"):
         run_protocol(
             tmp_path / "nowhere", data / "test", tmp_path / "out", options, classes=[], methods=["dn2"], seeds=1
         )
-    few = replace(options, pictures=1)
-    with pytest.raises(SourceError, match="blue: 1 pictures to train on, at least 3 are needed"):
+    few = replace(options, images=1)
+    with pytest.raises(SourceError, match="blue: 1 images to train on, at least 3 are needed"):
         run(data, tmp_path / "out", few)
 
 
@@ -261,7 +261,7 @@ def test_what_is_no_benchmark_is_not_written_over(data: Path, options: ProtocolO
 
 
 def test_a_class_may_have_the_mark_of_a_table_in_its_name(tmp_path):
-    job = Job("a|b", "v2", 0, (Point(0, 0.5, 0.9),), kept_step=0)
+    job = Job("a|b", "v2", 0, (Point(0, 0.5, 0.9),), selected_step=0)
     rows = write_tables(tmp_path, [job]).splitlines()
     # As Markdown reads it: a mark behind a backslash is text.
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows[:4]} == {3}

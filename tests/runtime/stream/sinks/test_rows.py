@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from msc_edge.errors import OutputError, UsageError
-from msc_edge.runtime.result import Neighbour, Result
-from msc_edge.runtime.rows import path_as_written
+from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.results.rows import path_as_written
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.sinks.rows import COLUMNS, RowFile
 
@@ -28,7 +28,7 @@ FINISHED = re.compile(r"rows\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d{3}\.(csv|jsonl)"
 
 def scored(id: str = "a1", **changes: object) -> Decision:
     fields = {"source": "cam", "index": 7, "time": NOON, "captured": 0.0, "image": None, "dropped": 2}
-    result = Result(0.1234567, 1 / 13, "reject", (Neighbour(0, "n.png", 0.1), Neighbour(1, "m.png", 0.2)))
+    result = Result(0.1234567, 1 / 13, "reject", (NearestImage(0, "n.png", 0.1), NearestImage(1, "m.png", 0.2)))
     return Decision(id, Frame(**fields | changes), result, Stages(1.26, 20.0, 0.04, 21.3))  # pyright: ignore
 
 

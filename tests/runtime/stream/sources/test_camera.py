@@ -98,7 +98,7 @@ def test_one_without_video_is_told(camera: Any, watch: Callable) -> None:
 
 
 def ball(image: np.ndarray) -> int:
-    """Width of the ball in pixels; GStreamer draws it 40 pixels wide, whatever the size of the picture."""
+    """Width of the ball in pixels; GStreamer draws it 40 pixels wide, whatever the size of the image."""
     return int((image[..., 0] > 128).any(axis=0).sum())
 
 

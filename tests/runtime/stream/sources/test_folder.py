@@ -37,7 +37,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def fill(folder: Path, toy_draw: Callable, count: int, rate: float) -> None:
-    """Write pictures as careless software does: at once, renamed into place, in pieces with pauses; and rubbish."""
+    """Write images as careless software does: at once, renamed into place, in pieces with pauses; and rubbish."""
     choose = random.Random(0)
     begun = time.monotonic()
     for number in range(count):
@@ -101,12 +101,12 @@ def test_each_file_is_scored_or_reported_once_also_when_the_process_is_killed(
         } == rejected
 
 
-def test_what_was_there_before_it_came_is_scored_and_a_changed_file_is_another_picture(
+def test_what_was_there_before_it_came_is_scored_and_a_changed_file_is_another_image(
     stream: Callable, toy: Any, save: Callable, tmp_path: Path
 ) -> None:
     folder, rows = tmp_path / "incoming", tmp_path / "rows.jsonl"
     path = save(folder / "part.png", toy.draw(1))
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     save(folder / ".hidden.png", toy.draw(2))
     running = stream(folder, "--jsonl", rows)
     until(lambda: len(rows_of(rows)) == 1)

@@ -31,15 +31,15 @@ FORMATS = [  # (suffix, codec); the first two lose nothing
 
 def numbered(number: int) -> np.ndarray:
     """RGB: the number in eight black and white stripes, above a red, a green and a blue field."""
-    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for bit in range(8):
-        picture[:48, 16 * bit : 16 * bit + 16] = 255 * (number >> bit & 1)
-    picture[48:, :44], picture[48:, 44:84], picture[48:, 84:] = RED, GREEN, BLUE
-    return picture
+        image[:48, 16 * bit : 16 * bit + 16] = 255 * (number >> bit & 1)
+    image[48:, :44], image[48:, 44:84], image[48:, 84:] = RED, GREEN, BLUE
+    return image
 
 
-def number_in(picture: np.ndarray) -> int:
-    return sum(int(picture[24, 16 * bit + 8].mean() > 128) << bit for bit in range(8))
+def number_in(image: np.ndarray) -> int:
+    return sum(int(image[24, 16 * bit + 8].mean() > 128) << bit for bit in range(8))
 
 
 def write(path: Path, codec: str, *, frames: int = 60, fps: float = 25) -> Path:
@@ -120,7 +120,7 @@ def test_a_codec_that_loses_something_keeps_red_red(tmp_path: Path, suffix: str,
 
 
 def test_a_frame_is_not_overwritten_by_those_that_follow(tmp_path: Path) -> None:
-    """The window and the pictures still look at it then."""
+    """The window and the images still look at it then."""
     frames, _ = read(write(tmp_path / "clip.mkv", "FFV1", frames=3))
     assert [number_in(image_of(frame)) for frame in frames] == [0, 1, 2]
     assert not np.shares_memory(image_of(frames[0]), image_of(frames[1]))

@@ -1,1 +1,0 @@
-"""How good a kit is, on pictures whose truth is known."""

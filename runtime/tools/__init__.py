@@ -1,0 +1,1 @@
+"""Commands that are run now and then: score a folder, evaluate, calibrate, report, bench, doctor, verify."""

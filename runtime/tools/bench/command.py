@@ -1,0 +1,67 @@
+"""`msc-edge bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from msc_edge.progress import Report
+    from msc_edge.runtime.tools.bench.suite import Bench
+
+
+def bench(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH", help="Folder of images to read, decode and score; may be repeated.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Numbers of threads to try; may be repeated.", show_default="1, 2, 4, ... all cores"),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Time for each measurement.", show_default=True)
+    ] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure what a kit costs on this machine: each stage, each of its models, start and memory.
+
+    A frame in memory is scored beside bare onnxruntime on the same tensor, in turns:
+    the ratio says what this program adds. With --images, files are read and decoded too.
+
+    Let nothing else run meanwhile.
+
+    Exit codes: 0 done, 2 usage, 3 images cannot be read, 4 kit,
+    5 output cannot be written.
+    """
+    from msc_edge.progress import progress_bars
+    from msc_edge.runtime.tools.bench.tables import as_json, show
+    from msc_edge.runtime.tools.display import console, to_standard_output
+
+    with progress_bars() as report:
+        result = _measured(kit, images, threads, seconds, report)
+    with to_standard_output():
+        if json:
+            print(as_json(result), flush=True)  # noqa: T201
+        else:
+            show(console(stderr=False), result)
+
+
+def _measured(
+    path: Path, images: list[str] | None, threads: list[int] | None, seconds: float, report: "Report"
+) -> "Bench":
+    from msc_edge.images import find_images
+    from msc_edge.kit.opening import Kit
+    from msc_edge.runtime.tools.bench.suite import measured
+    from msc_edge.runtime.backends.onnxruntime import usable_cores
+
+    paths = list(find_images(images).paths) if images else []
+    cores = usable_cores()
+    powers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
+    with Kit.open(path) as kit:
+        return measured(
+            kit, path, paths, threads=sorted(set(threads or [*powers, cores])), seconds=seconds, report=report
+        )

@@ -1,0 +1,234 @@
+"""The measurements of `msc-edge bench`. All times are wall time, in milliseconds unless a name says otherwise."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count, cycle, islice
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+
+from msc_edge.errors import KitError, SourceError
+from msc_edge.images import bytes_of, decode_image
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.layout import MODELS
+from msc_edge.kit.manifest import Precision
+from msc_edge.parallel import ordered_map
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.batch import Row, score_files
+from msc_edge.runtime.backends.onnxruntime import INPUT
+from msc_edge.runtime.results.result import Result
+
+Output = TypeVar("Output")
+
+FRAMES = ((224, 224), (1280, 720), (1920, 1080))  # width, height
+_FEWEST = 5  # samples, however long one takes
+_IN_A_ROW = 8  # the two sessions have weights of their own, which push each other out of the processor's cache
+_FRESH_STARTS = 3
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Percentiles of a stage's times."""
+
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, milliseconds: Sequence[float]) -> Self:
+        """Those of some samples."""
+        return cls(*(float(each) for each in np.percentile(milliseconds, [50, 95, 99])))
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """One frame in memory, scored again and again; and bare onnxruntime on the same tensor, in turns."""
+
+    precision: Precision
+    width: int
+    height: int
+    threads: int
+    """That work on one image."""
+    samples: int
+    score: Spread
+    """`Detector.score`, of which `embed` and `search` are the parts."""
+    embed: Spread
+    search: Spread
+    floor: Spread
+    """`InferenceSession.run` on a tensor that is ready."""
+
+    @property
+    def ratio(self) -> float:
+        """The median of `score`, divided by that of the floor."""
+        return self.score.p50 / self.floor.p50
+
+
+@dataclass(frozen=True)
+class FileTimes:
+    """Image files, one after another on one thread, as many as there was time for."""
+
+    precision: Precision
+    given: int
+    files: int
+    """That were scored."""
+    unreadable: int
+    read: Spread
+    decode: Spread
+    embed: Spread
+    search: Spread
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Images at once, on so many threads."""
+
+    precision: Precision
+    threads: int
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """A fresh process up to its first score: medians of three, in seconds."""
+
+    precision: Precision
+    threads: int
+    importing: float
+    load: float
+    first: float
+    resident: float | None
+    """Mebibytes after the first score; None where the system does not tell."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it; what Python itself takes to start is not in it."""
+        return self.importing + self.load + self.first
+
+
+def frames(kit: Kit) -> list[np.ndarray]:
+    """Random images, uint8 (height, width, 3): a small one and two of cameras, no smaller than the kit's region."""
+    region = kit.manifest.preprocessing.region
+    needs = (region.x + region.width, region.y + region.height) if region else (0, 0)
+    sizes = dict.fromkeys((max(width, needs[0]), max(height, needs[1])) for width, height in FRAMES)
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height in sizes]
+
+
+def frame_times(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: int, seconds: float) -> FrameTimes:
+    """Measure one frame; see FrameTimes."""
+    detector = Detector.of(kit, threads=threads, precision=precision, backend="onnxruntime")
+    session = bare_session(kit.path(MODELS[precision]), threads=threads)
+    tensor = {INPUT: frame[None]}
+    detector.score(frame)
+    session.run(None, tensor)
+    score: list[float] = []
+    embed: list[float] = []
+    search: list[float] = []
+    floor: list[float] = []
+    for _ in _for_a_while(seconds):
+        for _ in range(_IN_A_ROW):
+            _timed(score, lambda: detector.score(frame))
+        for _ in range(_IN_A_ROW):
+            embedding = _timed(embed, lambda: detector.embed(frame))
+            _timed(search, lambda embedding=embedding: detector.score_embedding(embedding))
+        for _ in range(_IN_A_ROW):
+            _timed(floor, lambda: session.run(None, tensor))
+    height, width = frame.shape[:2]
+    spreads = [Spread.of(each) for each in (score, embed, search, floor)]
+    return FrameTimes(precision, width, height, threads, len(score), *spreads)
+
+
+def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
+    """onnxruntime over a kit's model, with nothing around it."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the detector has it
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def file_times(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds: float) -> FileTimes:
+    """Measure image files, from the first on and again from there; SourceError when none can be scored."""
+    detector = Detector.of(kit, threads=1, precision=precision, backend="onnxruntime")
+    stages: dict[str, list[float]] = {"read": [], "decode": [], "embed": [], "search": []}
+    readable: set[Path] = set()
+    unreadable: dict[Path, SourceError] = {}
+    time_left = _for_a_while(seconds)
+    for path in cycle(paths):
+        if next(time_left, None) is None and (readable or len(unreadable) == len(paths)):
+            break
+        try:
+            data = _timed(stages["read"], lambda path=path: bytes_of(path))
+            image = _timed(stages["decode"], lambda data=data: decode_image(data, kit.manifest.decode))
+            embedding = _timed(stages["embed"], lambda image=image: detector.embed(image))
+        except SourceError as error:  # unreadable, or smaller than the kit's region
+            unreadable[path] = error
+            continue
+        readable.add(path)
+        _timed(stages["search"], lambda embedding=embedding: detector.score_embedding(embedding))
+    if not readable:
+        path, error = next(iter(unreadable.items()))
+        raise SourceError(f"none of {len(unreadable)} images can be scored; {path}: {error}")
+    spreads = (Spread.of(each) for each in stages.values())
+    return FileTimes(precision, len(paths), len(readable), len(unreadable), *spreads)
+
+
+def throughput(
+    kit: Kit, precision: Precision, images: Sequence[Path] | np.ndarray, *, threads: int, seconds: float
+) -> Throughput:
+    """Score files, or one frame over and over, on several threads."""
+    detector = Detector.of(kit, threads=1, precision=precision, backend="onnxruntime")
+    if isinstance(images, np.ndarray):
+        frame = images
+        scored: Generator[Result | Row, None, None] = ordered_map(
+            lambda _: detector.score(frame), cycle([None]), workers=threads
+        )
+    else:
+        scored = score_files(detector, cycle(images), threads=threads)
+    with closing(scored):
+        deque(islice(scored, 2 * threads), maxlen=0)  # those that were begun before the clock
+        begun = time.perf_counter()
+        scored_now = sum(each.score is not None for _, each in zip(_for_a_while(seconds), scored, strict=False))
+        return Throughput(precision, threads, scored_now / (time.perf_counter() - begun))
+
+
+def start(kit: Path, precision: Precision, frame: np.ndarray, *, threads: int) -> Start:
+    """Start a process of its own three times; see Start."""
+    with tempfile.TemporaryDirectory(prefix="msc-edge-bench-", ignore_cleanup_errors=True) as scratch:
+        image = Path(scratch, "image.npy")
+        np.save(image, frame)
+        command = [sys.executable, "-m", f"{__package__}.cold_start", str(kit), precision, str(threads), str(image)]
+        told = []
+        for _ in range(_FRESH_STARTS):
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+                raise KitError(f"{kit}: a fresh process could not score with it ({last})")
+            told.append(json.loads(process.stdout))
+    importing, load, first = (float(np.median([each[name] for each in told])) for name in ("import", "load", "first"))
+    return Start(precision, threads, importing, load, first, told[-1]["resident"])
+
+
+def _timed(into: list[float], action: Callable[[], Output]) -> Output:
+    begun = time.perf_counter()
+    answer = action()
+    into.append(1000 * (time.perf_counter() - begun))
+    return answer
+
+
+def _for_a_while(seconds: float) -> Iterator[int]:
+    """Count for so long, but at least to a few."""
+    begun = time.perf_counter()
+    for number in count():
+        if number >= _FEWEST and time.perf_counter() - begun >= seconds:
+            return
+        yield number

@@ -1,0 +1,125 @@
+"""A bench for people, and for programs."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from msc_edge.runtime.tools.bench.suite import Bench
+from msc_edge.runtime.tools.bench.measure import Spread
+from msc_edge.text import many, one_line
+
+
+def as_json(bench: Bench) -> str:
+    """The whole bench as JSON; docs/integrate.md says what the figures are."""
+    data = dataclasses.asdict(bench)
+    for written, measured in zip(data["frames"], bench.frames, strict=True):
+        written["ratio"] = measured.ratio
+    for written, measured in zip(data["starts"], bench.starts, strict=True):
+        written["seconds"] = measured.seconds
+    return json.dumps(data, indent=2)
+
+
+def show(to: Console, bench: Bench) -> None:
+    """The bench as tables."""
+    machine, kit = bench.machine, bench.kit
+    to.print(one_line(f"kit: {kit['name']}: {kit['backbone']}, {kit['bank']} normals, {kit['search']} search"))
+    versions = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("processor", "cores", "system"))
+    to.print(one_line(f"machine: {machine['processor']}, {many(int(machine['cores']), 'core')}, {machine['system']}"))
+    to.print(one_line(f"versions: msc-edge {bench.msc_edge}, {versions}"))
+    if bench.not_measured:
+        to.print(f"caution: {bench.not_measured}", style="bold yellow")
+    for table in _tables(bench):
+        to.print()
+        to.print(table)
+
+
+def _tables(bench: Bench) -> Iterator[Table]:
+    frames = _table(
+        "One image in memory: milliseconds",
+        "model",
+        "image",
+        "threads",
+        "p50",
+        "p95",
+        "p99",
+        "embed",
+        "search",
+        "floor",
+        "ratio",
+    )
+    frames.caption = "embed, search, floor: medians. floor: bare onnxruntime on the same tensor, in turns"
+    for each in bench.frames:
+        frames.add_row(
+            each.precision,
+            f"{each.width}x{each.height}",
+            str(each.threads),
+            *_spread(each.score),
+            _ms(each.embed.p50),
+            _ms(each.search.p50),
+            _ms(each.floor.p50),
+            f"{each.ratio:.3f}",
+        )
+    yield frames
+    if bench.files:
+        first = bench.files[0]
+        some = first.files + first.unreadable < first.given
+        drawn = f", {first.files} drawn from them" if some else ""
+        unreadable = f", {first.unreadable} cannot be scored" if first.unreadable else ""
+        files = _table(
+            f"{many(first.given, 'image file')}{drawn}{unreadable}, one by one on one thread: milliseconds",
+            "model",
+            "stage",
+            "p50",
+            "p95",
+            "p99",
+        )
+        for each in bench.files:
+            for stage in ("read", "decode", "embed", "search"):
+                files.add_row(each.precision, stage, *_spread(getattr(each, stage)))
+        yield files
+    what = "Image files" if bench.files else "Images in memory"
+    rates = _table(f"{what}, several at once", "model", "threads", "images a second")
+    for each in bench.throughput:
+        rates.add_row(each.precision, str(each.threads), f"{each.images_per_second:.1f}")
+    yield rates
+    starts = _table(
+        "A fresh process: seconds (Python's own start is not in it)",
+        "model",
+        "threads",
+        "import",
+        "load",
+        "first score",
+        "together",
+        "resident MiB",
+    )
+    for each in bench.starts:
+        starts.add_row(
+            each.precision,
+            str(each.threads),
+            f"{each.importing:.2f}",
+            f"{each.load:.2f}",
+            f"{each.first:.2f}",
+            f"{each.seconds:.2f}",
+            "not known here" if each.resident is None else f"{each.resident:.0f}",
+        )
+    yield starts
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits 80 columns
+    table.title_justify = table.caption_justify = "left"
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("model", "image", "stage") else "right")
+    return table
+
+
+def _spread(of: Spread) -> tuple[str, str, str]:
+    return _ms(of.p50), _ms(of.p95), _ms(of.p99)
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.2f}"

@@ -1,0 +1,1 @@
+"""A kit's limits set anew, by good images fresh from the line."""

@@ -1,0 +1,133 @@
+"""`msc-edge doctor`."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from msc_edge.runtime.tools.doctor.check import Check
+
+_STYLES = {"ok": "green", "note": "bold yellow", "problem": "bold red"}
+
+
+def doctor(
+    kit: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="KIT", help="A kit, a folder or a .zip, to be checked and timed too.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Look at this PC, and say what to change before it scores cameras.
+
+    With a kit, that is verified, and frames are scored for 3 seconds on one thread and on all cores.
+
+    Exit codes: 0 no problem, 2 a problem, 4 a kit that does not verify,
+    5 output cannot be written.
+    """
+    checks = _look(kit)
+    if json:
+        _print_json(checks)
+    else:
+        _show(checks)
+    problems = {check.name for check in checks if check.state == "problem"}
+    if problems:
+        raise typer.Exit(4 if "kit" in problems else 2)
+
+
+def _look(kit: Path | None) -> "list[Check]":
+    from rich.console import Console
+
+    # Not display's own console: that module needs OpenCV, which may be what is broken.
+    screen = Console(stderr=True, markup=False, emoji=False)
+    checks: list[Check] = []
+    with ExitStack() as stack:
+        status = stack.enter_context(screen.status("looking ...")) if screen.is_terminal else None
+        for check in _all_checks(kit):
+            checks.append(check)
+            if status:
+                status.update(f"{check.name}: {check.state} ...")
+    return checks
+
+
+def _all_checks(kit: Path | None) -> "Iterator[Check]":
+    from msc_edge.runtime.tools.doctor.check import Check
+    from msc_edge.runtime.tools.doctor.checks import machine_checks
+
+    hnswlib_works = True
+    for check in machine_checks():
+        hnswlib_works &= not (check.name == "hnswlib" and check.state == "problem")
+        yield check
+    if kit is None:
+        yield Check("latency", "note", "left out, for no kit was given", "msc-edge doctor KIT")
+        return
+    try:
+        from msc_edge.runtime.tools.doctor.kit_checks import kit_checks
+    except Exception:
+        yield Check("kit", "problem", "cannot be checked while a package is broken", "see versions, above")
+        return
+    yield from kit_checks(kit, index=hnswlib_works)
+
+
+def _print_json(checks: "list[Check]") -> None:
+    import dataclasses
+    import json
+
+    from msc_edge import __version__
+
+    ok = all(check.state != "problem" for check in checks)
+    report = {"msc_edge": __version__, "ok": ok, "checks": [dataclasses.asdict(check) for check in checks]}
+    screen, printing = _standard_output()
+    with printing:
+        screen.out(json.dumps(report, indent=2))
+
+
+def _show(checks: "list[Check]") -> None:
+    from msc_edge.runtime.tools.doctor.check import summary_of
+    from msc_edge.text import one_line
+
+    screen, printing = _standard_output()
+    with printing:
+        if screen.is_terminal:
+            screen.print(_table(checks), soft_wrap=False)
+        else:
+            for check in checks:
+                remedy = f"; to do: {check.remedy}" if check.remedy else ""
+                screen.print(one_line(f"{check.state}: {check.name}: {check.found}{remedy}"))
+        screen.print(one_line(summary_of(checks)))
+
+
+def _table(checks: "list[Check]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from msc_edge.text import one_line
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        found = Text(one_line(check.found))
+        if check.remedy:
+            found.append(f"\n-> {one_line(check.remedy)}", _STYLES[check.state])
+        table.add_row(Text(check.state, _STYLES[check.state]), Text(check.name, "bold"), found)
+    return table
+
+
+def _standard_output() -> "tuple[Console, AbstractContextManager[None]]":
+    """The console to print to, and what turns a failure to print into an OutputError."""
+    try:
+        from msc_edge.runtime.tools.display import console, to_standard_output
+    except Exception:  # it needs OpenCV, which may be what is broken
+        from rich.console import Console
+
+        return Console(markup=False, emoji=False, highlight=False, soft_wrap=True), nullcontext()
+    return console(stderr=False), to_standard_output()

@@ -1,0 +1,1 @@
+"""How good a kit is, on images whose truth is known."""

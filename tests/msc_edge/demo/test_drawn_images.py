@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from msc_edge.demo.drawn_images import Sizes, draw_data_set
+from msc_edge.demo.parts import DEFECTS, KINDS
+from msc_edge.images import read_image
+
+SMALL = Sizes(train=2, test=1, each_defect=1)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    draw_data_set(folder, seed=3, sizes=SMALL)
+    return folder
+
+
+def test_the_layout_is_that_of_mvtec_ad(data: Path) -> None:
+    assert {path.name for path in (data / "test").iterdir()} == {"good", *DEFECTS}
+    assert len(list((data / "train" / "good").iterdir())) == 2 * len(KINDS)
+    assert len(list((data / "test" / "stain").iterdir())) == len(KINDS)
+    assert all(read_image(path).shape == (256, 256, 3) for path in data.rglob("*.png"))
+
+
+def test_no_two_images_are_alike(data: Path) -> None:
+    assert len(set(files(data).values())) == len(files(data)) == len(KINDS) * (2 + 1 + len(DEFECTS))
+
+
+def test_the_seed_decides_and_the_threads_do_not(data: Path, tmp_path: Path) -> None:
+    draw_data_set(tmp_path / "same", seed=3, sizes=SMALL, threads=3)
+    draw_data_set(tmp_path / "other", seed=4, sizes=SMALL)
+    assert files(tmp_path / "same") == files(data)
+    assert not set(files(tmp_path / "other").values()) & set(files(data).values())
+
+
+def test_a_larger_set_begins_with_the_smaller(data: Path, tmp_path: Path) -> None:
+    draw_data_set(tmp_path / "more", seed=3, sizes=Sizes(train=3, test=1, each_defect=1))
+    assert files(data).items() <= files(tmp_path / "more").items()

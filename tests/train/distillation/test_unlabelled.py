@@ -1,0 +1,173 @@
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msc_edge.errors import SourceError
+from msc_edge.train.distillation.unlabelled import find_unlabelled, read_unlabelled
+
+
+def draw(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, save: Callable) -> Path:
+    for seed in range(3):
+        save(tmp_path / "földer" / "deep" / f"{seed}.png", draw(seed))
+    (tmp_path / "földer" / "notes.txt").write_text("no image")
+    return tmp_path / "földer"
+
+
+@pytest.fixture
+def archive(tmp_path: Path, save: Callable) -> Path:
+    path = tmp_path / "ärchive.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for seed in (12, 11, 10):
+            file.write(save(tmp_path / "loose" / f"{seed}.png", draw(seed)), f"photos/{seed}.png")
+        file.writestr("__MACOSX/photos/._10.png", b"resource fork")
+        file.writestr("photos/.hidden.png", b"hidden")
+        file.writestr("photos/readme.txt", b"no image")
+    return path
+
+
+def read(*sources: Path) -> tuple[list[np.ndarray], dict[str, str]]:
+    problems: dict[str, str] = {}
+    images = [image for _, image in read_unlabelled(find_unlabelled(sources), unreadable=problems.__setitem__)]
+    return images, problems
+
+
+def test_folders_and_archives_are_read_in_their_order_and_sorted_within(folder: Path, archive: Path) -> None:
+    for sources, seeds in (((folder, archive), (0, 1, 2, 10, 11, 12)), ((archive, folder), (10, 11, 12, 0, 1, 2))):
+        images, problems = read(*sources)
+        assert not problems
+        assert len(images) == len(seeds)
+        assert all(np.array_equal(image, draw(seed)) for image, seed in zip(images, seeds, strict=True))
+
+
+def test_a_file_that_is_there_twice_is_read_once(folder: Path, archive: Path, save: Callable) -> None:
+    save(folder / "another name.png", draw(11))
+    images, _ = read(folder, archive, folder)
+    assert len(images) == 6
+
+
+def test_images_in_an_archive_have_the_digests_that_they_have_as_files(tmp_path: Path, archive: Path) -> None:
+    packed = [digest for digest, _ in read_unlabelled(find_unlabelled([archive]))]
+    loose = [digest for digest, _ in read_unlabelled(find_unlabelled([tmp_path / "loose"]))]
+    assert packed == loose
+    assert len(set(packed)) == 3
+
+
+def test_what_cannot_be_read_is_told_and_left_out(archive: Path, folder: Path) -> None:
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("photos/broken.jpg", b"\xff\xd8\xff nothing")
+        file.writestr("photos/empty.jpg", b"")
+    images, problems = read(folder, archive)
+    assert len(images) == 6
+    assert sorted(Path(name).name for name in problems) == ["broken.jpg", "broken.png", "empty.jpg"]
+    assert all(problems.values())
+
+
+def test_a_member_with_damaged_bytes_is_told_and_left_out(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"photos/11.png") + 200] ^= 0xFF
+    archive.write_bytes(data)
+    images, problems = read(archive)
+    assert len(images) == 2
+    ((name, reason),) = problems.items()
+    assert name.endswith("11.png")
+    assert "cannot be unpacked" in reason
+
+
+def test_a_member_that_would_fill_the_memory_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("zeros.png", "w", force_zip64=True) as member,
+    ):
+        for _ in range(1100):
+            member.write(bytes(1 << 20))
+    assert path.stat().st_size < 3_000_000
+    images, problems = read(path)
+    assert not images
+    assert "1100 MiB unpacked" in next(iter(problems.values()))
+
+
+def test_every_member_is_read_whatever_its_name(tmp_path: Path, save: Callable) -> None:
+    one, other, dotted = (save(tmp_path / f"{seed}.png", draw(seed)).read_bytes() for seed in (1, 2, 3))
+    path = tmp_path / "names.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("same.png", one)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.writestr("same.png", other)
+        file.writestr("./dotted.png", dotted)
+    images, problems = read(path)
+    assert not problems
+    assert {image.tobytes() for image in images} == {draw(seed).tobytes() for seed in (1, 2, 3)}
+
+
+def test_an_encrypted_member_is_told_and_left_out(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # "encrypted" in the first entry of the directory
+    archive.write_bytes(data)
+    images, problems = read(archive)
+    assert len(images) == 2
+    assert list(problems.values()) == ["it is encrypted; unpack the archive with its password, and name the folder"]
+
+
+def test_an_archive_within_a_folder_is_told(folder: Path, archive: Path) -> None:
+    inner = archive.rename(folder / "deep" / "inner.zip")
+    told: dict[str, str] = {}
+    assert len(find_unlabelled([folder], unopened=told.__setitem__)) == 3
+    assert f"--images {inner}" in told[str(inner)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: None, "No such file"),
+        (lambda path: path.write_bytes(b"PK no more"), "cannot be opened as a zip archive"),
+        (lambda path: path.mkdir(), "no images found"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "holds no images"),
+    ],
+)
+def test_a_source_without_images_is_refused(tmp_path: Path, make: Callable, message: str) -> None:
+    make(tmp_path / "source.zip")
+    with pytest.raises(SourceError, match=rf"source\.zip.*{message}"):
+        find_unlabelled([tmp_path / "source.zip"])
+
+
+def test_a_damaged_archive_is_told(archive: Path) -> None:
+    data = archive.read_bytes()
+    central = data.index(b"PK\x01\x02")
+    archive.write_bytes(data[:central] + b"XXXX" + data[central + 4 :])
+    with pytest.raises(SourceError, match=r"cannot be opened as a zip archive"):
+        find_unlabelled([archive])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({6: 200}, "zip file version 20.0"),
+        ({9: 0x08, 46: 0xFF}, "'utf-8' codec can't decode"),  # the name is said to be UTF-8
+    ],
+)
+def test_an_odd_archive_is_told(change: dict[int, int], reason: str, archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # the first of the directory
+    for place, value in change.items():
+        data[entry + place] = value
+    archive.write_bytes(data)
+    with pytest.raises(SourceError, match=rf"cannot be opened as a zip archive \({re.escape(reason)}"):
+        find_unlabelled([archive])
+
+
+def test_an_empty_name_is_not_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SourceError, match="empty path"):
+        find_unlabelled([""])
+    assert len(find_unlabelled(["."])) == 3
