@@ -36,9 +36,7 @@ def main() -> None:
             damaged = bytearray(whole)
             damaged[draw.randrange(len(whole))] ^= draw.randrange(1, 256)
             path.write_bytes(damaged)
-            done = subprocess.run(
-                [program, "score", kit, options.images, "--quiet"], capture_output=True, check=False
-            )
+            done = subprocess.run([program, "score", kit, options.images, "--quiet"], capture_output=True, check=False)
             outcomes[done.returncode, done.stderr.count(b"\n"), len(done.stdout)] += 1
             path.write_bytes(whole)
     for (code, lines, printed), times in outcomes.most_common():

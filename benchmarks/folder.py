@@ -19,8 +19,8 @@ import numpy as np
 
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.runtime import Detector
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.batch import score_files
-from msc_edge.runtime.backends.onnxruntime import usable_cores
 
 SIZES = [(320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1920, 1080)]
 

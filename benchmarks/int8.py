@@ -21,12 +21,12 @@ from scipy.stats import spearmanr
 from msc_edge.bank import Bank
 from msc_edge.export.int8 import AgreementTest
 from msc_edge.export.pack import export
-from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.export.quantize import Quantizer
+from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.kit.layout import INT8_MODEL, MODEL, MODELS
 from msc_edge.progress import silent
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.run_record import IMAGE_TABLE, read_record
 
@@ -93,7 +93,9 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
     ).write(scratch / INT8_MODEL)
     print(f"no layer in float: {score_embedding.agreement(score_embedding.opened(scratch / INT8_MODEL))}", flush=True)
 
-    embeddings = {name: score_embedding.embedded(score_embedding.opened(kit / MODELS[name])) for name in manifest.precisions}
+    embeddings = {
+        name: score_embedding.embedded(score_embedding.opened(kit / MODELS[name])) for name in manifest.precisions
+    }
     scores = {
         (bank, name): [detectors[bank].bank.score(row) for row in embeddings[name]]
         for bank in manifest.precisions
@@ -113,7 +115,9 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
             flush=True,
         )
     for threads in (1, 2):
-        opened = {name: OnnxRuntimeBackend(path, dim=manifest.model.dim, threads=threads) for name, path in models.items()}
+        opened = {
+            name: OnnxRuntimeBackend(path, dim=manifest.model.dim, threads=threads) for name, path in models.items()
+        }
         took = milliseconds(opened, rounds)
         print(f"threads {threads}: " + ", ".join(f"{name} {each:.2f} ms" for name, each in took.items()), end="")
         print(f"; float / int8 {took['fp32'] / took['int8']:.2f}", flush=True)

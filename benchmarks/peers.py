@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from peers_prepare import CHECKOUT, INSIDE, SETS, images, prepare, setup
 
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.processor import about_processor, processor_name
 
 STARTS = 3
@@ -202,9 +202,7 @@ def main() -> None:
     for each in contenders:
         print(row(each, sizes))
     print(f"\n{processor_name(about_processor())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
-    print(
-        f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}"
-    )
+    print(f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}")
     for place, each in {each.python: each for each in contenders if each.versions}.items():
         told = ", ".join(f"{name} {number}" for name, number in each.versions.items())
         print(f"- {'this environment' if place == Path(sys.executable) else place.parent.parent.name}: {told}")

@@ -90,7 +90,7 @@ def openvino_inferencer(model: Path, cores: int, *, precision: str | None = None
 
 
 def _session(path: Path, cores: int) -> Any:
-    """An onnxruntime session with the options of msc_edge.runtime.backends.onnxruntime, for both sides."""
+    """An onnxruntime session with the options of msc_edge.runtime.backends.onnxruntime_backend, for both sides."""
     import onnxruntime as ort  # noqa: PLC0415
 
     options = ort.SessionOptions()

@@ -23,10 +23,10 @@ import numpy as np
 import onnxruntime as ort
 
 from msc_edge.images import decode_image
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import MODELS
+from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 
 
 def milliseconds(

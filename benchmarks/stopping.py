@@ -20,13 +20,13 @@ from lightning.fabric import Fabric
 from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.fine_tune import fine_tune
+from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
 from msc_edge.train.collapse import mean_pairwise_cosine
+from msc_edge.train.fine_tune import fine_tune
+from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.one_vs_rest.protocol import auroc_of
-from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.recipes import fine_tuning
-from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
 from msc_edge.train.weights import load_into, pretrained_weights
 
 

@@ -23,13 +23,13 @@ from torchvision import transforms
 
 from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, preset
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.train.backbones import build_backbone, last_stage_at_stride
 from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune
+from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.recipes import FineTuning, fine_tuning
 from msc_edge.train.views import make_views
 from msc_edge.train.weights import load_into, pretrained_weights

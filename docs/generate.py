@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from msc_edge.kit.manifest import manifest_schema
-from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
 from msc_edge.runtime.stream.events import event_schema
+from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
 
 DOCS = Path(__file__).resolve().parent
 COMMANDS = (

@@ -22,9 +22,7 @@ def export(
     ] = 0.01,
     precision: Annotated[
         Literal["both", "fp32", "int8"],
-        typer.Option(
-            help="Float alone, or int8 beside it where that ranks images as float does; int8 insists on it."
-        ),
+        typer.Option(help="Float alone, or int8 beside it where that ranks images as float does; int8 insists on it."),
     ] = "both",
     target: Annotated[
         Literal["x86-vnni", "x86", "arm64"], typer.Option(help="Processors that int8 is made for.")

@@ -17,12 +17,12 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.bank import Bank
-from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.export.quantize import Quantizer
+from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.kit.manifest import Agreement, Quantization, Target
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.progress import Report
-from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend, usable_cores
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend, usable_cores
 from msc_edge.runtime.backends.selection import check_image
 from msc_edge.train.seeds import numpy_generator_of
 from msc_edge.train.synthetic import KINDS

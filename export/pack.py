@@ -17,11 +17,10 @@ from msc_edge.errors import UsageError
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.int8 import Int8Rejected, embeddings_of, quantised_model
 from msc_edge.export.onnx_model import OPSET, export_onnx
+from msc_edge.export.parity import check_parity, compare, parity_images
 from msc_edge.export.run_images import RunImages
-from msc_edge.export.parity import compare, parity_images, check_parity
 from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
 from msc_edge.files import folder_written_whole
-from msc_edge.kit.opening import refuse_zip, seal
 from msc_edge.kit.layout import BANKS, INDEXES, INT8_MODEL, MANIFEST, MODEL, MODELS, NORMALS, THUMBNAILS
 from msc_edge.kit.manifest import (
     BankInfo,
@@ -34,12 +33,13 @@ from msc_edge.kit.manifest import (
     Provenance,
     Target,
 )
+from msc_edge.kit.opening import refuse_zip, seal
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
 from msc_edge.runtime import Detector
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.dataset import NormalImage, read_image_table
+from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.run_record import BACKBONE, CALIBRATION, IMAGE_TABLE, RunRecord, read_record
 from msc_edge.train.run_record import BANK as RUN_BANK
 from msc_edge.train.weights import load_into

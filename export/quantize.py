@@ -10,7 +10,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from msc_edge.kit.manifest import Target
-from msc_edge.runtime.backends.onnxruntime import INPUT
+from msc_edge.runtime.backends.onnxruntime_backend import INPUT
 
 Images = Callable[[], Iterator[np.ndarray]]
 """Gives decoded images, uint8 (height, width, 3), anew at each call: many are never in memory at once."""

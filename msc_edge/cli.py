@@ -26,12 +26,12 @@ from msc_edge import __version__
 from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, extras_named
 from msc_edge.export.command import export
+from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.tools.bench.command import bench
 from msc_edge.runtime.tools.calibrate.command import calibrate
 from msc_edge.runtime.tools.command import info, score, verify
 from msc_edge.runtime.tools.doctor.command import doctor
 from msc_edge.runtime.tools.evaluate.command import evaluate
-from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.text import one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil

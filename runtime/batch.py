@@ -14,8 +14,8 @@ from msc_edge.calibration import Verdict
 from msc_edge.errors import UnreadableImageError
 from msc_edge.images import bytes_of
 from msc_edge.parallel import ordered_map
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.backends.onnxruntime import usable_cores
 from msc_edge.runtime.results.result import Result
 
 _READERS = 2  # a network share answers two requests in little more than the time of one

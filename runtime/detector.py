@@ -11,11 +11,11 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import INDEXES, MODELS
 from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
-from msc_edge.runtime.backends.openvino import Backend, BackendName, BackendChoice
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.backends.openvino_backend import Backend, BackendChoice, BackendName
 from msc_edge.runtime.backends.selection import select_backend
 from msc_edge.runtime.results.result import NearestImage, Result
 
@@ -145,9 +145,7 @@ class Detector:
         """Score, p-value, verdict and nearest_images for an embedding of `embed`. KitError when that is not finite."""
         found = self.bank.nearest(embedding)
         if not math.isfinite(found.score):
-            raise KitError(
-                f"{MODELS[self.precision]}: the embedding of this image is not finite; export the kit again"
-            )
+            raise KitError(f"{MODELS[self.precision]}: the embedding of this image is not finite; export the kit again")
         return Result(
             score=found.score,
             p_value=self.calibration.p_value(found.score),

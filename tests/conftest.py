@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from msc_edge.calibration import Calibration
-from msc_edge.kit.opening import seal
 from msc_edge.kit.layout import BANKS, INDEXES, MANIFEST, MODELS
 from msc_edge.kit.manifest import Agreement, Int8, Quantization, parse_manifest
+from msc_edge.kit.opening import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.selection import check_image
 

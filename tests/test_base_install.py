@@ -153,7 +153,14 @@ def test_auto_asks_which_engine_is_faster_and_remembers_it(
 def test_a_graph_that_openvino_computes_otherwise_is_not_scored_by_it(with_openvino: Path) -> None:
     """The toy kit resizes by ONNX's operator, as kits once did, whose antialiasing OpenVINO leaves out."""
     done = run(
-        with_openvino / "msc-edge", "score", TOY_KIT, IMAGE_TABLE, "--backend", "openvino", cwd=with_openvino, check=False
+        with_openvino / "msc-edge",
+        "score",
+        TOY_KIT,
+        IMAGE_TABLE,
+        "--backend",
+        "openvino",
+        cwd=with_openvino,
+        check=False,
     )
     assert done.returncode == 2
     assert "OpenVINO computes something else here than onnxruntime" in done.stderr
@@ -163,7 +170,7 @@ def test_a_graph_that_openvino_computes_otherwise_is_not_scored_by_it(with_openv
 def test_a_file_that_openvino_cannot_use_is_one_line(with_openvino: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     script = (
-        "from pathlib import Path; from msc_edge.runtime.backends.openvino import opened\n"
+        "from pathlib import Path; from msc_edge.runtime.backends.openvino_backend import opened\n"
         "try: opened('openvino', Path('model.onnx'), dim=3, threads=1)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

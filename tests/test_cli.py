@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto
 
 from msc_edge import __version__
-from msc_edge.kit.opening import seal
 from msc_edge.kit.layout import MANIFEST, MODEL
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import seal
 from msc_edge.runtime.results.rows import COLUMNS, read_rows
 
 MSC_EDGE = shutil.which("msc-edge", path=Path(sys.executable).parent) or "msc-edge"

@@ -82,7 +82,9 @@ HEAVY = [
 ]
 
 
-@pytest.mark.parametrize("imports", ["from msc_edge.runtime import *", "import msc_edge.kit.opening", "import msc_edge.cli"])
+@pytest.mark.parametrize(
+    "imports", ["from msc_edge.runtime import *", "import msc_edge.kit.opening", "import msc_edge.cli"]
+)
 def test_the_runtime_side_imports_nothing_of_training(imports: str, tmp_path: Path) -> None:
     code = f"import json, sys; {imports}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.dataset import blocks_held_out
+from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.seeds import numpy_generator_of
 from msc_edge.train.synthetic import KINDS, Kind
 
@@ -93,7 +93,8 @@ class Selection:
         bank = Bank(in_bank)
         good, *spoiled = (np.array([bank.score(embedding) for embedding in part]) for part in rest)
         return Evaluation(
-            step, {kind: _wins(scores.reshape(len(good), -1), good) for kind, scores in zip(KINDS, spoiled, strict=True)}
+            step,
+            {kind: _wins(scores.reshape(len(good), -1), good) for kind, scores in zip(KINDS, spoiled, strict=True)},
         )
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
-from msc_edge.train.devices import from_all_ranks, part_of_rank
+from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
 from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwise_cosine
+from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.recipes import FineTuning, center_of, recipe_loss
 from msc_edge.train.seeds import generator_of, order_of_epoch
-from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
 from msc_edge.train.views import ViewDraws, make_views
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from msc_edge.preprocessing import PresetName
 from msc_edge.train.backbones import Backbone, last_stage_at_stride
+from msc_edge.train.checkpoint_selection import FEWEST, held_out_for_selection
 from msc_edge.train.losses.angular_center import angular_center_loss
 from msc_edge.train.losses.contrastive import contrastive_loss
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
-from msc_edge.train.checkpoint_selection import FEWEST, held_out_for_selection
 
 RecipeName = Literal["v1", "v2", "contrastive"]
 Select = Literal["last", "synthetic"]

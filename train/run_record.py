@@ -18,8 +18,8 @@ from msc_edge.files import kind_of, sha256_of, written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
-from msc_edge.train.recipes import FineTuning
 from msc_edge.train.checkpoint_selection import Candidate
+from msc_edge.train.recipes import FineTuning
 
 RUN_FORMAT = 1
 RECORD = "run.json"

@@ -22,12 +22,7 @@ from msc_edge.preprocessing import PresetName, Region, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite
 from msc_edge.train.checkpoint import CHECKPOINT
-from msc_edge.train.options import FineTuningOptions
-from msc_edge.train.run_folder import exclusive_run_folder
-from msc_edge.train.devices import launched_fabric
-from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.collapse import mean_pairwise_cosine
-from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.dataset import (
     FEWEST,
     NormalImage,
@@ -38,14 +33,19 @@ from msc_edge.train.dataset import (
     normal_folder,
     write_image_table,
 )
+from msc_edge.train.devices import launched_fabric
+from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import NOTHING, RecipeName
+from msc_edge.train.run_folder import exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
     CALIBRATION,
-    PACKAGES,
     IMAGE_TABLE,
+    PACKAGES,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -97,7 +97,9 @@ def train(
     """
     folder = normal_folder(normal)
     _check_name(folder)
-    with exclusive_run_folder(out, record=RECORD, then=f"export it with: msc-edge export {out} --out KIT", resume=resume):
+    with exclusive_run_folder(
+        out, record=RECORD, then=f"export it with: msc-edge export {out} --out KIT", resume=resume
+    ):
         return _train(folder, out, options, resume=resume, report=report, unreadable=unreadable)
 
 
@@ -127,9 +129,7 @@ def _train(
 
     images = find_normals(folder, report=report)
     if options.group_by is not None:
-        hold_out(
-            images, holdout=options.holdout, group_by=options.group_by
-        )  # a wrong pattern is found before the work
+        hold_out(images, holdout=options.holdout, group_by=options.group_by)  # a wrong pattern is found before the work
     images, copies, initial = _open(images, folder, network, policy, report=report, unreadable=unreadable)
     images = hold_out(images, holdout=options.holdout, group_by=options.group_by)
     usable = [image for image in images if image.role in ("bank", "calibration")]

@@ -45,9 +45,7 @@ def _show(result: "DemoResult", out: Path) -> None:
     table.add_section()
     table.add_row("all defects", f"{result.auroc:.3f}", f"{caught[0]} of {caught[1]}", style="bold")
     table.add_row("good parts", "", f"{result.rejected.count} of {result.rejected.images}", _promise(result.rejected))
-    table.add_row(
-        "good parts, warned", "", f"{result.warned.count} of {result.warned.images}", _promise(result.warned)
-    )
+    table.add_row("good parts, warned", "", f"{result.warned.count} of {result.warned.images}", _promise(result.warned))
     table.add_row("milliseconds per image", "", f"{result.milliseconds:.1f}", "on one core")
     with to_standard_output():
         to = console(stderr=False)

@@ -16,9 +16,9 @@ from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.export.pack import export
 from msc_edge.images import find_images, read_image
 from msc_edge.progress import Report, silent
-from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.batch import Row, score_files
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.table import ScoreTable
 from msc_edge.train.training import TrainingOptions, train
 

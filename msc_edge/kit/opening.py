@@ -15,9 +15,9 @@ from typing import Self
 
 import numpy as np
 
-from msc_edge.kit.container import Verified, digest_line, verify_folder, verify_zip
 from msc_edge.errors import KitError, OutputError, UsageError
 from msc_edge.files import ASIDE, sha256_of
+from msc_edge.kit.container import Verified, digest_line, verify_folder, verify_zip
 from msc_edge.kit.layout import BANKS, MANIFEST, MANIFEST_DIGEST, NORMALS
 from msc_edge.kit.manifest import FileEntry, Manifest, Precision
 

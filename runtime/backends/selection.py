@@ -20,11 +20,11 @@ import platformdirs
 
 from msc_edge.errors import MscEdgeError, UsageError
 from msc_edge.files import written_whole
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import MODELS
 from msc_edge.kit.manifest import Precision, PrecisionChoice
+from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing
-from msc_edge.runtime.backends.openvino import Backend, BackendName, BackendChoice, installed_backends, opened
+from msc_edge.runtime.backends.openvino_backend import Backend, BackendChoice, BackendName, installed_backends, opened
 from msc_edge.runtime.processor import about_processor, processor_name
 
 _SECONDS = 1.0
@@ -156,7 +156,9 @@ def _remembered(memory: Path) -> BackendSpec | None:
         return None
 
 
-def measured(kit: Kit, ways: Sequence[BackendSpec], *, threads: int, spin: bool = False) -> tuple[BackendSpec, dict[BackendSpec, float]]:
+def measured(
+    kit: Kit, ways: Sequence[BackendSpec], *, threads: int, spin: bool = False
+) -> tuple[BackendSpec, dict[BackendSpec, float]]:
     """Which is the fastest here, and the median milliseconds of each: measured in turns, for a second.
 
     int8 is left out where it does not compute as where it was made, and OpenVINO where not as onnxruntime.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from msc_edge.errors import UnreadableImageError, UsageError, writing
-from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.batch import Row
+from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.rows import RowFormat, format_of, path_as_written, rows_with_ends
 
 # Half a unit of the last digit written, and as much again for the rounding of another machine's arithmetic.

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime.backends.openvino_backend import BackendChoice
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.backends.openvino import BackendChoice
 from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
 

@@ -161,8 +161,8 @@ def _broker(given: str | None) -> dict[str, Any]:
 
 def _run(options: "StreamConfig") -> None:
     from msc_edge.runtime.stream.logs import log_to, standard_error
-    from msc_edge.runtime.stream.status import status_line
     from msc_edge.runtime.stream.service import Stream
+    from msc_edge.runtime.stream.status import status_line
 
     log_to(standard_error(), options.log.format)
     running = Stream(options)

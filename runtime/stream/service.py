@@ -8,25 +8,25 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from msc_edge.errors import OutputError, UsageError
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.stream.active_kit import ActiveKit
 from msc_edge.runtime.stream.alarm import Debounce
 from msc_edge.runtime.stream.config import SourceConfig, StreamConfig, state_folder
 from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection
-from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.frame import Decision
-from msc_edge.runtime.stream.active_kit import ActiveKit
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.notify import notify
 from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import Channel, Delivery
-from msc_edge.runtime.stream.sinks.status_server import Metrics, StatusServer
 from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
 from msc_edge.runtime.stream.sinks.recorder import Recorder
+from msc_edge.runtime.stream.sinks.status_server import Metrics, StatusServer
 from msc_edge.runtime.stream.sinks.webhook import WebhookChannel
 from msc_edge.runtime.stream.sources.address import Address
 from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
 from msc_edge.runtime.stream.state import State
+from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
 from msc_edge.runtime.stream.worker import Worker
 from msc_edge.text import valid_text

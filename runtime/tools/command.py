@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.batch import Row, Summary
+    from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.results.table import ScoreTable
 
 _KitArgument = Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)]
@@ -85,11 +85,11 @@ def score(
     """
     from msc_edge.images import find_images
     from msc_edge.kit.opening import Kit
-    from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.batch import Summary
-    from msc_edge.runtime.tools.report.report_path import check_place
+    from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.results.rows import read_rows
     from msc_edge.runtime.results.table import ScoreTable
+    from msc_edge.runtime.tools.report.report_path import check_place
     from msc_edge.text import many
 
     _check_options(out, report, resume=resume, overwrite=overwrite, gallery=gallery)
@@ -113,9 +113,7 @@ def score(
             takers.append(page.add)
         to_do = images
         if out:
-            table = (
-                ScoreTable.resume(out, detector, images) if resume else ScoreTable.create(out, overwrite=overwrite)
-            )
+            table = ScoreTable.resume(out, detector, images) if resume else ScoreTable.create(out, overwrite=overwrite)
             stack.enter_context(table)
             for row in read_rows(out):
                 for take in takers:
@@ -197,8 +195,8 @@ def _score_all(
 
 def _row_printer() -> "Callable[[Row], None]":
     """Prints each row as CSV; at a terminal, where the rows would run past, it does nothing."""
-    from msc_edge.runtime.tools.display import to_standard_output
     from msc_edge.runtime.results.rows import CSV_HEADER, csv_line
+    from msc_edge.runtime.tools.display import to_standard_output
 
     stream = sys.stdout
     if stream.isatty():
@@ -225,7 +223,13 @@ def _report(
     seconds: float,
     others: int,
 ) -> None:
-    from msc_edge.runtime.tools.display import console, show_limits, show_most_anomalous, show_summary, to_standard_output
+    from msc_edge.runtime.tools.display import (
+        console,
+        show_limits,
+        show_most_anomalous,
+        show_summary,
+        to_standard_output,
+    )
     from msc_edge.text import one_line
 
     if sys.stdout.isatty() and not (quiet and any(path for _, path in written)):
@@ -281,8 +285,8 @@ def verify(kit: _KitArgument) -> None:
     """Check every byte of a kit, open all that it holds, and score one image."""
     from msc_edge.kit.opening import Kit
     from msc_edge.runtime.tools.display import console, describe_size, to_standard_output
-    from msc_edge.text import one_line
     from msc_edge.runtime.tools.verify import verify as verify_kit
+    from msc_edge.text import one_line
 
     with Kit.open(kit) as opened:
         checks = verify_kit(opened)

@@ -12,8 +12,8 @@ from rich.text import Text
 from msc_edge.calibration import Calibration, Limit, Limits, images_needed
 from msc_edge.errors import writing
 from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.manifest import BankInfo, CalibrationInfo, Int8, Manifest
+from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.batch import Row, Summary
 from msc_edge.text import many, one_line, percent, size

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from msc_edge.errors import SourceError
 from msc_edge.images import read_image
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import THUMBNAILS
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_embedding
 from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
-from msc_edge.runtime.backends.selection import BackendSpec, matches_check_embedding, create_backend
 
 
 def verify(kit: Kit) -> list[str]:

@@ -25,7 +25,6 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
 from msc_edge.images import DecodePolicy
-from msc_edge.kit.opening import seal
 from msc_edge.kit.layout import BANK, INDEX, MODEL, NORMALS, THUMBNAILS
 from msc_edge.kit.manifest import (
     BankInfo,
@@ -37,8 +36,9 @@ from msc_edge.kit.manifest import (
     Provenance,
     Weights,
 )
+from msc_edge.kit.opening import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from msc_edge.runtime.backends.onnxruntime import INPUT, OUTPUT, OnnxRuntimeBackend
+from msc_edge.runtime.backends.onnxruntime_backend import INPUT, OUTPUT, OnnxRuntimeBackend
 
 KIT = Path(__file__).parent / "toy.kit"
 SIDE = 8
@@ -200,8 +200,7 @@ def _antialiased(length: int) -> np.ndarray:
 
 def _fingerprint(names: list[str], images: list[np.ndarray]) -> str:
     lines = sorted(
-        f"{hashlib.sha256(image.tobytes()).hexdigest()}  {name}"
-        for name, image in zip(names, images, strict=True)
+        f"{hashlib.sha256(image.tobytes()).hexdigest()}  {name}" for name, image in zip(names, images, strict=True)
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 
 def test_the_committed_kit_opens_and_is_small(toy_kit):

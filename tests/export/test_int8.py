@@ -14,9 +14,9 @@ from msc_edge.export.int8 import Int8Rejected, agree
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import INT8_MODEL, MODEL
 from msc_edge.kit.manifest import Agreement, Manifest
+from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import preset
 from msc_edge.runtime import Detector
 from msc_edge.train.backbones import build_backbone

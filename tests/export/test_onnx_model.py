@@ -9,7 +9,7 @@ import torch
 
 from msc_edge.export.onnx_model import OPSET, export_onnx
 from msc_edge.preprocessing import Preprocessing, Region, preset
-from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.train.network import EmbeddingNetwork
 
 SIZES = [(480, 640), (1080, 1920), (1, 1), (37, 501), (501, 37), (224, 224), (225, 224), (2, 3), (331, 457)]
@@ -53,9 +53,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("draw", [noise, smooth])
-def test_onnxruntime_gives_the_embedding_of_torch_at_any_size(
-    draw, size: tuple[int, int], exported: Exported
-) -> None:
+def test_onnxruntime_gives_the_embedding_of_torch_at_any_size(draw, size: tuple[int, int], exported: Exported) -> None:
     image = draw(*size)
     region = exported.network.preprocess.spec.region
     if region and not region.fits(height=size[0], width=size[1]):

@@ -17,12 +17,12 @@ from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.export import pack
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.images import read_image
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
-from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.dataset import read_image_table
+from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.run_record import BANK, CALIBRATION, IMAGE_TABLE, RECORD, read_record
 from msc_edge.train.training import TrainingOptions, train
 
@@ -121,9 +121,7 @@ def test_bank_and_names_of_the_kit_are_those_of_the_run(drawn_kit: tuple[Path, M
         assert kit.normals() == names_with_role(drawn_run, "bank")
 
 
-def test_a_image_of_the_bank_is_its_own_nearest_neighbour(
-    drawn_kit: tuple[Path, Manifest], drawn_parts: Path
-) -> None:
+def test_a_image_of_the_bank_is_its_own_nearest_neighbour(drawn_kit: tuple[Path, Manifest], drawn_parts: Path) -> None:
     detector = Detector.load(drawn_kit[0])
     for name in detector.normals[::5]:
         nearest = detector.score_file(drawn_parts / name).nearest_images[0]

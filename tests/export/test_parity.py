@@ -7,7 +7,7 @@ import pytest
 from msc_edge.bank import Bank
 from msc_edge.calibration import Limit, Limits
 from msc_edge.errors import KitError
-from msc_edge.export.parity import FEWEST, TOLERANCE, Comparison, compare, parity_images, check_parity
+from msc_edge.export.parity import FEWEST, TOLERANCE, Comparison, check_parity, compare, parity_images
 from msc_edge.images import read_image
 from msc_edge.kit.manifest import Manifest
 from msc_edge.runtime import Detector

@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msc_edge.calibration import Calibration, Limit, Limits, alarm_count_interval, rate_interval, images_needed
+from msc_edge.calibration import Calibration, Limit, Limits, alarm_count_interval, images_needed, rate_interval
 from msc_edge.errors import UsageError
 
 # Few distinct values, so that ties are common.

@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from msc_edge.errors import KitError
 from msc_edge.images import find_images
-from msc_edge.kit.opening import seal
 from msc_edge.kit.layout import MANIFEST, MODEL
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.batch import Row, Summary, score_files
 

@@ -18,9 +18,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from msc_edge.errors import KitError
-from msc_edge.kit.opening import seal
 from msc_edge.kit.layout import BANK, INDEX, MANIFEST, MANIFEST_DIGEST, MODEL, NORMALS
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import seal
 from msc_edge.runtime import Detector
 
 BYTES_CHANGED = 300

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.layout import INDEX
+from msc_edge.kit.opening import Kit, seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 

@@ -11,9 +11,15 @@ from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import Region, preset
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.checkpoint_selection import (
+    BestCheckpoint,
+    Evaluation,
+    Selection,
+    held_out_for_selection,
+    standard_error,
+)
 from msc_edge.train.loading import training_copy
-from msc_edge.train.checkpoint_selection import Evaluation, BestCheckpoint, Selection, held_out_for_selection, standard_error
+from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.synthetic import KINDS
 
 
@@ -78,7 +84,9 @@ def test_an_answer_is_the_auroc_of_the_kits_own_scores(network: EmbeddingNetwork
 def test_the_same_seed_asks_the_same_and_another_one_something_else(
     network: EmbeddingNetwork, copies: list[Tensor]
 ) -> None:
-    one, same, other = (Selection(network, copies[:4], copies[4:], seed=seed).evaluate(0).mean_wins for seed in (0, 0, 1))
+    one, same, other = (
+        Selection(network, copies[:4], copies[4:], seed=seed).evaluate(0).mean_wins for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 

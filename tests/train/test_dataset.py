@@ -252,7 +252,9 @@ NAMES = [
 
 
 def test_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    images = [NormalImage(name, sha256(name.encode()).hexdigest(), ROLES[i % len(ROLES)]) for i, name in enumerate(NAMES)]
+    images = [
+        NormalImage(name, sha256(name.encode()).hexdigest(), ROLES[i % len(ROLES)]) for i, name in enumerate(NAMES)
+    ]
     write_image_table(tmp_path / "images.csv", images)
     assert read_image_table(tmp_path / "images.csv") == images
 

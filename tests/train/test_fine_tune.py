@@ -15,12 +15,12 @@ from msc_edge.errors import KitError, UsageError
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.checkpoint import CHECKPOINT
+from msc_edge.train.checkpoint_selection import held_out_for_selection
 from msc_edge.train.fine_tune import batch_of, fine_tune
+from msc_edge.train.loading import training_copy
 from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.loading import training_copy
 from msc_edge.train.recipes import FineTuning, RecipeName, center_of, fine_tuning, recipe_loss
-from msc_edge.train.checkpoint_selection import held_out_for_selection
 from msc_edge.train.views import make_views
 
 

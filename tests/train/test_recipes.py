@@ -8,9 +8,9 @@ from torch import Tensor
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import PresetName
 from msc_edge.train.backbones import build_backbone
+from msc_edge.train.checkpoint_selection import held_out_for_selection
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.recipes import FineTuning, RecipeName, center_of, fine_tuning, recipe_loss
-from msc_edge.train.checkpoint_selection import held_out_for_selection
 
 
 def unit_rows(seed: int, rows: int, dim: int) -> Tensor:

@@ -23,10 +23,10 @@ from msc_edge.images import read_image
 from msc_edge.preprocessing import Region
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.checkpoint import CHECKPOINT
+from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.devices import precision_of
 from msc_edge.train.metrics import METRICS, StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RECORD, RunRecord, read_record
 from msc_edge.train.training import TrainingOptions, train
 from msc_edge.train.weights import load_into
@@ -337,9 +337,7 @@ def test_too_few_readable_images_are_refused(
         shutil.copy(drawn_normals / f"part_{i:02d}.png", folder)
     for i in range(bad):
         (folder / f"bad_{i}.png").write_bytes(b"bad %d" % i)
-    reason = (
-        f"^{bad} of {good + bad} images cannot be read, .*the first: bad_0.png: " if bad else "^of 1 images found"
-    )
+    reason = f"^{bad} of {good + bad} images cannot be read, .*the first: bad_0.png: " if bad else "^of 1 images found"
     with pytest.raises(SourceError, match=rf"{reason}.*"):
         train(folder, tmp_path / "run", options())
     with pytest.raises(KitError):

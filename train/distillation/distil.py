@@ -22,17 +22,17 @@ from msc_edge.preprocessing import preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone
 from msc_edge.train.checkpoint import CHECKPOINT
-from msc_edge.train.run_folder import exclusive_run_folder
 from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.loop import distil_into
-from msc_edge.train.distillation.unlabelled import find_unlabelled, read_unlabelled
+from msc_edge.train.distillation.pruning import initialise_pruned, is_pruned_version
 from msc_edge.train.distillation.settings import Distillation
 from msc_edge.train.distillation.student_file import write_student
-from msc_edge.train.distillation.pruning import is_pruned_version, initialise_pruned
+from msc_edge.train.distillation.unlabelled import find_unlabelled, read_unlabelled
+from msc_edge.train.loading import training_copy
 from msc_edge.train.named import Named
 from msc_edge.train.preprocess import Preprocess
-from msc_edge.train.loading import training_copy
+from msc_edge.train.run_folder import exclusive_run_folder
 from msc_edge.train.run_record import BACKBONE, PACKAGES, read_record
 from msc_edge.train.seeds import seed_of_torch
 from msc_edge.train.weights import bundled_weights, load_into, pretrained_weights, weights_from_file

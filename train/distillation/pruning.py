@@ -40,7 +40,9 @@ def is_pruned_version(student: Backbone, teacher: Backbone) -> bool:
 
 
 @torch.no_grad()
-def initialise_pruned(student: Backbone, teacher: Backbone, batches: Sequence[Tensor], *, report: Report = silent) -> None:
+def initialise_pruned(
+    student: Backbone, teacher: Backbone, batches: Sequence[Tensor], *, report: Report = silent
+) -> None:
     """Give `student`, for which `is_pruned_version` holds, weights from `teacher`, by what both see in `batches`.
 
     `batches`: normalised images, float32 (B, 3, h, w); a hundred images are enough for the least squares.

@@ -12,7 +12,6 @@ import torchvision
 from msc_edge.errors import KitError, SourceError, UsageError, writing
 from msc_edge.files import folder_written_whole, sha256_of, written_whole
 from msc_edge.progress import Report, silent
-from msc_edge.train.run_folder import folder_lock
 from msc_edge.train.one_vs_rest.protocol import (
     Method,
     ProtocolOptions,
@@ -24,6 +23,7 @@ from msc_edge.train.one_vs_rest.protocol import (
     write_job,
 )
 from msc_edge.train.one_vs_rest.tables import write_tables
+from msc_edge.train.run_folder import folder_lock
 from msc_edge.train.weights import pretrained_weights
 
 _SETTINGS = "settings.json"

@@ -16,9 +16,7 @@ def _benchmark() -> None:
 @benchmark.command("one-vs-rest")
 def one_vs_rest(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for tables, curves and finished jobs.")],
-    train: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Training images, a folder for each class.")
-    ] = None,
+    train: Annotated[Path | None, typer.Option(metavar="DIR", help="Training images, a folder for each class.")] = None,
     test: Annotated[Path | None, typer.Option(metavar="DIR", help="Test images, a folder for each class.")] = None,
     dataset: Annotated[
         Literal["cifar10", "cifar100", "fashion_mnist", "svhn"] | None,
@@ -67,8 +65,8 @@ def one_vs_rest(
     from msc_edge.train.learning_rate import check_learning_rate
 
     with extras_named():
-        from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
         from msc_edge.train.one_vs_rest.benchmark import fetched, run_protocol
+        from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
 
     check_learning_rate(learning_rate)
     if unknown := sorted(set(method or []) - set(METHODS)):

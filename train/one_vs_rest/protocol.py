@@ -21,13 +21,13 @@ from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import PresetName, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, build_backbone
-from msc_edge.train.options import FineTuningOptions
+from msc_edge.train.collapse import mean_pairwise_cosine
+from msc_edge.train.dataset import FEWEST
 from msc_edge.train.devices import launched_fabric
 from msc_edge.train.fine_tune import fine_tune
-from msc_edge.train.collapse import mean_pairwise_cosine
-from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.dataset import FEWEST
 from msc_edge.train.loading import decoded, training_copy
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import FineTuning
 from msc_edge.train.weights import load_into, pretrained_weights
 

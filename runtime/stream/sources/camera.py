@@ -14,10 +14,10 @@ from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.address import Address
-from msc_edge.runtime.stream.sources.rate_limit import RateLimit
-from msc_edge.runtime.stream.sources.grabber import NEXT, Grabbed, StatusMessage, AllocateMemory, Wanted, grab
+from msc_edge.runtime.stream.sources.grabber import NEXT, AllocateMemory, Grabbed, StatusMessage, Wanted, grab
 from msc_edge.runtime.stream.sources.health import Health, StateChange
 from msc_edge.runtime.stream.sources.interface import OnEvent
+from msc_edge.runtime.stream.sources.rate_limit import RateLimit
 
 _TICK = 0.5  # seconds between two looks at the clock while no frame comes
 _SAMPLE = 16  # every 16th pixel of every 16th row tells most frames apart

@@ -55,8 +55,8 @@ def _measured(
 ) -> "Bench":
     from msc_edge.images import find_images
     from msc_edge.kit.opening import Kit
+    from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
     from msc_edge.runtime.tools.bench.suite import measured
-    from msc_edge.runtime.backends.onnxruntime import usable_cores
 
     paths = list(find_images(images).paths) if images else []
     cores = usable_cores()

@@ -18,13 +18,13 @@ import onnxruntime as ort
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import MODELS
 from msc_edge.kit.manifest import Precision
+from msc_edge.kit.opening import Kit
 from msc_edge.parallel import ordered_map
-from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.backends.onnxruntime_backend import INPUT
 from msc_edge.runtime.batch import Row, score_files
-from msc_edge.runtime.backends.onnxruntime import INPUT
+from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.result import Result
 
 Output = TypeVar("Output")

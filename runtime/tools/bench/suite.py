@@ -8,9 +8,12 @@ from pathlib import Path
 from random import Random
 
 from msc_edge import __version__
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.manifest import Precision
+from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_embedding
+from msc_edge.runtime.processor import about_processor, processor_name
 from msc_edge.runtime.tools.bench.measure import (
     FileTimes,
     FrameTimes,
@@ -22,9 +25,6 @@ from msc_edge.runtime.tools.bench.measure import (
     start,
     throughput,
 )
-from msc_edge.runtime.backends.onnxruntime import usable_cores
-from msc_edge.runtime.backends.selection import BackendSpec, matches_check_embedding, create_backend
-from msc_edge.runtime.processor import about_processor, processor_name
 
 _PACKAGES = ("onnxruntime", "numpy", "opencv-python")
 

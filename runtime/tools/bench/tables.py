@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from msc_edge.runtime.tools.bench.suite import Bench
 from msc_edge.runtime.tools.bench.measure import Spread
+from msc_edge.runtime.tools.bench.suite import Bench
 from msc_edge.text import many, one_line
 
 

@@ -82,8 +82,8 @@ def _show_left_out(to: "Console", found: "Recalibration") -> None:
 
 
 def _show(to: "Console", found: "Recalibration") -> None:
-    from msc_edge.runtime.tools.display import show_most_anomalous
     from msc_edge.runtime.batch import Summary
+    from msc_edge.runtime.tools.display import show_most_anomalous
     from msc_edge.text import one_line
 
     summary = Summary()

@@ -9,9 +9,9 @@ from msc_edge.files import kind_of
 from msc_edge.images import find_images
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
-from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.batch import Row, score_file_with_result
-from msc_edge.runtime.backends.onnxruntime import usable_cores
+from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
 
 
@@ -69,7 +69,9 @@ def score_normal_images(
         report("scoring", done, len(paths))
         if result is None:
             fresh.unreadable.append(row)
-        elif result.nearest_images in seen:  # no two images are as far from their nearest_images, to the last of 16 digits
+        elif (
+            result.nearest_images in seen
+        ):  # no two images are as far from their nearest_images, to the last of 16 digits
             fresh.copies.append(row)
         elif result.is_in_bank:
             fresh.in_bank.append(row)

@@ -15,12 +15,12 @@ import numpy as np
 from msc_edge.calibration import Calibration, Limit, alarm_count_interval, images_needed
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import folder_written_whole, sha256_of
-from msc_edge.kit.opening import Kit, refuse_zip, seal
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest, Precision
+from msc_edge.kit.opening import Kit, refuse_zip, seal
 from msc_edge.progress import Report, silent
-from msc_edge.runtime.tools.calibrate.normal_images import NormalImageScores, find_normal_images, score_normal_images
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.tools.calibrate.normal_images import NormalImageScores, find_normal_images, score_normal_images
 from msc_edge.text import many, percent
 
 WHY = "fresh good images"
@@ -116,7 +116,13 @@ def calibrate(
 
 
 def _new_limits(
-    old: CalibrationInfo, manifest: Manifest, fresh: NormalImageScores, *, warn_rate: float, reject_rate: float, why: str
+    old: CalibrationInfo,
+    manifest: Manifest,
+    fresh: NormalImageScores,
+    *,
+    warn_rate: float,
+    reject_rate: float,
+    why: str,
 ) -> NewLimits:
     scores = [row.score for row in fresh.scored if row.score is not None]
     after = recalibrated(

@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from msc_edge import __version__
-from msc_edge.runtime.tools.doctor.check import Check, checked
 from msc_edge.runtime.processor import about_processor, processor_name
+from msc_edge.runtime.tools.doctor.check import Check, checked
 from msc_edge.text import size
 
 _OPENCV_NAMES = (
@@ -117,7 +117,7 @@ def _numpy_features() -> list[str]:
 
 def cores() -> Check:
     """Cores that this process may use against those of the machine."""
-    usable = import_module("msc_edge.runtime.backends.onnxruntime").usable_cores()
+    usable = import_module("msc_edge.runtime.backends.onnxruntime_backend").usable_cores()
     total = os.cpu_count() or usable
     if usable < total:
         remedy = "for more: the service's CPUAffinity= or CPUQuota=, or the container's --cpus"

@@ -11,11 +11,11 @@ import numpy as np
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit.opening import Kit
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.backends.selection import BackendSpec, backend_specs, measured
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.tools.display import describe_limits, describe_size
 from msc_edge.runtime.tools.doctor.check import Check, checked
-from msc_edge.runtime.backends.onnxruntime import usable_cores
-from msc_edge.runtime.backends.selection import BackendSpec, measured, backend_specs
 from msc_edge.runtime.tools.verify import verify
 
 _WIDTH, _HEIGHT = 1280, 720  # what most webcams give; large enough that resizing it counts

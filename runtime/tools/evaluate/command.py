@@ -49,7 +49,7 @@ def evaluate(
     """
     from msc_edge.errors import UsageError, extras_named
     from msc_edge.progress import progress_bars
-    from msc_edge.runtime.tools.evaluate.labelled import labelled_folders, labelled_dataset
+    from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
 
     with extras_named():
         from msc_edge.runtime.tools.evaluate.run import run_evaluation
@@ -102,16 +102,16 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
         for name, limit in (("warn", evaluation.warn), ("reject", evaluation.reject)):
             to.print(_at_limit(name, limit))
         if evaluation.unreadable:
-            to.print(
-                f"left out: {many(len(evaluation.unreadable), 'image')} that cannot be read; the report says why"
-            )
+            to.print(f"left out: {many(len(evaluation.unreadable), 'image')} that cannot be read; the report says why")
         if evaluation.in_bank:
             to.print(
                 f"{many(evaluation.in_bank, 'image')} of these the kit has learnt from, and finds normal whatever "
                 "they show: the figures are too good"
             )
         if evaluation.ignored_folders:
-            to.print(one_line(f"no kinds of defects, by name, and passed over: {', '.join(evaluation.ignored_folders)}"))
+            to.print(
+                one_line(f"no kinds of defects, by name, and passed over: {', '.join(evaluation.ignored_folders)}")
+            )
         if evaluation.other_files:
             to.print(f"{many(evaluation.other_files, 'other file')} passed over")
         if evaluation.models > 1:

@@ -13,11 +13,11 @@ from msc_edge.errors import SourceError
 from msc_edge.kit.manifest import Precision
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.batch import Row, score_file_with_result
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.tools.evaluate.labelled import GOOD, Labelled
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES, Interval, auroc, average_precision, with_intervals
-from msc_edge.runtime.batch import Row, score_file_with_result
-from msc_edge.runtime.backends.onnxruntime import usable_cores
 
 Promise = Literal["as promised", "fewer than promised", "more than promised"]
 

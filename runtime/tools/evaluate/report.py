@@ -57,9 +57,7 @@ def _galleries(good: Sequence[Scored], bad: Sequence[Scored], detector: Detector
 
     def cards(chosen: Sequence[Scored]) -> list[Card]:
         return [
-            card(
-                detector, kit, each.image.path, each.row, name=each.image.name, label=f"truth: {each.image.label}"
-            )
+            card(detector, kit, each.image.path, each.row, name=each.image.name, label=f"truth: {each.image.label}")
             for each in chosen[:most]
         ]
 

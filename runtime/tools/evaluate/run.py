@@ -6,16 +6,16 @@ from pathlib import Path
 
 from msc_edge.errors import UsageError
 from msc_edge.files import folder_written_whole, kind_of
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.tools.evaluate.labelled import DataSet
+from msc_edge.runtime.results.table import ScoreTable
 from msc_edge.runtime.tools.evaluate.evaluation import Evaluation, Scored, evaluate, score_labelled
+from msc_edge.runtime.tools.evaluate.labelled import DataSet
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES
 from msc_edge.runtime.tools.evaluate.report import write_report
 from msc_edge.runtime.tools.report.report_path import check_writable
-from msc_edge.runtime.results.table import ScoreTable
 
 JSON, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.images import read_image
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.layout import THUMBNAILS
-from msc_edge.runtime.detector import Detector
+from msc_edge.kit.opening import Kit
 from msc_edge.runtime.batch import Row
+from msc_edge.runtime.detector import Detector
 
 _SIDE = 320  # of an image in the page, in pixels
 _NEAREST = 2  # normals beside an image
@@ -58,7 +58,9 @@ def card(detector: Detector, kit: Kit, path: Path, row: Row, *, name: str, label
         return Card(name, label, row, "", (), f"it was scored, and cannot be read any more: {error}")
     if abs(result.score - (row.score or 0.0)) > _SAME_IMAGE:
         return Card(name, label, row, "", (), "the file has changed since it was scored")
-    nearest = tuple(Near(each.path, _thumbnail(kit, each.row), each.distance) for each in result.nearest_images[:_NEAREST])
+    nearest = tuple(
+        Near(each.path, _thumbnail(kit, each.row), each.distance) for each in result.nearest_images[:_NEAREST]
+    )
     return Card(name, label, row, as_data_url(image), nearest, "")
 
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from msc_edge import __version__
 from msc_edge.files import written_whole
-from msc_edge.kit.opening import Kit
 from msc_edge.kit.manifest import Precision
+from msc_edge.kit.opening import Kit
 from msc_edge.runtime.tools.report.gallery import Card
 from msc_edge.runtime.tools.report.report_path import MARK
 from msc_edge.text import many, one_line, percent

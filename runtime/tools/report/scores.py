@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.tools.display import describe_limits
 from msc_edge.runtime.batch import Row, Summary
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.rows import path_as_written
+from msc_edge.runtime.tools.display import describe_limits
 from msc_edge.runtime.tools.report.gallery import card
 from msc_edge.runtime.tools.report.page import Gallery, write_page
 from msc_edge.runtime.tools.report.plots import SOME, Scores, histogram
-from msc_edge.runtime.results.rows import path_as_written
 
 _UNREADABLE = 50  # shown with their reasons
 
@@ -52,7 +52,9 @@ class ScoreReport:
             "scores.html.j2",
             kit=kit,
             precision=detector.precision,
-            galleries=[Gallery("The most_anomalous", "The largest score first.", summary.scored, cards)] if cards else [],
+            galleries=[Gallery("The most_anomalous", "The largest score first.", summary.scored, cards)]
+            if cards
+            else [],
             summary=summary,
             unreadable=summary.first_unreadable[:_UNREADABLE],
             limits=list(describe_limits(limits, detector.calibration)),

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.demo.drawn_images import Sizes
-from msc_edge.demo.pipeline import DATA, KIT, SCORES, SHEET, DemoResult, run_demo
 from msc_edge.demo.parts import DEFECTS, KINDS
+from msc_edge.demo.pipeline import DATA, KIT, SCORES, SHEET, DemoResult, run_demo
 from msc_edge.errors import UsageError
 from msc_edge.images import read_image
 from msc_edge.runtime.detector import Detector

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 import msc_edge.kit.opening as kit_module
 from msc_edge.errors import KitError, OutputError
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.manifest import Manifest, parse_manifest
+from msc_edge.kit.opening import Kit, seal
 
 BANK = np.eye(3, 4, dtype=np.float32)
 DIGEST = "0" * 64

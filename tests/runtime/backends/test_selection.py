@@ -9,12 +9,18 @@ from typer.testing import CliRunner
 
 from msc_edge.cli import app
 from msc_edge.errors import KitError, UsageError
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest, parse_manifest
+from msc_edge.kit.opening import Kit, seal
 from msc_edge.preprocessing import Region, preset
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.selection import BackendSpec, check_image, matches_check_embedding, measured, create_backend
+from msc_edge.runtime.backends.selection import (
+    BackendSpec,
+    check_image,
+    create_backend,
+    matches_check_embedding,
+    measured,
+)
 from msc_edge.runtime.tools.verify import verify
 
 FLOAT, INT8 = BackendSpec("fp32"), BackendSpec("int8")

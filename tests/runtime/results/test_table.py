@@ -95,9 +95,7 @@ def without_times(path: Path) -> list[tuple]:
 
 class TestResume:
     @SUFFIXES
-    def test_a_file_cut_off_anywhere_is_completed_to_what_it_would_have_been(
-        self, tmp_path, detector, images, suffix
-    ):
+    def test_a_file_cut_off_anywhere_is_completed_to_what_it_would_have_been(self, tmp_path, detector, images, suffix):
         whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
         score_into(ScoreTable.create(whole), detector, images)
         data, expected = whole.read_bytes(), without_times(whole)

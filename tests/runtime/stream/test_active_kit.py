@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, UsageError
-from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.active_kit import ActiveKit
+from msc_edge.runtime.stream.config import LimitsConfig
 
 PATIENCE = 30.0
 

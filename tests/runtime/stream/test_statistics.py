@@ -7,8 +7,8 @@ import pytest
 from msc_edge.calibration import Verdict
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream import statistics as module
-from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
+from msc_edge.runtime.stream.statistics import Statistics
 
 PATIENCE = 30.0
 

@@ -3,12 +3,19 @@ import io
 import pytest
 from rich.console import Console
 
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import Kit, seal
 from msc_edge.preprocessing import Region
-from msc_edge.runtime.tools.display import console, describe_kit, describe_limits, show_kit, show_most_anomalous, show_summary
 from msc_edge.runtime.batch import Row, Summary
+from msc_edge.runtime.tools.display import (
+    console,
+    describe_kit,
+    describe_limits,
+    show_kit,
+    show_most_anomalous,
+    show_summary,
+)
 
 
 def shown(show, *arguments, terminal: bool = False, **options) -> str:

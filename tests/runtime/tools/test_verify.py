@@ -1,9 +1,9 @@
 import pytest
 
 from msc_edge.errors import KitError
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.layout import INDEX, MANIFEST
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import Kit, seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.tools.verify import verify
 

@@ -33,9 +33,7 @@ def test_what_a_step_does_depends_on_the_seed_and_the_step_alone() -> None:
 
 
 def test_all_sides_occur() -> None:
-    assert {batch_of(step, images=8, batch=8, image_size=224, seed=0)[1].side for step in range(60)} == {
-        *sides_of(224)
-    }
+    assert {batch_of(step, images=8, batch=8, image_size=224, seed=0)[1].side for step in range(60)} == {*sides_of(224)}
 
 
 @pytest.mark.parametrize("part", [slice(0, 4), slice(4, 8), slice(2, 4)])

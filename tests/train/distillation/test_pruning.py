@@ -8,7 +8,7 @@ from torch import Tensor
 
 from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.distillation.losses import embedding_loss, spread_of_embeddings
-from msc_edge.train.distillation.pruning import is_pruned_version, initialise_pruned
+from msc_edge.train.distillation.pruning import initialise_pruned, is_pruned_version
 from msc_edge.train.weights import load_into, weights_from_file
 
 

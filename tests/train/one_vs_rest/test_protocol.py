@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.one_vs_rest.protocol import Job, Method, Point, ProtocolOptions, auroc_of, splits_of
 from msc_edge.train.one_vs_rest.benchmark import run_protocol
+from msc_edge.train.one_vs_rest.protocol import Job, Method, Point, ProtocolOptions, auroc_of, splits_of
 from msc_edge.train.one_vs_rest.tables import write_tables
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}

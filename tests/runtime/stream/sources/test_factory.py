@@ -12,8 +12,8 @@ from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.sources.address import SourceKind, parse_address
 from msc_edge.runtime.stream.sources.camera import CameraSource
-from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
+from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.sources.interface import Source
 from msc_edge.runtime.stream.sources.video import VideoSource
 from msc_edge.runtime.stream.state import State

@@ -1,7 +1,7 @@
 import itertools
 
-from msc_edge.runtime.stream.sources.rate_limit import MOST, WINDOW, RateLimit
 from msc_edge.runtime.stream.sources.health import StateChange
+from msc_edge.runtime.stream.sources.rate_limit import MOST, WINDOW, RateLimit
 
 
 def flapping(changes: int, *, every: float) -> list[tuple[float, StateChange]]:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import SourceError
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import Kit, seal
 from msc_edge.preprocessing import Region
-from msc_edge.runtime.tools.bench.suite import Bench, measured
 from msc_edge.runtime.tools.bench.measure import Spread, file_times, frame_times, frames, start, throughput
+from msc_edge.runtime.tools.bench.suite import Bench, measured
 
 SECONDS = 0.05
 

@@ -7,9 +7,9 @@ import pytest
 
 from msc_edge.calibration import Calibration, alarm_count_interval
 from msc_edge.errors import KitError, OutputError, SourceError, UsageError
-from msc_edge.kit.opening import Kit, seal
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import HELD_OUT, HISTORY_KEPT, Manifest, parse_manifest
+from msc_edge.kit.opening import Kit, seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.calibrate.recalibration import calibrate, recalibrated
 

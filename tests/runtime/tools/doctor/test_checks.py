@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.tools.doctor.check import Check, checked, summary_of
 from msc_edge.runtime.tools.doctor.checks import (
     cameras,
@@ -24,7 +25,6 @@ from msc_edge.runtime.tools.doctor.checks import (
     state_folder,
     versions,
 )
-from msc_edge.runtime.backends.onnxruntime import usable_cores
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux shows its devices as files")
 

@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
-from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
-from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
-from msc_edge.runtime.tools.evaluate.run import run_evaluation
 from msc_edge.runtime.results.rows import read_rows
+from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.runtime.tools.evaluate.run import run_evaluation
 
 FILES = ["evaluation.json", "report.html", "scores.csv"]
 QUICK = ("--resamples", 100, "--gallery", 2)

@@ -9,13 +9,13 @@ import pytest
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import SourceError
 from msc_edge.images import find_images
-from msc_edge.kit.opening import seal
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
-from msc_edge.runtime.tools.evaluate.labelled import Labelled, labelled_dataset
-from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, Scored, evaluate, score_labelled
 from msc_edge.runtime.batch import Row
+from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, Scored, evaluate, score_labelled
+from msc_edge.runtime.tools.evaluate.labelled import Labelled, labelled_dataset
 
 
 def scored(*labelled: tuple[str, float]) -> list[Scored]:
@@ -113,7 +113,9 @@ class TestOddSets:
         assert all(0 <= each.low <= each.value <= each.high <= 1 for each in found.figures.values())
 
     def test_a_kind_that_could_not_be_read_is_still_there(self, drawn):
-        found = evaluate(drawn, IMAGE_TABLE, [unread("stain"), unread("dent"), unread("good")], kit_sha256="", resamples=1)
+        found = evaluate(
+            drawn, IMAGE_TABLE, [unread("stain"), unread("dent"), unread("good")], kit_sha256="", resamples=1
+        )
         assert [(kind.label, kind.images, kind.unreadable) for kind in found.kinds] == [
             ("dent", 2, 1),
             ("rust", 2, 0),
@@ -153,9 +155,7 @@ def test_every_image_is_scored_or_told_of_in_the_order_given(detector, photos):
         told.append((task, done, total, note))
 
     read, left_out = score_labelled(detector, images, threads=3, report=report)
-    assert [each.image for each in read] == [
-        each for each in images if each.path.name not in ("cut.png", "zero.png")
-    ]
+    assert [each.image for each in read] == [each for each in images if each.path.name not in ("cut.png", "zero.png")]
     assert {each.image.path.name for each in left_out} == {"cut.png", "zero.png"}
     assert told == [("scoring", done, len(images), "") for done in range(1, len(images) + 1)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from msc_edge.errors import MscEdgeError, SourceError, UsageError
-from msc_edge.runtime.tools.evaluate.labelled import DataSet, labelled_folders, labelled_dataset
+from msc_edge.runtime.tools.evaluate.labelled import DataSet, labelled_dataset, labelled_folders
 
 
 def labels(found: DataSet) -> dict[str, str]:
@@ -34,9 +34,7 @@ class TestMvtecLayout:
         assert labels(labelled_dataset(dataset))["test/stain/002.png"] == "stain"
         monkeypatch.chdir(dataset.parent)
         assert labels(labelled_dataset(Path("parts"))) == labels(labelled_dataset(dataset))
-        assert labels(labelled_dataset(Path("..") / dataset.parent.name / "parts")) == labels(
-            labelled_dataset(dataset)
-        )
+        assert labels(labelled_dataset(Path("..") / dataset.parent.name / "parts")) == labels(labelled_dataset(dataset))
 
     def test_the_folder_test_itself_will_do(self, dataset):
         assert labels(labelled_dataset(dataset / "test"))["stain/002.png"] == "stain"

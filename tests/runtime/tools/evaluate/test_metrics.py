@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.runtime.tools.evaluate.evaluation import score_labelled
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.runtime.tools.evaluate.metrics import METRICS, tpr_at, with_intervals
 
 # Few different values, so that good and defective parts tie; and any values at all.

@@ -17,9 +17,9 @@ from msc_edge.cli import app
 from msc_edge.errors import OutputError, UsageError
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.batch import Row, score_files
+from msc_edge.runtime.results.rows import read_rows
 from msc_edge.runtime.tools.report.report_path import check_place
 from msc_edge.runtime.tools.report.scores import ScoreReport
-from msc_edge.runtime.results.rows import read_rows
 
 SCRIPT = "<script>alert(1)<"  # a folder, with "script>.png" in it
 

@@ -9,14 +9,14 @@ from onnx import helper, numpy_helper
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.kit.layout import MODEL
-from msc_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend, usable_cores
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend, usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
 def test_a_process_bound_to_one_core_uses_one():
     program = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from msc_edge.runtime.backends.onnxruntime import usable_cores; print(usable_cores())"
+        "from msc_edge.runtime.backends.onnxruntime_backend import usable_cores; print(usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

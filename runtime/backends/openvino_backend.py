@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from msc_edge.errors import KitError, MissingExtraError, SourceError
-from msc_edge.runtime.backends.onnxruntime import INPUT, OUTPUT, OnnxRuntimeBackend, usable_cores
 from msc_edge.runtime.backends.onnx_guard import refuse_external_data
+from msc_edge.runtime.backends.onnxruntime_backend import INPUT, OUTPUT, OnnxRuntimeBackend, usable_cores
 
 BackendName = Literal["onnxruntime", "openvino"]
 BackendChoice = Literal["auto", "onnxruntime", "openvino"]
