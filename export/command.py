@@ -2,41 +2,46 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from msc_edge.kit.manifest import Manifest
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of msc-edge train.", show_default=False)],
     out: Annotated[Path, typer.Option(metavar="KIT", help="Kit folder to write.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the kit.", show_default="the name of the folder")
+    ] = None,
     normal: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the images lie that the run was trained on, if they have moved."),
+        typer.Option(metavar="DIR", help="Folder of the training images, if they were moved."),
     ] = None,
-    warn_rate: Annotated[
-        float, typer.Option(metavar="RATE", help="Share of good parts that may be flagged 'warn' or worse.")
-    ] = 0.05,
+    warn_rate: Annotated[float, typer.Option(metavar="RATE", help="Target false-alarm rate of the warn limit.")] = 0.05,
     reject_rate: Annotated[
-        float, typer.Option(metavar="RATE", help="Share of good parts that may be flagged 'reject'.")
+        float, typer.Option(metavar="RATE", help="Target false-alarm rate of the reject limit.")
     ] = 0.01,
     precision: Annotated[
         Literal["both", "fp32", "int8"],
-        typer.Option(help="Float alone, or int8 beside it where that ranks images as float does; int8 insists on it."),
+        typer.Option(
+            help="Models of the kit. both: int8 beside fp32 where it passes its gates; int8: fail where it does not."
+        ),
     ] = "both",
     target: Annotated[
-        Literal["x86-vnni", "x86", "arm64"], typer.Option(help="Processors that int8 is made for.")
+        Literal["x86-vnni", "x86", "arm64"], typer.Option(help="Processors of the int8 model.")
     ] = "x86-vnni",
-    thumbnails: Annotated[bool, typer.Option(help="Keep a small image of each normal in the kit.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a kit that stands there.")] = False,
+    thumbnails: Annotated[bool, typer.Option(help="Keep a thumbnail of each normal image in the kit.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
 ) -> None:
-    """Pack a run into a kit: model, bank, limits and manifest, proven with the runtime before it stands."""
+    """Export a run as a kit: models, memory bank, limits and manifest, checked with the runtime's own code."""
     from msc_edge.errors import extras_named
     from msc_edge.progress import progress_bars
 
     with extras_named():
         from msc_edge.export.pack import export as export_kit
-    from msc_edge.runtime.tools.display import describe_limits
 
     notes: list[str] = []
     with progress_bars() as report:
@@ -44,6 +49,7 @@ def export(
             run,
             out,
             normal=normal,
+            name=name,
             warn_rate=warn_rate,
             reject_rate=reject_rate,
             precision=precision,
@@ -53,25 +59,36 @@ def export(
             report=report,
             note=notes.append,
         )
-    megabytes = sum(entry.bytes for entry in manifest.files.values()) / 1e6
-    bank, parity = manifest.bank, manifest.parity
-    typer.echo(f"{out}: {len(manifest.files)} files, {megabytes:.1f} MB; {bank.count} normals, {bank.search} search")
-    if bank.index:
-        typer.echo(f"index: recall {bank.index.recall:.4f} at ef {bank.index.ef}, over {bank.index.queries} queries")
-    if of := manifest.int8:
-        agreement, quantization = of.agreement, of.quantization
-        left = f", {len(quantization.in_float)} of {quantization.layers} layers left in float"
+    _show(out, manifest, notes)
+
+
+def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
+    from msc_edge.describe import describe_limits
+    from msc_edge.text import size
+
+    fp32, total = manifest.models["fp32"], sum(entry.bytes for entry in manifest.files.values())
+    bank, parity = fp32.banks.images, fp32.parity
+    typer.echo(
+        f"{out}: kit {manifest.name}, {len(manifest.files)} files, {size(total)}; {bank.count} normal images in the "
+        f"memory bank, {bank.search} search"
+    )
+    if index := bank.index:
+        typer.echo(f"index: recall {index.recall:.4f} at ef {index.ef}, over {index.queries} queries")
+    int8 = manifest.models.get("int8")
+    if int8 and int8.agreement and int8.quantization:
+        agreement, quantization = int8.agreement, int8.quantization
+        in_float = f", {len(quantization.float_layers)} of {quantization.layers} layers in float"
         typer.echo(
-            f"int8: rank correlation with float {agreement.rank_correlation:.4f}, AUROC on spoiled images "
-            f"{agreement.auroc_int8:.4f} ({agreement.auroc_fp32:.4f} in float){left if quantization.in_float else ''}"
+            f"int8: rank correlation with fp32 {agreement.rank_correlation:.4f}, AUROC on synthetic anomalies "
+            f"{agreement.auroc:.4f} (fp32 {agreement.auroc_fp32:.4f}){in_float if quantization.float_layers else ''}"
         )
     for note in notes:
         typer.echo(note)
     if parity:
         typer.echo(
-            f"proof: {parity.images} images scored as in training, "
-            f"largest difference {parity.max_score_difference:.1e}, no verdict changed"
+            f"parity: {parity.images} images scored as in training, largest difference "
+            f"{parity.max_score_difference:.1e}, no changed verdict"
         )
-    for name, words in describe_limits(manifest.calibration.limits, manifest.calibration.calibrated):
-        typer.echo(f"{name}: {words}", err=name == "caution")
-    typer.echo(f"next: msc-edge score {shlex.quote(str(out))} IMAGE_TABLE --out scores.csv")
+    for name, text in describe_limits(fp32.calibration.limits, fp32.calibration.calibration):
+        typer.echo(f"{name}: {text}", err=name == "caution")
+    typer.echo(f"next: msc-edge score {shlex.quote(str(out))} IMAGES --out scores.csv")

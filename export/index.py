@@ -1,4 +1,4 @@
-"""The HNSW index over the bank, and how well it finds the true nearest_images."""
+"""The HNSW index over a memory bank, and its recall."""
 
 import math
 from pathlib import Path
@@ -10,17 +10,17 @@ import numpy as np
 from msc_edge.bank import HnswSearch
 from msc_edge.kit.manifest import HnswIndex
 
-WANTED_RECALL = 0.999
+MIN_RECALL = 0.999
 # After an embedding, with the bank out of the cache: exact search takes 0.33 ms over 1000 rows of 1280, 0.69 over 3000;
 # the graph takes 0.21 and 0.29 (benchmarks/cost_curves.py).
-FEWEST_ROWS = 2000
+MIN_ROWS = 2000
 M, EF_CONSTRUCTION = 16, 200
 _EFS = (16, 32, 64, 128, 256, 512)
 _QUERIES = 1000
 
 
 def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path, *, seed: int = 0) -> HnswIndex:
-    """Build an index over the bank (n, dim), save it to `path`, and give the least ef that reaches WANTED_RECALL.
+    """Build an index over the bank (n, dim), save it to `path`, and give the least ef that reaches MIN_RECALL.
 
     `queries`: held-out embeddings (m, dim). Where they are few, bank rows with a little noise join them. If no ef
     reaches the recall, the largest stands with what it measured. One thread, so that the file is the same each time.
@@ -34,23 +34,23 @@ def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path,
 
     queries = _enough(queries, embeddings, seed)
     ef, recall = least_ef(index, embeddings, queries, k)
-    return HnswIndex(m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
+    return HnswIndex(file=path.name, m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
 
 
 def least_ef(index: hnswlib.Index, embeddings: np.ndarray, queries: np.ndarray, k: int) -> tuple[int, float]:
-    """The least ef with which an index over the bank reaches WANTED_RECALL, or the largest there is; and the recall."""
+    """The least ef with which an index over the bank reaches MIN_RECALL, or the largest there is; and the recall."""
     kth = kth_similarity(embeddings, queries, k)
     ef, recall = _EFS[0], 0.0
     for ef in _EFS:
         recall = recall_at_k(HnswSearch(index, ef=ef), embeddings, queries, kth, k)
-        if recall >= WANTED_RECALL:
+        if recall >= MIN_RECALL:
             break
     return ef, recall
 
 
 def preferred_search(index: HnswIndex, *, count: int) -> Literal["exact", "hnsw"]:
     """`hnsw` where the index finds what it should and `count` rows are enough to gain by it, else `exact`."""
-    return "hnsw" if index.recall >= WANTED_RECALL and count >= FEWEST_ROWS else "exact"
+    return "hnsw" if index.recall >= MIN_RECALL and count >= MIN_ROWS else "exact"
 
 
 def kth_similarity(embeddings: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:

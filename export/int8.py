@@ -1,9 +1,9 @@
-"""The int8 part of a kit: a model that agrees with float, with a bank and limits of its own, or the reason why not.
+"""The int8 model of a kit: a model that agrees with fp32, or the reason why there is none.
 
-An int8 embedding is not the float one: for a small network it lies two thirds as far from it as a good part from its
-nearest normals. Most of that is the same for all images, so int8 embeddings are compared with int8 embeddings: the
-bank is embedded anew. Whether the ranking of images stays is then measured, on held-out good images and spoiled
-copies of them.
+An int8 embedding differs from the fp32 embedding of the same image: for a small network by two thirds of the distance
+between a normal image and its nearest normal images. Most of that difference is the same for all images, so int8
+embeddings are compared with an int8 memory bank. Gates then check that the ranking of images stays, on held-out normal
+images and synthetic anomalies made from them.
 """
 
 import math
@@ -22,21 +22,23 @@ from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.kit.manifest import Agreement, Quantization, Target
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.progress import Report
-from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend, usable_cores
-from msc_edge.runtime.backends.selection import check_image
+from msc_edge.runtime.backends.check_image import check_image
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from msc_edge.runtime.processor import usable_cores
 from msc_edge.train.seeds import numpy_generator_of
 from msc_edge.train.synthetic import KINDS
 
-LEAST_RANK_CORRELATION = 0.99
-MOST_AUROC_LOST = 0.005
-_RANGES = 64  # images of the bank whose activations set the ranges
-_MOST_HELD_OUT = 64  # good images that the two precisions are compared on
-_LEAST_SPOILED = 96  # spoiled copies: over fewer the ranks say little
-_MOST_IN_BANK = 512  # rows that they are compared with
-_SENSITIVITY = 8  # good images, and their spoiled copies, by which layers are ranked
-_MOST_IN_FLOAT = 0.5  # of the layers: with more of them there is little to gain
+MIN_RANK_CORRELATION = 0.99
+MAX_AUROC_LOSS = 0.005
+_RANGE_IMAGES = 64  # images of the memory bank that set the activation ranges
+_MAX_HELD_OUT = 64  # normal images to compare the two models on
+_MIN_ANOMALIES = 96  # synthetic anomalies: ranks over fewer scores say little
+_MAX_BANK_ROWS = 512
+_SENSITIVITY_IMAGES = 8  # normal images, with their anomalies, that rank the layers
+_SENSITIVITY_BYTES = 512 << 20  # at most, for these images in memory
+_MAX_FLOAT_LAYERS = 0.5  # of all layers: with more of them int8 gains little
 
-Spoil = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+MakeAnomaly = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,22 @@ class Int8Rejected:
     """Why a kit has no int8 model."""
 
     agreement: Agreement
-    in_float: int
+    float_layers: int
     layers: int
 
     def __str__(self) -> str:
-        of = self.agreement
+        found = self.agreement
         return (
-            f"int8 is not worth it here: with {self.in_float} of {self.layers} layers left in float, the scores' rank "
-            f"correlation with float is {of.rank_correlation:.3f} (at least {LEAST_RANK_CORRELATION} is asked for), "
-            f"and spoiled images are told by an AUROC of {of.auroc_int8:.3f}, where float has {of.auroc_fp32:.3f} "
-            f"(at most {MOST_AUROC_LOST} less)"
+            f"no int8 model: with {self.float_layers} of {self.layers} layers in float, the rank correlation with fp32 "
+            f"is {found.rank_correlation:.3f} (required: {MIN_RANK_CORRELATION}), and the AUROC on synthetic anomalies is "
+            f"{found.auroc:.3f} (fp32: {found.auroc_fp32:.3f}; at most {MAX_AUROC_LOSS} less is allowed)"
         )
 
 
-def agree(agreement: Agreement) -> bool:
-    """Whether int8 may stand for float."""
+def passes_gates(agreement: Agreement) -> bool:
+    """Whether the int8 model may be used in place of fp32."""
     return (
-        agreement.rank_correlation >= LEAST_RANK_CORRELATION
-        and agreement.auroc_int8 >= agreement.auroc_fp32 - MOST_AUROC_LOST
+        agreement.rank_correlation >= MIN_RANK_CORRELATION and agreement.auroc >= agreement.auroc_fp32 - MAX_AUROC_LOSS
     )
 
 
@@ -75,46 +75,47 @@ def quantised_model(
     target: Target,
     seed: int = 0,
 ) -> tuple[Quantization, Agreement] | Int8Rejected:
-    """Write the int8 model `path` from the float `model`, whose `bank` is of the run's `images`.
+    """Write the int8 model `path` from the fp32 `model`, whose memory bank is `bank`.
 
-    As long as the two do not agree, layers are left in float: the stem where that costs no time, then those that do
-    most harm too, one, two, four, ... of them, up to half of all. Where they never do, nothing is written.
+    While the gates fail, more layers stay in float: first the stem where float is as fast there, then the layers that
+    int8 harms most, one, two, four, ... of them, up to half of all. Where the gates never pass, nothing is written.
     """
     report = images.report
     with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
-        ranges = evenly(images.in_bank, _RANGES)
+        range_images = evenly(images.in_bank, _RANGE_IMAGES)
         quantizer = Quantizer(
             model,
-            lambda: (image for _, image in images.decoded(ranges, "finding the ranges for int8")),
+            lambda: (image for _, image in images.decoded(range_images, "int8: activation ranges")),
             target=target,
             scratch=Path(scratch),
         )
         layers = list(quantizer.layers)
-        score_embedding = AgreementTest(model, bank, spec, images, seed=seed)
-        agreement, left = None, []
-        for left in _attempts(quantizer, lambda: _by_harm(quantizer, score_embedding, Path(scratch), report)):
-            quantizer.write(path, in_float=left)
-            int8 = score_embedding.opened(path)
-            agreement = score_embedding.agreement(int8)
-            if agree(agreement):
+        test = AgreementTest(model, bank, spec, images, seed=seed)
+        agreement, float_layers = None, []
+        for float_layers in _attempts(quantizer, lambda: _by_harm(quantizer, test, Path(scratch), report)):
+            quantizer.write(path, float_layers=float_layers)
+            int8 = test.open(path)
+            agreement = test.agreement(int8)
+            if passes_gates(agreement):
+                check_embedding = [round(float(value), 7) for value in int8.embed(check_image(spec))]
                 return (
                     Quantization(
                         target=target,
-                        images=len(ranges),
+                        images=len(range_images),
                         layers=len(layers),
-                        in_float=sorted(left, key=layers.index),
-                        check=[round(float(value), 7) for value in int8.embed(check_image(spec))],
+                        float_layers=sorted(float_layers, key=layers.index),
+                        check_embedding=check_embedding,
                     ),
                     agreement,
                 )
         path.unlink()
-        assert agreement is not None  # at least one was tried
-        return Int8Rejected(agreement, len(left), len(layers))
+        assert agreement is not None  # there is at least one attempt
+        return Int8Rejected(agreement, len(float_layers), len(layers))
 
 
 def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterator[list[str]]:
-    """Which layers to leave in float, in turn; `by_harm` ranks those behind the stem, and takes its time."""
-    stem, most = quantizer.stem, int(len(quantizer.layers) * _MOST_IN_FLOAT) - len(quantizer.stem)
+    """The layers to keep in float, attempt by attempt; `by_harm` ranks those behind the stem, which takes time."""
+    stem, most = quantizer.stem, int(len(quantizer.layers) * _MAX_FLOAT_LAYERS) - len(quantizer.stem)
     yield []
     if stem:
         yield stem
@@ -130,85 +131,91 @@ def embeddings_of(model: Path, dim: int, images: Iterable[tuple[str, np.ndarray]
 
 
 class AgreementTest:
-    """Float's embeddings of the bank, of held-out images and of spoiled copies; and how another model compares."""
+    """Compares a quantised model with fp32 on held-out normal images and their synthetic anomalies."""
 
-    def __init__(
-        self,
-        model: Path,
-        bank: Bank,
-        spec: Preprocessing,
-        images: RunImages,
-        *,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, model: Path, bank: Bank, spec: Preprocessing, images: RunImages, *, seed: int = 0) -> None:
         self._dim, self._k = bank.embeddings.shape[1], bank.k
         self._spec, self._images, self._seed = spec, images, seed
-        self._held_out = evenly(images.held_out, _MOST_HELD_OUT)
-        self._spoils = list(KINDS.values()) * math.ceil(_LEAST_SPOILED / (len(KINDS) * len(self._held_out)))
-        rows = evenly(range(len(images.in_bank)), _MOST_IN_BANK)
+        self._held_out = evenly(images.held_out, _MAX_HELD_OUT)
+        self._anomalies = list(KINDS.values()) * math.ceil(_MIN_ANOMALIES / (len(KINDS) * len(self._held_out)))
+        rows = evenly(range(len(images.in_bank)), _MAX_BANK_ROWS)
         self._in_bank = [images.in_bank[row] for row in rows]
-        self._float = self.embedded(self.opened(model))
+        self._float = self.embeddings(self.open(model))
         self._float_bank = np.ascontiguousarray(bank.embeddings[rows])
+        self._sensitivity: list[list[np.ndarray]] = []
 
-    def opened(self, model: Path) -> OnnxRuntimeBackend:
-        """A model, ready."""
+    def open(self, model: Path) -> OnnxRuntimeBackend:
+        """An exported model, ready."""
         return OnnxRuntimeBackend(model, dim=self._dim, threads=usable_cores())
 
     def agreement(self, int8: OnnxRuntimeBackend) -> Agreement:
-        """How the two rank the same images."""
-        bank = np.stack([int8.embed(image) for _, image in self._images.decoded(self._in_bank, "trying int8")])
-        ours = self._scores(self._float_bank, self._float)
-        theirs = self._scores(bank, self.embedded(int8))
-        spoiled = np.arange(len(ours)) % (1 + len(self._spoils)) > 0
+        """How both models rank the same images."""
+        decoded = self._images.decoded(self._in_bank, "int8: comparing with fp32")
+        bank = np.stack([int8.embed(image) for _, image in decoded])
+        fp32_scores = self._scores(self._float_bank, self._float)
+        int8_scores = self._scores(bank, self.embeddings(int8))
+        anomalous = np.arange(len(fp32_scores)) % (1 + len(self._anomalies)) > 0
         return Agreement(
-            good=int((~spoiled).sum()),
-            spoiled=int(spoiled.sum()),
-            auroc_fp32=float(roc_auc_score(spoiled, ours)),
-            auroc_int8=float(roc_auc_score(spoiled, theirs)),
-            rank_correlation=float(spearmanr(ours, theirs).statistic),  # pyright: ignore[reportAttributeAccessIssue]
+            normal_images=int((~anomalous).sum()),
+            synthetic_anomalies=int(anomalous.sum()),
+            auroc_fp32=float(roc_auc_score(anomalous, fp32_scores)),
+            auroc=float(roc_auc_score(anomalous, int8_scores)),
+            rank_correlation=float(spearmanr(fp32_scores, int8_scores).statistic),  # pyright: ignore[reportAttributeAccessIssue]
         )
 
     def error(self, int8: OnnxRuntimeBackend) -> float:
-        """Mean squared distance between the embeddings of the two, less what is the same for all images."""
-        theirs = self.embedded(int8, _SENSITIVITY)
-        apart = theirs - self._float[: len(theirs)]
-        return float(np.square(apart - apart.mean(axis=0)).sum(axis=1).mean())
+        """Mean squared distance of the two models' embeddings, without the part that is the same for all images."""
+        if not self._sensitivity:  # decoded once, for all layers
+            self._sensitivity = self._sensitivity_images()
+        rows = np.stack([int8.embed(image) for group in self._sensitivity for image in group])
+        difference = rows - self._float[: len(rows)]
+        return float(np.square(difference - difference.mean(axis=0)).sum(axis=1).mean())
 
-    def embedded(self, model: OnnxRuntimeBackend, most: int = _MOST_HELD_OUT) -> np.ndarray:
-        """Held-out images, and behind each its spoiled copies, of every kind: the same ones at every call."""
+    def embeddings(self, model: OnnxRuntimeBackend) -> np.ndarray:
+        """Embeddings of each held-out image, followed by those of its anomalies; the same images at every call."""
+        return np.stack([model.embed(image) for group in self._groups(self._held_out) for image in group])
+
+    def _sensitivity_images(self) -> list[list[np.ndarray]]:
+        """The first groups of held-out images and anomalies, as many as fit into memory; at least one."""
+        kept: list[list[np.ndarray]] = []
+        for group in self._groups(self._held_out[:_SENSITIVITY_IMAGES]):
+            kept.append(group)
+            if (len(kept) + 1) * sum(image.nbytes for image in group) > _SENSITIVITY_BYTES:
+                break
+        return kept
+
+    def _groups(self, names: list[str]) -> Iterator[list[np.ndarray]]:
+        """Each image with its anomalies; the first n groups do not depend on how many names follow."""
         rng = numpy_generator_of(self._seed, 3, 0)
-        rows = []
-        for _, image in self._images.decoded(self._held_out[:most], "comparing with float"):
-            rows.append(model.embed(image))
-            rows += [model.embed(_spoiled(image, spoil, rng, self._spec.region)) for spoil in self._spoils]
-        return np.stack(rows)
+        for _, image in self._images.decoded(names, "int8: comparing with fp32"):
+            yield [image, *(_anomaly(image, make, rng, self._spec.region) for make in self._anomalies)]
 
     def _scores(self, bank: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
         searched = Bank(bank, k=self._k)
         return np.array([searched.score(embedding) for embedding in embeddings])
 
 
-def _spoiled(image: np.ndarray, spoil: Spoil, rng: np.random.Generator, region: Region | None) -> np.ndarray:
-    """A copy that is spoiled where the model looks."""
+def _anomaly(image: np.ndarray, make: MakeAnomaly, rng: np.random.Generator, region: Region | None) -> np.ndarray:
+    """A synthetic anomaly of an image, within the region of interest."""
     copy = image.copy()
     seen = copy[region.y : region.y + region.height, region.x : region.x + region.width] if region else copy
-    spoiled = spoil(seen, rng)
-    seen[: spoiled.shape[0], : spoiled.shape[1]] = spoiled  # the last row or column may be left out
+    changed = make(seen, rng)
+    seen[: changed.shape[0], : changed.shape[1]] = changed  # an odd last row or column may be left out
     return copy
 
 
-def _by_harm(quantizer: Quantizer, score_embedding: AgreementTest, scratch: Path, report: Report) -> list[str]:
-    """The layers behind the stem, the one first that int8 harms most.
+def _by_harm(quantizer: Quantizer, test: AgreementTest, scratch: Path, report: Report) -> list[str]:
+    """The layers behind the stem, the one that int8 harms most first.
 
-    That is by how much the error falls when it alone stays in float.
+    The harm of a layer is how much the error falls when it alone stays in float.
     """
     trial = scratch / "trial.onnx"
     layers = [layer for layer in quantizer.layers if layer not in quantizer.stem]
 
-    def error_without(layer: str, done: int) -> float:
-        quantizer.write(trial, in_float=[*quantizer.stem, layer])
-        report("measuring which layers int8 harms", done, len(layers))
-        return score_embedding.error(score_embedding.opened(trial))
+    def error_without(layer: str, number: int) -> float:
+        quantizer.write(trial, float_layers=[*quantizer.stem, layer])
+        report("int8: measuring the layers", number, len(layers))
+        return test.error(test.open(trial))
 
-    errors = {layer: error_without(layer, done) for done, layer in enumerate(layers, start=1)}
+    errors = {layer: error_without(layer, number) for number, layer in enumerate(layers, start=1)}
     return sorted(errors, key=lambda layer: errors[layer])

@@ -13,30 +13,44 @@ from safetensors.torch import load_file
 from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
+from msc_edge.drawing import thumbnail
 from msc_edge.errors import UsageError
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.int8 import Int8Rejected, embeddings_of, quantised_model
 from msc_edge.export.onnx_model import OPSET, export_onnx
 from msc_edge.export.parity import check_parity, compare, parity_images
 from msc_edge.export.run_images import RunImages
-from msc_edge.export.thumbnails import thumbnail_name, write_thumbnail
 from msc_edge.files import folder_written_whole
-from msc_edge.kit.layout import BANKS, INDEXES, INT8_MODEL, MANIFEST, MODEL, MODELS, NORMALS, THUMBNAILS
+from msc_edge.kit.layout import (
+    BANK_FILES,
+    INDEX_FILES,
+    MANIFEST,
+    MODEL_FILES,
+    NORMAL_IMAGES,
+    THUMBNAILS,
+    thumbnail_file,
+)
 from msc_edge.kit.manifest import (
-    BankInfo,
+    Banks,
     CalibrationInfo,
-    Int8,
+    EmbeddingOutput,
     Manifest,
+    MemoryBank,
     Model,
+    Network,
+    NormalImages,
+    Outputs,
+    Parity,
     Precision,
     PrecisionChoice,
     Provenance,
     Target,
+    kit_name,
 )
-from msc_edge.kit.opening import refuse_zip, seal
+from msc_edge.kit.writing import refuse_zip, seal
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
-from msc_edge.runtime import Detector
+from msc_edge.runtime.detector import Detector
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.dataset import NormalImage, read_image_table
 from msc_edge.train.network import EmbeddingNetwork
@@ -46,12 +60,12 @@ from msc_edge.train.weights import load_into
 
 Precisions = Literal["both", "fp32", "int8"]
 WARN_RATE, REJECT_RATE = 0.05, 0.01
-_PREFERRED: dict[Precisions, PrecisionChoice] = {"both": "auto", "fp32": "fp32", "int8": "int8"}
+_DEFAULT_MODEL: dict[Precisions, PrecisionChoice] = {"both": "auto", "fp32": "fp32", "int8": "int8"}
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "hnswlib", "numpy", "opencv-python")
 
 
 class Rates(NamedTuple):
-    """The false-alarm rates that the limits are set for."""
+    """The target false-alarm rates of the two limits."""
 
     warn: float
     reject: float
@@ -62,6 +76,7 @@ def export(
     out: Path,
     *,
     normal: Path | None = None,
+    name: str | None = None,
     warn_rate: float = WARN_RATE,
     reject_rate: float = REJECT_RATE,
     precision: Precisions = "both",
@@ -71,19 +86,19 @@ def export(
     report: Report = silent,
     note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write the kit folder `out` from the run folder `run`, proven with the runtime's own code.
+    """Write the kit folder `out` from the run folder `run`, checked against training with the runtime's own code.
 
-    `normal` says where the run's images lie now, if they have moved. `precision`: the float model is always there;
-    `both` adds the int8 one where it agrees with float, and says to `note` where it does not; `int8` insists on it,
-    and makes it what the runtime uses. `target`: the processors that int8 is made for, see Quantization. Raises
-    UsageError where int8 is insisted on and does not agree, KitError when the run is not whole or the proof fails,
-    SourceError when the images are not those that were trained on; `out` is then left as it was.
+    `normal`: where the run's images are now, if they were moved. `name`: the kit's name, by default that of the folder.
+    `precision`: the kit always has the fp32 model; `both` adds the int8 model where it passes its gates and reports to
+    `note` where it does not; `int8` requires it, and makes it the default model. `target`: the processors of the int8
+    model, see Quantization. Raises UsageError where int8 is required and fails, KitError when the run is incomplete or
+    the parity check fails, SourceError when the images are not those of the training; `out` then stays as it was.
     """
     refuse_zip(out)
     if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
     record = read_record(run)
-    images = read_image_table(run / IMAGE_TABLE)
+    table = read_image_table(run / IMAGE_TABLE)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
     torch_scores = Calibration(np.load(run / CALIBRATION, allow_pickle=False))
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)
@@ -93,68 +108,78 @@ def export(
     rates, seed = Rates(warn_rate, reject_rate), record.fine_tuning.seed
 
     with folder_written_whole(out, replace=overwrite) as kit:
-        own = RunImages.found(record, images, normal, report)
-        report("writing the model", 0, 1)
-        export_onnx(network, kit / MODEL)
-        report("writing the model", 1, 1)
-        (kit / NORMALS).write_text(json.dumps(own.in_bank, indent=0) + "\n", encoding="utf-8")
+        images = RunImages.found(record, table, normal, report)
+        report("exporting the model", 0, 1)
+        export_onnx(network, kit / MODEL_FILES["fp32"])
+        report("exporting the model", 1, 1)
+        (kit / NORMAL_IMAGES).write_text(json.dumps(images.in_bank, indent=0) + "\n", encoding="utf-8")
         if thumbnails:
-            _write_thumbnails(kit / THUMBNAILS, own.decoded(own.in_bank, "thumbnails"))
+            _write_thumbnails(kit, images.decoded(images.in_bank, "thumbnails"))
 
-        bank_info, calibration = _part(kit, "fp32", bank, own, rates=rates, seed=seed)
-        int8 = None
+        models: dict[Precision, Model] = {"fp32": _model(kit, "fp32", bank, images, rates=rates, seed=seed)}
         if precision != "fp32":
-            int8 = _int8_part(kit, bank, own, record.preprocessing, target=target, rates=rates, seed=seed)
-        if isinstance(int8, Int8Rejected):
-            if precision == "int8":
+            int8 = _int8_model(kit, bank, images, record.preprocessing, target=target, rates=rates, seed=seed)
+            if isinstance(int8, Model):
+                models["int8"] = int8
+            elif precision == "int8":
                 raise UsageError(f"{int8}; export with --precision fp32")
-            note(str(int8))
-            int8 = None
+            else:
+                note(str(int8))
 
         manifest = seal(
             kit,
             Manifest(
-                format_version=1,
+                format_version=2,
+                name=kit_name(name or out.resolve().name),
                 msc_edge_version=__version__,
                 decode=record.decode,
                 preprocessing=record.preprocessing,
-                model=Model(
-                    backbone=record.backbone, stop_at=record.stop_at, dim=record.dim, precision="fp32", opset=OPSET
-                ),
-                bank=bank_info,
-                calibration=calibration,
-                provenance=_provenance(record, images),
-                parity=None,
-                int8=int8,
-                preferred=_PREFERRED[precision] if int8 else "fp32",
+                network=Network(backbone=record.backbone, stop_at=record.stop_at),
+                normal_images=NormalImages(file=NORMAL_IMAGES, count=len(images.in_bank)),
+                models=models,
+                default_model=_DEFAULT_MODEL[precision] if "int8" in models else "fp32",
+                provenance=_provenance(record, table),
                 files={},
             ),
         )
         detector = Detector.load(kit, precision="fp32", backend="onnxruntime")
-        chosen = parity_images(own.held_out, own.in_bank)
-        comparisons = compare(network, bank, detector, own.decoded(chosen, "proving"), count=len(chosen))
-        parity = check_parity(comparisons, torch_limits, detector.limits)
-        return seal(kit, manifest.model_copy(update={"parity": parity}))
+        chosen = parity_images(images.held_out, images.in_bank)
+        comparisons = compare(network, bank, detector, images.decoded(chosen, "parity"), count=len(chosen))
+        return seal(kit, _with_parity(manifest, check_parity(comparisons, torch_limits, detector.limits)))
 
 
-def _write_thumbnails(folder: Path, images: Iterator[tuple[str, np.ndarray]]) -> None:
-    folder.mkdir()
+def _with_parity(manifest: Manifest, parity: Parity) -> Manifest:
+    fp32 = manifest.models["fp32"].model_copy(update={"parity": parity})
+    return manifest.model_copy(update={"models": {**manifest.models, "fp32": fp32}})
+
+
+def _write_thumbnails(kit: Path, images: Iterator[tuple[str, np.ndarray]]) -> None:
+    (kit / THUMBNAILS).mkdir()
     for row, (_, image) in enumerate(images):
-        write_thumbnail(folder / thumbnail_name(row), image)
+        (kit / thumbnail_file(row)).write_bytes(thumbnail(image))
 
 
-def _part(
-    kit: Path, precision: Precision, bank: Bank, images: RunImages, *, rates: Rates, seed: int
-) -> tuple[BankInfo, CalibrationInfo]:
-    """Bank, index and limits of one precision: the limits of a kit are set by the scores that the kit itself gives."""
-    np.save(kit / BANKS[precision], bank.embeddings)
+def _model(kit: Path, precision: Precision, bank: Bank, images: RunImages, *, rates: Rates, seed: int) -> Model:
+    """One model's entry, with its memory bank, index and calibration: the kit's own scores set the limits."""
+    np.save(kit / BANK_FILES[precision], bank.embeddings)
     count, dim = bank.embeddings.shape
-    queries = embeddings_of(kit / MODELS[precision], dim, images.decoded(images.held_out, "calibrating"))
-    index = build_index(bank.embeddings, queries, bank.k, kit / INDEXES[precision], seed=seed)
+    queries = embeddings_of(kit / MODEL_FILES[precision], dim, images.decoded(images.held_out, "calibrating"))
+    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
     calibration = Calibration([bank.score(query) for query in queries])
-    return (
-        BankInfo(count=count, dim=dim, k=bank.k, search=preferred_search(index, count=count), index=index),
-        CalibrationInfo(
+    return Model(
+        file=MODEL_FILES[precision],
+        opset=OPSET,
+        outputs=Outputs(embedding=EmbeddingOutput(dim=dim)),
+        banks=Banks(
+            images=MemoryBank(
+                file=BANK_FILES[precision],
+                count=count,
+                k=bank.k,
+                search=preferred_search(index, count=count),
+                index=index,
+            )
+        ),
+        calibration=CalibrationInfo(
             scores=calibration.scores.tolist(),
             warn_rate=rates.warn,
             reject_rate=rates.reject,
@@ -163,20 +188,21 @@ def _part(
     )
 
 
-def _int8_part(
+def _int8_model(
     kit: Path, bank: Bank, images: RunImages, spec: Preprocessing, *, target: Target, rates: Rates, seed: int
-) -> Int8 | Int8Rejected:
-    quantised = quantised_model(kit / MODEL, kit / INT8_MODEL, bank, spec, images, target=target, seed=seed)
+) -> Model | Int8Rejected:
+    fp32, path = kit / MODEL_FILES["fp32"], kit / MODEL_FILES["int8"]
+    quantised = quantised_model(fp32, path, bank, spec, images, target=target, seed=seed)
     if isinstance(quantised, Int8Rejected):
         return quantised
     quantization, agreement = quantised
-    in_bank = images.decoded(images.in_bank, "the bank in int8")
-    own = Bank(embeddings_of(kit / INT8_MODEL, bank.embeddings.shape[1], in_bank), k=bank.k)
-    info, calibration = _part(kit, "int8", own, images, rates=rates, seed=seed)
-    return Int8(quantization=quantization, agreement=agreement, bank=info, calibration=calibration)
+    in_bank = images.decoded(images.in_bank, "int8: memory bank")
+    own = Bank(embeddings_of(path, bank.embeddings.shape[1], in_bank), k=bank.k)
+    model = _model(kit, "int8", own, images, rates=rates, seed=seed)
+    return model.model_copy(update={"quantization": quantization, "agreement": agreement})
 
 
-def _provenance(record: RunRecord, images: Sequence[NormalImage]) -> Provenance:
+def _provenance(record: RunRecord, table: Sequence[NormalImage]) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=record.fine_tuning.model_dump()
@@ -187,7 +213,7 @@ def _provenance(record: RunRecord, images: Sequence[NormalImage]) -> Provenance:
         },
         weights=record.weights,
         seed=record.fine_tuning.seed,
-        images=sum(image.role in ("bank", "calibration") for image in images),
+        images=sum(image.role in ("bank", "calibration") for image in table),
         data_fingerprint=record.data_fingerprint,
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},
     )

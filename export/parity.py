@@ -1,4 +1,4 @@
-"""The proof of a kit: before it is put in place, the runtime's own code must give the scores that training gave."""
+"""The parity check of a kit: the runtime's own code must give the scores of training before the kit is written."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,15 +16,15 @@ from msc_edge.runtime import Detector
 from msc_edge.train.network import EmbeddingNetwork
 
 TOLERANCE = 1e-4
-# A held-out image *is* each limit, so its own score meets the limit but for the last digits, and those depend on
-# how many images were computed at a time. Within this distance of the limit, on both sides, a verdict is a tie.
+# Each limit is the score of one held-out image. That image meets the limit up to the last digits, which depend on the
+# batch size. Scores within this distance of the limit on both sides count as a tie.
 ROUNDING = 1e-5
-FEWEST = 32  # comparisons
+MIN_COMPARISONS = 32
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One image under both: its scores, and the largest difference between the two embeddings."""
+    """One image scored by training and by the runtime, and the largest difference of the two embeddings."""
 
     name: str
     torch_score: float
@@ -33,9 +33,9 @@ class Comparison:
 
 
 def parity_images(held_out: Sequence[str], in_bank: Sequence[str]) -> list[str]:
-    """Up to FEWEST of the names: held-out images first, evenly chosen, and images of the bank to fill up."""
-    chosen = evenly(held_out, FEWEST)
-    return chosen + evenly(in_bank, FEWEST - len(chosen))
+    """Up to MIN_COMPARISONS names: held-out images first, evenly chosen, then images of the memory bank."""
+    chosen = evenly(held_out, MIN_COMPARISONS)
+    return chosen + evenly(in_bank, MIN_COMPARISONS - len(chosen))
 
 
 def compare(
@@ -48,10 +48,10 @@ def compare(
 ) -> list[Comparison]:
     """Score `count` named decoded images, uint8 (h, w, 3), with the network in torch and with the kit.
 
-    Each image is scored as it is and as its negative, which no good part looks like, so that scores from one end
-    of the scale to the other are compared; shifted copies join where this makes fewer than FEWEST.
+    Each image is scored as it is and as its negative, which looks like no normal image, so that both ends of the scale
+    are compared. Shifted copies are added where these are fewer than MIN_COMPARISONS.
     """
-    variants = max(2, math.ceil(FEWEST / count))
+    variants = max(2, math.ceil(MIN_COMPARISONS / count))
     return [
         _compare_one(network, bank, detector, *_variant(name, image, number))
         for name, image in images
@@ -70,13 +70,13 @@ def _variant(name: str, image: np.ndarray, number: int) -> tuple[str, np.ndarray
 
 def _compare_one(network: EmbeddingNetwork, bank: Bank, detector: Detector, name: str, image: np.ndarray) -> Comparison:
     with torch.no_grad():
-        theirs = network(torch.from_numpy(image)[None])[0].numpy()
-    ours = detector.embed(image)
+        in_torch = network(torch.from_numpy(image)[None])[0].numpy()
+    in_runtime = detector.embed(image)
     return Comparison(
         name=name,
-        torch_score=bank.score(theirs),
-        runtime_score=detector.bank.score(ours),
-        embedding_difference=float(np.abs(theirs - ours).max()),
+        torch_score=bank.score(in_torch),
+        runtime_score=detector.bank.score(in_runtime),
+        embedding_difference=float(np.abs(in_torch - in_runtime).max()),
     )
 
 
@@ -85,31 +85,30 @@ def _meets(score: float, limits: Limits) -> bool:
 
 
 def check_parity(comparisons: Sequence[Comparison], torch_limits: Limits, kit_limits: Limits) -> Parity:
-    """AgreementTest the comparisons: KitError when a score or a limit moved by more than TOLERANCE, or a verdict changed."""
+    """KitError when a score or a limit differs by more than TOLERANCE, or a verdict changed."""
     differences = [abs(each.torch_score - each.runtime_score) for each in comparisons]
-    place = int(np.argmax(differences))  # that of a NaN, where there is one; Python's max would pass over it
+    place = int(np.argmax(differences))  # finds a NaN, which Python's max would skip
     worst, difference = comparisons[place], differences[place]
     if not difference <= TOLERANCE:
         raise KitError(
-            f"the exported model scores {worst.name} {worst.runtime_score:.6f}, and training {worst.torch_score:.6f}: "
-            f"more than {TOLERANCE:g} apart, so no kit was written; report this with the versions of torch, onnx and "
+            f"no kit was written: the exported model scores {worst.name} {worst.runtime_score:.6f}, training "
+            f"{worst.torch_score:.6f}, more than {TOLERANCE:g} apart; report this with the versions of torch, onnx and "
             "onnxruntime"
         )
     for name in ("warn", "reject"):
         before, after = getattr(torch_limits, name).score, getattr(kit_limits, name).score
         if not abs(before - after) <= TOLERANCE:
             raise KitError(
-                f"the held-out images set the {name} limit at {after:.6f} with the exported model, and at "
-                f"{before:.6f} in training, so no kit was written; the files of the run do not belong together: "
-                "train again"
+                f"no kit was written: the {name} limit is {after:.6f} with the exported model and {before:.6f} in "
+                "training; the files of the run do not belong together: train again"
             )
     for each in comparisons:
         before, after = torch_limits.verdict(each.torch_score), kit_limits.verdict(each.runtime_score)
         tie = _meets(each.torch_score, torch_limits) and _meets(each.runtime_score, kit_limits)
         if before != after and not tie:
             raise KitError(
-                f"the exported model finds {each.name} {after} ({each.runtime_score:.6f}), and training {before} "
-                f"({each.torch_score:.6f}), so no kit was written; its score is close to a limit: "
+                f"no kit was written: the verdict of {each.name} is {after} ({each.runtime_score:.6f}) with the "
+                f"exported model and {before} ({each.torch_score:.6f}) in training; its score is close to a limit: "
                 "export with a slightly different --warn-rate or --reject-rate"
             )
     return Parity(

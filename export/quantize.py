@@ -1,4 +1,4 @@
-"""`model.onnx` in int8: static quantisation by onnxruntime's own tool, in the recipe that its kernels fuse."""
+"""A model in int8: static quantisation with onnxruntime's tool, in the form that its kernels fuse."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -10,26 +10,25 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from msc_edge.kit.manifest import Target
-from msc_edge.runtime.backends.onnxruntime_backend import INPUT
+from msc_edge.runtime.backends.interface import INPUT
 
 Images = Callable[[], Iterator[np.ndarray]]
-"""Gives decoded images, uint8 (height, width, 3), anew at each call: many are never in memory at once."""
+"""Decodes images, uint8 (height, width, 3), anew at each call, so that few are in memory at once."""
 
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
-_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last of a backbone is that over its features
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last one pools the features of the backbone
 
 
 class Quantizer:
-    """A float model, prepared; and int8 models made from it, with some layers left in float.
+    """Makes int8 models from one fp32 model, with chosen layers in float.
 
-    Static, QDQ, weights per channel. On x86 activations are uint8 and weights int8 (U8S8): onnxruntime fuses that
-    whole, where S8S8 leaves most convolutions unfused; without VNNI weights have seven bits, for sums of eight-bit
-    products overflow there. Preprocessing and what follows the last layer (the mean, the projection onto the sphere)
-    stay in float.
+    Static, QDQ, weights per channel. On x86 activations are uint8 and weights int8 (U8S8): onnxruntime fuses all of
+    it, while S8S8 leaves most convolutions unfused. Without VNNI weights have seven bits: sums of eight-bit products
+    overflow there. Preprocessing, pooling and the projection onto the sphere stay in float.
     """
 
     def __init__(self, model: Path, images: Images, *, target: Target, scratch: Path) -> None:
-        """`images` set the ranges of the activations; `scratch` is a folder that may be written to."""
+        """`images` set the activation ranges; `scratch` is a folder for temporary files."""
         self._images, self._target = images, target
         self._ready, self._ranges = scratch / "ready.onnx", scratch / "ranges.json"
         # Symbolic shape inference fails on the Expand of the projection.
@@ -42,19 +41,19 @@ class Quantizer:
             for node in nodes
             if node.op_type == "Conv"
         }
-        """The nodes of each layer, convolution and activation, by the name of its weights; in order."""
+        """The nodes of each layer (convolution and activation) by the name of its weights, in order."""
         self.stem = [] if target == "arm64" else _float_stem([node for node in nodes if node.op_type == "Conv"])
-        """The first layers, where float is as fast on the target: those to leave in float before any other."""
+        """The first layers where float is as fast on the target: they stay in float before any other layer."""
         first = names.index(next(iter(self.layers.values()))[0])
         mean = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
         self._outside = names[:first] + names[mean:]
 
-    def write(self, path: Path, *, in_float: Sequence[str] = ()) -> None:
-        """Write the int8 model, with the layers `in_float` left as they are."""
+    def write(self, path: Path, *, float_layers: Sequence[str] = ()) -> None:
+        """Write the int8 model; `float_layers` stay in float."""
         arm = self._target == "arm64"
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # the tool tells of each image
+        root.setLevel(logging.ERROR)  # the tool logs every image
         try:
             quantize_static(
                 str(self._ready),
@@ -65,22 +64,22 @@ class Quantizer:
                 activation_type=QuantType.QInt8 if arm else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 reduce_range=self._target == "x86",
-                nodes_to_exclude=[*self._outside, *(node for layer in in_float for node in self.layers[layer])],
-                calibration_cache_path=self._ranges,  # found once
+                nodes_to_exclude=[*self._outside, *(node for layer in float_layers for node in self.layers[layer])],
+                calibration_cache_path=self._ranges,  # computed once
             )
         finally:
             root.setLevel(level)
-        if in_float:
+        if float_layers:
             made = onnx.load(path)
-            _keep_in_float(made.graph, {self.layers[layer][0] for layer in in_float})
+            _keep_in_float(made.graph, {self.layers[layer][0] for layer in float_layers})
             onnx.save(made, path)
 
 
 def _float_stem(convolutions: Sequence[onnx.NodeProto]) -> list[str]:
-    """The names of their weights, of the first three where the second is depthwise, as in a MobileNet; else none.
+    """The first three layers, by the names of their weights, where the second is depthwise (MobileNets); else none.
 
-    Three channels fill no int8 instruction, and a depthwise convolution has no sums to shorten; the third narrows what
-    is then to be quantised.
+    Three channels do not fill an int8 instruction, and a depthwise convolution has no long sums. The third layer
+    reduces the amount of data that has to be quantised.
     """
     depthwise = len(convolutions) > 1 and _groups(convolutions[1]) > 1
     return [node.input[1] for node in convolutions[:3]] if depthwise else []
@@ -91,10 +90,10 @@ def _groups(convolution: onnx.NodeProto) -> int:
 
 
 def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
-    """Give these convolutions their input with one scale a channel, all the same.
+    """Give these convolutions an input with one scale per channel, all equal.
 
-    onnxruntime quantises the weights of a convolution whose input has been quantised with one scale for all, even where
-    they were left in float on purpose, and by one scale for the whole layer. It leaves those with a scale a channel.
+    onnxruntime quantises the weights of a convolution whose input has a single scale, even where they are meant to stay
+    in float, and with one scale for the whole layer. It leaves a convolution alone whose input has a scale per channel.
     """
     made_by = {node.output[0]: node for node in graph.node}
     weights = {each.name: each for each in graph.initializer}

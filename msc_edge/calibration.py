@@ -1,4 +1,4 @@
-"""From scores to decisions, with held-out normal images alone: split-conformal p-values and limits.
+"""P-values and limits from the scores of held-out normal images: split-conformal calibration.
 
 For a new normal image, exchangeable with the n held-out ones, the conformal p-value
 
@@ -23,16 +23,17 @@ Verdict = Literal["normal", "warn", "reject"]
 
 # Undoes the rounding of, say, 0.29 * 100 = 28.999999999999996.
 _ROUNDING = 1e-9
-# How the two classes below are read from manifest.json.
+# For the two classes below, which pydantic reads from manifest.json.
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A score above `score` is flagged. `expected_rate` is the expected share of normal images flagged by it.
+    """Scores above `score` are flagged.
 
-    `expected_rate` equals `target_rate` rounded down to a multiple of 1 / (n + 1); where even one such step is
-    more than was requested, n is too small, and the promise is that one step. It is None for a limit set by hand.
+    `target_rate` is the requested false-alarm rate, `expected_rate` the expected share of normal images above the
+    limit: the target rounded down to a multiple of 1 / (n + 1), but at least one such step. With too few calibration images
+    the expected rate is therefore above the target. Both are None for a limit that was set by hand.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -43,13 +44,13 @@ class Limit:
 
     @property
     def meets_target(self) -> bool:
-        """Whether the held-out images were enough to promise the requested rate."""
+        """Whether the calibration images are enough for the target rate."""
         return self.expected_rate is None or self.expected_rate <= (self.target_rate or 0) + _ROUNDING
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The two limits of a kit: from `warn` up somebody should look, from `reject` up the part goes out."""
+    """The two limits of a kit. Scores above `warn` need a look, scores above `reject` are rejected."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -67,10 +68,10 @@ class Calibration:
     """The sorted scores of the held-out normal images, float64 of shape (n,), n >= 1."""
 
     def __init__(self, scores: np.ndarray | list[float]) -> None:
-        """Take the scores in any order."""
+        """`scores` in any order. ValueError when there is none, or one is not finite."""
         self.scores = np.sort(np.asarray(scores, dtype=np.float64))
         if self.scores.ndim != 1 or self.scores.size == 0 or not np.isfinite(self.scores).all():
-            raise ValueError("calibration needs at least one score, and all of them finite")
+            raise ValueError("a calibration needs at least one score, and finite scores only")
 
     def p_value(self, score: float) -> float:
         """The conformal p-value of a score, in [1 / (n + 1), 1]."""
@@ -78,83 +79,83 @@ class Calibration:
         return (1 + at_least) / (len(self.scores) + 1)
 
     def limit(self, rate: float) -> Limit:
-        """The limit for a false-alarm rate in (0, 1). UsageError outside."""
+        """The limit for a target false-alarm rate in (0, 1). UsageError for other rates."""
         _check_rate(rate)
         n = self.scores.size
         flagged = min(max(1, math.floor(rate * (n + 1) + _ROUNDING)), n)
         return Limit(score=float(self.scores[n - flagged]), target_rate=rate, expected_rate=flagged / (n + 1))
 
-    def band(self, limit: Limit) -> tuple[float, float] | None:
-        """Where the false-alarm rate of one of its limits lies with 90 % probability; None for one set by hand.
+    def interval(self, limit: Limit) -> tuple[float, float] | None:
+        """The 90 % interval of the false-alarm rate of one of its limits; None for a limit that was set by hand.
 
         See `rate_interval`.
         """
-        return (
-            None if limit.expected_rate is None else rate_interval(self.flagged(limit.expected_rate), self.scores.size)
-        )
+        if limit.expected_rate is None:
+            return None
+        return rate_interval(self.count_above(limit.expected_rate), self.scores.size)
 
-    def flagged(self, expected_rate: float) -> int:
-        """By how many of the calibration scores a limit is passed, one more in the long run: expected_rate (n + 1)."""
+    def count_above(self, expected_rate: float) -> int:
+        """How many calibration scores lie above a limit, plus one: expected_rate * (n + 1)."""
         return min(max(1, round(expected_rate * (self.scores.size + 1))), self.scores.size)
 
     def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
-        """Both limits of a kit. UsageError when warn is rarer than reject."""
+        """Both limits of a kit. UsageError when the warn rate is below the reject rate."""
         if warn_rate < reject_rate:
             raise UsageError(
-                f"the warn rate {warn_rate:g} is below the reject rate {reject_rate:g}: "
-                "every reject is also a warning, so give the larger rate to warn"
+                f"the warn rate {warn_rate:g} is below the reject rate {reject_rate:g}; "
+                "pass a warn rate that is at least the reject rate"
             )
         return Limits(warn=self.limit(warn_rate), reject=self.limit(reject_rate))
 
 
 def images_needed(rate: float) -> int:
-    """The least number of held-out images that can promise a false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
+    """The smallest number of calibration images for a target false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
     _check_rate(rate)
-    # An image at least: a rate of nearly 1 needs none, but a calibration cannot be empty.
+    # At least one: a rate close to 1 needs none, but a calibration must not be empty.
     return max(1, math.ceil(1 / rate * (1 - _ROUNDING)) - 1)
 
 
-def alarm_count_interval(flagged: int, held_out: int, images: int, *, confidence: float = 0.9) -> tuple[int, int]:
-    """How many of `images` normal images a limit will flag, with probability `confidence`: (least, most).
+def alarm_count_interval(count: int, held_out: int, images: int, *, confidence: float = 0.9) -> tuple[int, int]:
+    """How many of `images` normal images a limit flags with probability `confidence`: (lowest, highest).
 
-    The limit is passed by `flagged` of the `held_out` calibration images and one more in the long run: the share of
-    normal images above it is Beta(flagged, held_out + 1 - flagged), so the count is beta-binomial. Both ends are
-    central quantiles, and whole numbers, so the band holds at least `confidence`.
+    `count` is `Calibration.count_above` of the limit, `held_out` the number of calibration images. The share of normal
+    images above the limit is Beta(count, held_out + 1 - count), so the number of flagged images is beta-binomial. Both
+    ends are central quantiles. They are whole numbers, so the interval holds at least `confidence`.
     """
-    a, b = flagged, held_out + 1 - flagged
+    a, b = count, held_out + 1 - count
     tail = (1 - confidence) / 2
-    below, least = 0.0, 0
-    for count in range(images + 1):
-        # C(images, count) = 1 / ((images + 1) B(count + 1, images - count + 1))
-        ways = -math.log(images + 1) - _log_beta(count + 1, images - count + 1)
+    below, lowest = 0.0, 0
+    for flagged in range(images + 1):
+        # C(images, flagged) = 1 / ((images + 1) B(flagged + 1, images - flagged + 1))
+        log_choose = -math.log(images + 1) - _log_beta(flagged + 1, images - flagged + 1)
         if below <= tail + _ROUNDING:
-            least = count
-        below += math.exp(ways + _log_beta(count + a, images - count + b) - _log_beta(a, b))
+            lowest = flagged
+        below += math.exp(log_choose + _log_beta(flagged + a, images - flagged + b) - _log_beta(a, b))
         if below >= 1 - tail - _ROUNDING:
-            return least, count
-    return least, images
+            return lowest, flagged
+    return lowest, images
 
 
-def rate_interval(flagged: int, held_out: int, confidence: float = 0.9) -> tuple[float, float]:
-    """Between which false-alarm rates a limit lies, with probability `confidence`: (low, high), each in (0, 1).
+def rate_interval(count: int, held_out: int, confidence: float = 0.9) -> tuple[float, float]:
+    """The interval that holds the false-alarm rate of a limit with probability `confidence`: (low, high) in (0, 1).
 
-    The limit is passed by `flagged` of the `held_out` calibration images and one more in the long run, so
-    1 <= flagged <= held_out. The share of all normal images above it is then Beta(flagged, held_out + 1 - flagged)
-    over the draw of the calibration images (Vovk 2012, "Conditional validity of inductive conformal predictors",
-    section 3), with mean flagged / (held_out + 1). Both ends are central quantiles. ValueError outside the ranges.
+    `count` is `Calibration.count_above` of the limit, 1 <= count <= held_out. Over the draw of the calibration images
+    the share of all normal images above the limit is Beta(count, held_out + 1 - count) (Vovk 2012, "Conditional
+    validity of inductive conformal predictors", section 3), with mean count / (held_out + 1). Both ends are central
+    quantiles. ValueError outside these ranges.
     """
-    if not (1 <= flagged <= held_out and 0 < confidence < 1):
-        raise ValueError(f"expected 1 <= flagged <= held_out and 0 < confidence < 1, got {flagged=} {held_out=}")
-    # Beta(m, n + 1 - m) is above x where fewer than m of n uniform numbers are below x, which is binomial.
-    counts = np.arange(flagged)
-    log_ways = np.array([-math.log(held_out + 1) - _log_beta(i + 1, held_out - i + 1) for i in range(flagged)])
+    if not (1 <= count <= held_out and 0 < confidence < 1):
+        raise ValueError(f"expected 1 <= count <= held_out and 0 < confidence < 1, got {count=} {held_out=}")
+    # Beta(m, n + 1 - m) is above x exactly when fewer than m of n uniform numbers are below x: a binomial tail.
+    counts = np.arange(count)
+    log_choose = np.array([-math.log(held_out + 1) - _log_beta(i + 1, held_out - i + 1) for i in range(count)])
 
     def share_above(rate: float) -> float:
-        return float(np.exp(log_ways + counts * math.log(rate) + (held_out - counts) * math.log1p(-rate)).sum())
+        return float(np.exp(log_choose + counts * math.log(rate) + (held_out - counts) * math.log1p(-rate)).sum())
 
     def rate_where(share: float) -> float:
         low, high = 0.0, 1.0
-        while low < (middle := (low + high) / 2) < high:  # until no number lies between them
+        while low < (middle := (low + high) / 2) < high:  # bisect down to neighbouring floats
             low, high = (middle, high) if share_above(middle) > share else (low, middle)
         return high
 

@@ -29,9 +29,10 @@ from msc_edge.export.command import export
 from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.tools.bench.command import bench
 from msc_edge.runtime.tools.calibrate.command import calibrate
-from msc_edge.runtime.tools.command import info, score, verify
 from msc_edge.runtime.tools.doctor.command import doctor
 from msc_edge.runtime.tools.evaluate.command import evaluate
+from msc_edge.runtime.tools.kit.command import info, upgrade, verify
+from msc_edge.runtime.tools.score.command import score
 from msc_edge.text import one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
@@ -117,6 +118,7 @@ app.command()(export)
 app.command()(score)
 app.command()(info)
 app.command()(verify)
+app.command()(upgrade)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(stream)

@@ -1,6 +1,6 @@
-"""Scoring with a kit, on a plain CPU, without torch.
+"""Scoring with a kit on a plain CPU, without torch.
 
-The public names are `Detector`, `Result` and `NearestImage`:
+The public names are `Detector`, `Result`, `score_folder` and `evaluate`:
 
     from msc_edge.runtime import Detector
 
@@ -9,23 +9,27 @@ The public names are `Detector`, `Result` and `NearestImage`:
     print(result.verdict, result.score, result.p_value)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from msc_edge.runtime.batch import score_folder
     from msc_edge.runtime.detector import Detector
-    from msc_edge.runtime.results.result import NearestImage, Result
+    from msc_edge.runtime.results.result import Result
+    from msc_edge.runtime.tools.evaluate.run import evaluate
 
-__all__ = ["Detector", "NearestImage", "Result"]
+__all__ = ["Detector", "Result", "evaluate", "score_folder"]
+
+_MODULES = {
+    "Detector": "msc_edge.runtime.detector",
+    "Result": "msc_edge.runtime.results.result",
+    "evaluate": "msc_edge.runtime.tools.evaluate.run",
+    "score_folder": "msc_edge.runtime.batch",
+}
 
 
 def __getattr__(name: str) -> object:
-    # Imported when first asked for: `msc-edge --help` needs this package, and neither numpy nor onnxruntime.
-    if name == "Detector":
-        from msc_edge.runtime.detector import Detector  # noqa: PLC0415
-
-        return Detector
-    if name in ("NearestImage", "Result"):
-        from msc_edge.runtime import result  # noqa: PLC0415
-
-        return getattr(result, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported on first use: `msc-edge --help` imports this package and needs neither numpy nor onnxruntime.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,74 +1,63 @@
-"""Scoring many image files: in order, on several threads, in bounded memory, and with no file left out."""
+"""Scoring many image files: in order, on several threads, in bounded memory, with one result for every file."""
 
-import heapq
+import logging
 import time
-from collections import Counter
-from collections.abc import Generator, Iterable
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from msc_edge.calibration import Verdict
-from msc_edge.errors import UnreadableImageError
-from msc_edge.images import bytes_of
+from msc_edge.drawing import thumbnail
+from msc_edge.errors import UnreadableImageError, UsageError
+from msc_edge.images import bytes_of, decode_image, find_images, read_image
+from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.opening import Kit
 from msc_edge.parallel import ordered_map
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.results.result import Result
+from msc_edge.progress import Report, silent
+from msc_edge.runtime.backends.interface import BackendChoice
+from msc_edge.runtime.detector import Detector, SearchChoice
+from msc_edge.runtime.processor import usable_cores
+from msc_edge.runtime.results.formats import path_as_written, rounded
+from msc_edge.runtime.results.image_result import ImageResult, read_score_file, score_file_format
+from msc_edge.runtime.results.row_file import OtherColumnsError, RowFile, move_aside
+from msc_edge.runtime.results.summary import Summary
 
-_READERS = 2  # a network share answers two requests in little more than the time of one
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is known of one image file: all fields but `error`, or only `path` and `error`."""
-
-    path: str
-    score: float | None = None
-    p_value: float | None = None
-    verdict: Verdict | None = None
-    nearest: str | None = None
-    """The normal image most like this one, as its path in the folder that was trained on."""
-    milliseconds: float | None = None
-    """Time that reading, decoding and scoring this image took."""
-    error: str | None = None
-    """Why the image could not be read; None when it was scored."""
+_LOG = logging.getLogger("msc_edge")
+_READERS = 2  # a network share serves two requests in little more than the time of one
 
 
-def score_file_with_result(detector: Detector, path: Path) -> tuple[Row, Result | None]:
-    """Score one image file: its row and the whole result; one that cannot be read has a row that says why, and None.
+def score_images(
+    detector: Detector,
+    paths: Iterable[Path],
+    *,
+    threads: int | None = None,
+    thumbnail_if: Callable[[ImageResult], bool] | None = None,
+) -> Generator[ImageResult, None, None]:
+    """Score image files on `threads` threads (default: all usable cores): one result each, in the order of `paths`.
 
-    A KitError is raised: it concerns the kit, and every image after this one.
+    Load the detector with `threads=1`: several images at once on one session are faster than several threads on one
+    image. Files are read ahead while others are decoded and scored. Memory holds at most one decoded image a thread,
+    and the bytes of a few files. `thumbnail_if` is called on those threads with each scored image; where it returns
+    true, the result has a thumbnail. An unreadable image gets a result with an error; a KitError is raised. Close the
+    generator to stop early.
     """
-    return _score(detector, _read(path))
 
+    def score(file: _File) -> ImageResult:
+        return _score(detector, file, thumbnail_if)
 
-def score_file(detector: Detector, path: Path) -> Row:
-    """The row of one image file; see score_file_with_result."""
-    return score_file_with_result(detector, path)[0]
-
-
-def score_files(detector: Detector, paths: Iterable[Path], *, threads: int | None = None) -> Generator[Row, None, None]:
-    """Score image files on `threads` threads (all usable cores), one row each, in the order of `paths`.
-
-    Load the detector with `threads=1`: several images at once on one session are faster than several threads on
-    one image. Files are read ahead while others are decoded and scored, so that no core waits for the disk. In
-    memory at any time are at most one decoded image a thread, and the bytes of a few files. Close the generator to
-    stop early.
-    """
     with (
         closing(ordered_map(_read, paths, workers=_READERS)) as files,
-        # One thread decodes an image and scores it: it is in that core's cache, and no stage waits for the other.
-        closing(ordered_map(lambda file: _score(detector, file)[0], files, workers=threads or usable_cores())) as rows,
+        # One thread decodes and scores an image: it stays in that core's cache, and no stage waits for the other.
+        closing(ordered_map(score, files, workers=threads or usable_cores())) as results,
     ):
-        yield from rows
+        yield from results
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """An image file: its bytes, or why there are none."""
+    """An image file: its bytes, or why they cannot be read."""
 
     path: Path
     data: np.ndarray | UnreadableImageError
@@ -76,68 +65,169 @@ class _File:
 
 
 def _read(path: Path) -> _File:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
         data = bytes_of(path)
     except UnreadableImageError as error:
         data = error
-    return _File(path, data, time.perf_counter() - begun)
+    return _File(path, data, time.perf_counter() - start)
 
 
-def _score(detector: Detector, file: _File) -> tuple[Row, Result | None]:
+def _score(detector: Detector, file: _File, thumbnail_if: Callable[[ImageResult], bool] | None) -> ImageResult:
+    path = str(file.path)
     if isinstance(file.data, UnreadableImageError):
-        return Row(str(file.path), error=str(file.data)), None
-    begun = time.perf_counter()
+        return ImageResult(path, None, error=str(file.data))
+    start = time.perf_counter()
     try:
-        result = detector.score_bytes(file.data)
+        image = decode_image(file.data, detector.manifest.decode)
+        result = detector.score_decoded(image)
     except UnreadableImageError as error:
-        return Row(str(file.path), error=str(error)), None
+        return ImageResult(path, None, error=str(error))
     except MemoryError:
-        return Row(str(file.path), error="there is not enough memory to score it; shrink or tile it first"), None
-    row = Row(
-        path=str(file.path),
-        score=result.score,
-        p_value=result.p_value,
-        verdict=result.verdict,
-        nearest=result.nearest_images[0].path,
-        milliseconds=1000 * (file.seconds + time.perf_counter() - begun),
-    )
-    return row, result
+        return ImageResult(path, None, error="not enough memory to score it; shrink or tile the image")
+    milliseconds = 1000 * (file.seconds + time.perf_counter() - start)
+    scored = ImageResult(path, result, milliseconds)
+    if thumbnail_if and thumbnail_if(scored):
+        return ImageResult(path, result, milliseconds, thumbnail=thumbnail(image))
+    return scored
 
 
-@dataclass
-class Summary:
-    """Counts over rows, and the few that somebody should look at."""
+@dataclass(frozen=True)
+class FolderScores:
+    """What `score_folder` did."""
 
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    unreadable: int = 0
-    first_unreadable: list[Row] = field(default_factory=list)
-    _most_anomalous: list[tuple[float, int, Row]] = field(default_factory=list)
+    summary: Summary
+    detector: Detector
+    scored_now: int
+    """Images of this call; with `resume`, the summary also counts the rows of earlier ones."""
+    seconds: float
+    """Wall time of scoring them."""
+    other_files: int
+    """Files that are not images, by their names."""
+    earlier_rows: float | None = None
+    """When the last row of earlier runs was written, in seconds since 1970; None where there is none."""
 
-    def add(self, row: Row, *, keep: int = 10) -> None:
-        """Count a row; of the most_anomalous and of the first unreadable ones `keep` are kept whole."""
-        if row.score is None or row.verdict is None:
-            self.unreadable += 1
-            if len(self.first_unreadable) < keep:
-                self.first_unreadable.append(row)
-            return
-        self.verdicts[row.verdict] += 1
-        # The count breaks ties, for the earlier row: rows themselves have no order.
-        heapq.heappush(self._most_anomalous, (row.score, -self.images, row))
-        if len(self._most_anomalous) > keep:
-            heapq.heappop(self._most_anomalous)
 
-    @property
-    def scored(self) -> int:
-        """Images that have a score."""
-        return self.verdicts.total()
+def score_folder(
+    kit: str | Path | Kit,
+    paths: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    threshold: float | None = None,
+    false_alarm_rate: float | None = None,
+    search: SearchChoice = "auto",
+    precision: PrecisionChoice | None = None,
+    backend: BackendChoice = "auto",
+    threads: int | None = None,
+    excluded: Sequence[Path] = (),
+    on_result: Sequence[Callable[[ImageResult], None]] = (),
+    thumbnail_if: Callable[[ImageResult], bool] | None = None,
+    report: Report = silent,
+) -> FolderScores:
+    """Score images against a kit: the whole of `msc-edge score`.
 
-    @property
-    def images(self) -> int:
-        """All rows, the unreadable ones included."""
-        return self.scored + self.unreadable
+    `paths` are folders (searched in any nesting), patterns and files. `out` is a score file, .csv or .jsonl, that gets
+    one row for each image as soon as it is scored; with `resume` an existing file is continued with the images that it
+    lacks, with `overwrite` it is replaced. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. `excluded`
+    are files that are never scored although a pattern matches them. Each result, those of earlier rows included, is
+    passed to the callables of `on_result`; `thumbnail_if`: see `score_images`.
 
-    @property
-    def most_anomalous(self) -> list[Row]:
-        """The kept rows with the largest scores, the most_anomalous first."""
-        return [row for _, _, row in sorted(self._most_anomalous, reverse=True)]
+    Raises SourceError when no image is found, KitError, UsageError when `out` exists or was written with another kit,
+    model or limit, and OutputError when it cannot be written.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other; pass one of them")
+    if resume and not out:
+        raise UsageError("--resume continues a score file; name it with --out")
+    found = find_images(paths)
+    images = list(found.paths)
+    summary = Summary()
+    receivers = (summary.add, *on_result)
+    with ExitStack() as stack:
+        opened = kit if isinstance(kit, Kit) else stack.enter_context(Kit.open(kit))
+        for path in (*([out] if out else []), *excluded):
+            images = _without_output(path, images, opened.path)
+        detector = Detector.of(opened, threads=1, search=search, precision=precision, backend=backend).with_limits(
+            threshold=threshold, false_alarm_rate=false_alarm_rate
+        )
+        file = earlier_rows = None
+        if out:
+            form = score_file_format(out)
+            done = _check_rows(out, detector) if resume else set()
+            if done:
+                earlier_rows = out.stat().st_mtime
+                file = RowFile.open(out, form)
+            else:
+                file = RowFile.create(out, form, overwrite=resume or overwrite)
+            stack.enter_context(file)
+            for image in read_score_file(out):
+                for receive in receivers:
+                    receive(image)
+            images = [path for path in images if path_as_written(path) not in done]
+        start = time.perf_counter()
+        try:
+            results = stack.enter_context(
+                closing(score_images(detector, images, threads=threads, thumbnail_if=thumbnail_if))
+            )
+            for number, image in enumerate(results, start=1):
+                if file:
+                    file.write(image)
+                for receive in receivers:
+                    receive(image)
+                report("scoring", number, len(images), f"{number / (time.perf_counter() - start):.1f} images/s")
+        except KeyboardInterrupt as stop:
+            stop.add_note(
+                f"{summary.images} rows are in {out}; --resume continues there"
+                if out
+                else "nothing was kept; with --out an interrupted run can be continued"
+            )
+            raise
+        seconds = time.perf_counter() - start
+    return FolderScores(summary, detector, len(images), seconds, found.other_files, earlier_rows)
+
+
+def _without_output(written: Path, images: list[Path], kit: Path) -> list[Path]:
+    """The images without a file that is to be written: `DIR/*`, expanded by a shell, names that of an earlier run."""
+    if written.resolve().is_relative_to(kit.resolve()):
+        raise UsageError(f"{written}: lies within the kit and would make it invalid; choose another place")
+    others = [path for path in images if path.absolute() != written.absolute()]
+    if len(others) < len(images):
+        try:
+            read_image(written)
+        except UnreadableImageError:
+            return others
+        raise UsageError(f"{written}: is one of the images to score; choose another name for the output")
+    return others
+
+
+def _check_rows(out: Path, detector: Detector) -> set[str]:
+    """The paths that a score file has rows of. UsageError where another kit, model or limit gave a row.
+
+    A file of another version, whose rows do not state their kit, is moved aside: all images are then scored again.
+    """
+    if not out.exists():
+        return set()
+    done: set[str] = set()
+    limit = rounded(detector.limits.reject.score, 6)
+    try:
+        for image in read_score_file(out):
+            done.add(image.path)
+            if (result := image.result) is None:
+                continue
+            for name, written, now in (
+                ("kit", result.kit[:12], detector.kit.sha256[:12]),
+                ("model", result.model, detector.model),
+                ("limit", rounded(result.limit, 6), limit),
+            ):
+                if written != now:
+                    raise UsageError(
+                        f"{out}: {image.path} was scored with {name} {written}, and now {name} {now} is given; use the "
+                        "same kit, --precision and limits, pass another --out, or --overwrite to start again"
+                    )
+    except OtherColumnsError:
+        aside = move_aside(out)
+        _LOG.warning("%s: written by another version of msc-edge; moved to %s, all images are scored again", out, aside)
+        return set()
+    return done

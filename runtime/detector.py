@@ -1,4 +1,4 @@
-"""The detector: a kit, opened and ready to score images."""
+"""The detector: an open kit that scores images."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,12 +11,11 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit.layout import INDEXES, MODELS
 from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
-from msc_edge.kit.opening import Kit
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.backends.openvino_backend import Backend, BackendChoice, BackendName
-from msc_edge.runtime.backends.selection import select_backend
+from msc_edge.kit.opening import Kit, KitIdentity
+from msc_edge.runtime.backends.interface import Backend, BackendChoice
+from msc_edge.runtime.backends.selection import BackendSpec, select_backend
+from msc_edge.runtime.processor import usable_cores
 from msc_edge.runtime.results.result import NearestImage, Result
 
 SearchChoice = Literal["auto", "exact", "hnsw"]
@@ -24,16 +23,18 @@ SearchChoice = Literal["auto", "exact", "hnsw"]
 
 @dataclass(frozen=True)
 class Detector:
-    """Scores images against a kit. Safe to use from several threads at once."""
+    """Scores images with a kit. Safe to use from several threads."""
 
+    kit: KitIdentity
     manifest: Manifest
+    spec: BackendSpec
+    """Which model scores, and in which library."""
+    backend: Backend
+    bank: Bank
     limits: Limits
     calibration: Calibration
-    bank: Bank
-    model: Backend
-    normals: list[str]
-    precision: Precision = "fp32"
-    backend: BackendName = "onnxruntime"
+    normal_images: list[str]
+    """The normal image behind each row of the memory bank."""
 
     @classmethod
     def load(
@@ -44,18 +45,16 @@ class Detector:
         search: SearchChoice = "auto",
         precision: PrecisionChoice | None = None,
         backend: BackendChoice = "auto",
-        spin: bool = False,
     ) -> Self:
         """Verify a kit (a folder or a .zip) and open it.
 
-        `threads` work on one image; without it, all cores that this process may use. `search` is the kit's own
-        choice under `auto`, and exact where hnswlib is not installed; the scores are the same. `precision` is the
-        kit's own choice unless told: each has scores and limits of its own; see `select_backend`. `backend`: onnxruntime,
-        or OpenVINO where it is installed and faster. `spin`: see OnnxRuntimeBackend. Raises KitError when any byte of the
-        kit is not as it was written.
+        `threads` compute one image; the default is all cores that this process may use. `search`: `auto` is the kit's
+        default, and exact search where hnswlib is not installed; the scores are the same. `precision`: the model that
+        scores, by default the kit's; each model has its own scores and limits. `backend`: the library that computes the
+        model, see `select_backend`. Raises KitError when any byte of the kit was changed.
         """
         with Kit.open(kit) as opened:
-            return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend, spin=spin)
+            return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend)
 
     @classmethod
     def of(
@@ -66,33 +65,37 @@ class Detector:
         search: SearchChoice = "auto",
         precision: PrecisionChoice | None = None,
         backend: BackendChoice = "auto",
-        spin: bool = False,
     ) -> Self:
-        """The detector of a kit that is open already; see `load`. The kit may be closed afterwards."""
+        """The detector of an open kit; see `load`. The kit may be closed afterwards."""
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; expected at least 1")
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
-        way, model = select_backend(kit, precision, backend, threads=threads or usable_cores(), spin=spin)
-        calibration = kit.manifest.calibration_of(way.precision)
+        spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
+        calibration = kit.model(spec.precision).calibration
         return cls(
+            kit=kit.identity,
             manifest=kit.manifest,
+            spec=spec,
+            backend=selected,
+            bank=open_bank(kit, search, spec.precision),
             limits=calibration.limits,
-            calibration=calibration.calibrated,
-            bank=open_bank(kit, search, way.precision),
-            model=model,
-            normals=kit.normals(),
-            precision=way.precision,
-            backend=way.backend,
+            calibration=calibration.calibration,
+            normal_images=kit.normal_images(),
         )
 
-    def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
-        """The same detector with another reject limit: for a rate in (0, 1), or at a score.
+    @property
+    def model(self) -> Precision:
+        """The model of the kit that scores: `fp32` or `int8`."""
+        return self.spec.precision
 
-        The limit for `warn` stays as the kit has it where that is below the new reject limit, else it joins it.
+    def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
+        """The same detector with another reject limit: for a target false-alarm rate in (0, 1), or at a score.
+
+        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it.
         """
         if false_alarm_rate is not None and threshold is not None:
-            raise UsageError("a false-alarm rate and a threshold were given; the rate sets the threshold, give one")
+            raise UsageError("a false-alarm rate and a threshold exclude each other: the rate sets the threshold")
         if false_alarm_rate is not None:
             reject = self.calibration.limit(false_alarm_rate)
         elif threshold is not None:
@@ -105,7 +108,7 @@ class Detector:
         return replace(self, limits=Limits(warn=warn, reject=reject))
 
     def score(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> Result:
-        """Score one image, uint8 (height, width, 3). OpenCV's cameras give `order="BGR"`.
+        """Score one image, uint8 (height, width, 3). OpenCV's cameras need `order="BGR"`.
 
         Raises SourceError when the frame is something else, or too small for the kit's region of interest.
         """
@@ -117,7 +120,10 @@ class Detector:
 
     def score_bytes(self, data: bytes | np.ndarray) -> Result:
         """Score the content of an image file, as bytes or uint8 (n,); see `score_file`."""
-        image = decode_image(np.frombuffer(data, np.uint8), self.manifest.decode)
+        return self.score_decoded(decode_image(np.frombuffer(data, np.uint8), self.manifest.decode))
+
+    def score_decoded(self, image: np.ndarray) -> Result:
+        """Score an image that came from a file; see `score`. UnreadableImageError where it cannot be scored."""
         try:
             return self.score(image)
         except SourceError as error:
@@ -136,39 +142,43 @@ class Detector:
         region = self.manifest.preprocessing.region
         if region and not region.fits(height=height, width=width):
             raise SourceError(
-                f"the image is {width}x{height}, and the kit looks at {region.width}x{region.height} pixels from "
-                f"({region.x}, {region.y}); give images of the size that was trained on"
+                f"the image has {width}x{height} pixels, but the kit's region of interest is {region.width}x"
+                f"{region.height} pixels at ({region.x}, {region.y}); use images of the training size"
             )
-        return self.model.embed(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
+        return self.backend.embed(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
 
     def score_embedding(self, embedding: np.ndarray) -> Result:
-        """Score, p-value, verdict and nearest_images for an embedding of `embed`. KitError when that is not finite."""
+        """The result for an embedding of `embed`. KitError when it is not finite."""
         found = self.bank.nearest(embedding)
         if not math.isfinite(found.score):
-            raise KitError(f"{MODELS[self.precision]}: the embedding of this image is not finite; export the kit again")
+            file = self.manifest.models[self.model].file
+            raise KitError(f"{file}: the embedding of this image is not finite; export the kit again")
         return Result(
             score=found.score,
             p_value=self.calibration.p_value(found.score),
             verdict=self.limits.verdict(found.score),
+            limit=self.limits.reject.score,
             nearest_images=tuple(
-                NearestImage(row=row, path=self.normals[row], distance=distance)
+                NearestImage(row=row, path=self.normal_images[row], distance=distance)
                 for row, distance in zip(found.rows, found.distances, strict=True)
             ),
+            model=self.model,
+            kit=self.kit.sha256,
         )
 
 
-def open_bank(kit: Kit, choice: SearchChoice, precision: Precision) -> Bank:
-    """The bank of one of the kit's models, with the search to use; see Detector.load."""
-    info = kit.manifest.bank_of(precision)
+def open_bank(kit: Kit, search: SearchChoice, precision: Precision) -> Bank:
+    """The memory bank of one of the kit's models, with the search to use; see `Detector.load`."""
+    bank = kit.model(precision).banks.images
     embeddings = kit.embeddings(precision)
-    wanted = info.search if choice == "auto" else choice
-    search = None
+    wanted = bank.search if search == "auto" else search
+    index = None
     if wanted == "hnsw":
-        if info.index is None:
+        if bank.index is None:
             raise UsageError("this kit has no HNSW index; use exact search, or export it again with hnswlib installed")
         try:
-            search = open_hnsw(kit.path(INDEXES[precision]), embeddings, ef=info.index.ef)
+            index = open_hnsw(kit.file(bank.index.file), embeddings, ef=bank.index.ef)
         except MissingExtraError:
-            if choice == "hnsw":
+            if search == "hnsw":
                 raise
-    return Bank(embeddings, search=search, k=info.k)
+    return Bank(embeddings, search=index, k=bank.k)

@@ -1,23 +1,36 @@
-"""What the system tells of the processor."""
+"""The processor: the cores this process may use, and what the system reports about it."""
 
+import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 
-def about_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """The first core's entries in Linux's cpuinfo; none on other systems."""
-    about: dict[str, str] = {}
+def usable_cores() -> int:
+    """Cores this process may use, by its affinity and its cgroup's quota; not the cores of the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2 here
+        pass
+    return cores
+
+
+def processor_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """The entries of the first core in Linux's cpuinfo; empty on other systems."""
+    facts: dict[str, str] = {}
     with suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
-            about.setdefault(key.strip(), value.strip())
-    return about
+            facts.setdefault(key.strip(), value.strip())
+    return facts
 
 
-def processor_name(about: Mapping[str, str]) -> str:
-    """Its name, from what `about_processor` found, or as Python knows it."""
-    # ARM kernels name the board, under "Model" or "Hardware", and not the processor.
-    named = (about.get(key) for key in ("model name", "Model", "Hardware"))
-    return next((value for value in named if value), platform.processor() or platform.machine() or "unknown")
+def processor_name(facts: Mapping[str, str]) -> str:
+    """The processor's name from `processor_facts`, or as Python reports it."""
+    # ARM kernels name the board, under "Model" or "Hardware", instead of the processor.
+    names = (facts.get(key) for key in ("model name", "Model", "Hardware"))
+    return next((name for name in names if name), platform.processor() or platform.machine() or "unknown")

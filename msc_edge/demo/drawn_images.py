@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from msc_edge.demo.parts import DEFECTS, KINDS, Defect, Kind, draw_part
+from msc_edge.drawing import encode_image
 from msc_edge.errors import writing
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
@@ -51,5 +51,4 @@ def draw_data_set(folder: Path, *, seed: int = 0, sizes: Sizes, threads: int = 1
 
 def _draw(drawing: _Drawing) -> None:
     image = draw_part(drawing.kind, np.random.default_rng(drawing.stream), drawing.defect)
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    drawing.path.write_bytes(data.tobytes())
+    drawing.path.write_bytes(encode_image(image, ".png"))

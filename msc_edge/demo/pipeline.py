@@ -1,4 +1,4 @@
-"""The whole way on drawn parts: train, export, score, and look."""
+"""The whole pipeline on drawn parts: train, export, score, and a contact sheet."""
 
 import shutil
 import statistics
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from sklearn.metrics import roc_auc_score
 
-from msc_edge.calibration import alarm_count_interval
+from msc_edge.calibration import Limit, alarm_count_interval
 from msc_edge.demo.contact_sheet import Cell, contact_sheet, write_contact_sheet
 from msc_edge.demo.drawn_images import Sizes, draw_data_set
 from msc_edge.demo.parts import DEFECTS
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.export.pack import export
-from msc_edge.images import find_images, read_image
+from msc_edge.images import read_image
 from msc_edge.progress import Report, silent
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.batch import Row, score_files
+from msc_edge.runtime.batch import score_folder
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.results.table import ScoreTable
+from msc_edge.runtime.processor import usable_cores
+from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.train.training import TrainingOptions, train
 
 DATA, RUN, KIT, SCORES, SHEET = "data", "run", "kit", "scores.csv", "contact-sheet.png"
-_MARK = ".msc-edge-demo"  # lies in a folder that a demo may replace
+_MARK = ".msc-edge-demo"  # marks a folder that a demo may replace
 SIZES = Sizes()
 STEPS = 10  # enough to see it train, in a minute
 _SHOWN = 8
@@ -32,12 +32,12 @@ _HOLDOUT = 0.25
 
 @dataclass(frozen=True)
 class Alarms:
-    """Of `images` good parts `count` were flagged; `band` is where 90 % of such counts lie, by the kit's promise."""
+    """`count` of `images` normal images were flagged; `interval`: the 90 % interval of that count."""
 
     count: int
     images: int
     expected_rate: float
-    band: tuple[int, int]
+    interval: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class DemoResult:
 
     auroc: float
     auroc_of: dict[str, float]
-    """Of each kind of defect against all good parts."""
-    caught: dict[str, tuple[int, int]]
-    """(rejected, all) of each kind of defect."""
+    """Of each defect type against all normal images."""
+    rejected_of: dict[str, tuple[int, int]]
+    """(rejected, all) of each defect type."""
     warned: Alarms
     rejected: Alarms
     milliseconds: float
-    """Median wall time of reading, decoding and scoring one image, on one core."""
+    """Median wall time to read, decode and score one image, on one core."""
 
 
 def run_demo(
@@ -66,33 +66,27 @@ def run_demo(
 ) -> DemoResult:
     """Draw parts, train, export and score below the folder `out`; needs no network.
 
-    Leaves data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. `overwrite` replaces these of an
-    earlier demo, and touches nothing else. Raises UsageError when `out` is taken.
+    Writes data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. `overwrite` replaces these of an
+    earlier demo and nothing else. Raises UsageError when `out` is taken.
     """
-    _make_room(out, overwrite=overwrite)
+    _prepare(out, overwrite=overwrite)
     draw_data_set(out / DATA, seed=seed, sizes=sizes, threads=usable_cores(), report=report)
     train(out / DATA, out / RUN, TrainingOptions(holdout=_HOLDOUT, steps=steps, seed=seed), report=report)
-    export(out / RUN, out / KIT, precision="fp32", report=report)  # int8 is for a line; here it would take longer
+    export(out / RUN, out / KIT, name="demo", precision="fp32", report=report)  # int8 would take longer than the rest
 
-    detector = Detector.load(out / KIT, threads=1)
-    images = find_images([out / DATA / "test"]).paths
-    rows: list[Row] = []
-    with ScoreTable.create(out / SCORES) as table:
-        for row in score_files(detector, images):
-            table.write(row)
-            rows.append(row)
-            report("scoring", len(rows), len(images))
-    _write_sheet(out, rows)
-    return _measured(rows, detector)
+    images: list[ImageResult] = []
+    done = score_folder(out / KIT, [out / DATA / "test"], out / SCORES, on_result=[images.append], report=report)
+    _write_sheet(out, images)
+    return _measure(images, done.detector)
 
 
-def _make_room(out: Path, *, overwrite: bool) -> None:
+def _prepare(out: Path, *, overwrite: bool) -> None:
     with writing(out):
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             if not (out / _MARK).is_file():
-                raise UsageError(f"{out}: exists, and is not an earlier demo; choose another name")
+                raise UsageError(f"{out}: exists and is not an earlier demo; choose another name")
             if not overwrite:
-                raise UsageError(f"{out}: holds an earlier demo; choose another name, or pass --overwrite")
+                raise UsageError(f"{out}: contains an earlier demo; choose another name, or pass --overwrite")
             for name in (DATA, RUN, KIT, SCORES, SHEET):
                 _remove(out / name)
         out.mkdir(parents=True, exist_ok=True)
@@ -100,56 +94,61 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():  # what a link leads to is not of the demo
+    if path.is_dir() and not path.is_symlink():  # the target of a link is not part of the demo
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _measured(rows: Sequence[Row], detector: Detector) -> DemoResult:
-    of = {name: [row for row in rows if Path(row.path).parent.name == name] for name in ("good", *DEFECTS)}
+def _measure(images: Sequence[ImageResult], detector: Detector) -> DemoResult:
+    results = {
+        name: [image.result for image in images if image.result and Path(image.path).parent.name == name]
+        for name in ("good", *DEFECTS)
+    }
+    normal = results["good"]
 
-    def auroc(bad: Sequence[Row]) -> float:
-        truth = [0] * len(of["good"]) + [1] * len(bad)
-        return float(roc_auc_score(truth, [row.score for row in (*of["good"], *bad)]))
+    def auroc(names: Sequence[str]) -> float:
+        anomalous = [result for name in names for result in results[name]]
+        truth = [0] * len(normal) + [1] * len(anomalous)
+        return float(roc_auc_score(truth, [result.score for result in (*normal, *anomalous)]))
 
-    def alarms(rate: float, verdicts: tuple[str, ...]) -> Alarms:
-        count, held_out = len(of["good"]), detector.calibration.scores.size
+    def alarms(limit: Limit, verdicts: tuple[str, ...]) -> Alarms:
+        held_out, rate = detector.calibration.scores.size, limit.expected_rate or 0
         return Alarms(
-            count=sum(row.verdict in verdicts for row in of["good"]),
-            images=count,
+            count=sum(result.verdict in verdicts for result in normal),
+            images=len(normal),
             expected_rate=rate,
-            band=alarm_count_interval(round(rate * (held_out + 1)), held_out, count),
+            interval=alarm_count_interval(detector.calibration.count_above(rate), held_out, len(normal)),
         )
 
-    limits = detector.limits
     return DemoResult(
-        auroc=auroc([row for name in DEFECTS for row in of[name]]),
-        auroc_of={name: auroc(of[name]) for name in DEFECTS},
-        caught={name: (sum(row.verdict == "reject" for row in of[name]), len(of[name])) for name in DEFECTS},
-        warned=alarms(limits.warn.expected_rate or 0, ("warn", "reject")),
-        rejected=alarms(limits.reject.expected_rate or 0, ("reject",)),
-        milliseconds=statistics.median(row.milliseconds or 0 for row in rows),
+        auroc=auroc(DEFECTS),
+        auroc_of={name: auroc([name]) for name in DEFECTS},
+        rejected_of={
+            name: (sum(result.verdict == "reject" for result in results[name]), len(results[name])) for name in DEFECTS
+        },
+        warned=alarms(detector.limits.warn, ("warn", "reject")),
+        rejected=alarms(detector.limits.reject, ("reject",)),
+        milliseconds=statistics.median(image.milliseconds or 0 for image in images),
     )
 
 
-def _write_sheet(out: Path, rows: Sequence[Row]) -> None:
-    ranked = sorted(rows, key=lambda row: row.score or 0)
+def _write_sheet(out: Path, images: Sequence[ImageResult]) -> None:
+    ranked = sorted(images, key=lambda image: image.result.score if image.result else 0)
     sections = [
-        (f"most anomalous of {len(rows)} images", [_cell(out, row) for row in ranked[::-1][:_SHOWN]]),
-        ("most normal", [_cell(out, row) for row in ranked[:_SHOWN]]),
+        (f"most anomalous of {len(images)} images", [_cell(out, image) for image in ranked[::-1][:_SHOWN]]),
+        ("most normal", [_cell(out, image) for image in ranked[:_SHOWN]]),
     ]
     write_contact_sheet(out / SHEET, contact_sheet(sections))
 
 
-def _cell(out: Path, row: Row) -> Cell:
-    if row.score is None or row.verdict is None or row.nearest is None:
-        raise SourceError(f"{row.path}: drawn a moment ago, and cannot be read ({row.error}); check the disk")
-    path = Path(row.path)
+def _cell(out: Path, image: ImageResult) -> Cell:
+    if image.result is None:
+        raise SourceError(f"{image.path}: was just drawn and cannot be read ({image.error}); check the disk")
+    path = Path(image.path)
     return Cell(
         image=read_image(path),
-        nearest=read_image(out / DATA / "train" / "good" / row.nearest),
+        nearest=read_image(out / DATA / "train" / "good" / image.result.nearest),
         name=f"{path.parent.name}/{path.stem}",
-        score=row.score,
-        verdict=row.verdict,
+        result=image.result,
     )

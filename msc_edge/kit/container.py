@@ -1,7 +1,7 @@
-"""What a kit lies in, a folder or a .zip, and the checking of every byte in it.
+"""The folder or .zip that holds a kit, and the check of every byte in it.
 
-Checking comes before any parser: hnswlib crashes the process on a damaged index, and ONNX files are parsed by native
-code. A hash proves that a kit is as it was written, not who wrote it.
+The check runs before any parser: hnswlib crashes the process on a damaged index, and native code parses ONNX files.
+A hash proves that a kit is unchanged. It does not prove who wrote it.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from msc_edge.errors import KitError, OutputError
-from msc_edge.kit.layout import BANKS, INDEXES, MANIFEST, MANIFEST_DIGEST, MODELS, NORMALS, THUMBNAILS
+from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, THUMBNAILS
 from msc_edge.kit.manifest import FileEntry, Manifest, parse_manifest
 
 _CHUNK = 1 << 20
-_LARGEST_MANIFEST = 256 << 20
-# What operating systems leave in folders by themselves.
-_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_MAX_MANIFEST_BYTES = 256 << 20
+# Files that operating systems add to folders.
+_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _COPY_AGAIN = "copy the kit again"
 
 
@@ -32,7 +32,7 @@ class _Folder:
         self._root = root
 
     def names(self) -> set[str]:
-        # Links that lead nowhere, pipes and devices are as good as missing.
+        # Dangling links, pipes and devices count as missing.
         return {path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()}
 
     def open(self, name: str) -> IO[bytes]:
@@ -43,8 +43,8 @@ class _Zip:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         members = [member for member in archive.infolist() if not member.is_dir()]
-        # People zip the folder itself as well as what is in it.
-        own = [member.filename for member in members if not _is_litter(member.filename)]
+        # People zip either the folder or its contents.
+        own = [member.filename for member in members if not _is_system_file(member.filename)]
         tops = {name.partition("/")[0] for name in own}
         nested = len(tops) == 1 and all("/" in name for name in own) and tops != {THUMBNAILS}
         prefix = f"{tops.pop()}/" if nested else ""
@@ -52,7 +52,7 @@ class _Zip:
         for member in members:
             parts = PurePosixPath(member.filename).parts
             if ".." in parts or member.filename.startswith("/") or "\\" in member.filename or ":" in member.filename:
-                raise KitError(f"the zip holds {member.filename!r}, a path that leaves the kit; do not use it")
+                raise KitError(f"the zip holds {member.filename!r}, a path outside the kit; do not use it")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise KitError(f"the zip holds a link, {member.filename!r}; do not use it")
             name = member.filename.removeprefix(prefix)
@@ -68,47 +68,47 @@ class _Zip:
 
 
 Verified = tuple[Manifest, str]
-"""A manifest that all files agree with, and its SHA-256."""
+"""The manifest that every file of the kit matches, and the SHA-256 of manifest.json."""
 
 
 def verify_folder(path: Path) -> Verified:
-    """Check every file of a kit that is a folder. KitError for what is not as it was written, OSError from the disk."""
-    return _verify(_Folder(path), copy_to=None)
+    """Check every file of a kit folder. KitError names a file that differs, OSError comes from the disk."""
+    return _verify(_Folder(path), path, copy_to=None)
 
 
 def verify_zip(path: Path, copy_to: Path) -> Verified:
-    """Unpack a kit into `copy_to`, and check every file on the way. As for verify_folder."""
+    """Unpack a zipped kit into `copy_to` and check every file on the way. Errors as for verify_folder."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise KitError(f"{path}: cannot be read: {error.strerror}; check the permissions") from error
     try:
         with file, zipfile.ZipFile(file) as archive:
-            return _verify(_Zip(archive), copy_to=copy_to)
+            return _verify(_Zip(archive), path, copy_to=copy_to)
     except (KitError, OutputError, MemoryError):
         raise
     except OSError as error:
-        if error.errno:  # from the operating system, writing: not the archive's fault
+        if error.errno:  # from writing the copy, not from the archive
             raise
         raise KitError(f"{path}: damaged zip ({error}); {_COPY_AGAIN}") from error
     except Exception as error:  # zipfile raises many kinds on damaged archives, and documents few of them
         raise KitError(f"{path}: not a zip, or a damaged one ({error}); {_COPY_AGAIN}") from error
 
 
-def _verify(container: _Container, *, copy_to: Path | None) -> Verified:
-    """The manifest of a kit whose every file is as it says, and its SHA-256."""
+def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verified:
+    """Check the manifest against its digest, then every file against the manifest."""
     names = container.names()
     for name in (MANIFEST, MANIFEST_DIGEST):
         if name not in names:
             if "run.json" in names:
-                raise KitError("this is a training run; make a kit of it with: msc-edge export RUN --out KIT")
-            raise KitError(f"{name} is missing: this is not a kit, or not a whole one; {_COPY_AGAIN}")
+                raise KitError("this is a training run; export a kit from it: msc-edge export RUN --out KIT")
+            raise KitError(f"{name} is missing: not a kit, or an incomplete one; {_COPY_AGAIN}")
     with container.open(MANIFEST) as file:
-        text = file.read(_LARGEST_MANIFEST)
+        text = file.read(_MAX_MANIFEST_BYTES)
     with container.open(MANIFEST_DIGEST) as file:
         if file.read(1024) != digest_line(text):
             raise KitError(f"{MANIFEST}: SHA-256 differs from {MANIFEST_DIGEST}; {_COPY_AGAIN}")
-    manifest = parse_manifest(text)
+    manifest = parse_manifest(text, name=path.resolve().name.removesuffix(".zip"))
     _check_names(manifest, names)
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:
@@ -118,23 +118,20 @@ def _verify(container: _Container, *, copy_to: Path | None) -> Verified:
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:
     listed = set(manifest.files)
-    required = {NORMALS}
-    for precision in manifest.precisions:
-        required |= {MODELS[precision], BANKS[precision]}
-        required |= {INDEXES[precision]} if manifest.bank_of(precision).index else set()
+    required = {manifest.normal_images.file, *(name for model in manifest.models.values() for name in model.files)}
     if unlisted := required - listed:
         raise KitError(f"{MANIFEST}: does not list {', '.join(sorted(unlisted))}; export the kit again")
     if missing := listed - names:
         first = min(missing)
-        raise KitError(f"{first} is missing ({len(missing)} of {len(listed)} files are); {_COPY_AGAIN}")
-    strangers = {name for name in names - listed if not _is_litter(name)}
-    if strangers := strangers - {MANIFEST, MANIFEST_DIGEST}:
-        raise KitError(f"{min(strangers)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
+        raise KitError(f"{first} is missing ({len(missing)} of {len(listed)} files); {_COPY_AGAIN}")
+    extra = {name for name in names - listed if not _is_system_file(name)}
+    if extra := extra - {MANIFEST, MANIFEST_DIGEST}:
+        raise KitError(f"{min(extra)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
 
 
 def _check_file(name: str, entry: FileEntry, file: IO[bytes], copy: IO[bytes] | None) -> None:
     digest, size = hashlib.sha256(), 0
-    # Never read past the stated size: a zip can hold far more than it weighs.
+    # Stop at the stated size: a small zip can unpack to far more.
     while size <= entry.bytes and (chunk := file.read(_CHUNK)):
         digest.update(chunk)
         size += len(chunk)
@@ -142,7 +139,7 @@ def _check_file(name: str, entry: FileEntry, file: IO[bytes], copy: IO[bytes] | 
             copy.write(chunk)
     if size != entry.bytes:
         found = "more" if size > entry.bytes else f"{size}"
-        raise KitError(f"{name}: {found} bytes, and {MANIFEST} says {entry.bytes}; {_COPY_AGAIN}")
+        raise KitError(f"{name}: {found} bytes, but {MANIFEST} states {entry.bytes}; {_COPY_AGAIN}")
     if digest.hexdigest() != entry.sha256:
         raise KitError(
             f"{name}: SHA-256 differs from {MANIFEST} "
@@ -159,10 +156,10 @@ def _copy(name: str, folder: Path | None) -> AbstractContextManager[IO[bytes] | 
 
 
 def digest_line(manifest: bytes) -> bytes:
-    """The content of manifest.sha256 for that of manifest.json."""
+    """The content of manifest.sha256 for the content of manifest.json."""
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
-def _is_litter(name: str) -> bool:
+def _is_system_file(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.name in _LITTER or path.name.startswith("._") or path.parts[:1] == ("__MACOSX",)
+    return path.name in _SYSTEM_FILES or path.name.startswith("._") or path.parts[:1] == ("__MACOSX",)

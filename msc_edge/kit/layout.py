@@ -1,17 +1,16 @@
-"""What the files of a kit are called."""
+"""File names in a kit. Readers take the names of model and bank files from the manifest; export writes these."""
 
 from msc_edge.kit.manifest import Precision
 
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
-MODEL = "model.onnx"
-BANK = "bank.npy"
-INDEX = "bank.hnsw"
-INT8_MODEL = "model.int8.onnx"
-INT8_BANK = "bank.int8.npy"
-INT8_INDEX = "bank.int8.hnsw"
-MODELS: dict[Precision, str] = {"fp32": MODEL, "int8": INT8_MODEL}
-BANKS: dict[Precision, str] = {"fp32": BANK, "int8": INT8_BANK}
-INDEXES: dict[Precision, str] = {"fp32": INDEX, "int8": INT8_INDEX}
-NORMALS = "normals.json"
+NORMAL_IMAGES = "normal_images.json"
 THUMBNAILS = "thumbnails"
+MODEL_FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+BANK_FILES: dict[Precision, str] = {"fp32": "bank.npy", "int8": "bank.int8.npy"}
+INDEX_FILES: dict[Precision, str] = {"fp32": "bank.hnsw", "int8": "bank.int8.hnsw"}
+
+
+def thumbnail_file(row: int) -> str:
+    """The thumbnail of one row of the memory bank, as its path in the kit."""
+    return f"{THUMBNAILS}/{row:05d}.jpg"

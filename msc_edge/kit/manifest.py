@@ -1,9 +1,10 @@
-"""`manifest.json`, the first file of a kit to read: what the kit is, how it was made, and what its files must hash to.
+"""`manifest.json`: what a kit is, how it was made, and the SHA-256 of each of its files.
 
-The written specification is docs/kit-format.md; docs/manifest.schema.json is generated from these models.
+The written specification is docs/kit-format.md; docs/manifest.schema.json is generated from these classes.
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,15 +21,16 @@ from pydantic import (
 from msc_edge.calibration import Calibration, Limits
 from msc_edge.errors import KitError
 from msc_edge.images import DecodePolicy
+from msc_edge.kit.upgrade import FORMAT_VERSION, upgraded
 from msc_edge.preprocessing import Preprocessing
 
-FORMAT_VERSION = 1
-HISTORY_KEPT = 20  # earlier calibrations; older ones are dropped
-HELD_OUT = "held out of the images that were trained on"
+HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
+HELD_OUT = "held out of the training images"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# One optional folder, plain characters, no leading dot: nothing that could point outside the kit.
+# One optional folder, plain characters, no leading dot: a name cannot point outside the kit.
 FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+KitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Precision = Literal["fp32", "int8"]
 PrecisionChoice = Literal["auto", "fp32", "int8"]
@@ -40,25 +42,42 @@ class _Part(BaseModel):
 
 
 class FileEntry(_Part):
-    """What a file of the kit must be."""
+    """Size and hash of one file of the kit."""
 
     sha256: Sha256
     bytes: NonNegativeInt
 
 
-class Model(_Part):
-    """`model.onnx`: one image, uint8 (1, height, width, 3) RGB of any size, in; a unit embedding (1, dim) out."""
+class Network(_Part):
+    """The network that every model of the kit computes."""
 
-    backbone: str = Field(description="torchvision's name of the architecture")
-    stop_at: str | None = Field(description="the stage that the backbone ends with; null: the last")
+    backbone: str = Field(description="name of the architecture, such as edge-small or torchvision's resnet18")
+    stop_at: str | None = Field(description="last stage of the backbone that is used; null: all stages")
+
+
+class NormalImages(_Part):
+    """The normal images behind the rows of every memory bank of the kit."""
+
+    file: FileName = Field(description="JSON list of `count` strings: the path of each image in the training folder")
+    count: PositiveInt
+
+
+class EmbeddingOutput(_Part):
+    """Output `embedding` of a model: float32 (1, dim), unit length."""
+
     dim: PositiveInt
-    precision: Literal["fp32"]
-    opset: PositiveInt
+
+
+class Outputs(_Part):
+    """The outputs of a model, by name."""
+
+    embedding: EmbeddingOutput
 
 
 class HnswIndex(_Part):
-    """`bank.hnsw`, an hnswlib index over bank.npy. Its own file stores neither space nor dim nor ef."""
+    """An hnswlib index over a memory bank. The file itself stores neither space nor dimension nor ef."""
 
+    file: FileName
     space: Literal["cosine"] = "cosine"
     m: PositiveInt
     ef_construction: PositiveInt
@@ -67,30 +86,36 @@ class HnswIndex(_Part):
     queries: PositiveInt
 
 
-class BankInfo(_Part):
-    """`bank.npy`, float32 (count, dim), unit rows; and how it is searched."""
+class MemoryBank(_Part):
+    """Embeddings of the normal images under one model, float32 (count, dim), unit rows, and how to search them."""
 
+    file: FileName
     count: PositiveInt
-    dim: PositiveInt
-    k: PositiveInt = Field(description="the score is the mean cosine distance to this many nearest rows")
-    search: Literal["exact", "hnsw"] = Field(description="the default of the runtime; the scores are the same")
+    k: PositiveInt = Field(description="the score is the mean cosine distance to the k nearest rows")
+    search: Literal["exact", "hnsw"] = Field(description="default search of the runtime; both give the same scores")
     index: HnswIndex | None
 
     @model_validator(mode="after")
-    def _k_fits(self) -> "BankInfo":
+    def _k_fits(self) -> "MemoryBank":
         if self.k > self.count:
-            raise ValueError(f"k {self.k} is more than the {self.count} rows")
+            raise ValueError(f"k {self.k} is larger than the {self.count} rows")
         return self
 
 
+class Banks(_Part):
+    """The memory banks of a model, by what their rows stand for."""
+
+    images: MemoryBank = Field(description="one row for each normal image, searched with output `embedding`")
+
+
 class EarlierCalibration(_Part):
-    """A calibration that is no longer in force: what remains of it when `msc-edge calibrate` sets the limits anew."""
+    """What a kit keeps of a calibration that `msc-edge calibrate` replaced."""
 
     created: str = Field(description="UTC, ISO 8601")
-    why: str
+    reason: str
     count: PositiveInt = Field(description="number of scores")
     quantiles: tuple[float, float, float, float, float] = Field(
-        description="of the scores: smallest, lower quartile, median, upper quartile, largest"
+        description="of the scores: minimum, lower quartile, median, upper quartile, maximum"
     )
     warn_rate: Rate
     reject_rate: Rate
@@ -98,81 +123,26 @@ class EarlierCalibration(_Part):
 
 
 class CalibrationInfo(_Part):
-    """Good images outside the bank, scored by the kit's own model: what limits and p-values are computed from."""
+    """Scores of normal images outside the memory bank, computed by this model. Limits and p-values follow from them."""
 
     scores: list[float] = Field(min_length=1, description="in ascending order")
-    warn_rate: Rate
-    reject_rate: Rate
-    limits: Limits = Field(description="what follows from the scores and the two rates")
-    created: str | None = Field(default=None, description="UTC, ISO 8601; null: with the kit")
-    why: str = Field(default=HELD_OUT, description="where the images come from, and why they were scored")
+    warn_rate: Rate = Field(description="target false-alarm rate of the warn limit")
+    reject_rate: Rate = Field(description="target false-alarm rate of the reject limit")
+    limits: Limits = Field(description="follow from the scores and the two rates")
+    created: str | None = Field(default=None, description="UTC, ISO 8601; null: created with the kit")
+    reason: str = Field(default=HELD_OUT, description="which images were scored, and why")
     history: list[EarlierCalibration] = Field(
-        default=[], max_length=HISTORY_KEPT, description="the calibrations before this one, newest last"
+        default=[], max_length=HISTORY_LENGTH, description="earlier calibrations, newest last"
     )
 
     @property
-    def calibrated(self) -> Calibration:
+    def calibration(self) -> Calibration:
         """The scores, ready to give p-values and limits."""
         return Calibration(self.scores)
 
 
-class Weights(_Part):
-    """Where the pretrained weights came from."""
-
-    source: str = Field(description="a torchvision weights name, or the name of the file that was given")
-    sha256: Sha256
-    licence: str
-
-
-class Quantization(_Part):
-    """How `model.int8.onnx` was made from model.onnx: static, QDQ, per channel."""
-
-    target: Target = Field(
-        description="the processors that it was made for. x86-vnni: uint8 activations and int8 weights; x86: the same "
-        "with 7-bit weights, which older processors add up without overflow; arm64: int8 and int8"
-    )
-    images: PositiveInt = Field(description="images of the bank whose activations set the ranges")
-    layers: PositiveInt = Field(description="convolutions of the backbone")
-    in_float: list[str] = Field(description="those that were left in float, by the names of their weights")
-    check: list[float] = Field(
-        description="its embedding of the check image (docs/kit-format.md): a processor that gives another one adds "
-        "up differently, and must not use this model"
-    )
-
-
-class Agreement(_Part):
-    """How int8 ranks images beside float: held-out good ones, and spoiled copies of them."""
-
-    good: PositiveInt
-    spoiled: PositiveInt
-    auroc_fp32: float = Field(ge=0, le=1, description="by which model.onnx tells spoiled from good")
-    auroc_int8: float = Field(ge=0, le=1, description="the same of model.int8.onnx")
-    rank_correlation: float = Field(ge=-1, le=1, description="Spearman's, of the scores of all these images")
-
-
-class Int8(_Part):
-    """`model.int8.onnx`, with the same signature as model.onnx: faster, and with a bank and limits of its own."""
-
-    quantization: Quantization
-    agreement: Agreement
-    bank: BankInfo = Field(description="`bank.int8.npy`: the same normals, in the same order")
-    calibration: CalibrationInfo
-
-
-class Provenance(_Part):
-    """How the kit came to be."""
-
-    created: str = Field(description="UTC, ISO 8601")
-    recipe: dict[str, Any] = Field(description="every setting of the fine-tuning")
-    weights: Weights
-    seed: int
-    images: PositiveInt = Field(description="normal images given, exact copies left out")
-    data_fingerprint: Sha256 = Field(description="SHA-256 over the sorted lines 'sha256  path' of all images")
-    versions: dict[str, str]
-
-
 class Parity(_Part):
-    """Training's scores against the runtime's, measured on real images before the kit was put in place."""
+    """Scores of training compared with scores of the runtime, on real images, before the kit was written."""
 
     images: PositiveInt
     max_score_difference: float = Field(ge=0)
@@ -180,24 +150,94 @@ class Parity(_Part):
     changed_verdicts: Literal[0]
 
 
+class Quantization(_Part):
+    """How a model was quantised from the fp32 model: static, QDQ, weights per channel."""
+
+    target: Target = Field(
+        description="processors the model was made for. x86-vnni: uint8 activations, int8 weights; x86: the same with "
+        "7-bit weights, which do not overflow on processors without VNNI; arm64: int8 activations, int8 weights"
+    )
+    images: PositiveInt = Field(description="images of the memory bank that set the activation ranges")
+    layers: PositiveInt = Field(description="convolutions of the backbone")
+    float_layers: list[str] = Field(description="convolutions that stay in float, by the names of their weights")
+    check_embedding: list[float] = Field(
+        description="embedding of the check image (docs/kit-format.md). A processor that computes another embedding "
+        "must not use this model"
+    )
+
+
+class Agreement(_Part):
+    """How a quantised model ranks images compared with the fp32 model."""
+
+    normal_images: PositiveInt = Field(description="held-out normal images")
+    synthetic_anomalies: PositiveInt = Field(description="synthetic anomalies made from them")
+    auroc_fp32: float = Field(ge=0, le=1, description="AUROC of the fp32 scores, anomalies against normal images")
+    auroc: float = Field(ge=0, le=1, description="AUROC of this model's scores")
+    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the scores of both models")
+
+
+class Model(_Part):
+    """One model of the kit with its own memory bank, calibration and limits."""
+
+    file: FileName = Field(description="ONNX; input `image`: uint8 (1, height, width, 3), RGB, any size")
+    opset: PositiveInt
+    outputs: Outputs
+    banks: Banks
+    calibration: CalibrationInfo
+    parity: Parity | None = Field(default=None, description="null: not compared with training")
+    quantization: Quantization | None = Field(default=None, description="null: the model computes in float32")
+    agreement: Agreement | None = Field(default=None, description="null for fp32")
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.outputs.embedding.dim
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that belong to this model."""
+        bank = self.banks.images
+        return [self.file, bank.file, *([bank.index.file] if bank.index else [])]
+
+
+class Weights(_Part):
+    """Source of the pretrained weights."""
+
+    source: str = Field(description="a torchvision weights name, or the name of the given file")
+    sha256: Sha256
+    licence: str
+
+
+class Provenance(_Part):
+    """How the kit was made."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    recipe: dict[str, Any] = Field(description="every setting of the fine-tuning")
+    weights: Weights
+    seed: int
+    images: PositiveInt = Field(description="normal images used, exact copies left out")
+    data_fingerprint: Sha256 = Field(description="SHA-256 over the sorted lines 'sha256  path' of all images")
+    versions: dict[str, str]
+
+
 class Manifest(_Part):
     """The whole of manifest.json."""
 
-    format_version: Literal[1]
-    msc_edge_version: str
+    format_version: Literal[2]
+    name: KitName = Field(description="name of the kit, for people")
+    msc_edge_version: str = Field(description="version that wrote the kit")
     decode: DecodePolicy
     preprocessing: Preprocessing
-    model: Model
-    bank: BankInfo
-    calibration: CalibrationInfo
+    network: Network
+    normal_images: NormalImages
+    models: dict[Precision, Model] = Field(min_length=1, description="the models of the kit, by precision")
+    default_model: PrecisionChoice = Field(description="model that scores by default; auto: the faster one on this PC")
     provenance: Provenance
-    parity: Parity | None = Field(description="null only while an export is still proving the kit")
-    int8: Int8 | None = Field(default=None, description="null: the kit has float alone")
-    preferred: PrecisionChoice = Field(
-        default="fp32", description="what the runtime uses unless told; auto: what is faster where it runs"
+    extensions: dict[str, Any] = Field(
+        default={}, description="further members that readers may ignore: no score or verdict depends on them"
     )
     files: dict[FileName, FileEntry] = Field(
-        description="every file of the kit but manifest.json, manifest.sha256",
+        description="every file of the kit except manifest.json and manifest.sha256",
         json_schema_extra={"additionalProperties": False},
     )
 
@@ -206,47 +246,56 @@ class Manifest(_Part):
         return self.model_dump_json(indent=2) + "\n"
 
     @model_validator(mode="after")
-    def _int8_fits(self) -> "Manifest":
-        if self.int8 is None:
-            if self.preferred == "int8":
-                raise ValueError("preferred is int8, and the kit has float alone")
-            return self
-        ours, theirs = self.bank, self.int8.bank
-        if (ours.count, ours.dim, ours.k) != (theirs.count, theirs.dim, theirs.k):
-            raise ValueError("the bank of int8 has another size than that of float")
+    def _models_fit(self) -> "Manifest":
+        if self.default_model not in ("auto", *self.models):
+            raise ValueError(f"default_model is {self.default_model}, and the kit has no such model")
+        first = next(iter(self.models.values()))
+        for model in self.models.values():
+            bank = model.banks.images
+            if bank.count != self.normal_images.count:
+                raise ValueError(f"{bank.file} has {bank.count} rows for {self.normal_images.count} normal images")
+            if (model.dim, bank.k) != (first.dim, first.banks.images.k):
+                raise ValueError("the models differ in dim or k")
         return self
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Those that the kit has a model for."""
-        return ("fp32", "int8") if self.int8 else ("fp32",)
+        """The precisions of the kit's models, fp32 first."""
+        return tuple(sorted(self.models))
 
-    def bank_of(self, precision: Precision) -> BankInfo:
-        """The bank that this model's embeddings are compared with."""
-        return self.int8.bank if precision == "int8" and self.int8 else self.bank
+    @property
+    def reference_model(self) -> Model:
+        """The model that figures about the whole kit refer to: fp32, or the only one."""
+        return self.models[self.precisions[0]]
 
-    def calibration_of(self, precision: Precision) -> CalibrationInfo:
-        """Where the limits of this model's scores come from."""
-        return self.int8.calibration if precision == "int8" and self.int8 else self.calibration
+    def with_calibrations(self, calibrations: dict[Precision, CalibrationInfo]) -> "Manifest":
+        """The same manifest with the calibrations of some models replaced."""
+        models = {
+            precision: model.model_copy(update={"calibration": calibrations.get(precision, model.calibration)})
+            for precision, model in self.models.items()
+        }
+        return self.model_copy(update={"models": models})
 
-    def recalibrated(self, calibrations: dict[Precision, CalibrationInfo]) -> "Manifest":
-        """The same with other calibrations, of all its precisions."""
-        int8 = self.int8 and self.int8.model_copy(update={"calibration": calibrations["int8"]})
-        return self.model_copy(update={"calibration": calibrations["fp32"], "int8": int8})
+
+def kit_name(text: str) -> str:
+    """A valid kit name made from any text, such as the name of a folder: `Bottles ü` -> `Bottles-`, else `kit`."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip("_.-")
+    return name[:63] or "kit"
 
 
-def parse_manifest(text: bytes) -> Manifest:
-    """Read manifest.json. KitError for another format version, and for anything that breaks the schema."""
+def parse_manifest(text: bytes, *, name: str = "kit") -> Manifest:
+    """Read manifest.json of this format or an older one.
+
+    `name` is the kit's name where an older format has none. Raises KitError for a newer format, and for anything that
+    breaks the schema.
+    """
     try:
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise KitError(f"manifest.json: not JSON ({error}); copy the kit again") from error
     version = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:
-        raise KitError(
-            f"manifest.json: format_version is {version!r}, and this msc-edge reads {FORMAT_VERSION}; "
-            "install the msc-edge that wrote the kit, or export it again with this one"
-        )
+        text = json.dumps(upgraded(document, name=kit_name(name))).encode()
     try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -255,8 +304,8 @@ def parse_manifest(text: bytes) -> Manifest:
         raise KitError(f"manifest.json: {where}: {first['msg']}; export the kit again") from error
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def manifest_schema() -> str:

@@ -1,4 +1,4 @@
-"""A kit on disk: a folder, or the same folder in one .zip, whose every byte is checked before it is used.
+"""Opening a kit: a folder, or the same folder in one .zip, checked byte by byte before anything in it is used.
 
 `manifest.json` holds the SHA-256 of every other file, and `manifest.sha256` that of manifest.json, in the format of
 `sha256sum -c`.
@@ -10,44 +10,53 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from msc_edge.errors import KitError, OutputError, UsageError
-from msc_edge.files import ASIDE, sha256_of
-from msc_edge.kit.container import Verified, digest_line, verify_folder, verify_zip
-from msc_edge.kit.layout import BANKS, MANIFEST, MANIFEST_DIGEST, NORMALS
-from msc_edge.kit.manifest import FileEntry, Manifest, Precision
+from msc_edge.errors import KitError, OutputError
+from msc_edge.files import ASIDE
+from msc_edge.kit.container import Verified, verify_folder, verify_zip
+from msc_edge.kit.layout import MANIFEST
+from msc_edge.kit.manifest import Model, Precision
 
-# Less than this is read at once, and does not care what becomes of the file afterwards.
+# A smaller bank is read at once, so a later change of the file does not matter.
 _MAPPED_FROM = 64 << 20
 _ROWS_AT_ONCE = 4096
 
 
-class Kit:
-    """A verified kit. Its files lie in `root` until `close`, or until the object is gone."""
+@dataclass(frozen=True)
+class KitIdentity:
+    """Which kit it is: travels with everything that the kit scores."""
 
-    def __init__(
-        self, root: Path, verified: "Verified", name: str, *, extracted: tempfile.TemporaryDirectory | None
-    ) -> None:
+    name: str
+    sha256: str
+    """SHA-256 of manifest.json, 64 hexadecimal digits."""
+
+
+class Kit:
+    """A verified kit. Its files stay in `root` until `close`, or until the object is deleted."""
+
+    def __init__(self, root: Path, verified: Verified, path: Path, *, extracted: tempfile.TemporaryDirectory | None):
         """Use Kit.open."""
         self.root = root
-        self.manifest, self.sha256 = verified
-        """The manifest, and its SHA-256, which tells kits apart; manifest.sha256 has it too."""
-        self.name = name
+        self.path = path
+        """The folder or .zip that was opened."""
+        self.manifest, sha256 = verified
+        self.identity = KitIdentity(self.manifest.name, sha256)
         self._extracted = extracted
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Verify every file of a kit and give access to it. KitError names what is wrong, and what to do."""
+        """Verify every file of a kit and open it. KitError names the file, the cause and the remedy."""
         path = Path(path)
         try:
             mode = path.stat().st_mode
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
             reason = error.strerror if isinstance(error, OSError) else error
-            raise KitError(f"{path}: there is no kit here ({reason}); {_what_to_do(path)}") from error
+            raise KitError(f"{path}: cannot be opened ({reason}); {_remedy(path)}") from error
         if stat.S_ISDIR(mode):
             try:
                 with _named(path):
@@ -57,7 +66,7 @@ class Kit:
                 raise KitError(
                     f"{where}: cannot be read: {error.strerror}; check the permissions and the disk"
                 ) from error
-            return cls(path, verified, str(path), extracted=None)
+            return cls(path, verified, path, extracted=None)
         if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
             raise KitError(f"{path}: neither a folder nor a .zip; check the path")
         try:
@@ -71,12 +80,12 @@ class Kit:
         except OSError as error:
             raise OutputError(
                 f"{path}: cannot be unpacked to the temporary folder: {error.strerror or error}; "
-                "free some space there, or unpack the kit yourself and give the folder"
+                "free some space there, or unpack the kit and pass the folder"
             ) from error
-        return cls(Path(extracted.name), verified, str(path), extracted=extracted)
+        return cls(Path(extracted.name), verified, path, extracted=extracted)
 
     def close(self) -> None:
-        """Remove what was unpacked from a .zip; nothing to do for a folder."""
+        """Remove what was unpacked from a .zip."""
         if self._extracted is not None:
             self._extracted.cleanup()
 
@@ -86,39 +95,45 @@ class Kit:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def path(self, name: str) -> Path:
-        """Where a file of the kit lies."""
+    def file(self, name: str) -> Path:
+        """The path of a file of the kit."""
         return self.root / name
 
-    def embeddings(self, precision: Precision = "fp32") -> np.ndarray:
-        """`bank.npy`, or `bank.int8.npy`: float32 (count, dim), unit rows. A large one is mapped, not read."""
-        info, name = self.manifest.bank_of(precision), BANKS[precision]
-        path = self.path(name)
+    def model(self, precision: Precision) -> Model:
+        """The manifest's entry of one model. KeyError where the kit has no such model."""
+        return self.manifest.models[precision]
+
+    def embeddings(self, precision: Precision) -> np.ndarray:
+        """The memory bank of one model: float32 (count, dim), unit rows. A large one is mapped, not read."""
+        model = self.model(precision)
+        bank = model.banks.images
+        path = self.file(bank.file)
         try:
             if self._extracted is None and path.stat().st_size >= _MAPPED_FROM:
-                bank = np.lib.format.open_memmap(path, mode="r")
+                rows = np.lib.format.open_memmap(path, mode="r")
             else:
                 with path.open("rb") as file:
-                    bank = np.lib.format.read_array(file, allow_pickle=False)
+                    rows = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError, OSError, MemoryError) as error:
-            raise KitError(f"{name}: not an array that numpy reads ({error}); export the kit again") from error
-        if bank.dtype != np.float32 or bank.shape != (info.count, info.dim):
+            raise KitError(f"{bank.file}: numpy cannot read it ({error}); export the kit again") from error
+        if rows.dtype != np.float32 or rows.shape != (bank.count, model.dim):
             raise KitError(
-                f"{name}: holds {bank.dtype} {bank.shape}, and {MANIFEST} says float32 "
-                f"({info.count}, {info.dim}); export the kit again"
+                f"{bank.file}: holds {rows.dtype} {rows.shape}, but {MANIFEST} states float32 "
+                f"({bank.count}, {model.dim}); export the kit again"
             )
-        if not _rows_are_unit(bank):
-            raise KitError(f"{name}: not all rows have unit length; export the kit again")
-        return np.ascontiguousarray(bank)
+        if not _rows_are_unit(rows):
+            raise KitError(f"{bank.file}: not all rows have unit length; export the kit again")
+        return np.ascontiguousarray(rows)
 
-    def normals(self) -> list[str]:
-        """The image behind each row of the bank, as its path in the folder that was trained on."""
+    def normal_images(self) -> list[str]:
+        """The normal image behind each row of the memory banks, as its path in the training folder."""
+        entry = self.manifest.normal_images
         try:
-            names = json.loads(self.path(NORMALS).read_bytes())
+            names = json.loads(self.file(entry.file).read_bytes())
         except (ValueError, RecursionError, OSError) as error:
-            raise KitError(f"{NORMALS}: cannot be read as JSON ({error}); export the kit again") from error
-        if not isinstance(names, list) or len(names) != self.manifest.bank.count:
-            raise KitError(f"{NORMALS}: expected a list of {self.manifest.bank.count} names; export the kit again")
+            raise KitError(f"{entry.file}: cannot be read as JSON ({error}); export the kit again") from error
+        if not isinstance(names, list) or len(names) != entry.count:
+            raise KitError(f"{entry.file}: expected a list of {entry.count} names; export the kit again")
         return [str(name) for name in names]
 
 
@@ -127,29 +142,9 @@ def _rows_are_unit(bank: np.ndarray) -> bool:
     return all(np.allclose(np.linalg.norm(block, axis=1), 1, atol=1e-4) for block in blocks)  # false for NaN too
 
 
-def refuse_zip(out: Path) -> None:
-    """UsageError where a kit is to be written into what its name says is a .zip."""
-    if out.suffix.lower() == ".zip":
-        raise UsageError(f"--out {out}: a kit is written as a folder; name one, and zip that")
-
-
-def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Write manifest.json, with the hashes of all files that lie in `folder`, and manifest.sha256 beside it."""
-    files = {
-        path.relative_to(folder).as_posix(): FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (MANIFEST, MANIFEST_DIGEST)
-    }
-    sealed = manifest.model_copy(update={"files": files})
-    text = sealed.to_json().encode()
-    (folder / MANIFEST).write_bytes(text)
-    (folder / MANIFEST_DIGEST).write_bytes(digest_line(text))
-    return sealed
-
-
 @contextmanager
 def _named(kit: Path) -> Iterator[None]:
-    """Say in an error which kit it is about."""
+    """Put the path of the kit in front of an error's message."""
     try:
         yield
     except KitError as error:
@@ -158,9 +153,9 @@ def _named(kit: Path) -> Iterator[None]:
         raise KitError(f"{kit}: {error}") from error
 
 
-def _what_to_do(path: Path) -> str:
+def _remedy(path: Path) -> str:
     try:
         aside = sorted(path.parent.glob(f".{glob.escape(path.name[:40])}.*{ASIDE}"))
     except (OSError, ValueError):
         aside = []
-    return f"a replacement was broken off: give {aside[-1]} its name back, {path.name}" if aside else "check the path"
+    return f"a replacement was interrupted: rename {aside[-1]} to {path.name}" if aside else "check the path"

@@ -1,8 +1,8 @@
-"""Float or int8, and by which backend: how to compute with a kit on this processor.
+"""Selecting a backend: the precision of the model and the library that computes it.
 
-int8 is faster on some processors and slower on others, and so is OpenVINO where it is installed; `auto` tries them for
-a second, once per machine and kit. Each precision has a bank and limits of its own, so the promise about false alarms
-is the same; the scores are not. The backends agree on float to 1e-6.
+int8 is faster on some processors and slower on others, and so is OpenVINO. `auto` measures once per machine and kit,
+for a second. Each precision has its own memory bank and limits, so the target false-alarm rates are the same and the
+scores differ. The libraries agree on fp32 scores to 1e-6.
 """
 
 import hashlib
@@ -20,173 +20,168 @@ import platformdirs
 
 from msc_edge.errors import MscEdgeError, UsageError
 from msc_edge.files import written_whole
-from msc_edge.kit.layout import MODELS
 from msc_edge.kit.manifest import Precision, PrecisionChoice
 from msc_edge.kit.opening import Kit
-from msc_edge.preprocessing import Preprocessing
-from msc_edge.runtime.backends.openvino_backend import Backend, BackendChoice, BackendName, installed_backends, opened
-from msc_edge.runtime.processor import about_processor, processor_name
+from msc_edge.runtime.backends.check_image import check_image
+from msc_edge.runtime.backends.interface import Backend, BackendChoice, BackendName, installed_backends
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from msc_edge.runtime.backends.openvino_backend import OpenVinoBackend
+from msc_edge.runtime.processor import processor_facts, processor_name
 
 _SECONDS = 1.0
-_MOST_ROUNDS = 50
-_LARGEST_MEMORY = 4096  # bytes; what is written has some 150
-_WORTH_IT = 0.95  # of the time of float: less of a gain is not worth other scores
-# Cosine distance between embeddings of one image. Sums of int8 products are exact where they do not overflow; what
-# is left is the rounding of the float layers around them.
+_MAX_ROUNDS = 50
+_MAX_CACHE_BYTES = 4096  # a cache entry has about 150
+_MIN_GAIN = 0.95  # of fp32's time: a smaller gain does not justify other scores
+# Cosine distance between two embeddings of the check image. Sums of int8 products are exact unless they overflow; the
+# rest is rounding in the float layers around them.
 _SAME_ARITHMETIC = 1e-3
-# Distance between the embeddings of the two backends: 4e-6 and 0.04 were measured, and 0.4 to 1.2 for an operator that
-# OpenVINO computes otherwise (`Resize` with antialiasing, in kits of msc-edge before preprocessing was products).
+# Distance between the embeddings of two libraries. Measured: 4e-6 and 0.04; 0.4 to 1.2 for an operator that OpenVINO
+# computes differently (`Resize` with antialiasing, in kits of early versions).
 _SAME_EMBEDDING: dict[Precision, float] = {"fp32": 1e-4, "int8": 0.2}
 
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """One way to compute with a kit."""
+    """The precision of a model, and the library that computes it."""
 
     precision: Precision
-    backend: BackendName = "onnxruntime"
+    name: BackendName = "onnxruntime"
 
     def __str__(self) -> str:
-        return self.precision if self.backend == "onnxruntime" else f"{self.precision} by OpenVINO"
+        return self.precision if self.name == "onnxruntime" else f"{self.precision} with OpenVINO"
 
 
 def select_backend(
-    kit: Kit, precision: PrecisionChoice | None, backend: BackendChoice = "auto", *, threads: int, spin: bool = False
+    kit: Kit, precision: PrecisionChoice | None, backend: BackendChoice = "auto", *, threads: int
 ) -> tuple[BackendSpec, Backend]:
-    """The model to use, and how: what was asked for, else what the kit prefers, else what is faster here.
+    """Open the requested model in the requested library, or the kit's default, or what is fastest here.
 
-    UsageError for a precision that the kit does not have, for int8 where `matches_check_embedding` says no, and for OpenVINO
-    where `matches_onnxruntime` does: `auto` then takes another.
+    UsageError for a precision that the kit does not have, for int8 where `matches_check_embedding` is false, and for
+    OpenVINO where `matches_onnxruntime` is false; `auto` then takes another one.
     """
-    for name, asked, choices in (("precision", precision, PrecisionChoice), ("backend", backend, BackendChoice)):
-        if asked is not None and asked not in get_args(choices):
-            raise UsageError(f"{name} is {asked!r}; expected one of {', '.join(get_args(choices))}")
-    wanted = precision or kit.manifest.preferred
-    if wanted == "int8" and kit.manifest.int8 is None:
-        raise UsageError("this kit has no int8 model; use fp32, or export it again with --precision both")
-    ways = backend_specs(kit, wanted, backend)
-    way = ways[0] if len(ways) == 1 else _faster(kit, ways, threads, spin)
-    model = create_backend(kit, way, threads=threads, spin=spin)
-    if way.precision == "int8" and not matches_check_embedding(kit, model):
+    for option, value, choices in (("precision", precision, PrecisionChoice), ("backend", backend, BackendChoice)):
+        if value is not None and value not in get_args(choices):
+            raise UsageError(f"{option} is {value!r}; expected one of {', '.join(get_args(choices))}")
+    wanted = precision or kit.manifest.default_model
+    if wanted != "auto" and wanted not in kit.manifest.models:
         raise UsageError(
-            f"{MODELS['int8']}: this processor adds up otherwise than the one that it was made with, and its scores "
-            "would not be those of its limits; use --precision fp32, or export with the --target of this processor"
+            f"this kit has no {wanted} model; use {', '.join(kit.manifest.precisions)}, or export it again with "
+            "--precision both"
         )
-    if len(ways) == 1 and not matches_onnxruntime(kit, way, model):  # among several, the test has asked that
+    specs = backend_specs(kit, wanted, backend)
+    spec = specs[0] if len(specs) == 1 else _fastest(kit, specs, threads)
+    created = create_backend(kit, spec, threads=threads)
+    file = kit.model(spec.precision).file
+    if not matches_check_embedding(kit, spec.precision, created):
         raise UsageError(
-            f"{MODELS[way.precision]}: OpenVINO computes something else here than onnxruntime, which the "
-            "limits were set with; use --backend onnxruntime, or export the kit again"
+            f"{file}: this processor computes other int8 embeddings than the one the kit was made on, so the limits do "
+            "not apply; use --precision fp32, or export with the --target of this processor"
         )
-    return way, model
+    if len(specs) == 1 and not matches_onnxruntime(kit, spec, created):  # `_fastest` has checked the others
+        raise UsageError(
+            f"{file}: OpenVINO computes other embeddings here than onnxruntime, so the limits do not apply; use "
+            "--backend onnxruntime, or export the kit again"
+        )
+    return spec, created
 
 
 def backend_specs(kit: Kit, precision: PrecisionChoice = "auto", backend: BackendChoice = "auto") -> list[BackendSpec]:
-    """Those that the choices leave open; float by onnxruntime is the first, where it is among them.
+    """The combinations that the two choices allow; fp32 in onnxruntime comes first where it is one of them.
 
-    int8 by OpenVINO is taken only where both are named: it rounds otherwise, and scores differ by some per cent.
+    int8 in OpenVINO is allowed only where both are named: it rounds differently, and scores differ by some per cent.
     """
     precisions = kit.manifest.precisions if precision == "auto" else (precision,)
-    backends = installed_backends() if backend == "auto" else (backend,)
-    ways = [BackendSpec(each, by) for each in precisions for by in backends]
+    names = installed_backends() if backend == "auto" else (backend,)
+    specs = [BackendSpec(each, name) for each in precisions for name in names]
     named = precision != "auto" and backend != "auto"
-    return [way for way in ways if named or way != BackendSpec("int8", "openvino")] or [BackendSpec(precisions[0])]
+    return [spec for spec in specs if named or spec != BackendSpec("int8", "openvino")] or [BackendSpec(precisions[0])]
 
 
-def matches_check_embedding(kit: Kit, int8: Backend) -> bool:
-    """Whether the int8 model embeds the check image here as it did where it was made."""
-    assert kit.manifest.int8 is not None
-    expected = np.asarray(kit.manifest.int8.quantization.check)
-    found = int8.embed(check_image(kit.manifest.preprocessing)).astype(np.float64)
+def create_backend(kit: Kit, spec: BackendSpec, *, threads: int) -> Backend:
+    """Open one model of the kit, without any check of its embeddings."""
+    model = kit.model(spec.precision)
+    create = OpenVinoBackend if spec.name == "openvino" else OnnxRuntimeBackend
+    return create(kit.file(model.file), dim=model.dim, threads=threads)
+
+
+def matches_check_embedding(kit: Kit, precision: Precision, backend: Backend) -> bool:
+    """Whether a quantised model computes the embedding of the check image that its manifest states; true for fp32."""
+    quantization = kit.model(precision).quantization
+    if quantization is None:
+        return True
+    expected = np.asarray(quantization.check_embedding)
+    found = backend.embed(check_image(kit.manifest.preprocessing)).astype(np.float64)
     return expected.shape == found.shape and 1 - float(expected @ found) <= _SAME_ARITHMETIC
 
 
-def matches_onnxruntime(kit: Kit, way: BackendSpec, model: Backend) -> bool:
-    """Whether the model of an backend embeds a small and a large image as onnxruntime does here."""
-    if way.backend == "onnxruntime":
+def matches_onnxruntime(kit: Kit, spec: BackendSpec, backend: Backend) -> bool:
+    """Whether a backend computes the embeddings of onnxruntime, for a small and a large image."""
+    if spec.name == "onnxruntime":
         return True
-    reference = create_backend(kit, BackendSpec(way.precision), threads=1)
+    reference = create_backend(kit, BackendSpec(spec.precision), threads=1)
     images = [check_image(kit.manifest.preprocessing, times=times) for times in (1, 8)]
-    apart = [float(np.linalg.norm(model.embed(each) - reference.embed(each))) for each in images]
-    return max(apart) <= _SAME_EMBEDDING[way.precision]
+    distances = [float(np.linalg.norm(backend.embed(each) - reference.embed(each))) for each in images]
+    return max(distances) <= _SAME_EMBEDDING[spec.precision]
 
 
-def check_image(spec: Preprocessing, *, times: int = 1) -> np.ndarray:
-    """The image that every int8 model is checked with, uint8 (height, width, 3); 96 x 128, or as the region needs.
+def measure_backends(
+    kit: Kit, specs: Sequence[BackendSpec], *, threads: int
+) -> tuple[BackendSpec, dict[BackendSpec, float]]:
+    """The fastest of several backends, and the median milliseconds of each, measured in turns for a second.
 
-    Without a region it is `times` as high and as wide. In row y and column x: red (2 x + y) mod 256, green (x y / 16)
-    mod 256 rounded down, blue 255 or 0 in a chequerboard of eight pixels.
+    Backends whose embeddings do not match (see `select_backend`) are left out.
     """
-    region = spec.region
-    height = region.y + region.height if region else 96 * times
-    width = region.x + region.width if region else 128 * times
-    y, x = np.mgrid[:height, :width]
-    return np.stack([(2 * x + y) % 256, (x * y // 16) % 256, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8)
+    backends = {spec: create_backend(kit, spec, threads=threads) for spec in specs}
+    backends = {
+        spec: backend
+        for spec, backend in backends.items()
+        if matches_check_embedding(kit, spec.precision, backend) and matches_onnxruntime(kit, spec, backend)
+    }
+    image = check_image(kit.manifest.preprocessing)
+    for backend in backends.values():
+        backend.embed(image)
+    times: dict[BackendSpec, list[float]] = {spec: [] for spec in backends}
+    start = time.perf_counter()
+    for _ in range(_MAX_ROUNDS):
+        for spec, backend in backends.items():
+            before = time.perf_counter()
+            backend.embed(image)
+            times[spec].append(1000 * (time.perf_counter() - before))
+        if time.perf_counter() - start > _SECONDS:
+            break
+    medians = {spec: float(np.median(each)) for spec, each in times.items()}
+    return min(medians, key=lambda spec: medians[spec] * (1 if spec == specs[0] else 1 / _MIN_GAIN)), medians
 
 
-def create_backend(kit: Kit, way: BackendSpec, *, threads: int, spin: bool = False) -> Backend:
-    """One of the kit's models, as it is."""
-    path = kit.path(MODELS[way.precision])
-    return opened(way.backend, path, dim=kit.manifest.model.dim, threads=threads, spin=spin)
-
-
-def _faster(kit: Kit, ways: Sequence[BackendSpec], threads: int, spin: bool) -> BackendSpec:
-    """What a test of a second found to be faster, now or when it was last asked."""
-    folder = platformdirs.user_cache_path("msc-edge", appauthor=False) / "precision"
-    memory = folder / f"{_key(kit, ways, threads, spin)}.json"
-    known = _remembered(memory)
-    if known and known in ways:
-        return known
-    found, milliseconds = measured(kit, ways, threads=threads, spin=spin)
-    told = {"way": asdict(found), "milliseconds": {str(way): took for way, took in milliseconds.items()}}
+def _fastest(kit: Kit, specs: Sequence[BackendSpec], threads: int) -> BackendSpec:
+    """The fastest backend, from the cache or measured now."""
+    folder = platformdirs.user_cache_path("msc-edge", appauthor=False) / "backend"
+    cache = folder / f"{_cache_key(kit, specs, threads)}.json"
+    cached = _read_cache(cache)
+    if cached is not None and cached in specs:
+        return cached
+    fastest, milliseconds = measure_backends(kit, specs, threads=threads)
+    entry = {"backend": asdict(fastest), "milliseconds": {str(spec): value for spec, value in milliseconds.items()}}
     try:
-        with written_whole(memory) as path:
-            path.write_text(json.dumps(told) + "\n", encoding="utf-8")
-    except MscEdgeError:  # where nothing can be remembered, the next start measures again
+        with written_whole(cache) as path:
+            path.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    except MscEdgeError:  # without a cache the next start measures again
         pass
-    return found
+    return fastest
 
 
-def _remembered(memory: Path) -> BackendSpec | None:
-    """What an earlier start wrote; None where that is nothing, or cannot be used whatever it is."""
+def _read_cache(path: Path) -> BackendSpec | None:
+    """The backend that an earlier start measured; None where the file is missing or unusable."""
     try:
-        if memory.stat().st_size > _LARGEST_MEMORY or not memory.is_file():
+        if path.stat().st_size > _MAX_CACHE_BYTES or not path.is_file():
             return None
-        return BackendSpec(**json.loads(memory.read_text(encoding="utf-8"))["way"])
+        return BackendSpec(**json.loads(path.read_text(encoding="utf-8"))["backend"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def measured(
-    kit: Kit, ways: Sequence[BackendSpec], *, threads: int, spin: bool = False
-) -> tuple[BackendSpec, dict[BackendSpec, float]]:
-    """Which is the fastest here, and the median milliseconds of each: measured in turns, for a second.
-
-    int8 is left out where it does not compute as where it was made, and OpenVINO where not as onnxruntime.
-    """
-    models = {way: create_backend(kit, way, threads=threads, spin=spin) for way in ways}
-    models = {
-        way: model
-        for way, model in models.items()
-        if (way.precision == "fp32" or matches_check_embedding(kit, model)) and matches_onnxruntime(kit, way, model)
-    }
-    image = check_image(kit.manifest.preprocessing)
-    for model in models.values():
-        model.embed(image)
-    took: dict[BackendSpec, list[float]] = {way: [] for way in models}
-    begun = time.perf_counter()
-    for _ in range(_MOST_ROUNDS):
-        for way, model in models.items():
-            before = time.perf_counter()
-            model.embed(image)
-            took[way].append(1000 * (time.perf_counter() - before))
-        if time.perf_counter() - begun > _SECONDS:
-            break
-    medians = {way: float(np.median(each)) for way, each in took.items()}
-    return min(medians, key=lambda way: medians[way] * (1 if way == ways[0] else 1 / _WORTH_IT)), medians
-
-
-def _key(kit: Kit, ways: Sequence[BackendSpec], threads: int, spin: bool) -> str:
-    machine = f"{platform.machine()} {processor_name(about_processor())}"
-    backends = [f"{name} {version(name)}" for name in sorted({way.backend for way in ways})]
-    parts = (kit.sha256, *map(str, ways), str(threads), str(spin), *backends, machine)
+def _cache_key(kit: Kit, specs: Sequence[BackendSpec], threads: int) -> str:
+    machine = f"{platform.machine()} {processor_name(processor_facts())}"
+    libraries = [f"{name} {version(name)}" for name in sorted({spec.name for spec in specs})]
+    parts = (kit.identity.sha256, *map(str, specs), str(threads), *libraries, machine)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,39 +1,45 @@
-"""What a scored image is answered with."""
+"""The result of scoring one image."""
 
 from dataclasses import dataclass
 
 from msc_edge.calibration import Verdict
+from msc_edge.kit.manifest import Precision
 
-# An image is nearer than this to its own row of the bank (by int8 up to 1.1e-6), and a second image of the same part
-# is not.
+# An image lies nearer than this to its own row of the memory bank (1.1e-6 in int8). Two images of one part do not.
 _SAME_IMAGE = 1e-5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NearestImage:
-    """One of the normal images nearest to the one that was scored."""
+    """One of the normal images nearest to the scored image."""
 
     row: int
-    """Row of the bank, and the number in the name of its thumbnail."""
+    """Row of the memory bank, and number of the thumbnail."""
     path: str
-    """Its path in the folder that was trained on."""
+    """Path in the training folder."""
     distance: float
     """Cosine distance `1 - cos`, in [0, 2]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
-    """Score, p-value and verdict of one image, and the normals that it was compared with."""
+    """Score and verdict of one image. `fields.RESULT_FIELDS` describes each value and says how files write it."""
 
     score: float
-    """Mean cosine distance to the k nearest normals, in [0, 2]: 0 is identical, larger is stranger."""
     p_value: float
-    """Share of held-out normals (and this image) that are at least as strange, in (0, 1]."""
     verdict: Verdict
+    limit: float
     nearest_images: tuple[NearestImage, ...]
     """Nearest first."""
+    model: Precision
+    kit: str
+
+    @property
+    def nearest(self) -> str:
+        """Path of the nearest normal image in the training folder."""
+        return self.nearest_images[0].path
 
     @property
     def is_in_bank(self) -> bool:
-        """Whether the kit has learnt from this very image: its score is then near 0 whatever it shows."""
+        """Whether this very image is in the memory bank: its score is then near 0 whatever it shows."""
         return self.nearest_images[0].distance < _SAME_IMAGE

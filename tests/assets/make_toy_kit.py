@@ -25,20 +25,26 @@ from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
 from msc_edge.images import DecodePolicy
-from msc_edge.kit.layout import BANK, INDEX, MODEL, NORMALS, THUMBNAILS
+from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MODEL_FILES, NORMAL_IMAGES, THUMBNAILS, thumbnail_file
 from msc_edge.kit.manifest import (
-    BankInfo,
+    Banks,
     CalibrationInfo,
+    EmbeddingOutput,
     HnswIndex,
     Manifest,
+    MemoryBank,
     Model,
+    Network,
+    NormalImages,
+    Outputs,
     Parity,
     Provenance,
     Weights,
 )
-from msc_edge.kit.opening import seal
+from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from msc_edge.runtime.backends.onnxruntime_backend import INPUT, OUTPUT, OnnxRuntimeBackend
+from msc_edge.runtime.backends.interface import EMBEDDING, INPUT
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 KIT = Path(__file__).parent / "toy.kit"
 SIDE = 8
@@ -73,18 +79,18 @@ def make(folder: Path) -> Manifest:
     names = [f"part_{seed:02d}.png" for seed in range(NORMALS_DRAWN)]
     images = [draw(seed) for seed in range(NORMALS_DRAWN)]
     with folder_written_whole(folder, replace=True) as root:
-        onnx.save(_model(), root / MODEL)
-        embedding_model = OnnxRuntimeBackend(root / MODEL, dim=DIM, threads=1)
+        onnx.save(_model(), root / MODEL_FILES["fp32"])
+        embedding_model = OnnxRuntimeBackend(root / MODEL_FILES["fp32"], dim=DIM, threads=1)
         embeddings = np.stack([embedding_model.embed(image) for image in images])
         stored, held_out = embeddings[::2], embeddings[1::2]
 
-        np.save(root / BANK, stored)
-        (root / NORMALS).write_bytes(json.dumps(names[::2], indent=2).encode() + b"\n")
+        np.save(root / BANK_FILES["fp32"], stored)
+        (root / NORMAL_IMAGES).write_bytes(json.dumps(names[::2], indent=2).encode() + b"\n")
         (root / THUMBNAILS).mkdir()
         for row, image in enumerate(images[::2]):
             jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-            (root / THUMBNAILS / f"{row:05d}.jpg").write_bytes(jpeg.tobytes())
-        index = _write_index(root / INDEX, stored, held_out)
+            (root / thumbnail_file(row)).write_bytes(jpeg.tobytes())
+        index = _write_index(root / INDEX_FILES["fp32"], stored, held_out)
 
         bank = Bank(stored, k=K)
         calibration = Calibration([bank.score(embedding) for embedding in held_out])
@@ -92,24 +98,41 @@ def make(folder: Path) -> Manifest:
         return seal(
             root,
             Manifest(
-                format_version=1,
+                format_version=2,
+                name="toy",
                 msc_edge_version=__version__,
                 decode=DecodePolicy(),
                 preprocessing=Preprocessing(
                     preset="whole-frame", image_size=SIDE, resize="stretch", resize_to=SIDE, region=None
                 ),
-                model=Model(backbone="toy_pixels", stop_at=None, dim=DIM, precision="fp32", opset=OPSET),
-                bank=BankInfo(count=len(stored), dim=DIM, k=K, search="exact", index=index),
-                calibration=CalibrationInfo(
-                    scores=calibration.scores.tolist(),
-                    warn_rate=warn_rate,
-                    reject_rate=reject_rate,
-                    limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
-                ),
+                network=Network(backbone="toy_pixels", stop_at=None),
+                normal_images=NormalImages(file=NORMAL_IMAGES, count=len(stored)),
+                models={
+                    "fp32": Model(
+                        file=MODEL_FILES["fp32"],
+                        opset=OPSET,
+                        outputs=Outputs(embedding=EmbeddingOutput(dim=DIM)),
+                        banks=Banks(
+                            images=MemoryBank(
+                                file=BANK_FILES["fp32"], count=len(stored), k=K, search="exact", index=index
+                            )
+                        ),
+                        calibration=CalibrationInfo(
+                            scores=calibration.scores.tolist(),
+                            warn_rate=warn_rate,
+                            reject_rate=reject_rate,
+                            limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
+                        ),
+                        parity=_parity(images, embeddings, bank),
+                    )
+                },
+                default_model="fp32",
                 provenance=Provenance(
                     created="2026-01-01T00:00:00Z",
                     recipe={"recipe": "none", "steps": 0},
-                    weights=Weights(source="none: the pixels", sha256=sha256_of(root / MODEL), licence="Apache-2.0"),
+                    weights=Weights(
+                        source="none: the pixels", sha256=sha256_of(root / MODEL_FILES["fp32"]), licence="Apache-2.0"
+                    ),
                     seed=0,
                     images=NORMALS_DRAWN,
                     data_fingerprint=_fingerprint(names, images),
@@ -121,7 +144,6 @@ def make(folder: Path) -> Manifest:
                         "opencv": cv2.__version__,
                     },
                 ),
-                parity=_parity(images, embeddings, bank),
                 files={},
             ),
         )
@@ -143,13 +165,13 @@ def _model() -> onnx.ModelProto:
         helper.make_node("Sub", ["small", "mean"], ["centred"]),
         helper.make_node("Div", ["centred", "std"], ["normalised"]),
         helper.make_node("Flatten", ["normalised"], ["flat"]),
-        helper.make_node("LpNormalization", ["flat"], [OUTPUT], axis=1, p=2),
+        helper.make_node("LpNormalization", ["flat"], [EMBEDDING], axis=1, p=2),
     ]
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, "height", "width", 3])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, DIM])],
+        [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, [1, DIM])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     # IR version 9 came with opset 20: the oldest onnxruntime that knows the operators opens the file.
@@ -166,7 +188,12 @@ def _write_index(path: Path, stored: np.ndarray, queries: np.ndarray) -> HnswInd
     found = Bank(stored, search=search, k=K)
     hits = sum(len(set(found.nearest(each).rows) & set(exact.nearest(each).rows)) for each in queries)
     return HnswIndex(
-        m=m, ef_construction=ef_construction, ef=ef, recall=hits / (K * len(queries)), queries=len(queries)
+        file=path.name,
+        m=m,
+        ef_construction=ef_construction,
+        ef=ef,
+        recall=hits / (K * len(queries)),
+        queries=len(queries),
     )
 
 

@@ -39,11 +39,11 @@ def bench(
     """
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.bench.tables import as_json, show
-    from msc_edge.runtime.tools.display import console, to_standard_output
+    from msc_edge.terminal import console, printing
 
     with progress_bars() as report:
         result = _measured(kit, images, threads, seconds, report)
-    with to_standard_output():
+    with printing():
         if json:
             print(as_json(result), flush=True)  # noqa: T201
         else:
@@ -55,7 +55,7 @@ def _measured(
 ) -> "Bench":
     from msc_edge.images import find_images
     from msc_edge.kit.opening import Kit
-    from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+    from msc_edge.runtime.processor import usable_cores
     from msc_edge.runtime.tools.bench.suite import measured
 
     paths = list(find_images(images).paths) if images else []

@@ -18,13 +18,13 @@ import onnxruntime as ort
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit.layout import MODELS
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.parallel import ordered_map
-from msc_edge.runtime.backends.onnxruntime_backend import INPUT
-from msc_edge.runtime.batch import Row, score_files
+from msc_edge.runtime.backends.interface import INPUT
+from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import Result
 
 Output = TypeVar("Output")
@@ -126,7 +126,7 @@ def frames(kit: Kit) -> list[np.ndarray]:
 def frame_times(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: int, seconds: float) -> FrameTimes:
     """Measure one frame; see FrameTimes."""
     detector = Detector.of(kit, threads=threads, precision=precision, backend="onnxruntime")
-    session = bare_session(kit.path(MODELS[precision]), threads=threads)
+    session = bare_session(kit.file(kit.model(precision).file), threads=threads)
     tensor = {INPUT: frame[None]}
     detector.score(frame)
     session.run(None, tensor)
@@ -189,15 +189,18 @@ def throughput(
     detector = Detector.of(kit, threads=1, precision=precision, backend="onnxruntime")
     if isinstance(images, np.ndarray):
         frame = images
-        scored: Generator[Result | Row, None, None] = ordered_map(
+        scored: Generator[Result | ImageResult, None, None] = ordered_map(
             lambda _: detector.score(frame), cycle([None]), workers=threads
         )
     else:
-        scored = score_files(detector, cycle(images), threads=threads)
+        scored = score_images(detector, cycle(images), threads=threads)
     with closing(scored):
         deque(islice(scored, 2 * threads), maxlen=0)  # those that were begun before the clock
         begun = time.perf_counter()
-        scored_now = sum(each.score is not None for _, each in zip(_for_a_while(seconds), scored, strict=False))
+        scored_now = sum(
+            not isinstance(each, ImageResult) or each.result is not None
+            for _, each in zip(_for_a_while(seconds), scored, strict=False)
+        )
         return Throughput(precision, threads, scored_now / (time.perf_counter() - begun))
 
 

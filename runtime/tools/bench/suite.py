@@ -11,9 +11,8 @@ from msc_edge import __version__
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_embedding
-from msc_edge.runtime.processor import about_processor, processor_name
+from msc_edge.runtime.processor import processor_facts, processor_name, usable_cores
 from msc_edge.runtime.tools.bench.measure import (
     FileTimes,
     FrameTimes,
@@ -55,9 +54,10 @@ def measured(
     images = Random(0).sample(images, len(images))  # for there may be time for a few alone
     bench = Bench(msc_edge=__version__, machine=_machine(), kit=_about(kit))
     precisions: list[Precision] = list(kit.manifest.precisions)
-    if kit.manifest.int8 and not matches_check_embedding(kit, create_backend(kit, BackendSpec("int8"), threads=1)):
-        precisions.remove("int8")
-        bench.not_measured = "int8 was not measured: this processor adds up otherwise than the one it was made with"
+    for precision in kit.manifest.precisions:
+        if not matches_check_embedding(kit, precision, create_backend(kit, BackendSpec(precision), threads=1)):
+            precisions.remove(precision)
+            bench.not_measured = f"{precision} was not measured: this processor computes other embeddings with it"
     in_memory = frames(kit)
     camera = in_memory[min(1, len(in_memory) - 1)]
     few = sorted({threads[0], threads[-1]})
@@ -86,7 +86,7 @@ def measured(
 def _machine() -> dict[str, str | int]:
     packages = {name: version(name) for name in _PACKAGES}
     return {
-        "processor": processor_name(about_processor()),
+        "processor": processor_name(processor_facts()),
         "cores": usable_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -95,13 +95,14 @@ def _machine() -> dict[str, str | int]:
 
 
 def _about(kit: Kit) -> dict[str, str | int | None]:
-    manifest = kit.manifest
+    manifest, bank = kit.manifest, kit.manifest.reference_model.banks.images
     return {
-        "name": kit.name,
-        "sha256": kit.sha256,
-        "backbone": manifest.model.backbone,
-        "stop_at": manifest.model.stop_at,
+        "name": manifest.name,
+        "path": str(kit.path),
+        "sha256": kit.identity.sha256,
+        "backbone": manifest.network.backbone,
+        "stop_at": manifest.network.stop_at,
         "image_size": manifest.preprocessing.image_size,
-        "bank": manifest.bank.count,
-        "search": manifest.bank.search,
+        "bank": bank.count,
+        "search": bank.search,
     }

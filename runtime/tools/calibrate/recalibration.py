@@ -1,11 +1,9 @@
-"""The whole of `msc-edge calibrate`, for Python users: fresh scores, new limits, and the old ones kept in the history.
+"""The whole of `msc-edge calibrate`, for Python users: new scores, new limits, the old ones kept in the history.
 
-Models and banks stay as they are, byte by byte. The scores of the fresh images take the place of those that the
-limits came from, under the same theory: see msc_edge.calibration. Each model of the kit has limits of its own.
+Models and memory banks stay as they are, byte by byte. The scores of the new images replace the calibration scores (see
+msc_edge.calibration). Each model of the kit has its own limits.
 """
 
-import shutil
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,33 +11,36 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, alarm_count_interval, images_needed
-from msc_edge.errors import KitError, SourceError, UsageError
-from msc_edge.files import folder_written_whole, sha256_of
-from msc_edge.kit.layout import MANIFEST
-from msc_edge.kit.manifest import HISTORY_KEPT, CalibrationInfo, EarlierCalibration, Manifest, Precision
-from msc_edge.kit.opening import Kit, refuse_zip, seal
+from msc_edge.errors import SourceError
+from msc_edge.kit.manifest import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration, Precision
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.writing import rewrite, rewrite_target
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.tools.calibrate.normal_images import NormalImageScores, find_normal_images, score_normal_images
+from msc_edge.runtime.tools.calibrate.normal_images import (
+    ScoredNormalImages,
+    find_normal_images,
+    score_normal_images,
+)
 from msc_edge.text import many, percent
 
-WHY = "fresh good images"
+REASON = "new normal images"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What one of the old limits would have done to the fresh images: the test of whether the line has changed."""
+    """The new images at one of the old limits: whether the line has changed since the last calibration."""
 
     limit: Limit
     flagged: int
     images: int
-    band: tuple[int, int] | None
-    """Where 90 % of such counts lie when the line is as it was; None for a limit that promises nothing."""
+    interval: tuple[int, int] | None
+    """90 % interval of `flagged` if nothing has changed; None for a limit that was set by hand."""
 
 
 @dataclass(frozen=True)
 class NewLimits:
-    """What `calibrate` found with one of the kit's models, and the calibration that follows from it."""
+    """The new calibration of one model, and the old one."""
 
     before: EarlierCalibration
     after: CalibrationInfo
@@ -49,14 +50,14 @@ class NewLimits:
 
 @dataclass(frozen=True)
 class Recalibration:
-    """What `calibrate` found."""
+    """What `calibrate` computed."""
 
-    fresh: NormalImageScores
-    """By the float model."""
+    images: ScoredNormalImages
+    """Scored by the reference model."""
     limits: dict[Precision, NewLimits]
-    """Of each model that the kit has."""
+    """By model of the kit."""
     written: Path | None
-    """The kit that has the new limits; None when none was asked for."""
+    """The kit with the new limits; None where nothing was written."""
 
 
 def calibrate(
@@ -67,25 +68,27 @@ def calibrate(
     in_place: bool = False,
     warn_rate: float | None = None,
     reject_rate: float | None = None,
-    why: str = WHY,
+    reason: str = REASON,
     threads: int | None = None,
     report: Report = silent,
 ) -> Recalibration:
-    """Set the limits of a kit by the good images below `normal`, and write the kit `out`, or `kit` itself anew.
+    """Compute the limits of a kit from the normal images below `normal`; write the kit `out`, or replace `kit`.
 
-    With neither, nothing is written. The rates are in (0, 1); without them the kit's own. Raises KitError, UsageError
-    for rates and places that cannot be, SourceError when there are too few images for the rate of `reject`.
+    With neither `out` nor `in_place` nothing is written. The target false-alarm rates are in (0, 1), by default the
+    kit's own. Raises KitError, UsageError for rates and places that cannot be used, SourceError when there are too few
+    images for the reject rate.
     """
-    target = _target(kit, out, in_place=in_place)
+    target = rewrite_target(kit, out, in_place=in_place)
     paths = find_normal_images(normal)
     with Kit.open(kit) as opened:
         manifest = opened.manifest
-        warn_rate = manifest.calibration.warn_rate if warn_rate is None else warn_rate
-        reject_rate = manifest.calibration.reject_rate if reject_rate is None else reject_rate
-        # Refuses rates that mean nothing, before the work.
-        manifest.calibration.calibrated.limits(warn_rate=warn_rate, reject_rate=reject_rate)
+        reference = manifest.reference_model.calibration
+        warn_rate = reference.warn_rate if warn_rate is None else warn_rate
+        reject_rate = reference.reject_rate if reject_rate is None else reject_rate
+        # Refuses impossible rates before the work.
+        reference.calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate)
         _require(len(paths), reject_rate, f"{many(len(paths), 'image file')} found")
-        fresh: dict[Precision, NormalImageScores] = {
+        scored: dict[Precision, ScoredNormalImages] = {
             precision: score_normal_images(
                 Detector.of(opened, threads=1, precision=precision, backend="onnxruntime"),
                 paths,
@@ -94,59 +97,64 @@ def calibrate(
             )
             for precision in manifest.precisions
         }
-        scored, left_out = fresh["fp32"].scored, fresh["fp32"].left_out
-        _require(len(scored), reject_rate, f"{len(scored)} of {len(paths)} images left ({left_out})")
+        images = scored[manifest.precisions[0]]
+        _require(
+            len(images.scored), reject_rate, f"{len(images.scored)} of {len(paths)} images left ({images.left_out})"
+        )
         limits: dict[Precision, NewLimits] = {
             precision: _new_limits(
-                manifest.calibration_of(precision),
-                manifest,
-                each,
+                opened.model(precision).calibration,
+                each.scores,
                 warn_rate=warn_rate,
                 reject_rate=reject_rate,
-                why=why,
+                reason=reason,
+                kit_created=manifest.provenance.created,
             )
-            for precision, each in fresh.items()
+            for precision, each in scored.items()
         }
         if target is not None:
-            with _place(target, in_place=in_place) as folder:
-                _write(opened, manifest.recalibrated({name: each.after for name, each in limits.items()}), folder)
-                if in_place:
-                    _refuse_changed(opened)
-    return Recalibration(fresh=fresh["fp32"], limits=limits, written=target)
+            after: dict[Precision, CalibrationInfo] = {precision: each.after for precision, each in limits.items()}
+            rewrite(opened, manifest.with_calibrations(after), target)
+    return Recalibration(images=images, limits=limits, written=target)
 
 
 def _new_limits(
     old: CalibrationInfo,
-    manifest: Manifest,
-    fresh: NormalImageScores,
+    scores: list[float],
     *,
     warn_rate: float,
     reject_rate: float,
-    why: str,
+    reason: str,
+    kit_created: str,
 ) -> NewLimits:
-    scores = [row.score for row in fresh.scored if row.score is not None]
     after = recalibrated(
-        old, scores, warn_rate=warn_rate, reject_rate=reject_rate, why=why, made=manifest.provenance.created
+        old, scores, warn_rate=warn_rate, reject_rate=reject_rate, reason=reason, kit_created=kit_created
     )
     return NewLimits(
         before=after.history[-1],
         after=after,
-        warn=_drift(old.limits.warn, old.calibrated, scores),
-        reject=_drift(old.limits.reject, old.calibrated, scores),
+        warn=_drift(old.limits.warn, old.calibration, scores),
+        reject=_drift(old.limits.reject, old.calibration, scores),
     )
 
 
 def recalibrated(
-    old: CalibrationInfo, scores: list[float], *, warn_rate: float, reject_rate: float, why: str = WHY, made: str
+    old: CalibrationInfo,
+    scores: list[float],
+    *,
+    warn_rate: float,
+    reject_rate: float,
+    reason: str = REASON,
+    kit_created: str,
 ) -> CalibrationInfo:
-    """A calibration with other scores, in any order; the `old` one becomes the last of its history.
+    """A calibration with other scores, in any order; the `old` one becomes the last entry of its history.
 
-    `made` is when the kit was, for a first calibration has no date of its own.
+    `kit_created` is the date of the first calibration, which has none of its own.
     """
     calibration = Calibration(scores)
     earlier = EarlierCalibration(
-        created=old.created or made,
-        why=old.why,
+        created=old.created or kit_created,
+        reason=old.reason,
         count=len(old.scores),
         quantiles=tuple(np.quantile(old.scores, (0, 0.25, 0.5, 0.75, 1)).tolist()),
         warn_rate=old.warn_rate,
@@ -159,62 +167,28 @@ def recalibrated(
         reject_rate=reject_rate,
         limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        why=why,
-        history=[*old.history, earlier][-HISTORY_KEPT:],
+        reason=reason,
+        history=[*old.history, earlier][-HISTORY_LENGTH:],
     )
 
 
-def _target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
-    """Where to write, checked before the work."""
-    if out is not None and in_place:
-        raise UsageError("--out and --in-place contradict each other; give one")
-    if in_place:
-        if kit.is_file():
-            raise UsageError(f"{kit}: a kit in a .zip cannot be replaced in place; pass --out NEWKIT, and zip that")
-        return kit.resolve()  # not a link to it
-    if out is None:
-        return None
-    refuse_zip(out)
-    if out.resolve() == kit.resolve():
-        raise UsageError(f"--out {out}: is the kit itself; pass --in-place to replace it")
-    if out.resolve().is_relative_to(kit.resolve()):
-        raise UsageError(f"--out {out}: lies within the kit, which would not be a kit any more; choose another place")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"--out {out}: exists already; choose another name, or pass --in-place to change {kit} itself")
-    return out
-
-
-def _refuse_changed(opened: Kit) -> None:
-    """Another calibration in the meantime would be lost, with its history."""
-    if sha256_of(opened.root / MANIFEST) != opened.sha256:
-        raise UsageError(f"{opened.name}: was changed while its new limits were measured; calibrate again")
-
-
-def _place(target: Path, *, in_place: bool) -> AbstractContextManager[Path]:
-    return folder_written_whole(target, replace=in_place)
-
-
-def _require(usable: int, rate: float, what: str) -> None:
-    """SourceError where `usable` images, `what` in words, cannot promise the rate."""
+def _require(usable: int, rate: float, found: str) -> None:
+    """SourceError where `usable` images are too few for a target false-alarm rate."""
     if usable >= (needed := images_needed(rate)):
         return
-    larger = f", or a larger --reject-rate: these can promise {percent(1 / (usable + 1))}" if usable else ""
+    larger = f", or pass --reject-rate {percent(1 / (usable + 1))} or more" if usable else ""
     raise SourceError(
-        f"--normal: {what}, and a false-alarm rate of {percent(rate)} takes at least {needed}; "
-        f"give more images fresh from the line{larger}"
+        f"--normal: {found}, and a target false-alarm rate of {percent(rate)} needs at least {needed}; "
+        f"add normal images from the line{larger}"
     )
 
 
 def _drift(limit: Limit, calibration: Calibration, scores: list[float]) -> Drift:
-    band = None
+    interval = None
     if limit.expected_rate is not None:
-        band = alarm_count_interval(calibration.flagged(limit.expected_rate), calibration.scores.size, len(scores))
-    return Drift(limit=limit, flagged=sum(score > limit.score for score in scores), images=len(scores), band=band)
-
-
-def _write(kit: Kit, manifest: Manifest, folder: Path) -> None:
-    for name in manifest.files:
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(kit.path(name), folder / name)
-    if seal(folder, manifest).files != manifest.files:  # it was whole when it was opened
-        raise KitError(f"{kit.name}: its files have changed while they were copied; try again, and check the disk")
+        interval = alarm_count_interval(
+            calibration.count_above(limit.expected_rate), calibration.scores.size, len(scores)
+        )
+    return Drift(
+        limit=limit, flagged=sum(score > limit.score for score in scores), images=len(scores), interval=interval
+    )

@@ -18,7 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from msc_edge import __version__
-from msc_edge.runtime.processor import about_processor, processor_name
+from msc_edge.runtime.processor import processor_facts, processor_name
+from msc_edge.runtime.station import state_folder
 from msc_edge.runtime.tools.doctor.check import Check, checked
 from msc_edge.text import size
 
@@ -91,7 +92,7 @@ def versions() -> Check:
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
     """The processor's name, and which of the instructions that speed up a network it has."""
-    about = about_processor(cpuinfo)
+    about = processor_facts(cpuinfo)
     name = processor_name(about)
     spelt = (about.get("flags") or about.get("Features") or "").split() or _numpy_features()
     has = {feature.lower().replace("_", "") for feature in spelt}
@@ -117,7 +118,7 @@ def _numpy_features() -> list[str]:
 
 def cores() -> Check:
     """Cores that this process may use against those of the machine."""
-    usable = import_module("msc_edge.runtime.backends.onnxruntime_backend").usable_cores()
+    usable = import_module("msc_edge.runtime.processor").usable_cores()
     total = os.cpu_count() or usable
     if usable < total:
         remedy = "for more: the service's CPUAffinity= or CPUQuota=, or the container's --cpus"
@@ -248,16 +249,10 @@ def memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/c
     return Check("memory", "ok", found)
 
 
-def state_folder() -> Path:
-    """Where streams keep their state when their files do not say; the user's own has a folder for each station."""
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.partition(":")[0])
-    return import_module("platformdirs").user_state_path("msc-edge", appauthor=False)
-
-
 def disk(folder: Path | None = None) -> Check:
     """Space where a stream keeps its state, and whether this user may write there."""
-    folder = folder or state_folder()
+    if folder is None:
+        folder = state_folder()
     place = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
     free = shutil.disk_usage(place).free
     found = f"{size(free)} free for {folder}"

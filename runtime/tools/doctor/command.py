@@ -125,7 +125,8 @@ def _table(checks: "list[Check]") -> "Table":
 def _standard_output() -> "tuple[Console, AbstractContextManager[None]]":
     """The console to print to, and what turns a failure to print into an OutputError."""
     try:
-        from msc_edge.runtime.tools.display import console, to_standard_output
+        from msc_edge.terminal import console
+        from msc_edge.terminal import printing as to_standard_output
     except Exception:  # it needs OpenCV, which may be what is broken
         from rich.console import Console
 

@@ -9,14 +9,15 @@ from typing import Literal
 
 import numpy as np
 
+from msc_edge.describe import describe_limits
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.backends.selection import BackendSpec, backend_specs, measured
+from msc_edge.runtime.backends.selection import BackendSpec, backend_specs, measure_backends
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.tools.display import describe_limits, describe_size
+from msc_edge.runtime.processor import usable_cores
 from msc_edge.runtime.tools.doctor.check import Check, checked
-from msc_edge.runtime.tools.verify import verify
+from msc_edge.runtime.tools.kit.describe import describe_size
+from msc_edge.runtime.tools.kit.verify import verify
 
 _WIDTH, _HEIGHT = 1280, 720  # what most webcams give; large enough that resizing it counts
 _SLOW = 100  # milliseconds: ten frames a second
@@ -46,7 +47,7 @@ def kit_checks(path: Path, *, seconds: float = 3, index: bool = True) -> Iterato
     """
     try:
         with Kit.open(path) as kit:
-            indexed = kit.manifest.bank.index is not None
+            indexed = any(model.banks.images.index for model in kit.manifest.models.values())
             index = index or not indexed
             found = ", ".join(verify(kit)) if index else "NOT opened, for hnswlib does not work here"
             whole = index and not (indexed and find_spec("hnswlib") is None)
@@ -66,9 +67,9 @@ def kit_checks(path: Path, *, seconds: float = 3, index: bool = True) -> Iterato
 
 
 def _precision(kit: Kit) -> Check:
-    faster, took = measured(kit, backend_specs(kit), threads=1)
+    faster, took = measure_backends(kit, backend_specs(kit), threads=1)
     found = f"{', '.join(f'{way} {each:.1f} ms' for way, each in took.items())}: auto takes {faster}"
-    if kit.manifest.int8 and BackendSpec("int8") not in took:
+    if "int8" in kit.manifest.models and BackendSpec("int8") not in took:
         found = f"int8 gives other embeddings here than where the kit was made, so auto leaves it out; {found}"
         return Check("precision", "note", found, "export with the --target of this processor, if int8 is wanted")
     return Check("precision", "ok", found)

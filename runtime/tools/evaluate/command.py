@@ -13,52 +13,55 @@ def evaluate(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
     dataset: Annotated[
         Path | None,
-        typer.Argument(metavar="[DATASET]", help="A data set with test/good and test/<defect>.", show_default=False),
+        typer.Argument(
+            metavar="[DATASET]", help="A data set with test/good and test/<defect type>.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for evaluation.json, scores.csv and report.html.")
     ] = Path("evaluation"),
     normal: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Or a folder of good images; may be repeated.")
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Instead of DATASET: a folder of normal images; may be repeated."),
     ] = None,
     abnormal: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="With folders of defective ones; each is a kind, by its own name."),
+        typer.Option(metavar="DIR", help="A folder of anomalous images; its name is the defect type. May be repeated."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Reject scores above this one, instead of the kit's limit.")
+        float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.")
     ] = None,
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Reject at most this share of good images, such as 0.01.")
+        float | None, typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples behind the intervals.")] = 1000,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples for the intervals.")] = 1000,
     gallery: Annotated[
         int, typer.Option(min=0, max=500, metavar="N", help="Images in each gallery of the report.")
     ] = 12,
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
-        typer.Option(help="Model to evaluate, with its own limits.", show_default="the kit's"),
+        typer.Option(help="Model to evaluate; each has its own limits.", show_default="the kit's"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Images scored at once; all cores by default.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation there.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Images scored at once; default: all cores.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation.")] = False,
 ) -> None:
-    """Say how good a kit is on images whose truth is known, with a report to hand on.
+    """Evaluate a kit on labelled images, with metrics, intervals and a report.
 
-    Exit codes: 0 done, however good or bad the kit is, 2 usage, 3 images cannot be
-    found or read, 4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
+    4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     from msc_edge.errors import UsageError, extras_named
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
 
     with extras_named():
-        from msc_edge.runtime.tools.evaluate.run import run_evaluation
+        from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
 
     if (dataset is None) == (not normal and not abnormal):
-        raise UsageError("name either a DATASET with test/good, or --normal DIR and --abnormal DIR")
+        raise UsageError("pass either a DATASET with test/good, or --normal DIR and --abnormal DIR")
     images = labelled_dataset(dataset) if dataset else labelled_folders(normal or [], abnormal or [])
     with progress_bars() as report:
-        evaluation = run_evaluation(
+        evaluation = evaluate_kit(
             kit,
             images,
             out,
@@ -78,55 +81,54 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from msc_edge.runtime.tools.display import console, to_standard_output
     from msc_edge.runtime.tools.evaluate.metrics import METRICS
+    from msc_edge.terminal import console, printing
     from msc_edge.text import many, one_line
 
-    figures = Table(title="Over all thresholds", title_justify="left", title_style="bold")
+    metrics = Table(title="Over all thresholds", title_justify="left", title_style="bold")
     for name in ("", "value", "95 % interval"):
-        figures.add_column(name, justify="left" if not name else "right")
-    for name, figure in evaluation.figures.items():
-        figures.add_row(METRICS[name].words, f"{figure.value:.4f}", f"{figure.low:.4f} to {figure.high:.4f}")
-    kinds = Table(title="Kinds of defects", title_justify="left", title_style="bold")
-    kinds.add_column("", overflow="fold")
+        metrics.add_column(name, justify="left" if not name else "right")
+    for name, metric in evaluation.metrics.items():
+        metrics.add_row(METRICS[name].title, f"{metric.value:.4f}", f"{metric.low:.4f} to {metric.high:.4f}")
+    types = Table(title="Defect types", title_justify="left", title_style="bold")
+    types.add_column("", overflow="fold")
     for name in ("images", "AUROC", "average\nprecision", "warned or\nrejected", "rejected"):
-        kinds.add_column(name, justify="right", no_wrap=True)
-    for kind in evaluation.kinds:
-        ranked = [f"{value:.4f}" if value is not None else "-" for value in (kind.auroc, kind.average_precision)]
-        counts = [str(count) for count in (kind.images, kind.warned, kind.rejected)]
-        kinds.add_row(Text(one_line(kind.label)), counts[0], *ranked, *counts[1:])
-    with to_standard_output():
+        types.add_column(name, justify="right", no_wrap=True)
+    for each in evaluation.defect_types:
+        ranked = [f"{value:.4f}" if value is not None else "-" for value in (each.auroc, each.average_precision)]
+        counts = [str(count) for count in (each.images, each.warned, each.rejected)]
+        types.add_row(Text(one_line(each.name)), counts[0], *ranked, *counts[1:])
+    with printing():
         to = console(stderr=False)
-        to.print(figures)
-        to.print(kinds)
+        to.print(metrics)
+        to.print(types)
         for name, limit in (("warn", evaluation.warn), ("reject", evaluation.reject)):
             to.print(_at_limit(name, limit))
         if evaluation.unreadable:
-            to.print(f"left out: {many(len(evaluation.unreadable), 'image')} that cannot be read; the report says why")
+            to.print(f"left out: {many(len(evaluation.unreadable), 'unreadable image')}; the report gives the reasons")
         if evaluation.in_bank:
             to.print(
-                f"{many(evaluation.in_bank, 'image')} of these the kit has learnt from, and finds normal whatever "
-                "they show: the figures are too good"
+                f"caution: {many(evaluation.in_bank, 'image')} of the data set are in the kit's memory bank, and score "
+                "near 0 whatever they show: the metrics are too good"
             )
         if evaluation.ignored_folders:
-            to.print(
-                one_line(f"no kinds of defects, by name, and passed over: {', '.join(evaluation.ignored_folders)}")
-            )
+            to.print(one_line(f"ignored folders, by name: {', '.join(evaluation.ignored_folders)}"))
         if evaluation.other_files:
-            to.print(f"{many(evaluation.other_files, 'other file')} passed over")
+            to.print(f"{many(evaluation.other_files, 'other file')} skipped")
         if evaluation.models > 1:
-            to.print(f"model: {evaluation.precision}, one of two; --precision settles which")
-        to.print(f"look at: {one_line(str(out / 'report.html'))}")
+            to.print(f"model: {evaluation.model} (the kit has another one; --precision selects)")
+        to.print(f"report: {one_line(str(out / 'report.html'))}")
 
 
 def _at_limit(name: str, limit: "AtLimit") -> str:
     from msc_edge.text import many, percent
 
-    promise = "set by hand, which promises nothing"
-    if limit.band and limit.expected_rate is not None:
-        expected = f"{percent(limit.expected_rate)} promised, {limit.band[0]} to {limit.band[1]} of as many"
-        promise = f"{expected}: {limit.kept}"
+    rate = "set by hand"
+    if limit.interval and limit.expected_rate is not None:
+        low, high = limit.interval
+        rate = f"expected {percent(limit.expected_rate)}, 90 % interval {low} to {high}: {limit.comparison}"
     return (
-        f"{name}, score above {limit.score:.6f}: flags {limit.false_alarms} of {many(limit.good, 'good image')} "
-        f"({promise}); misses {limit.missed} of {limit.defective} defective"
+        f"{name}, score above {limit.score:.6f}: {limit.false_alarms} false alarms in "
+        f"{many(limit.normal_images, 'normal image')} ({rate}); misses {limit.missed} of "
+        f"{many(limit.anomalous_images, 'anomalous image')}"
     )

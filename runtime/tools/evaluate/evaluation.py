@@ -1,4 +1,4 @@
-"""How good a kit is on images whose truth is known: over all thresholds, by kind of defect, at its limits."""
+"""How well a kit finds anomalous images: metrics over all thresholds, by defect type, and at its limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from msc_edge import __version__
 from msc_edge.calibration import Calibration, Limit, Limits, alarm_count_interval
 from msc_edge.errors import SourceError
 from msc_edge.kit.manifest import Precision
-from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.batch import Row, score_file_with_result
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.tools.evaluate.labelled import GOOD, Labelled
+from msc_edge.runtime.results.image_result import ImageResult
+from msc_edge.runtime.results.result import Result
+from msc_edge.runtime.tools.evaluate.labelled import GOOD, LabelledDataset, LabelledImage
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES, Interval, auroc, average_precision, with_intervals
 
-Promise = Literal["as promised", "fewer than promised", "more than promised"]
+Comparison = Literal["inside the interval", "below the interval", "above the interval"]
 
 
 class _Part(BaseModel):
@@ -27,182 +26,163 @@ class _Part(BaseModel):
 
 
 class AtLimit(_Part):
-    """What one of the two limits does to these images."""
+    """The verdicts at one of the two limits."""
 
     score: float = Field(description="the limit: scores above it are flagged")
-    target_rate: float | None = Field(description="the share that was asked for; null: the limit was set by hand")
-    expected_rate: float | None = Field(description="share of good images that it promises to flag; null: nothing")
-    good: PositiveInt = Field(description="good images that were scored")
-    false_alarms: NonNegativeInt = Field(description="good images above the limit")
-    band: tuple[int, int] | None = Field(
-        description="where 90 % of such counts lie, by the promise, for as many images like the held-out ones"
+    target_rate: float | None = Field(description="target false-alarm rate; null: the limit was set by hand")
+    expected_rate: float | None = Field(description="expected false-alarm rate; null: the limit was set by hand")
+    normal_images: PositiveInt = Field(description="normal images that were scored")
+    false_alarms: NonNegativeInt = Field(description="normal images above the limit")
+    interval: tuple[int, int] | None = Field(
+        description="90 % interval of the number of false alarms, if the images are like the calibration images"
     )
-    defective: PositiveInt = Field(description="defective images that were scored")
-    missed: NonNegativeInt = Field(description="defective images that are not above the limit")
+    anomalous_images: PositiveInt = Field(description="anomalous images that were scored")
+    missed: NonNegativeInt = Field(description="anomalous images that are not above the limit")
 
     @property
-    def kept(self) -> Promise | None:
-        """How the false alarms compare with the band; None where nothing was promised."""
-        if self.band is None:
+    def comparison(self) -> Comparison | None:
+        """The number of false alarms compared with its interval; None for a limit that was set by hand."""
+        if self.interval is None:
             return None
-        if self.false_alarms > self.band[1]:
-            return "more than promised"
-        return "fewer than promised" if self.false_alarms < self.band[0] else "as promised"
+        if self.false_alarms > self.interval[1]:
+            return "above the interval"
+        return "below the interval" if self.false_alarms < self.interval[0] else "inside the interval"
 
 
 class DefectType(_Part):
-    """One kind of defect against all good images."""
+    """The anomalous images of one defect type against all normal images."""
 
-    label: str = Field(description="the name of its folder")
+    name: str = Field(description="the name of the folder")
     images: NonNegativeInt = Field(description="images that were scored")
     unreadable: NonNegativeInt = Field(description="images that could not be read")
-    auroc: float | None = Field(description="null: none of its images could be read")
-    average_precision: float | None = Field(description="null: none of its images could be read")
-    warned: NonNegativeInt = Field(description="above the warn limit, rejected ones included")
-    rejected: NonNegativeInt = Field(description="above the reject limit")
+    auroc: float | None = Field(description="null: no image could be read")
+    average_precision: float | None = Field(description="null: no image could be read")
+    warned: NonNegativeInt = Field(description="images above the warn limit, rejected ones included")
+    rejected: NonNegativeInt = Field(description="images above the reject limit")
 
 
 class Unreadable(_Part):
-    """One image that was left out."""
+    """An image that could not be read."""
 
-    path: str = Field(description="within the data set")
-    error: str = Field(description="why it could not be read")
+    path: str = Field(description="path within the data set")
+    error: str
 
 
 class Evaluation(_Part):
     """The whole of evaluation.json."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     msc_edge_version: str
     kit: str = Field(description="SHA-256 of the kit's manifest")
-    precision: Precision = Field(description="of the model that gave the scores")
-    models: PositiveInt = Field(
-        default=1, description="of the kit; where there are two, their scores and limits differ"
-    )
-    good: PositiveInt = Field(description="good images that were scored")
-    defective: PositiveInt = Field(description="defective images that were scored")
-    unreadable: list[Unreadable] = Field(description="images that could not be read; no figure counts them")
-    other_files: NonNegativeInt = Field(description="other files in the data set's folders")
+    model: Precision = Field(description="model of the kit that scored the images")
+    models: PositiveInt = Field(default=1, description="number of models in the kit; each has its own limits")
+    normal_images: PositiveInt = Field(description="normal images that were scored")
+    anomalous_images: PositiveInt = Field(description="anomalous images that were scored")
+    unreadable: list[Unreadable] = Field(description="images that could not be read; no metric includes them")
+    other_files: NonNegativeInt = Field(description="other files in the folders of the data set")
     ignored_folders: list[str] = Field(
-        default=[], description="folders beside the kinds that are none by name, such as masks"
+        default=[], description="folders beside the defect types that hold no images of parts, such as masks"
     )
     in_bank: NonNegativeInt = Field(
-        description="scored images that the kit has learnt from: their scores are near 0 whatever they show"
+        description="scored images that are in the kit's memory bank: their scores are near 0 whatever they show"
     )
-    resamples: PositiveInt = Field(description="bootstrap resamples behind the intervals, which hold 95 % of them")
-    figures: dict[str, Interval] = Field(description="over all thresholds; each in [0, 1], 1 is perfect")
+    resamples: PositiveInt = Field(description="bootstrap resamples behind the 95 % intervals")
+    metrics: dict[str, Interval] = Field(description="over all thresholds; each in [0, 1], 1 is perfect")
     warn: AtLimit
     reject: AtLimit
-    kinds: list[DefectType]
+    defect_types: list[DefectType]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One image: what it shows, and what the kit says of it."""
+    """A labelled image that was scored."""
 
-    image: Labelled
-    row: Row
-    in_bank: bool = False
-    """Whether the kit has learnt from this very image."""
-
-    @property
-    def score(self) -> float:
-        """As in the row, of an image that was read."""
-        assert self.row.score is not None, "asked of an image that could not be read"
-        return self.row.score
+    label: LabelledImage
+    result: Result
 
 
-def score_labelled(
-    detector: Detector, images: Sequence[Labelled], *, threads: int | None = None, report: Report = silent
-) -> tuple[list[Scored], list[Scored]]:
-    """Score them all: those that could be read, and the others. SourceError when no good or no defective one is left.
+def match_labels(
+    dataset: LabelledDataset, images: Sequence[ImageResult]
+) -> tuple[list[Scored], list[tuple[LabelledImage, str]]]:
+    """The results of a data set, in its order, with their labels: scored images, and (label, error) of unreadable ones.
 
-    Load the detector with `threads=1`; see score_files.
+    SourceError where no normal or no anomalous image could be read.
     """
-    read: list[Scored] = []
-    unread: list[Scored] = []
-
-    def score(image: Labelled) -> Scored:
-        row, result = score_file_with_result(detector, image.path)
-        return Scored(image, row, in_bank=result is not None and result.is_in_bank)
-
-    for done, each in enumerate(ordered_map(score, images, workers=threads or usable_cores()), start=1):
-        (read if each.row.error is None else unread).append(each)
-        report("scoring", done, len(images))
-    for defect, what in ((False, "good"), (True, "defective")):
-        if not any(each.image.is_defect == defect for each in read):
-            first = next(each for each in unread if each.image.is_defect == defect)
-            raise SourceError(
-                f"none of the {what} images could be read; the first: {first.image.path}: {first.row.error}"
-            )
-    return read, unread
+    pairs = list(zip(dataset.images, images, strict=True))
+    scored = [Scored(label, image.result) for label, image in pairs if image.result is not None]
+    unreadable = [(label, image.error or "") for label, image in pairs if image.result is None]
+    for anomalous, what in ((False, "normal"), (True, "anomalous")):
+        if not any(each.label.is_anomalous == anomalous for each in scored):
+            label, error = next(each for each in unreadable if each[0].is_anomalous == anomalous)
+            raise SourceError(f"none of the {what} images could be read; the first: {label.path}: {error}")
+    return scored, unreadable
 
 
-def evaluate(
+def compute_evaluation(
     detector: Detector,
-    read: Sequence[Scored],
-    unread: Sequence[Scored] = (),
+    dataset: LabelledDataset,
+    scored: Sequence[Scored],
+    unreadable: Sequence[tuple[LabelledImage, str]] = (),
     *,
-    kit_sha256: str,
-    other_files: int = 0,
-    ignored_folders: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
     report: Report = silent,
 ) -> Evaluation:
-    """All figures of images that are scored; see score_labelled, whose answer this takes."""
-    truth = np.array([each.image.is_defect for each in read], dtype=int)
-    scores = np.array([each.score for each in read])
-    good, bad = scores[truth == 0], scores[truth == 1]
-    labels = sorted({each.image.label for each in (*read, *unread)} - {GOOD})
+    """All metrics of scored images; see `match_labels`."""
+    truth = np.array([each.label.is_anomalous for each in scored], dtype=int)
+    scores = np.array([each.result.score for each in scored])
+    normal, anomalous = scores[truth == 0], scores[truth == 1]
+    names = sorted({image.label for image in dataset.images} - {GOOD})
     return Evaluation(
         msc_edge_version=__version__,
-        kit=kit_sha256,
-        precision=detector.precision,
-        models=len(detector.manifest.precisions),
-        good=len(good),
-        defective=len(bad),
-        unreadable=[Unreadable(path=each.image.name, error=each.row.error or "") for each in unread],
-        other_files=other_files,
-        ignored_folders=list(ignored_folders),
-        in_bank=sum(each.in_bank for each in read),
+        kit=detector.kit.sha256,
+        model=detector.model,
+        models=len(detector.manifest.models),
+        normal_images=len(normal),
+        anomalous_images=len(anomalous),
+        unreadable=[Unreadable(path=label.name, error=error) for label, error in unreadable],
+        other_files=dataset.other_files,
+        ignored_folders=list(dataset.ignored_folders),
+        in_bank=sum(each.result.is_in_bank for each in scored),
         resamples=resamples,
-        figures=with_intervals(truth, scores, resamples=resamples, seed=seed, report=report),
-        warn=_at(detector.limits.warn, detector.calibration, good, bad),
-        reject=_at(detector.limits.reject, detector.calibration, good, bad),
-        kinds=[
-            _of_kind(
-                label,
-                np.array([each.score for each in read if each.image.label == label]),
-                good,
+        metrics=with_intervals(truth, scores, resamples=resamples, seed=seed, report=report),
+        warn=_at_limit(detector.limits.warn, detector.calibration, normal, anomalous),
+        reject=_at_limit(detector.limits.reject, detector.calibration, normal, anomalous),
+        defect_types=[
+            _defect_type(
+                name,
+                np.array([each.result.score for each in scored if each.label.label == name]),
+                normal,
                 detector.limits,
-                unreadable=sum(each.image.label == label for each in unread),
+                unreadable=sum(label.label == name for label, _ in unreadable),
             )
-            for label in labels
+            for name in names
         ],
     )
 
 
-def _at(limit: Limit, calibration: Calibration, good: np.ndarray, bad: np.ndarray) -> AtLimit:
-    band = None
+def _at_limit(limit: Limit, calibration: Calibration, normal: np.ndarray, anomalous: np.ndarray) -> AtLimit:
+    interval = None
     if limit.expected_rate is not None:
-        band = alarm_count_interval(calibration.flagged(limit.expected_rate), calibration.scores.size, len(good))
+        interval = alarm_count_interval(
+            calibration.count_above(limit.expected_rate), calibration.scores.size, len(normal)
+        )
     return AtLimit(
         score=limit.score,
         target_rate=limit.target_rate,
         expected_rate=limit.expected_rate,
-        good=len(good),
-        false_alarms=int((good > limit.score).sum()),
-        band=band,
-        defective=len(bad),
-        missed=int((bad <= limit.score).sum()),
+        normal_images=len(normal),
+        false_alarms=int((normal > limit.score).sum()),
+        interval=interval,
+        anomalous_images=len(anomalous),
+        missed=int((anomalous <= limit.score).sum()),
     )
 
 
-def _of_kind(label: str, own: np.ndarray, good: np.ndarray, limits: Limits, *, unreadable: int) -> DefectType:
-    truth, scores = np.repeat([0, 1], [len(good), len(own)]), np.concatenate([good, own])
+def _defect_type(name: str, own: np.ndarray, normal: np.ndarray, limits: Limits, *, unreadable: int) -> DefectType:
+    truth, scores = np.repeat([0, 1], [len(normal), len(own)]), np.concatenate([normal, own])
     return DefectType(
-        label=label,
+        name=name,
         images=len(own),
         unreadable=unreadable,
         auroc=auroc(truth, scores) if len(own) else None,

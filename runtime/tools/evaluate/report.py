@@ -1,6 +1,6 @@
-"""The report of an evaluation: one page to hand to who has to decide."""
+"""The report of an evaluation: one page for the person who decides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,79 +8,108 @@ from sklearn.metrics import roc_curve
 
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.image_result import ImageResult
+from msc_edge.runtime.results.summary import Largest
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, Scored
+from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledImage
 from msc_edge.runtime.tools.evaluate.metrics import METRICS
-from msc_edge.runtime.tools.report.gallery import Card, card
-from msc_edge.runtime.tools.report.page import Gallery, write_page
-from msc_edge.runtime.tools.report.plots import BAD, GOOD, Scores, histogram, roc
+from msc_edge.runtime.tools.report.gallery import Gallery, card
+from msc_edge.runtime.tools.report.page import write_page
+from msc_edge.runtime.tools.report.plots import DEFECT, NORMAL, Scores, histogram, roc
 
 
-def write_report(
-    path: Path, evaluation: Evaluation, read: Sequence[Scored], detector: Detector, kit: Kit, *, gallery: int
-) -> None:
-    """Write the page, whole or not at all, with `gallery` images in each gallery. OutputError from the disk."""
-    good = [each for each in read if not each.image.is_defect]
-    bad = [each for each in read if each.image.is_defect]
-    drawn = histogram(
-        (
-            Scores("good parts", np.array([each.score for each in good]), GOOD),
-            Scores("defective parts", np.array([each.score for each in bad]), BAD),
-        ),
-        detector.limits,
-    )
-    false, true, _ = roc_curve([each.image.is_defect for each in read], [each.score for each in read])
-    write_page(
-        path,
-        "evaluation.html.j2",
-        kit=kit,
-        precision=detector.precision,
-        galleries=_galleries(good, bad, detector, kit, gallery),
-        evaluation=evaluation,
-        limits={"warn": evaluation.warn, "reject": evaluation.reject},
-        figures=[(METRICS[name], interval) for name, interval in evaluation.figures.items()],
-        histogram=drawn,
-        roc=roc(false, true, marks={"warn": _place(evaluation.warn), "reject": _place(evaluation.reject)}),
-    )
+class EvaluationReport:
+    """Collects the images of the galleries while the images are scored, and writes the page."""
 
+    def __init__(self, detector: Detector, dataset: LabelledDataset, *, gallery: int) -> None:
+        """`gallery`: how many images each gallery shows."""
+        self._detector = detector
+        self._labels: Mapping[str, LabelledImage] = {str(image.path): image for image in dataset.images}
+        self._missed, self._false_alarms, self._found = (Largest(gallery) for _ in range(3))
 
-def _place(limit: AtLimit) -> tuple[float, float]:
-    """Where a limit stands in the ROC curve."""
-    return limit.false_alarms / limit.good, 1 - limit.missed / limit.defective
+    def wants_thumbnail(self, image: ImageResult) -> bool:
+        """Whether the image may be shown; for `score_images`."""
+        gallery, key = self._gallery_of(image)
+        return gallery is not None and gallery.would_keep(key)
 
+    def add(self, image: ImageResult) -> None:
+        """Consider an image for its gallery."""
+        gallery, key = self._gallery_of(image)
+        if gallery is not None:
+            gallery.add(image, key)
 
-def _galleries(good: Sequence[Scored], bad: Sequence[Scored], detector: Detector, kit: Kit, most: int) -> list[Gallery]:
-    limit = detector.limits.reject.score
-    flagged = min(limit, detector.limits.warn.score)
-    missed = sorted((each for each in bad if each.score <= limit), key=lambda each: each.score)
-    alarms = sorted((each for each in good if each.score > flagged), key=lambda each: -each.score)
-    caught = sorted((each for each in bad if each.score > limit), key=lambda each: -each.score)
+    def _gallery_of(self, image: ImageResult) -> tuple[Largest | None, float]:
+        if image.result is None:
+            return None, 0.0
+        limits, score = self._detector.limits, image.result.score
+        if self._labels[image.path].is_anomalous:
+            return (self._found, score) if score > limits.reject.score else (self._missed, -score)
+        return (self._false_alarms if score > min(limits.warn.score, limits.reject.score) else None), score
 
-    def cards(chosen: Sequence[Scored]) -> list[Card]:
+    def write(self, path: Path, evaluation: Evaluation, scored: Sequence[Scored], kit: Kit) -> None:
+        """Write the page, whole or not at all. OutputError from the disk."""
+        truth = [each.label.is_anomalous for each in scored]
+        scores = np.array([each.result.score for each in scored])
+        anomalous = np.array(truth)
+        false, true, _ = roc_curve(truth, scores)
+        write_page(
+            path,
+            "evaluation.html.j2",
+            kit=kit,
+            detector=self._detector,
+            galleries=self._galleries(kit),
+            evaluation=evaluation,
+            limits={"warn": evaluation.warn, "reject": evaluation.reject},
+            metrics=[(METRICS[name], interval) for name, interval in evaluation.metrics.items()],
+            histogram=histogram(
+                (
+                    Scores("normal images", scores[~anomalous], NORMAL),
+                    Scores("anomalous images", scores[anomalous], DEFECT),
+                ),
+                self._detector.limits,
+            ),
+            roc=roc(false, true, marks={"warn": _point(evaluation.warn), "reject": _point(evaluation.reject)}),
+        )
+
+    def _galleries(self, kit: Kit) -> list[Gallery]:
         return [
-            card(detector, kit, each.image.path, each.row, name=each.image.name, label=f"truth: {each.image.label}")
-            for each in chosen[:most]
+            Gallery(
+                title,
+                order if largest.count else none,
+                largest.count,
+                [
+                    card(
+                        kit,
+                        image,
+                        name=self._labels[image.path].name,
+                        label=f"truth: {self._labels[image.path].label}",
+                    )
+                    for image in largest.images
+                ],
+            )
+            for title, order, none, largest in (
+                (
+                    "Missed anomalous images",
+                    "Anomalous images that are not rejected, smallest score first.",
+                    "Every anomalous image was rejected.",
+                    self._missed,
+                ),
+                (
+                    "False alarms",
+                    "Normal images with verdict warn or reject, largest score first.",
+                    "No normal image got verdict warn or reject.",
+                    self._false_alarms,
+                ),
+                (
+                    "Detected anomalous images",
+                    "Anomalous images that are rejected, largest score first.",
+                    "No anomalous image was rejected.",
+                    self._found,
+                ),
+            )
         ]
 
-    return [
-        Gallery(title, order if chosen else none, len(chosen), cards(chosen))
-        for title, order, none, chosen in (
-            (
-                "Worst misses",
-                "Defective parts that are not rejected, the most normal-looking first.",
-                "Every defective part was rejected.",
-                missed,
-            ),
-            (
-                "Worst false alarms",
-                "Good parts that are rejected, or warned of, the most_anomalous first.",
-                "No good part was rejected or warned of.",
-                alarms,
-            ),
-            (
-                "Defects that were caught",
-                "Defective parts that are rejected, the most_anomalous first.",
-                "No defective part was rejected.",
-                caught,
-            ),
-        )
-    ]
+
+def _point(limit: AtLimit) -> tuple[float, float]:
+    """A limit as a point of the ROC curve."""
+    return limit.false_alarms / limit.normal_images, 1 - limit.missed / limit.anomalous_images

@@ -1,6 +1,7 @@
 """The whole of `msc-edge evaluate`, for Python users: score, compute, write."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,20 +10,22 @@ from msc_edge.files import folder_written_whole, kind_of
 from msc_edge.kit.manifest import PrecisionChoice
 from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report, silent
+from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.results.table import ScoreTable
-from msc_edge.runtime.tools.evaluate.evaluation import Evaluation, Scored, evaluate, score_labelled
-from msc_edge.runtime.tools.evaluate.labelled import DataSet
+from msc_edge.runtime.results.image_result import ImageResult, score_file_format
+from msc_edge.runtime.results.row_file import RowFile
+from msc_edge.runtime.tools.evaluate.evaluation import Evaluation, compute_evaluation, match_labels
+from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES
-from msc_edge.runtime.tools.evaluate.report import write_report
+from msc_edge.runtime.tools.evaluate.report import EvaluationReport
 from msc_edge.runtime.tools.report.report_path import check_writable
 
 JSON, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 
 
-def run_evaluation(
-    kit: Path,
-    dataset: DataSet,
+def evaluate(
+    kit: str | Path,
+    dataset: LabelledDataset | str | Path,
     out: Path,
     *,
     threshold: float | None = None,
@@ -34,57 +37,60 @@ def run_evaluation(
     overwrite: bool = False,
     report: Report = silent,
 ) -> Evaluation:
-    """Evaluate a kit and write evaluation.json, scores.csv and report.html into the folder `out`.
+    """Evaluate a kit on labelled images, and write evaluation.json, scores.csv and report.html into the folder `out`.
 
-    The folder is there when all of it is. `overwrite` replaces an earlier evaluation, and nothing else. `gallery` is
-    the number of images in each gallery of the report; for `threshold` and `false_alarm_rate` see
-    Detector.with_limits. Raises KitError, SourceError when the images cannot be read, UsageError when `out` is
-    taken, or lies within the kit or the data set, and OutputError when it cannot be written.
+    `dataset` is a data set in the MVTec-AD layout (`test/good`, `test/<defect type>`), or the result of
+    `labelled_folders`. The folder appears when all of it is written. `overwrite` replaces an earlier evaluation and
+    nothing else. `gallery` is the number of images in each gallery of the report. `threshold` and `false_alarm_rate`:
+    see `Detector.with_limits`. Raises KitError, SourceError when the images cannot be read, UsageError when `out` is
+    taken or lies within the kit or the data set, and OutputError when it cannot be written.
     """
-    _check_place(out, (kit, *dataset.folders), overwrite=overwrite)
+    if not isinstance(dataset, LabelledDataset):
+        dataset = labelled_dataset(Path(dataset))
+    _check_out(out, (Path(kit), *dataset.folders), overwrite=overwrite)
     with Kit.open(kit) as opened:
         detector = Detector.of(opened, threads=1, precision=precision).with_limits(
             threshold=threshold, false_alarm_rate=false_alarm_rate
         )
-        check_writable(out.parent, what=out)
-        read, unread = score_labelled(detector, dataset.images, threads=threads, report=report)
-        evaluation = evaluate(
-            detector,
-            read,
-            unread,
-            kit_sha256=opened.sha256,
-            other_files=dataset.other_files,
-            ignored_folders=dataset.ignored_folders,
-            resamples=resamples,
-            report=report,
-        )
+        check_writable(out.parent, target=out)
+        page = EvaluationReport(detector, dataset, gallery=gallery)
+        images: list[ImageResult] = []
+        paths = [image.path for image in dataset.images]
+        with closing(score_images(detector, paths, threads=threads, thumbnail_if=page.wants_thumbnail)) as results:
+            for image in results:
+                page.add(image)
+                images.append(replace(image, thumbnail=None))
+                report("scoring", len(images), len(paths))
+        scored, unreadable = match_labels(dataset, images)
+        evaluation = compute_evaluation(detector, dataset, scored, unreadable, resamples=resamples, report=report)
         with folder_written_whole(out, replace=overwrite) as folder:
-            _write_scores(folder / SCORES, (*read, *unread))
+            _write_scores(folder / SCORES, dataset, images)
             (folder / JSON).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            write_report(folder / REPORT, evaluation, read, detector, opened, gallery=gallery)
+            page.write(folder / REPORT, evaluation, scored, opened)
     return evaluation
 
 
-def _check_place(out: Path, taken: Sequence[Path], *, overwrite: bool) -> None:
-    """What is read must neither be written into nor be replaced."""
+def _check_out(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder that would change or replace an input, or anything but an earlier evaluation."""
     place = out.resolve()
-    for folder in map(Path.resolve, taken):
+    for folder in map(Path.resolve, inputs):
         if place.is_relative_to(folder):
-            raise UsageError(f"--out {out}: lies within {folder}, which is only read; choose another place")
+            raise UsageError(f"--out {out}: lies within {folder}, which is an input; choose another place")
         if folder.is_relative_to(place):
-            raise UsageError(f"--out {out}: holds {folder}, which would be replaced; choose another place")
+            raise UsageError(f"--out {out}: contains {folder}, which is an input; choose another place")
     kind, _ = kind_of(out)
-    there = {path.name for path in out.iterdir()} if kind == "folder" else {out.name} if kind else set()
-    if there and not overwrite:
+    existing = {path.name for path in out.iterdir()} if kind == "folder" else {out.name} if kind else set()
+    if existing and not overwrite:
         raise UsageError(f"--out {out}: exists already; choose another name, or pass --overwrite to replace it")
-    if others := there - {JSON, SCORES, REPORT}:
+    if others := existing - {JSON, SCORES, REPORT}:
         raise UsageError(
-            f"--out {out}: is not an evaluation and no more ({min(others)}), and --overwrite replaces nothing else; "
-            "choose another name"
+            f"--out {out}: contains {min(others)}, which is not part of an evaluation, and --overwrite replaces "
+            "nothing else; choose another name"
         )
 
 
-def _write_scores(path: Path, images: Sequence[Scored]) -> None:
-    with ScoreTable.create(path) as table:
-        for each in sorted(images, key=lambda each: each.image.name):
-            table.write(replace(each.row, path=each.image.name))
+def _write_scores(path: Path, dataset: LabelledDataset, images: Sequence[ImageResult]) -> None:
+    named = [replace(image, path=label.name) for label, image in zip(dataset.images, images, strict=True)]
+    with RowFile.create(path, score_file_format(path)) as file:
+        for image in sorted(named, key=lambda image: image.path):
+            file.write(image)

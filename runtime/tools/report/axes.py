@@ -1,4 +1,4 @@
-"""The ground that plots are drawn on: from values to places, round ticks, text."""
+"""Axes of a plot: from values to positions, round ticks, text."""
 
 import math
 from html import escape
@@ -10,13 +10,13 @@ WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 26, 62, 42
 _INK, _QUIET = "#222", "#6b6b6b"
 LETTER = 7.6
-"""Width of one letter, at most on average, in units of the image."""
-# Words stay legible where a line passes under them.
+"""Upper bound of the mean width of a letter, in units of the plot."""
+# Text stays legible on top of a line.
 _HALO = 'paint-order="stroke" stroke="#fff" stroke-width="4" stroke-linejoin="round"'
 
 
 def ticks(low: float, high: float, *, most: int) -> list[tuple[float, str]]:
-    """Round values from low to high, low < high, in at most `most` steps; each with its text, of equal decimals."""
+    """Round values from low to high, low < high, in at most `most` steps, each with its text."""
     rough = (high - low) / most
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
@@ -26,31 +26,31 @@ def ticks(low: float, high: float, *, most: int) -> list[tuple[float, str]]:
 
 
 class Axes:
-    """From values to places in the image. `across` and `up` are the values at the ends of the axes."""
+    """Maps values to positions. `across` and `up` are the values at the ends of the two axes."""
 
     def __init__(self, across: tuple[float, float], up: tuple[float, float]) -> None:
         self._across, self._up = across, up
 
     def x(self, value: float) -> float:
-        """From the left edge of the image, in its units."""
+        """Distance from the left edge, in units of the plot."""
         low, high = self._across
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        """From the upper edge of the image, in its units."""
+        """Distance from the upper edge, in units of the plot."""
         low, high = self._up
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     def frame(self, below: str, beside: str, *, percent: tuple[bool, bool]) -> str:
-        """Axes, ticks and their names; `percent`: whether values across and up are shares."""
+        """Axes, ticks and labels; `percent`: whether the values across and up are shares."""
         parts = []
-        for value, words in _ticks(self._across, most=5, percent=percent[0]):
-            x = min(self.x(value), WIDTH - LETTER * len(words) / 2)
-            parts.append(text(x, HEIGHT - BOTTOM + 17, words, anchor="middle", fill=_QUIET))
-        for value, words in _ticks(self._up, most=5, percent=percent[1]):
+        for value, label in _ticks(self._across, most=5, percent=percent[0]):
+            x = min(self.x(value), WIDTH - LETTER * len(label) / 2)
+            parts.append(text(x, HEIGHT - BOTTOM + 17, label, anchor="middle", fill=_QUIET))
+        for value, label in _ticks(self._up, most=5, percent=percent[1]):
             y = self.y(value)
             parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eee"/>')
-            parts.append(text(LEFT - 7, y + 4, words, anchor="end", fill=_QUIET))
+            parts.append(text(LEFT - 7, y + 4, label, anchor="end", fill=_QUIET))
         base = self.y(self._up[0])
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base:.1f}" y2="{base:.1f}" stroke="#bbb"/>')
         parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, below, anchor="middle", fill=_INK))
@@ -64,15 +64,15 @@ class Axes:
 def _ticks(ends: tuple[float, float], *, most: int, percent: bool) -> list[tuple[float, str]]:
     if not percent:
         return ticks(*ends, most=most)
-    return [(value / 100, f"{words} %") for value, words in ticks(100 * ends[0], 100 * ends[1], most=most)]
+    return [(value / 100, f"{label} %") for value, label in ticks(100 * ends[0], 100 * ends[1], most=most)]
 
 
-def text(x: float, y: float, words: str, *, fill: str, anchor: Literal["start", "middle", "end"] = "start") -> str:
-    """Words whose base line begins, has its middle or ends at (x, y)."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}" {_HALO}>{escape(words)}</text>'
+def text(x: float, y: float, content: str, *, fill: str, anchor: Literal["start", "middle", "end"] = "start") -> str:
+    """Text whose baseline starts, has its middle or ends at (x, y)."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}" {_HALO}>{escape(content)}</text>'
 
 
-def svg(inside: str, words: str) -> Markup:
-    """The whole image, for a template. `words` are for who cannot see it."""
+def svg(content: str, label: str) -> Markup:
+    """The plot, for a template. `label` is its text alternative."""
     font = 'font-family="system-ui, sans-serif" font-size="12"'
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words)}" {font}>{inside}</svg>')
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {font}>{content}</svg>')

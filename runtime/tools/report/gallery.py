@@ -1,87 +1,105 @@
-"""Images in a report: made small, and put into the page itself, each beside the normals that it was compared with."""
+"""The galleries of a report: images with their results, each beside its nearest normal images.
+
+All images are small JPEGs inside the page.
+"""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from msc_edge.errors import KitError, SourceError
+from msc_edge.drawing import thumbnail
+from msc_edge.errors import KitError, UnreadableImageError
 from msc_edge.images import read_image
-from msc_edge.kit.layout import THUMBNAILS
+from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.batch import Row
-from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.image_result import ImageResult
+from msc_edge.runtime.results.result import Result
 
-_SIDE = 320  # of an image in the page, in pixels
-_NEAREST = 2  # normals beside an image
-# Scores of one kit and one image agree far better than this on any machine, and a row has six decimals.
-_SAME_IMAGE = 1e-5
+_NEAREST = 2  # normal images beside an image
 
 
 @dataclass(frozen=True)
-class Near:
-    """A normal that an image was compared with."""
+class Nearest:
+    """A normal image beside an image."""
 
     name: str
-    image: str
-    """A data: URL; "" where the kit has no thumbnail of it."""
     distance: float
     """Cosine distance, in [0, 2]."""
+    url: str
+    """A data: URL; "" where the kit has no thumbnail."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One image in the gallery."""
+    """One image of a gallery."""
 
     name: str
     label: str
-    row: Row
-    """Of the image when it was scored."""
-    image: str
-    """A data: URL; "" where it cannot be shown."""
-    nearest: tuple[Near, ...]
-    trouble: str
-    """Why it cannot be shown; "" where it can."""
+    result: Result
+    url: str
+    """A data: URL; "" where the image cannot be shown."""
+    nearest: tuple[Nearest, ...]
+    problem: str
+    """Why the image cannot be shown; "" where it can."""
 
 
-def card(detector: Detector, kit: Kit, path: Path, row: Row, *, name: str, label: str = "") -> Card:
-    """The card of an image that has a row. It is scored once more, for its nearest_images; KitError as in scoring.
+@dataclass(frozen=True)
+class Gallery:
+    """Images under one heading."""
 
-    An image that has gone or has changed since has a card that says so.
+    title: str
+    text: str
+    total: int
+    """How many images there are; the cards are the first of them."""
+    cards: Sequence[Card]
+
+
+def card(
+    kit: Kit,
+    image: ImageResult,
+    *,
+    name: str,
+    label: str = "",
+    file: Path | None = None,
+    earlier_rows: float | None = None,
+) -> Card:
+    """The card of a scored image.
+
+    An image with a thumbnail is shown as it was scored. Without one (a row of an earlier run) `file` is decoded, unless
+    it changed after `earlier_rows`, the time of the last such row in seconds since 1970.
     """
-    try:
-        image = read_image(path, detector.manifest.decode)
-        result = detector.score(image)
-    except SourceError as error:
-        return Card(name, label, row, "", (), f"it was scored, and cannot be read any more: {error}")
-    if abs(result.score - (row.score or 0.0)) > _SAME_IMAGE:
-        return Card(name, label, row, "", (), "the file has changed since it was scored")
+    assert image.result is not None, "galleries hold scored images"
     nearest = tuple(
-        Near(each.path, _thumbnail(kit, each.row), each.distance) for each in result.nearest_images[:_NEAREST]
+        Nearest(each.path, each.distance, _thumbnail_url(kit, each.row))
+        for each in image.result.nearest_images[:_NEAREST]
     )
-    return Card(name, label, row, as_data_url(image), nearest, "")
+    url, problem = "", ""
+    if image.thumbnail is not None:
+        url = _jpeg_url(image.thumbnail)
+    else:
+        file = file or Path(image.path)
+        try:
+            status = file.stat()
+            if earlier_rows is not None and max(status.st_mtime, status.st_ctime) > earlier_rows:
+                problem = "the file has changed since it was scored"
+            else:
+                url = _jpeg_url(thumbnail(read_image(file, kit.manifest.decode)))
+        except OSError as error:
+            problem = f"the file cannot be read any more: {error.strerror or error}"
+        except UnreadableImageError as error:
+            problem = f"the file cannot be read any more: {error}"
+    return Card(name, label, image.result, url, nearest, problem)
 
 
-def as_data_url(image: np.ndarray) -> str:
-    """An image, uint8 (h, w, 3) RGB, made small enough for the page."""
-    height, width = image.shape[:2]
-    scale = min(1.0, _SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return _jpeg_url(data.tobytes())
-
-
-def _thumbnail(kit: Kit, row: int) -> str:
-    name = f"{THUMBNAILS}/{row:05d}.jpg"
+def _thumbnail_url(kit: Kit, row: int) -> str:
+    name = thumbnail_file(row)
     if name not in kit.manifest.files:
         return ""
     try:
-        return _jpeg_url(kit.path(name).read_bytes())
-    except OSError as error:  # the kit has gone since it was opened
-        raise KitError(f"{kit.name}: {name} cannot be read any more: {error.strerror or error}") from error
+        return _jpeg_url(kit.file(name).read_bytes())
+    except OSError as error:  # the kit was removed since it was opened
+        raise KitError(f"{kit.path}: {name} cannot be read any more: {error.strerror or error}") from error
 
 
 def _jpeg_url(data: bytes) -> str:

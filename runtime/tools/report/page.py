@@ -1,7 +1,6 @@
-"""From figures and images to one HTML file, which needs nothing beside itself."""
+"""From figures and images to one HTML file that needs nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -11,47 +10,34 @@ from markupsafe import Markup
 
 from msc_edge import __version__
 from msc_edge.files import written_whole
-from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.tools.report.gallery import Card
-from msc_edge.runtime.tools.report.report_path import MARK
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.tools.report.gallery import Gallery
 from msc_edge.text import many, one_line, percent
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Images under one heading."""
-
-    title: str
-    words: str
-    of: int
-    """How many images there are, of which the cards are the first."""
-    cards: Sequence[Card]
-
-
 def write_page(
-    path: Path, template: str, *, kit: Kit, precision: Precision, galleries: Sequence[Gallery], **values: object
+    path: Path, template: str, *, kit: Kit, detector: Detector, galleries: Sequence[Gallery], **values: object
 ) -> None:
-    """Fill a template of this folder and write it, whole or not at all. OutputError from the disk.
+    """Fill a template of this folder and write the page, whole or not at all. OutputError from the disk.
 
-    Texts are escaped, and what would not show in a line of a terminal does not in the page; Markup is taken as it is.
+    Texts are escaped, and control characters become escapes; Markup is inserted as it is.
     """
     environment = Environment(
         loader=FunctionLoader(_source),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "many": many}
     page = environment.get_template(template).render(
         css=Markup(_source("base.css")),
-        mark=Markup(MARK.decode()),
-        kit=Path(kit.name).resolve().name,
+        kit=kit.manifest.name,
         manifest=kit.manifest,
-        precision=precision,
-        kit_sha256=kit.sha256,
+        model=detector.model,
+        kit_sha256=kit.identity.sha256,
         version=__version__,
         date=date.today().isoformat(),
         galleries=galleries,
@@ -61,7 +47,7 @@ def write_page(
         partial.write_text(page, encoding="utf-8")
 
 
-def _shown(value: object) -> object:
+def _finalize(value: object) -> object:
     return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

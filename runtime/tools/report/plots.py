@@ -1,4 +1,4 @@
-"""Plots as SVG, drawn here: a report is one file that opens without network, on any PC, and prints well."""
+"""Plots as inline SVG: a report is one file that opens without a network and prints well."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from markupsafe import Markup
 from msc_edge.calibration import Limits
 from msc_edge.runtime.tools.report.axes import LEFT, LETTER, TOP, WIDTH, Axes, svg, text
 
-GOOD, BAD, SOME = "#1f77b4", "#c62828", "#5a6b7b"
+NORMAL, DEFECT, NEUTRAL = "#1f77b4", "#c62828", "#5a6b7b"
+"""Colours of scores."""
 _INK = "#222"
 _LIMITS = {"warn": "#b26a00", "reject": "#c62828"}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of some images, float64 (n,), n >= 1, to be drawn in one colour."""
+    """The scores of a group of images, float64 (n,), n >= 1, drawn in one colour."""
 
     name: str
     values: np.ndarray
@@ -25,7 +26,7 @@ class Scores:
 
 
 def histogram(groups: Sequence[Scores], limits: Limits, *, bins: int = 48) -> Markup:
-    """How the scores of each group are spread, as shares of that group's own images, and where the limits stand."""
+    """A histogram of the scores of each group, as shares of the group, with the limits."""
     lines = {"warn": limits.warn.score} if limits.warn.score < limits.reject.score else {}
     lines["reject"] = limits.reject.score
     low = min(*lines.values(), *(float(group.values.min()) for group in groups))
@@ -34,49 +35,47 @@ def histogram(groups: Sequence[Scores], limits: Limits, *, bins: int = 48) -> Ma
         low, high = low - 0.01, high + 0.01
     edges = np.linspace(low, high, bins + 1)
     shares = [np.histogram(group.values, edges)[0] / len(group.values) for group in groups]
-    place = Axes((low, high), (0, 1.05 * max(float(share.max()) for share in shares)))
-    parts = [place.frame("score: larger is stranger", "share of images", percent=(False, True))]
+    axes = Axes((low, high), (0, 1.05 * max(float(share.max()) for share in shares)))
+    parts = [axes.frame("score: larger is more anomalous", "share of images", percent=(False, True))]
     for group, share in zip(groups, shares, strict=True):
         parts += [
-            _bar(place, group, float(height), float(left), float(right))
+            _bar(axes, group, float(height), float(left), float(right))
             for height, left, right in zip(share, edges, edges[1:], strict=False)
             if height
         ]
     for row, (name, limit) in enumerate(lines.items()):
-        parts.append(_line(place, name, limit, TOP - 22 + 15 * row))
+        parts.append(_line(axes, name, limit, TOP - 22 + 15 * row))
     for row, (name, limit) in enumerate(lines.items()):
-        parts.append(_words(place, name, limit, TOP - 22 + 15 * row))
+        parts.append(_limit_label(axes, name, limit, TOP - 22 + 15 * row))
     parts.append(_legend(groups))
     return svg("".join(parts), "Histogram of the scores")
 
 
-def _bar(place: Axes, group: Scores, share: float, left: float, right: float) -> str:
-    x, width = place.x(left), place.x(right) - place.x(left)
-    # One image of many thousands must be seen: it may be the one that matters.
-    height = max(1.5, place.y(0) - place.y(share))
+def _bar(axes: Axes, group: Scores, share: float, left: float, right: float) -> str:
+    x, width = axes.x(left), axes.x(right) - axes.x(left)
+    # One image among thousands stays visible: it may be the one that matters.
+    height = max(1.5, axes.y(0) - axes.y(share))
     return (
-        f'<rect x="{x:.1f}" y="{place.y(0) - height:.1f}" width="{max(0.5, width - 0.6):.1f}" height="{height:.1f}" '
+        f'<rect x="{x:.1f}" y="{axes.y(0) - height:.1f}" width="{max(0.5, width - 0.6):.1f}" height="{height:.1f}" '
         f'fill="{group.colour}" fill-opacity="0.55">'
         f"<title>{escape(group.name)}: {share:.2%} between {left:.4g} and {right:.4g}</title></rect>"
     )
 
 
-def _line(place: Axes, name: str, limit: float, base: float) -> str:
-    x = place.x(limit)
+def _line(axes: Axes, name: str, limit: float, base: float) -> str:
+    x = axes.x(limit)
     return (
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{base - 9:.1f}" y2="{place.y(0):.1f}" stroke="{_LIMITS[name]}" '
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{base - 9:.1f}" y2="{axes.y(0):.1f}" stroke="{_LIMITS[name]}" '
         f'stroke-width="1.6" stroke-dasharray="5 3"/>'
     )
 
 
-def _words(place: Axes, name: str, limit: float, base: float) -> str:
-    """The name of a limit, on the side away from the other limit's line, or on the other where the image ends."""
-    words = f"{name} above {limit:.4g}"
-    width = LETTER * len(words) + 6
-    left = place.x(limit) > width if name == "warn" else place.x(limit) + width > WIDTH
-    return text(
-        place.x(limit) + (-6 if left else 6), base, words, anchor="end" if left else "start", fill=_LIMITS[name]
-    )
+def _limit_label(axes: Axes, name: str, limit: float, base: float) -> str:
+    """The name of a limit, beside its line: away from the other limit, or on the other side where the plot ends."""
+    label = f"{name} above {limit:.4g}"
+    width = LETTER * len(label) + 6
+    left = axes.x(limit) > width if name == "warn" else axes.x(limit) + width > WIDTH
+    return text(axes.x(limit) + (-6 if left else 6), base, label, anchor="end" if left else "start", fill=_LIMITS[name])
 
 
 def _legend(groups: Sequence[Scores]) -> str:
@@ -93,23 +92,23 @@ def _legend(groups: Sequence[Scores]) -> str:
 def roc(
     false: Sequence[float] | np.ndarray, true: Sequence[float] | np.ndarray, *, marks: Mapping[str, tuple[float, float]]
 ) -> Markup:
-    """The share of defects caught over the share of good images flagged, both ascending from 0 to 1.
+    """The ROC curve: the share of anomalous images found over the share of normal images flagged, both ascending.
 
-    `marks`: where the limits `warn` and `reject` stand, as (good images flagged, defects caught).
+    `marks`: the limits `warn` and `reject` as points (normal images flagged, anomalous images found).
     """
-    place = Axes((0, 1), (0, 1))
-    # As fine as the image shows: of many thousand points most fall together.
-    points = dict.fromkeys(f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in zip(false, true, strict=True))
+    axes = Axes((0, 1), (0, 1))
+    # No finer than the plot can show: most of many thousand points coincide.
+    points = dict.fromkeys(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in zip(false, true, strict=True))
     parts = [
-        place.frame("good parts flagged", "defects caught", percent=(True, True)),
-        f'<line x1="{place.x(0):.1f}" y1="{place.y(0):.1f}" x2="{place.x(1):.1f}" y2="{place.y(1):.1f}" '
-        f'stroke="#ccc" stroke-dasharray="3 4"><title>a kit that guesses</title></line>',
+        axes.frame("normal images flagged", "anomalous images found", percent=(True, True)),
+        f'<line x1="{axes.x(0):.1f}" y1="{axes.y(0):.1f}" x2="{axes.x(1):.1f}" y2="{axes.y(1):.1f}" '
+        f'stroke="#ccc" stroke-dasharray="3 4"><title>chance</title></line>',
         f'<polyline points="{" ".join(points)}" fill="none" stroke="{_INK}" stroke-width="2"/>',
     ]
     for row, (name, (x, y)) in enumerate(marks.items()):
         base = 14 + 18 * row
-        for across, up in ((place.x(x), place.y(y)), (LEFT + 6, base - 4)):
+        for across, up in ((axes.x(x), axes.y(y)), (LEFT + 6, base - 4)):
             parts.append(f'<circle cx="{across:.1f}" cy="{up:.1f}" r="5" fill="{_LIMITS[name]}"/>')
-        words = f"{name}: {y:.1%} caught, {x:.1%} of good parts flagged".replace("%", " %")
-        parts.append(text(LEFT + 18, base, words, fill=_LIMITS[name]))
+        label = f"{name}: {y:.1%} found, {x:.1%} of normal images flagged".replace("%", " %")
+        parts.append(text(LEFT + 18, base, label, fill=_LIMITS[name]))
     return svg("".join(parts), "ROC curve")

@@ -1,0 +1,46 @@
+"""Limits described in words, for terminals, logs and reports."""
+
+from collections.abc import Iterator
+
+from msc_edge.calibration import Calibration, Limit, Limits, images_needed
+from msc_edge.text import many, percent
+
+
+def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
+    """The limits and their expected false-alarm rates, as pairs of name and text.
+
+    Names are `warn`, `reject`, and `caution` for a limit whose expected rate is above the target.
+    """
+    described = (("reject", limits.reject),)
+    if limits.warn.score < limits.reject.score:
+        described = (("warn", limits.warn), *described)
+    else:
+        yield "warn", "not used: the warn limit is equal to the reject limit"
+    n = calibration.scores.size
+    for name, limit in described:
+        yield name, _describe(limit, calibration)
+        if limit.target_rate and limit.expected_rate and not limit.meets_target:
+            yield (
+                "caution",
+                f"{name}: the expected false-alarm rate is {percent(limit.expected_rate)}, above the target of "
+                f"{percent(limit.target_rate)}: that target needs at least {images_needed(limit.target_rate)} "
+                f"calibration images, and the kit has {n}",
+            )
+
+
+def describe_interval(calibration: Calibration, limit: Limit) -> str:
+    """The 90 % interval of the false-alarm rate of a limit, as `0.2 to 1.4 %`."""
+    low, high = calibration.interval(limit) or (0.0, 1.0)
+    return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+
+
+def _describe(limit: Limit, calibration: Calibration) -> str:
+    above = f"score above {limit.score:.6f}"
+    if limit.expected_rate is None or limit.target_rate is None:
+        exceeding = int((calibration.scores > limit.score).sum())
+        return f"{above}, set by hand; {exceeding} of {many(calibration.scores.size, 'calibration image')} exceed it"
+    expected, target = percent(limit.expected_rate), percent(limit.target_rate)
+    return (
+        f"{above}; false-alarm rate: target {target}, expected {expected}, "
+        f"90 % interval {describe_interval(calibration, limit)}"
+    )

@@ -1,0 +1,75 @@
+"""Writing a kit: the manifest with the hashes of all files, and a kit written again with another manifest."""
+
+import shutil
+from pathlib import Path
+
+from msc_edge.errors import KitError, UsageError
+from msc_edge.files import folder_written_whole, kind_of, sha256_of
+from msc_edge.kit.container import digest_line
+from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST
+from msc_edge.kit.manifest import FileEntry, Manifest
+from msc_edge.kit.opening import Kit
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write manifest.json, with the hashes of all files in `folder`, and manifest.sha256."""
+    files = {
+        path.relative_to(folder).as_posix(): FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (MANIFEST, MANIFEST_DIGEST)
+    }
+    sealed = manifest.model_copy(update={"files": files})
+    text = sealed.to_json().encode()
+    (folder / MANIFEST).write_bytes(text)
+    (folder / MANIFEST_DIGEST).write_bytes(digest_line(text))
+    return sealed
+
+
+def refuse_zip(out: Path) -> None:
+    """UsageError where `out` is named like a .zip: kits are written as folders."""
+    if out.suffix.lower() == ".zip":
+        raise UsageError(f"--out {out}: a kit is written as a folder; name a folder, and zip it afterwards")
+
+
+def rewrite_target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
+    """Where `rewrite` writes: the new folder `out`, the kit itself with `in_place`, or None where neither is given.
+
+    UsageError for a place that cannot be used, so that it is found before the work.
+    """
+    if out is not None and in_place:
+        raise UsageError("--out and --in-place exclude each other; pass one of them")
+    if in_place:
+        if kit.is_file():
+            raise UsageError(f"{kit}: a kit in a .zip cannot be replaced in place; pass --out NEWKIT, and zip that")
+        return kit.resolve()  # not a link to it
+    if out is None:
+        return None
+    refuse_zip(out)
+    if out.resolve() == kit.resolve():
+        raise UsageError(f"--out {out}: is the kit itself; pass --in-place to replace it")
+    if out.resolve().is_relative_to(kit.resolve()):
+        raise UsageError(f"--out {out}: lies within the kit and would make it invalid; choose another place")
+    kind, _ = kind_of(out)
+    if kind == "file" or (kind == "folder" and any(out.iterdir())):
+        raise UsageError(f"--out {out}: exists already; choose another name, or pass --in-place to change {kit} itself")
+    return out
+
+
+def rewrite(kit: Kit, manifest: Manifest, target: Path) -> Manifest:
+    """Write an open kit to `target` with another manifest; all other files are copied byte by byte.
+
+    `target` may be the kit itself (see `rewrite_target`). Raises UsageError when the kit was changed since it was
+    opened, KitError when its files change while they are copied, OutputError from the disk.
+    """
+    in_place = target == kit.path.resolve()
+    with folder_written_whole(target, replace=in_place) as folder:
+        for name in manifest.files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(kit.file(name), folder / name)
+        sealed = seal(folder, manifest)
+        if sealed.files != manifest.files:
+            raise KitError(f"{kit.path}: its files changed while they were copied; try again, and check the disk")
+        if in_place and sha256_of(kit.file(MANIFEST)) != kit.identity.sha256:
+            # Another process replaced the kit: writing now would lose its calibration history.
+            raise UsageError(f"{kit.path}: was changed by another process in the meantime; run the command again")
+    return sealed

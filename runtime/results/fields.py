@@ -1,0 +1,142 @@
+"""The fields of a result, defined once: rows, events, schemas, pages and tables take them from here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+from msc_edge.calibration import Verdict
+from msc_edge.kit.manifest import Precision
+from msc_edge.runtime.results.result import Result
+
+Record = TypeVar("Record")
+Outer = TypeVar("Outer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field(Generic[Record]):
+    """One value of a record: its name, its type, how it is written, and what it means."""
+
+    name: str
+    type: Literal["text", "integer", "number", "objects"]
+    """`objects`: a list of JSON objects; CSV writes it as JSON text."""
+    description: str
+    value: Callable[[Record], Any]
+    """Takes the value from the record; None where the record has none."""
+    decimals: int | None = None
+    """Digits after the point, of a number."""
+    unit: str | None = None
+    choices: tuple[str, ...] = ()
+    """The only values of a text field; empty: any text."""
+
+    def within(self, inner: Callable[[Outer], Record | None]) -> "Field[Outer]":
+        """The same field of a larger record, which holds this record or None."""
+
+        def value(outer: Outer) -> Any:
+            record = inner(outer)
+            return None if record is None else self.value(record)
+
+        return Field(
+            name=self.name,
+            type=self.type,
+            description=self.description,
+            value=value,
+            decimals=self.decimals,
+            unit=self.unit,
+            choices=self.choices,
+        )
+
+
+def _nearest_images(result: Result) -> list[dict[str, object]]:
+    return [{"row": each.row, "path": each.path, "distance": round(each.distance, 6)} for each in result.nearest_images]
+
+
+RESULT_FIELDS: tuple[Field[Result], ...] = (
+    Field(
+        name="score",
+        type="number",
+        decimals=6,
+        description="mean cosine distance to the k nearest normal images, 0 to 2; larger is more anomalous",
+        value=lambda result: result.score,
+    ),
+    Field(
+        name="p_value",
+        type="number",
+        decimals=6,
+        description="share of held-out normal images, this image included, with at least this score",
+        value=lambda result: result.p_value,
+    ),
+    Field(
+        name="verdict",
+        type="text",
+        choices=get_args(Verdict),
+        description="normal, warn or reject, by the limits of the kit",
+        value=lambda result: result.verdict,
+    ),
+    Field(
+        name="limit",
+        type="number",
+        decimals=6,
+        description="reject limit: a larger score is rejected",
+        value=lambda result: result.limit,
+    ),
+    Field(
+        name="nearest",
+        type="text",
+        description="nearest normal image, as its path in the training folder",
+        value=lambda result: result.nearest,
+    ),
+    Field(
+        name="nearest_images",
+        type="objects",
+        description="the k nearest normal images: row of the memory bank, path, cosine distance; nearest first",
+        value=_nearest_images,
+    ),
+    Field(
+        name="model",
+        type="text",
+        choices=get_args(Precision),
+        description="model of the kit that scored the image",
+        value=lambda result: result.model,
+    ),
+    Field(
+        name="kit",
+        type="text",
+        description="SHA-256 of the manifest of the kit that scored the image",
+        value=lambda result: result.kit,
+    ),
+)
+
+
+def result_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer], ...]:
+    """The fields of a result, for a record that holds one."""
+    return tuple(field.within(inner) for field in RESULT_FIELDS)
+
+
+def description_of(name: str) -> str:
+    """What a field of a result means. KeyError for another name."""
+    return {field.name: field.description for field in RESULT_FIELDS}[name]
+
+
+_JSON_TYPES = {"text": "string", "integer": "integer", "number": "number", "objects": "array"}
+
+
+def row_schema(fields: Sequence[Field[Any]], *, title: str) -> dict[str, object]:
+    """The JSON schema (draft 2020-12) of one line of a JSON lines file with these fields."""
+    properties: dict[str, object] = {}
+    for field in fields:
+        entry: dict[str, object] = {"type": [_JSON_TYPES[field.type], "null"], "description": field.description}
+        if field.unit:
+            entry["description"] = f"{field.description}, in {field.unit}"
+        if field.choices:
+            entry["enum"] = [*field.choices, None]
+        if field.type == "objects":
+            entry["items"] = {"type": "object"}
+        properties[field.name] = entry
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "type": "object",
+        "properties": properties,
+        "required": [field.name for field in fields],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,94 @@
+"""The result of one image file, and its row in a score file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msc_edge.errors import UsageError
+from msc_edge.runtime.results.fields import Field, result_fields
+from msc_edge.runtime.results.formats import RowFormat, format_of
+from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.results.row_file import read_rows
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """An image file that was scored, or that could not be read."""
+
+    path: str
+    result: Result | None
+    """None where the image could not be read."""
+    milliseconds: float | None = None
+    """Time to read, decode and score the image; None where it could not be read."""
+    error: str | None = None
+    """Why the image could not be read; None where it was scored."""
+    thumbnail: bytes | None = None
+    """A small JPEG of the image, where `score_images` was asked for one. Rows do not hold it."""
+
+
+IMAGE_FIELDS: tuple[Field[ImageResult], ...] = (
+    Field(name="path", type="text", description="the image file, as it was found", value=lambda image: image.path),
+    *result_fields(lambda image: image.result),
+    Field(
+        name="milliseconds",
+        type="number",
+        decimals=1,
+        unit="milliseconds",
+        description="time to read, decode and score the image",
+        value=lambda image: image.milliseconds,
+    ),
+    Field(
+        name="error",
+        type="text",
+        description="why the image could not be read; the fields of the result are then empty",
+        value=lambda image: image.error,
+    ),
+)
+
+
+def score_file_format(path: Path) -> RowFormat[ImageResult]:
+    """The format of a score file, by its suffix. UsageError for another suffix than .csv and .jsonl."""
+    return format_of(path, IMAGE_FIELDS)
+
+
+def read_score_file(path: str | Path) -> Iterator[ImageResult]:
+    """The complete rows of a score file, in its order; numbers have the digits that were written.
+
+    Raises UsageError when the file is not a score file of this version.
+    """
+    path = Path(path)
+    for number, row in enumerate(read_rows(path, score_file_format(path)), start=1):
+        try:
+            yield _from_row(row)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise UsageError(
+                f"{path}: row {number} is damaged or was edited ({error}); pass another --out, or --overwrite to "
+                "replace the file"
+            ) from error
+
+
+def _from_row(row: Mapping[str, Any]) -> ImageResult:
+    scored = [row[field.name] for field in IMAGE_FIELDS if field.name not in ("path", "error")]
+    if row["error"] is not None:
+        if any(value is not None for value in scored):
+            raise ValueError("a score and an error")
+        return ImageResult(row["path"], None, error=row["error"])
+    if row["path"] is None or any(value is None for value in scored):
+        raise ValueError("no score")
+    nearest = tuple(
+        NearestImage(row=int(each["row"]), path=str(each["path"]), distance=float(each["distance"]))
+        for each in row["nearest_images"]
+    )
+    if nearest[0].path != row["nearest"]:
+        raise ValueError("nearest is not the first of nearest_images")
+    result = Result(
+        score=row["score"],
+        p_value=row["p_value"],
+        verdict=row["verdict"],
+        limit=row["limit"],
+        nearest_images=nearest,
+        model=row["model"],
+        kit=row["kit"],
+    )
+    return ImageResult(row["path"], result, row["milliseconds"])

@@ -1,0 +1,64 @@
+"""`msc-edge info`, `msc-edge verify` and `msc-edge upgrade`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_KitArgument = Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)]
+
+
+def info(
+    kit: _KitArgument,
+    json: Annotated[bool, typer.Option("--json", help="Print manifest.json, in the current format.")] = False,
+) -> None:
+    """Show what a kit contains: backbone, models, limits, expected false-alarm rates and provenance."""
+    from msc_edge.kit.opening import Kit
+    from msc_edge.runtime.tools.kit.describe import show_kit
+    from msc_edge.terminal import console, printing
+
+    with Kit.open(kit) as opened, printing():
+        if json:
+            print(opened.manifest.to_json(), end="", flush=True)  # noqa: T201
+        else:
+            show_kit(console(stderr=False), opened)
+
+
+def verify(kit: _KitArgument) -> None:
+    """Check every byte of a kit, open everything in it, and score one image."""
+    from msc_edge.kit.opening import Kit
+    from msc_edge.runtime.tools.kit.describe import describe_size
+    from msc_edge.runtime.tools.kit.verify import verify as verify_kit
+    from msc_edge.terminal import console, printing
+    from msc_edge.text import one_line
+
+    with Kit.open(kit) as opened:
+        checks = verify_kit(opened)
+        with printing():
+            console(stderr=False).print(f"ok: {one_line(str(kit))}: {describe_size(opened)}; {', '.join(checks)}")
+
+
+def upgrade(
+    kit: _KitArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="NEWKIT", help="Kit folder to write.", show_default="KIT itself is replaced"),
+    ] = None,
+) -> None:
+    """Write a kit of an older format in the current format. Scores, limits and verdicts stay the same.
+
+    Older kits work without it: they are converted in memory each time they are opened.
+    """
+    from msc_edge.runtime.tools.kit.upgrading import upgrade as upgrade_kit
+    from msc_edge.terminal import console, printing
+    from msc_edge.text import one_line
+
+    done = upgrade_kit(kit, out)
+    with printing():
+        to = console(stderr=False)
+        if done is None:
+            to.print(one_line(f"{kit}: has the current format already"))
+        else:
+            place = shlex.quote(str(done.written))
+            to.print(one_line(f"{place}: format {done.from_version} -> {done.to_version}, SHA-256 {done.sha256[:12]}"))

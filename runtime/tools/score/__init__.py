@@ -1,0 +1,1 @@
+"""`msc-edge score`: a folder scored from the command line."""
