@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from msc_edge.calibration import Calibration
-from msc_edge.kit.layout import BANKS, INDEXES, MANIFEST, MODELS
-from msc_edge.kit.manifest import Agreement, Int8, Quantization, parse_manifest
-from msc_edge.kit.opening import seal
+from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MANIFEST, MODEL_FILES
+from msc_edge.kit.manifest import Agreement, CalibrationInfo, Manifest, Quantization, parse_manifest
+from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.selection import check_image
+from msc_edge.runtime.backends.check_image import check_image
 
 _ASSETS = Path(__file__).parent / "assets"
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -46,6 +45,12 @@ def toy_kit() -> Path:
     return _ASSETS / "toy.kit"
 
 
+@pytest.fixture(scope="session")
+def written_by_0_1_0() -> Path:
+    """A kit, a state database, row files and what they hold, written by msc-edge 0.1.0; not to be changed."""
+    return _ASSETS / "from-0.1.0"
+
+
 @pytest.fixture
 def kit(toy_kit: Path, tmp_path: Path) -> Path:
     """A copy of the toy kit that a test may damage."""
@@ -54,26 +59,56 @@ def kit(toy_kit: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def int8_kit(toy_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy kit with a second model, under the name of int8; not to be changed.
+    """The toy kit with a second model, named int8; not to be changed.
 
-    Its network is one of pixels, which nobody quantises: the second model is the first one again. What the runtime does
-    with two models is told apart by their limits, which are twice as high for this one.
+    The toy network is one of pixels and is not quantised: the second model is a copy of the first. Its limits are twice
+    as high, so tests can tell which model scored.
     """
     folder = shutil.copytree(toy_kit, tmp_path_factory.mktemp("kits") / "int8.kit")
-    for names in (MODELS, BANKS, INDEXES):
+    for names in (MODEL_FILES, BANK_FILES, INDEX_FILES):
         shutil.copyfile(folder / names["fp32"], folder / names["int8"])
     manifest = parse_manifest((folder / MANIFEST).read_bytes())
-    check = Detector.load(toy_kit, threads=1).embed(check_image(manifest.preprocessing))
-    scores = Calibration([2 * score for score in manifest.calibration.scores])
-    limits = scores.limits(warn_rate=manifest.calibration.warn_rate, reject_rate=manifest.calibration.reject_rate)
-    int8 = Int8(
-        quantization=Quantization(target="x86-vnni", images=12, layers=1, in_float=[], check=check.tolist()),
-        agreement=Agreement(good=12, spoiled=36, auroc_fp32=0.9, auroc_int8=0.9, rank_correlation=1.0),
-        bank=manifest.bank,
-        calibration=manifest.calibration.model_copy(update={"scores": scores.scores.tolist(), "limits": limits}),
-    )
-    seal(folder, manifest.model_copy(update={"int8": int8, "preferred": "auto"}))
+    seal(folder, with_int8(manifest, Detector.load(toy_kit, threads=1)))
     return folder
+
+
+def with_int8(manifest: Manifest, detector: Detector) -> Manifest:
+    """The manifest of a kit with its fp32 model once more as int8, under limits twice as high."""
+    fp32 = manifest.models["fp32"]
+    bank = fp32.banks.images
+    old = fp32.calibration
+    scores = [2 * score for score in old.scores]
+    limits = type(old.calibration)(scores).limits(warn_rate=old.warn_rate, reject_rate=old.reject_rate)
+    int8 = fp32.model_copy(
+        update={
+            "file": MODEL_FILES["int8"],
+            "banks": fp32.banks.model_copy(
+                update={
+                    "images": bank.model_copy(
+                        update={
+                            "file": BANK_FILES["int8"],
+                            "index": bank.index and bank.index.model_copy(update={"file": INDEX_FILES["int8"]}),
+                        }
+                    )
+                }
+            ),
+            "calibration": CalibrationInfo(
+                scores=scores, warn_rate=old.warn_rate, reject_rate=old.reject_rate, limits=limits
+            ),
+            "parity": None,
+            "quantization": Quantization(
+                target="x86-vnni",
+                images=12,
+                layers=1,
+                float_layers=[],
+                check_embedding=detector.embed(check_image(manifest.preprocessing)).tolist(),
+            ),
+            "agreement": Agreement(
+                normal_images=12, synthetic_anomalies=36, auroc_fp32=0.9, auroc=0.9, rank_correlation=1.0
+            ),
+        }
+    )
+    return manifest.model_copy(update={"models": {"fp32": fp32, "int8": int8}, "default_model": "auto"})
 
 
 @pytest.fixture(scope="session")

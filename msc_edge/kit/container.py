@@ -5,11 +5,12 @@ A hash proves that a kit is unchanged. It does not prove who wrote it.
 """
 
 import hashlib
+import json
 import stat
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from msc_edge.errors import KitError, OutputError
 from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, THUMBNAILS
@@ -67,8 +68,14 @@ class _Zip:
         return self._archive.open(self._members[name])
 
 
-Verified = tuple[Manifest, str]
-"""The manifest that every file of the kit matches, and the SHA-256 of manifest.json."""
+class Verified(NamedTuple):
+    """A manifest that every file of the kit matches."""
+
+    manifest: Manifest
+    sha256: str
+    """Of manifest.json."""
+    format_version: int
+    """Of manifest.json as it is stored; `manifest` has the current format."""
 
 
 def verify_folder(path: Path) -> Verified:
@@ -113,7 +120,7 @@ def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verif
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:
             _check_file(name, entry, file, copy)
-    return manifest, hashlib.sha256(text).hexdigest()
+    return Verified(manifest, hashlib.sha256(text).hexdigest(), json.loads(text)["format_version"])
 
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:

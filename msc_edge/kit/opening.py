@@ -44,8 +44,11 @@ class Kit:
         self.root = root
         self.path = path
         """The folder or .zip that was opened."""
-        self.manifest, sha256 = verified
-        self.identity = KitIdentity(self.manifest.name, sha256)
+        self.manifest = verified.manifest
+        """In the current format, whatever the format on disk."""
+        self.format_version = verified.format_version
+        """The format on disk."""
+        self.identity = KitIdentity(self.manifest.name, verified.sha256)
         self._extracted = extracted
 
     @classmethod

@@ -4,7 +4,6 @@ One function for each format version converts a document to the next version. A 
 scores and verdicts it always had; only `msc-edge upgrade` writes the new manifest to disk.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,25 +13,21 @@ FORMAT_VERSION = 2
 Document = dict[str, Any]
 
 
-def format_version(text: bytes) -> int:
-    """The format version that a valid manifest.json states."""
-    return json.loads(text)["format_version"]
-
-
 def upgraded(document: object, *, name: str) -> Document:
     """A manifest of an older format as a document of the current format; `name` is used where it has no name.
 
     KitError for a format that is newer or unknown, and for a document that is not a manifest of its own format.
     """
     version = document.get("format_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
+    version = None if isinstance(version, bool) else version
+    if isinstance(version, int) and version > FORMAT_VERSION:
         writer = document.get("msc_edge_version") if isinstance(document, dict) else None
         needed = f"msc-edge {writer:.40}" if isinstance(writer, str) else "the msc-edge that wrote it"
         raise KitError(
             f"manifest.json: the kit has format {version}, and this msc-edge reads formats 1 to {FORMAT_VERSION}; "
             f"install {needed} or newer"
         )
-    if not isinstance(document, dict) or version not in _UPGRADES or isinstance(version, bool):
+    if not isinstance(document, dict) or not isinstance(version, int) or version not in _UPGRADES:
         raise KitError(
             f"manifest.json: format_version is {version!r:.40}, and this msc-edge reads formats 1 to {FORMAT_VERSION}; "
             "export the kit again"

@@ -7,7 +7,7 @@ from msc_edge.errors import UsageError
 from msc_edge.files import sha256_of
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.opening import Kit
-from msc_edge.kit.upgrade import FORMAT_VERSION, format_version
+from msc_edge.kit.upgrade import FORMAT_VERSION
 from msc_edge.kit.writing import rewrite, rewrite_target
 
 
@@ -31,7 +31,7 @@ def upgrade(kit: Path, out: Path | None = None) -> Upgrade | None:
     """
     target = rewrite_target(kit, out, in_place=out is None)
     with Kit.open(kit) as opened:
-        version = format_version(opened.file(MANIFEST).read_bytes())
+        version = opened.format_version
         if version == FORMAT_VERSION:
             if out is not None:
                 raise UsageError(f"{kit}: has format {version} already; copy the folder to use it elsewhere")
