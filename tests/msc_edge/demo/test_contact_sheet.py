@@ -33,7 +33,7 @@ def pixels(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
 def test_each_image_is_whole_and_in_proportion_beside_its_nearest_normal_image(count: int) -> None:
     sheet = contact_sheet([("most anomalous", cells(count))])
     assert sheet.dtype == np.uint8
-    # The space is 168 pixels wide and high. A frame of three pixels goes around the image, which is 2/3 as high as wide.
+    # The space is 168 pixels wide and high, with a frame of three pixels. The image is 2/3 as high as wide.
     assert pixels(sheet, (250, 10, 10)) == count * 162 * 108
     assert pixels(sheet, (10, 250, 10)) == count * 112 * 168
 
