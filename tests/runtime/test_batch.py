@@ -243,7 +243,9 @@ class TestResume:
         assert out.read_bytes() == complete[suffix]
         assert (done.scored_now, done.summary.images) == (0, len(images))
         assert done.earlier_rows == out.stat().st_mtime
-        assert received == list(read_score_file(out))
+        rows = list(read_score_file(out))
+        assert [image.result for image in received] == [row.result for row in rows]
+        assert [image.path for image in received] == [str(path) for path in images]  # not the text that a row has
 
     def test_images_may_be_added_and_removed_in_between(self, toy_kit, images, tmp_path):
         out = tmp_path / "s.csv"

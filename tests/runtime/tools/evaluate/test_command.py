@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from typer.testing import CliRunner, Result
 from msc_edge.cli import app
 from msc_edge.runtime import evaluate
 from msc_edge.runtime.results.image_result import read_score_file
-from msc_edge.runtime.tools.evaluate import evaluation as evaluation_module
 from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 
@@ -27,18 +24,7 @@ FILES = ["evaluation.json", "report.html", "scores.csv"]
 QUICK = ("--resamples", 100, "--gallery", 2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_resamples() -> Iterator[None]:
-    """A hundred resamples take most of the time; test_metrics.py tests them."""
-    with_intervals = evaluation_module.with_intervals
-
-    def few(*arguments: Any, resamples: int, **options: Any) -> Any:
-        assert resamples >= 100
-        return with_intervals(*arguments, resamples=3, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_module, "with_intervals", few)
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def run(*arguments: object) -> Result:
@@ -50,7 +36,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def done(toy_kit, dataset, tmp_path_factory) -> tuple[Result, Path]:
+def done(few_resamples, toy_kit, dataset, tmp_path_factory) -> tuple[Result, Path]:  # noqa: ARG001
     out = tmp_path_factory.mktemp("evaluated") / "deep" / "evaluation"
     return run(toy_kit, dataset, "--out", out, *QUICK), out
 
