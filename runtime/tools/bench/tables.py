@@ -123,4 +123,4 @@ def _spread(of: Spread) -> tuple[str, str, str]:
 
 
 def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}"
+    return f"{milliseconds:.2f}" if milliseconds < 100 else f"{milliseconds:.1f}"  # seven digits do not fit
