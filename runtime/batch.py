@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,10 @@ def score_folder(
             else:
                 file = RowFile.create(out, form, overwrite=resume or overwrite)
             stack.enter_context(file)
-            for image in read_score_file(out):
+            by_row = {path_as_written(path): path for path in images} if done else {}
+            for row in read_score_file(out):
+                # A row has the path as valid text, which need not be the name of a file.
+                image = replace(row, path=str(by_row.get(row.path, row.path)))
                 for receive in receivers:
                     receive(image)
             images = [path for path in images if path_as_written(path) not in done]

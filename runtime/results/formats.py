@@ -7,6 +7,7 @@ of a path that are not valid text become backslash escapes, so every file name c
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
@@ -134,7 +135,7 @@ def path_as_written(path: str | Path) -> str:
 
 
 def rounded(value: float, decimals: int) -> str:
-    """A number as rows hold it, with so many decimals; zero has no sign."""
+    """A number as rows hold it, with `decimals` digits after the point; zero has no sign."""
     # Adding 0.0 turns -0.0 into 0.0.
     return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
@@ -183,12 +184,16 @@ def _csv_texts(line: bytes) -> list[str]:
 
 def _json_object(line: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(line)
+        document = json.loads(line, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
     return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parsed(field: Field[Any], text: str) -> Any:
@@ -198,7 +203,7 @@ def _parsed(field: Field[Any], text: str) -> Any:
             if field.type == "number"
             else int(text)
             if field.type == "integer"
-            else json.loads(text)
+            else json.loads(text, parse_constant=_refuse_constant)
             if field.type == "objects"
             else text
         )
@@ -215,5 +220,7 @@ def _check(field: Field[Any], value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, types[field.type]):
         raise ValueError(f"{field.name} is not of type {field.type}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{field.name} is {value}")
     if field.choices and value not in field.choices:
         raise ValueError(f"{field.name} is {value!r:.40}, expected one of {', '.join(field.choices)}")

@@ -19,7 +19,7 @@ Record = TypeVar("Record")
 
 _MAX_ROW_BYTES = 1 << 16  # three paths and a reason are far shorter
 _RESULT_COLUMNS = {"score", "verdict"}  # columns that every version of msc-edge has written
-_MOMENT = "%Y-%m-%dT%H-%M-%S-%f"
+_MOMENT = "%Y-%m-%dT%H-%M-%S-%f"  # to the microsecond: a later file must not replace an earlier one
 
 
 class OtherColumnsError(UsageError):
@@ -51,7 +51,11 @@ class RowFile(Generic[Record]):
                     f"{path} exists already; pass --resume to add the missing images, or --overwrite to replace it"
                 ) from None
             created = cls(path, form, file, 0)
-            created._append(form.header)
+            try:
+                created._append(form.header)
+            except BaseException:
+                file.close()
+                raise
         return created
 
     @classmethod
@@ -166,7 +170,7 @@ def read_rows(path: Path, form: RowFormat[Any]) -> Iterator[dict[str, Any]]:
 
 def move_aside(path: Path) -> Path:
     """Rename a row file that has other columns, beside itself, and return its new path. OutputError from the disk."""
-    moment = datetime.now(UTC).strftime(_MOMENT)[:-3]
+    moment = datetime.now(UTC).strftime(_MOMENT)
     aside = path.with_name(f"{path.stem}.{moment}.other-columns{path.suffix}")
     with writing(aside):
         path.rename(aside)
@@ -175,9 +179,10 @@ def move_aside(path: Path) -> Path:
 
 def _check_beginning(path: Path, form: RowFormat[Any], file: io.BufferedReader) -> None:
     """Check the header, or the first row where the format has no header; leaves the file at its beginning."""
-    first = next(iter(form.lines(file)), None)
+    # Limited: an arbitrary file may have one line of many gigabytes.
+    first = file.readline(_MAX_ROW_BYTES)
     file.seek(0)
-    if first is None:
+    if not first.endswith(b"\n"):
         # No complete line: empty, or the process died within the header or the first row.
         begin = file.read(len(form.first_bytes)).rstrip(b"\0")
         file.seek(0)

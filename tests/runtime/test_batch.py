@@ -1,96 +1,337 @@
+"""Scoring many files: one result each, in order, and score files that an interrupted run continues."""
+
+import logging
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from msc_edge.errors import KitError
-from msc_edge.images import find_images
-from msc_edge.kit.layout import MANIFEST, MODEL
+from msc_edge.errors import KitError, SourceError, UsageError
+from msc_edge.images import decode_image, find_images
+from msc_edge.kit.layout import MANIFEST, MODEL_FILES
 from msc_edge.kit.manifest import parse_manifest
-from msc_edge.kit.opening import seal
-from msc_edge.runtime import Detector
-from msc_edge.runtime.batch import Row, Summary, score_files
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.writing import seal
+from msc_edge.runtime import Detector, score_folder
+from msc_edge.runtime.batch import score_images
+from msc_edge.runtime.results.formats import path_as_written
+from msc_edge.runtime.results.image_result import ImageResult, read_score_file
+
+SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 
 
-@pytest.mark.parametrize("threads", [1, 3, None])
-def test_each_file_gets_one_row_in_the_order_given(photos, detector, threads):
-    paths = list(find_images([photos]).paths)[::-1]
-    rows = list(score_files(detector, paths, threads=threads))
-    assert [row.path for row in rows] == [str(path) for path in paths]
-    for path, row in zip(paths, rows, strict=True):
-        if path.name in ("cut.png", "zero.png"):
-            assert row == Row(str(path), error=row.error)
-            assert row.error
-        else:
-            result = detector.score_file(path)
-            assert (row.score, row.p_value, row.verdict) == (result.score, result.p_value, result.verdict)
-            assert row.nearest == result.nearest_images[0].path
-            assert row.milliseconds is not None
-            assert row.milliseconds > 0
-            assert row.error is None
+class TestScoreImages:
+    @pytest.mark.parametrize("threads", [1, 3, None])
+    def test_each_file_gets_one_result_in_the_given_order(self, photos, detector, threads):
+        paths = list(find_images([photos]).paths)[::-1]
+        images = list(score_images(detector, paths, threads=threads))
+        assert [image.path for image in images] == [str(path) for path in paths]
+        for path, image in zip(paths, images, strict=True):
+            if path.name in ("cut.png", "zero.png"):
+                assert image == ImageResult(str(path), None, error=image.error)
+                assert image.error
+            else:
+                assert (image.result, image.error) == (detector.score_file(path), None)
+                assert image.milliseconds is not None
+                assert image.milliseconds > 0
+
+    def test_thumbnails_are_made_only_where_they_are_wanted(self, photos, detector, toy):
+        paths = list(find_images([photos]).paths)
+        asked: list[ImageResult] = []
+
+        def is_rejected(image: ImageResult) -> bool:
+            asked.append(image)
+            return image.result is not None and image.result.verdict == "reject"
+
+        images = list(score_images(detector, paths, threads=2, thumbnail_if=is_rejected))
+        assert [image.thumbnail is not None for image in images] == [
+            image.result is not None and image.result.verdict == "reject" for image in images
+        ]
+        assert len(asked) == sum(image.result is not None for image in images)
+        (stain,) = (image for image in images if "stain" in image.path)
+        shown = decode_image(np.frombuffer(stain.thumbnail or b"", np.uint8))
+        assert np.abs(shown.astype(int) - toy.draw(200, "stain")).mean() < 6
+
+    def test_a_defect_of_the_kit_ends_the_run(self, photos, kit):
+        model = onnx.load(kit / MODEL_FILES["fp32"])
+        std = next(each for each in model.graph.initializer if each.name == "std")
+        std.CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "std"))
+        onnx.save(model, kit / MODEL_FILES["fp32"])
+        seal(kit, parse_manifest((kit / MANIFEST).read_bytes()))
+        with pytest.raises(KitError, match=r"model\.onnx: the embedding of this image is not finite"):
+            list(score_images(Detector.load(kit), [photos / "good_100.png"] * 5, threads=2))
+
+    def test_a_caller_that_stops_early_leaves_no_thread_running(self, photos, detector):
+        before = threading.active_count()
+        with closing(score_images(detector, [photos / "good_100.png"] * 10_000, threads=2)) as images:
+            assert [next(images).error for _ in range(3)] == [None] * 3
+        assert threading.active_count() == before
+
+    @pytest.mark.parametrize("threads", [1, 4])
+    def test_paths_are_taken_only_a_little_ahead(self, photos, detector, threads):
+        """So memory stays the same however long the list is."""
+        taken = []
+
+        def endless() -> Iterator[Path]:
+            for number in count():
+                taken.append(number)
+                yield photos / "good_100.png"
+
+        with closing(score_images(detector, endless(), threads=threads)) as images:
+            for done, _ in enumerate(islice(images, 60), start=1):
+                assert len(taken) <= done + 2 * threads + 5
 
 
-def test_a_defect_of_the_kit_ends_the_run(photos, kit):
-    model = onnx.load(kit / MODEL)
-    std = next(each for each in model.graph.initializer if each.name == "std")
-    std.CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "std"))
-    onnx.save(model, kit / MODEL)
-    seal(kit, parse_manifest((kit / MANIFEST).read_bytes()))
-    with pytest.raises(KitError, match="not finite"):
-        list(score_files(Detector.load(kit), [photos / "good_100.png"] * 5, threads=2))
+@pytest.fixture(scope="module")
+def images(photos: Path, toy: Any, save: Callable, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Images of each verdict and unreadable ones; names with a line end and with bytes that are not text."""
+    folder, names = tmp_path_factory.mktemp("odd"), ["line\nend.png", os.fsdecode(b"\xff.png")]
+    try:
+        made = [save(folder / name, toy.draw(300 + number)) for number, name in enumerate(names)]
+    except OSError:
+        made = []  # not every file system accepts such names
+    return [*made, *find_images([photos]).paths]
 
 
-def test_a_caller_that_stops_early_gets_its_rows_and_leaves_no_thread_behind(photos, detector):
-    before = threading.active_count()
-    with closing(score_files(detector, [photos / "good_100.png"] * 10_000, threads=2)) as rows:
-        assert [next(rows).verdict for _ in range(3)] == ["normal"] * 3
-    assert threading.active_count() == before
+@pytest.fixture(scope="module")
+def complete(toy_kit: Path, images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The score file of `images` that an uninterrupted run writes, by suffix."""
+    folder = tmp_path_factory.mktemp("complete")
+    for suffix in (".csv", ".jsonl"):
+        score_folder(toy_kit, images, folder / f"s{suffix}", threads=1)
+    return {suffix: (folder / f"s{suffix}").read_bytes() for suffix in (".csv", ".jsonl")}
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_the_list_of_files_is_read_only_a_little_ahead(photos, detector, threads):
-    """So memory stays the same however long the list is."""
-    taken = []
-
-    def endless() -> Iterator[Path]:
-        for number in count():
-            taken.append(number)
-            yield photos / "good_100.png"
-
-    with closing(score_files(detector, endless(), threads=threads)) as rows:
-        for done, _ in enumerate(islice(rows, 100), start=1):
-            assert len(taken) <= done + 2 * threads + 5
+def without_times(path: Path) -> list[tuple]:
+    return [(image.path, image.result, image.error) for image in read_score_file(path)]
 
 
-def row(score: float, verdict: str = "normal", path: str = "a") -> Row:
-    return Row(path, score=score, p_value=0.5, verdict=verdict, nearest="n", milliseconds=1.0)  # pyright: ignore[reportArgumentType]
+class TestScoreFolder:
+    @SUFFIXES
+    def test_the_file_holds_the_results_and_the_summary_counts_them(self, toy_kit, photos, detector, tmp_path, suffix):
+        received: list[ImageResult] = []
+        steps: list[tuple[str, int, int]] = []
+
+        def report(task: str, done: int, total: int, note: str = "") -> None:
+            assert note.endswith(" images/s")
+            steps.append((task, done, total))
+
+        out = tmp_path / f"s{suffix}"
+        done = score_folder(toy_kit, [photos], out, threads=2, on_result=[received.append], report=report)
+        expected = list(score_images(detector, find_images([photos]).paths, threads=1))
+        assert [(image.path, image.result, image.error) for image in received] == [
+            (image.path, image.result, image.error) for image in expected
+        ]
+        rows = list(read_score_file(out))
+        assert [(row.path, row.error) for row in rows] == [(image.path, image.error) for image in expected]
+        for row, image in zip(rows, expected, strict=True):
+            if row.result and image.result:
+                assert row.result.score == round(image.result.score, 6)
+                assert (row.result.verdict, row.result.nearest) == (image.result.verdict, image.result.nearest)
+        assert (done.summary.images, done.summary.unreadable, done.scored_now) == (12, 2, 12)
+        assert (done.other_files, done.earlier_rows) == (2, None)
+        assert done.seconds > 0
+        assert steps == [("scoring", number, 12) for number in range(1, 13)]
+
+    def test_without_a_file_nothing_is_written(self, toy_kit, photos, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert score_folder(str(toy_kit), [str(photos)]).summary.images == 12
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_open_kit_is_used_as_it_is(self, toy_kit, photos):
+        with Kit.open(toy_kit) as kit:
+            done = score_folder(kit, [photos / "warn.png"], search="hnsw", precision="fp32", backend="onnxruntime")
+        assert done.detector.kit == kit.identity
+        assert done.detector.bank.search.name == "hnsw"
+
+    def test_limits_are_those_of_the_options(self, toy_kit, photos):
+        assert score_folder(toy_kit, [photos], threshold=0.0001).summary.verdicts["reject"] == 10
+        assert score_folder(toy_kit, [photos], threshold=1.5).summary.verdicts["reject"] == 0
+        assert score_folder(toy_kit, [photos], false_alarm_rate=0.9).summary.verdicts["reject"] > 3
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            ({"resume": True, "overwrite": True, "out": "s.csv"}, "exclude each other"),
+            ({"resume": True}, "name it with --out"),
+            ({"out": "s.txt"}, r"\.csv or \.jsonl"),
+            ({"out": "s.csv", "threshold": float("nan")}, "finite"),
+        ],
+        ids=str,
+    )
+    def test_options_that_contradict_each_other_are_refused(self, toy_kit, photos, tmp_path, options, reason):
+        if "out" in options:
+            options = options | {"out": tmp_path / options["out"]}
+        with pytest.raises(UsageError, match=reason):
+            score_folder(toy_kit, [photos], **options)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_existing_file_is_kept(self, toy_kit, photos, tmp_path):
+        out = tmp_path / "s.csv"
+        out.write_text("precious")
+        for options in ({}, {"resume": True}, {"overwrite": True, "threshold": float("nan")}):
+            with pytest.raises(UsageError):
+                score_folder(toy_kit, [photos], out, **options)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(KitError):
+            score_folder(tmp_path / "none", [photos], out, overwrite=True)
+        with pytest.raises(SourceError):
+            score_folder(toy_kit, [tmp_path / "none"], out, overwrite=True)
+        assert out.read_text() == "precious"
 
 
-class TestSummary:
-    def test_everything_is_counted_once(self):
-        summary = Summary()
-        for each in (row(0.1), row(0.2), row(0.3, "warn"), row(0.4, "reject"), Row("x", error="empty")):
-            summary.add(each)
-        assert dict(summary.verdicts) == {"normal": 2, "warn": 1, "reject": 1}
-        assert (summary.scored, summary.unreadable, summary.images) == (4, 1, 5)
+class TestExcluded:
+    def test_the_file_to_write_and_excluded_files_are_not_images(self, toy_kit, toy, save, tmp_path):
+        for seed in (100, 101):
+            save(tmp_path / f"{seed}.png", toy.draw(seed))
+        out, page = tmp_path / "scores.csv", tmp_path / "report.html"
+        for _ in range(2):
+            # As a shell expands `DIR/*`.
+            done = score_folder(toy_kit, sorted(tmp_path.iterdir()), out, overwrite=True, excluded=[page])
+            assert [image.error for image in read_score_file(out)] == [None, None]
+            assert done.summary.images == 2
+            page.write_text("a report")
 
-    def test_the_strangest_are_kept_in_order_and_the_earlier_one_of_equals_comes_first(self):
-        scores = [0.3, 0.9, 0.1, 0.9, 0.5, 0.7]
-        summary = Summary()
-        for number, score in enumerate(scores):
-            summary.add(row(score, path=str(number)), keep=4)
-        assert [each.path for each in summary.most_anomalous] == ["1", "3", "5", "4"]
+    def test_an_image_is_never_overwritten(self, toy_kit, photos, tmp_path):
+        image = tmp_path / "image.csv"
+        image.write_bytes(data := (photos / "good_100.png").read_bytes())
+        for options in ({"out": image, "overwrite": True}, {"excluded": [image]}):
+            with pytest.raises(UsageError, match="is one of the images to score"):
+                score_folder(toy_kit, [image], **options)  # pyright: ignore[reportArgumentType]
+        assert image.read_bytes() == data
 
-    def test_no_more_is_kept_than_asked_for(self):
-        summary = Summary()
-        for number in range(1000):
-            summary.add(Row(str(number), error="empty"), keep=3)
-            summary.add(row(number / 1000), keep=3)
-        assert [Path(each.path).name for each in summary.first_unreadable] == ["0", "1", "2"]
-        assert [each.score for each in summary.most_anomalous] == [0.999, 0.998, 0.997]
+    def test_nothing_is_written_into_the_kit(self, kit, photos):
+        before = sorted(kit.rglob("*"))
+        for options in ({"out": kit / "s.csv"}, {"excluded": [kit / "r.html"]}):
+            with pytest.raises(UsageError, match="lies within the kit"):
+                score_folder(kit, [photos], **options)
+        assert sorted(kit.rglob("*")) == before
+
+
+class TestResume:
+    @SUFFIXES
+    def test_an_interrupted_file_is_completed_to_the_same_rows(self, toy_kit, images, complete, tmp_path, suffix):
+        data, out = complete[suffix], tmp_path / f"s{suffix}"
+        out.write_bytes(data)
+        expected = without_times(out)
+        with Kit.open(toy_kit) as kit:
+            for length in [0, 1, 90, *range(91, len(data), len(data) // 9), len(data) - 1]:
+                out.write_bytes(data[:length])
+                done = score_folder(kit, images, out, resume=True, threads=1)
+                assert without_times(out) == expected, length
+                assert done.summary.images == len(images)
+                assert (done.earlier_rows is None) == (done.scored_now == len(images))
+
+    @SUFFIXES
+    def test_without_an_earlier_file_all_images_are_scored(self, toy_kit, images, tmp_path, suffix):
+        done = score_folder(toy_kit, images, tmp_path / f"s{suffix}", resume=True)
+        assert done.scored_now == len(list(read_score_file(tmp_path / f"s{suffix}"))) == len(images)
+
+    @SUFFIXES
+    def test_a_complete_file_stays_the_same_to_the_byte(self, toy_kit, images, complete, tmp_path, suffix):
+        out = tmp_path / f"s{suffix}"
+        out.write_bytes(complete[suffix])
+        received: list[ImageResult] = []
+        done = score_folder(toy_kit, images, out, resume=True, on_result=[received.append])
+        assert out.read_bytes() == complete[suffix]
+        assert (done.scored_now, done.summary.images) == (0, len(images))
+        assert done.earlier_rows == out.stat().st_mtime
+        rows = list(read_score_file(out))
+        assert [image.result for image in received] == [row.result for row in rows]
+        assert [image.path for image in received] == [str(path) for path in images]  # not the text that a row has
+
+    def test_images_may_be_added_and_removed_in_between(self, toy_kit, images, tmp_path):
+        out = tmp_path / "s.csv"
+        score_folder(toy_kit, images[:5], out)
+        done = score_folder(toy_kit, images[3:], out, resume=True)
+        assert [image.path for image in read_score_file(out)] == [path_as_written(path) for path in images]
+        assert (done.summary.images, done.scored_now) == (len(images), len(images) - 5)
+
+    def refused(self, kit: Path, images: list[Path], out: Path, reason: str, **options: Any) -> None:
+        before = out.read_bytes()
+        with pytest.raises(UsageError, match=reason):
+            score_folder(kit, images, out, resume=True, **options)
+        assert out.read_bytes() == before
+        assert list(out.parent.iterdir()) == [out]
+
+    @SUFFIXES
+    def test_rows_of_another_kit_are_refused_by_its_sha(self, kit, toy_kit, images, complete, tmp_path, suffix):
+        manifest = parse_manifest((kit / MANIFEST).read_bytes())
+        seal(kit, manifest.model_copy(update={"name": "other"}))  # the same scores, and another kit all the same
+        (tmp_path / "out").mkdir()
+        out = tmp_path / "out" / f"s{suffix}"
+        out.write_bytes(complete[suffix])
+        shas = [(each / "manifest.sha256").read_text()[:12] for each in (toy_kit, kit)]
+        self.refused(kit, images, out, f"was scored with kit {shas[0]}, and now kit {shas[1]} is given; .*--overwrite")
+
+    def test_rows_of_another_model_are_refused(self, int8_kit, images, tmp_path):
+        out = tmp_path / "s.csv"
+        score_folder(int8_kit, images, out, precision="fp32")
+        self.refused(int8_kit, images, out, "with model fp32, and now model int8 .*--precision", precision="int8")
+        assert score_folder(int8_kit, images, out, precision="fp32", resume=True).scored_now == 0
+
+    @pytest.mark.parametrize("options", [{"threshold": 0.0001}, {"threshold": 1.9}, {"false_alarm_rate": 0.9}], ids=str)
+    def test_rows_of_another_limit_are_refused(self, toy_kit, images, complete, tmp_path, options):
+        out = tmp_path / "s.csv"
+        out.write_bytes(complete[".csv"])
+        self.refused(toy_kit, images, out, r"with limit 0\.\d{6}, and now limit [01]\.\d{6} is given", **options)
+        # Also where no image of the file is scored again.
+        self.refused(toy_kit, images[-1:], out, "limit", **options)
+
+    def test_the_same_limit_given_by_hand_is_accepted(self, toy_kit, images, tmp_path):
+        out = tmp_path / "s.csv"
+        score_folder(toy_kit, images[:3], out, threshold=1 / 3)
+        assert score_folder(toy_kit, images, out, threshold=1 / 3, resume=True).scored_now == len(images) - 3
+
+    def test_a_file_of_something_else_is_refused(self, toy_kit, images, tmp_path):
+        out = tmp_path / "s.csv"
+        out.write_text("name,points\na,1\n")
+        self.refused(toy_kit, images, out, "not a row file of msc-edge")
+
+    @pytest.mark.parametrize("name", ["scores.csv", "scores.jsonl"])
+    def test_a_score_file_of_0_1_0_is_moved_aside_and_all_images_are_scored(
+        self, toy_kit, written_by_0_1_0, tmp_path, monkeypatch, caplog, name
+    ):
+        monkeypatch.chdir(written_by_0_1_0)
+        out = tmp_path / name
+        out.write_bytes(before := (written_by_0_1_0 / name).read_bytes())
+        with caplog.at_level(logging.WARNING, "msc_edge"):
+            done = score_folder(toy_kit, ["images"], out, resume=True)
+        (aside,) = (path for path in tmp_path.iterdir() if path != out)
+        assert aside.read_bytes() == before
+        assert caplog.messages == [
+            f"{out}: written by another version of msc-edge; moved to {aside}, all images are scored again"
+        ]
+        assert done.scored_now == done.summary.images == len(list(read_score_file(out))) == 7
+
+
+class TestCtrlC:
+    def stopped(self, kit: Path, images: list[Path], out: Path | None) -> str:
+        seen: list[ImageResult] = []
+
+        def stop_at_the_third(image: ImageResult) -> None:
+            seen.append(image)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as stop:
+            score_folder(kit, images, out, on_result=[stop_at_the_third])
+        (note,) = stop.value.__notes__
+        return note
+
+    def test_the_note_says_how_many_rows_are_kept(self, toy_kit, images, tmp_path):
+        out = tmp_path / "s.csv"
+        assert self.stopped(toy_kit, images, out) == f"3 rows are in {out}; --resume continues there"
+        assert len(list(read_score_file(out))) == 3
+
+    def test_without_a_file_the_note_names_the_option(self, toy_kit, images):
+        assert self.stopped(toy_kit, images, None) == (
+            "nothing was kept; with --out an interrupted run can be continued"
+        )

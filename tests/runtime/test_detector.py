@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,24 +10,26 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
-from msc_edge.kit.layout import INDEX
-from msc_edge.kit.opening import Kit, seal
+from msc_edge.kit.layout import INDEX_FILES, MANIFEST, MANIFEST_DIGEST
+from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.opening import Kit
+from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 
 
-def test_score_is_the_mean_cosine_distance_to_the_two_nearest_normals(toy, toy_kit, detector):
+def test_the_score_is_the_mean_cosine_distance_to_the_two_nearest_normal_images(toy, toy_kit, detector):
     bank = np.load(toy_kit / "bank.npy").astype(np.float64)
     for seed in range(100, 110):
         image = toy.draw(seed, "stain" if seed % 2 else None)
         distances = sorted((1 - float(row @ toy.reference_embedding(image)), n) for n, row in enumerate(bank))
         result = detector.score(image)
         assert result.score == pytest.approx((distances[0][0] + distances[1][0]) / 2, abs=2e-6)
-        assert [neighbour.row for neighbour in result.nearest_images] == [n for _, n in distances[:2]]
-        assert result.nearest_images[0].path == detector.normals[distances[0][1]]
+        assert [each.row for each in result.nearest_images] == [n for _, n in distances[:2]]
+        assert result.nearest_images[0].path == detector.normal_images[distances[0][1]]
 
 
-def test_a_normal_of_the_bank_is_its_own_nearest_at_distance_zero(toy, detector):
+def test_an_image_of_the_bank_is_its_own_nearest_image_at_distance_zero(toy, detector):
     nearest = detector.score(toy.draw(6)).nearest_images[0]
     assert nearest.path == "part_06.png"
     assert nearest.distance == pytest.approx(0, abs=1e-6)
@@ -34,7 +37,7 @@ def test_a_normal_of_the_bank_is_its_own_nearest_at_distance_zero(toy, detector)
 
 def test_p_values_and_verdicts_follow_the_ranks_of_the_held_out_images(toy, detector):
     scores = sorted((detector.score(toy.draw(seed)).score for seed in range(1, 24, 2)), reverse=True)
-    # A hair above and below, for another machine may round the embeddings differently than the one of the kit did.
+    # Slightly above and below: another machine may round the embeddings differently than the kit's did.
     above, below = ([score + shift for score in scores] for shift in (1e-6, -1e-6))
     assert [detector.calibration.p_value(each) for each in above] == pytest.approx([n / 13 for n in range(1, 13)])
     assert [detector.calibration.p_value(each) for each in below] == pytest.approx([n / 13 for n in range(2, 14)])
@@ -74,7 +77,7 @@ def test_views_into_a_frame_score_as_their_copies(toy, detector, view):
     ],
     ids=lambda frame: f"{frame.dtype}{frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__,
 )
-def test_what_is_not_an_rgb_image_is_refused(detector, frame):
+def test_anything_but_an_rgb_image_is_refused(detector, frame):
     with pytest.raises(SourceError, match="image"):
         detector.score(frame)
 
@@ -86,8 +89,7 @@ def test_images_of_odd_sizes_are_scored(detector, shape):
 
 
 def with_region(kit, region):
-    with Kit.open(kit) as opened:
-        manifest = opened.manifest
+    manifest = parse_manifest((kit / MANIFEST).read_bytes())
     preprocessing = manifest.preprocessing.model_copy(update={"region": region})
     seal(kit, manifest.model_copy(update={"preprocessing": preprocessing}))
 
@@ -103,27 +105,27 @@ def test_a_frame_must_hold_the_whole_region_of_interest(kit, save, tmp_path, hei
     if fits:
         assert detector.score_file(path) == detector.score(frame)
         return
-    with pytest.raises(SourceError, match=rf"{width}x{height}.*60x40 pixels from \(4, 8\)"):
+    with pytest.raises(SourceError, match=rf"{width}x{height}.*60x40 pixels at \(4, 8\)"):
         detector.score(frame)
     with pytest.raises(UnreadableImageError, match="60x40"):
         detector.score_file(path)
 
 
-def test_both_searches_and_both_containers_give_identical_results(toy, toy_kit):
+def test_both_searches_give_identical_results(toy, toy_kit):
     exact, hnsw = (Detector.load(toy_kit, search=search) for search in ("exact", "hnsw"))
     assert (exact.bank.search.name, hnsw.bank.search.name) == ("exact", "hnsw")
-    for seed in range(100, 150):
+    for seed in range(100, 140):
         image = toy.draw(seed, [None, "scratch", "stain", "empty"][seed % 4])
         assert exact.score(image) == hnsw.score(image)
 
 
-def test_threads_within_a_image_do_not_change_its_score(toy, toy_kit):
+def test_threads_within_an_image_do_not_change_its_score(toy, toy_kit):
     one, four = (Detector.load(toy_kit, threads=threads) for threads in (1, 4))
     images = [toy.draw(seed) for seed in range(100, 120)]
     assert [one.score(each) for each in images] == [four.score(each) for each in images]
 
 
-def test_many_threads_on_one_detector_get_what_one_thread_gets(toy, toy_kit):
+def test_many_threads_on_one_detector_get_the_results_of_one_thread(toy, toy_kit):
     detector = Detector.load(toy_kit, threads=1, search="hnsw")
     images = [toy.draw(seed) for seed in range(100, 300)]
     with ThreadPoolExecutor(8) as pool:
@@ -131,7 +133,7 @@ def test_many_threads_on_one_detector_get_what_one_thread_gets(toy, toy_kit):
 
 
 class TestLimits:
-    def test_a_threshold_rejects_what_exceeds_it_and_nothing_else(self, detector):
+    def test_a_threshold_rejects_larger_scores_and_no_others(self, detector):
         moved = detector.with_limits(threshold=0.3)
         assert [moved.limits.verdict(score) for score in (0.3, 0.300001)] == ["warn", "reject"]
         assert moved.limits.warn == detector.limits.warn
@@ -142,13 +144,13 @@ class TestLimits:
         assert [moved.limits.verdict(score) for score in (0.001, 0.002, 0.1)] == ["normal", "reject", "reject"]
 
     @pytest.mark.parametrize(("rate", "flagged"), [(0.08, 1), (0.16, 2), (0.5, 6), (0.999, 12)])
-    def test_a_rate_flags_that_many_of_the_held_out_images_and_new_one(self, detector, rate, flagged):
+    def test_a_target_rate_flags_at_most_that_share_of_the_held_out_images_and_a_new_one(self, detector, rate, flagged):
         moved = detector.with_limits(false_alarm_rate=rate)
         # Of 13 exchangeable images, the 12 held-out ones and a new one, `flagged` have p <= rate.
         assert moved.limits.reject.expected_rate == pytest.approx(flagged / 13)
         assert sum(moved.calibration.p_value(score) <= rate for score in moved.calibration.scores) == flagged - 1
 
-    def test_nothing_given_changes_nothing(self, detector):
+    def test_without_options_the_limits_stay(self, detector):
         assert detector.with_limits() == detector
 
     @pytest.mark.parametrize(
@@ -170,15 +172,21 @@ class TestLimits:
 
     def test_scores_do_not_depend_on_the_limits(self, toy, detector):
         image = toy.draw(100, "stain")
-        assert replace(detector.with_limits(threshold=1.9).score(image), verdict="reject") == detector.score(image)
+        result = detector.score(image)
+        moved = detector.with_limits(threshold=1.9).score(image)
+        assert (moved.verdict, moved.limit) == ("warn", 1.9)
+        assert replace(moved, verdict=result.verdict, limit=result.limit) == result
 
 
-def test_a_kit_without_index_is_searched_exactly_and_says_so_when_asked_for_hnsw(kit, toy, detector):
-    with Kit.open(kit) as opened:
-        manifest = opened.manifest
-    (kit / INDEX).unlink()
-    seal(kit, manifest.model_copy(update={"bank": manifest.bank.model_copy(update={"index": None})}))
-    assert Detector.load(kit).score(toy.draw(100)) == detector.score(toy.draw(100))
+def test_a_kit_without_index_is_searched_exactly_and_refuses_hnsw(kit, toy, detector):
+    manifest = parse_manifest((kit / MANIFEST).read_bytes())
+    model = manifest.models["fp32"]
+    bank = model.banks.images.model_copy(update={"index": None})
+    model = model.model_copy(update={"banks": model.banks.model_copy(update={"images": bank})})
+    (kit / INDEX_FILES["fp32"]).unlink()
+    seal(kit, manifest.model_copy(update={"models": {"fp32": model}}))
+    image = toy.draw(100)
+    assert Detector.load(kit).score(image).nearest_images == detector.score(image).nearest_images
     with pytest.raises(UsageError, match="no HNSW index"):
         Detector.load(kit, search="hnsw")
 
@@ -189,7 +197,7 @@ def test_threads_must_be_positive(toy_kit, threads):
         Detector.load(toy_kit, threads=threads)
 
 
-def test_scoring_never_imports_torch_or_anything_else_of_training(toy_kit, photos):
+def test_scoring_imports_no_package_of_training(toy_kit, photos):
     program = (
         "import sys\n"
         "from msc_edge.runtime import Detector\n"
@@ -201,7 +209,7 @@ def test_scoring_never_imports_torch_or_anything_else_of_training(toy_kit, photo
     assert done.stdout.strip() == "[]"
 
 
-def test_each_unreadable_image_says_why(detector, photos):
+def test_each_unreadable_image_has_a_reason(detector, photos):
     for name in ("cut.png", "zero.png", "missing.png", "notes.txt", "."):
         with pytest.raises(UnreadableImageError) as caught:
             detector.score_file(photos / name)
@@ -209,21 +217,58 @@ def test_each_unreadable_image_says_why(detector, photos):
 
 
 @pytest.mark.parametrize("order", ["bgr", "RGBA", "", None])
-def test_a_channel_order_that_does_not_exist_is_not_taken_for_rgb(detector, order):
+def test_an_unknown_channel_order_is_refused(detector, order):
     with pytest.raises(UsageError, match="RGB"):
         detector.score(np.zeros((8, 8, 3), np.uint8), order=order)
 
 
-def test_a_search_that_does_not_exist_is_refused(toy_kit):
+def test_an_unknown_search_is_refused(toy_kit):
     with pytest.raises(UsageError, match="exact"):
         Detector.load(toy_kit, search="fast")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_kit_whose_k_exceeds_its_bank_is_refused(kit):
-    manifest = json.loads((kit / "manifest.json").read_text())
-    manifest["bank"]["k"] = 1000
+def test_a_kit_whose_k_is_larger_than_its_bank_is_refused(kit):
+    manifest = json.loads((kit / MANIFEST).read_text())
+    manifest["models"]["fp32"]["banks"]["images"]["k"] = 1000
     text = json.dumps(manifest).encode()
-    (kit / "manifest.json").write_bytes(text)
-    (kit / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
-    with pytest.raises(KitError, match="k 1000 is more than"):
+    (kit / MANIFEST).write_bytes(text)
+    (kit / MANIFEST_DIGEST).write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+    with pytest.raises(KitError, match="k 1000 is larger than the 12 rows"):
         Detector.load(kit)
+
+
+def test_a_result_carries_its_kit_model_and_limit(toy, toy_kit, int8_kit):
+    image = toy.draw(100, "stain")
+    for kit, precision in ((toy_kit, "fp32"), (int8_kit, "fp32"), (int8_kit, "int8")):
+        detector = Detector.load(kit, threads=1, precision=precision)
+        result = detector.score(image)
+        assert result.kit == detector.kit.sha256 == (kit / MANIFEST_DIGEST).read_text().split()[0]
+        assert result.model == detector.model == precision
+        assert result.limit == detector.limits.reject.score
+    assert detector.kit.name == detector.manifest.name == "toy"
+
+
+def test_a_file_its_bytes_and_its_pixels_have_one_result(detector, photos, toy):
+    path = photos / "good_100.png"
+    assert detector.score_file(path) == detector.score_bytes(path.read_bytes()) == detector.score(toy.draw(100))
+    assert detector.score_bytes(np.fromfile(path, np.uint8)) == detector.score_decoded(toy.draw(100))
+
+
+def test_an_embedding_has_the_result_of_its_image(detector, toy):
+    embedding = detector.embed(toy.draw(100))
+    assert (embedding.dtype, np.linalg.norm(embedding)) == (np.float32, pytest.approx(1, abs=1e-6))
+    assert detector.score_embedding(embedding) == detector.score(toy.draw(100))
+    with pytest.raises(KitError, match="the embedding of this image is not finite"):
+        detector.score_embedding(np.full_like(embedding, np.nan))
+
+
+def test_the_detector_works_after_its_kit_is_closed(toy_kit, toy, detector, tmp_path):
+    path = tmp_path / "kit.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in toy_kit.rglob("*"):
+            archive.write(file, file.relative_to(toy_kit).as_posix())
+    with Kit.open(path) as opened:
+        unpacked = Detector.of(opened, threads=1)
+        place = opened.root
+    assert not place.exists()
+    assert unpacked.score(toy.draw(100)) == detector.score(toy.draw(100))

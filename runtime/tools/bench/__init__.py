@@ -1,1 +1,1 @@
-"""`msc-edge bench`: what a kit costs on this machine, stage by stage, and how near that is to the least possible."""
+"""`msc-edge bench`: what a kit costs on this machine, stage by stage, compared with bare onnxruntime."""

@@ -1,14 +1,14 @@
-"""A process that starts, opens a kit, scores one image, and tells how long that took.
+"""A process that starts, opens a kit, scores one image, and prints how long each step took.
 
     python -m msc_edge.runtime.tools.bench.cold_start KIT PRECISION THREADS IMAGE.npy
 
-It prints one line of JSON: seconds to `import`, to `load` the kit and for the `first` image, and the `resident`
-mebibytes at the end, or null where the system does not tell.
+It prints one line of JSON: seconds to `import`, to `load` the kit and to score the `first` image, and the `resident`
+memory at the end in MiB, or null where the system does not report it.
 """
 
 import time
 
-_BEGUN = time.perf_counter()
+_START = time.perf_counter()
 
 import json  # noqa: E402
 import sys  # noqa: E402
@@ -20,7 +20,7 @@ from msc_edge.runtime import Detector  # noqa: E402
 
 
 def resident() -> float | None:
-    """Mebibytes of memory that this process holds; None where Linux's procfs is not there to tell."""
+    """Memory that this process holds, in MiB; None where Linux's procfs is missing."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
@@ -36,11 +36,11 @@ def main() -> None:
     detector = Detector.load(kit, precision=precision, backend="onnxruntime", threads=int(threads))  # pyright: ignore[reportArgumentType]
     loaded = time.perf_counter()
     frame = np.load(image)
-    read = time.perf_counter()
+    before = time.perf_counter()
     detector.score(frame)
     scored = time.perf_counter()
-    took = {"import": imported - _BEGUN, "load": loaded - imported, "first": scored - read, "resident": resident()}
-    print(json.dumps(took))  # noqa: T201
+    times = {"import": imported - _START, "load": loaded - imported, "first": scored - before, "resident": resident()}
+    print(json.dumps(times))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -20,19 +20,21 @@ def bench(
     ] = None,
     threads: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Numbers of threads to try; may be repeated.", show_default="1, 2, 4, ... all cores"),
+        typer.Option(
+            min=1, help="Number of threads to measure; may be repeated.", show_default="1, 2, 4, ... all cores"
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, max=600, help="Time for each measurement.", show_default=True)
     ] = 2.0,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Measure what a kit costs on this machine: each stage, each of its models, start and memory.
+    """Measure what a kit costs on this machine: each stage, each model, start and memory.
 
-    A frame in memory is scored beside bare onnxruntime on the same tensor, in turns:
-    the ratio says what this program adds. With --images, files are read and decoded too.
+    A frame in memory is scored alternately with msc-edge and with bare onnxruntime on the same tensor;
+    the ratio is the cost of msc-edge itself. With --images, reading and decoding files is measured too.
 
-    Let nothing else run meanwhile.
+    Close other programs before you measure.
 
     Exit codes: 0 done, 2 usage, 3 images cannot be read, 4 kit,
     5 output cannot be written.
@@ -42,7 +44,7 @@ def bench(
     from msc_edge.terminal import console, printing
 
     with progress_bars() as report:
-        result = _measured(kit, images, threads, seconds, report)
+        result = _measure(kit, images, threads, seconds, report)
     with printing():
         if json:
             print(as_json(result), flush=True)  # noqa: T201
@@ -50,18 +52,16 @@ def bench(
             show(console(stderr=False), result)
 
 
-def _measured(
+def _measure(
     path: Path, images: list[str] | None, threads: list[int] | None, seconds: float, report: "Report"
 ) -> "Bench":
     from msc_edge.images import find_images
     from msc_edge.kit.opening import Kit
     from msc_edge.runtime.processor import usable_cores
-    from msc_edge.runtime.tools.bench.suite import measured
+    from msc_edge.runtime.tools.bench.suite import measure_kit
 
     paths = list(find_images(images).paths) if images else []
     cores = usable_cores()
     powers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
     with Kit.open(path) as kit:
-        return measured(
-            kit, path, paths, threads=sorted(set(threads or [*powers, cores])), seconds=seconds, report=report
-        )
+        return measure_kit(kit, paths, threads=sorted(set(threads or [*powers, cores])), seconds=seconds, report=report)

@@ -1,4 +1,4 @@
-"""The measurements of `msc-edge bench`. All times are wall time, in milliseconds unless a name says otherwise."""
+"""The measurements of `msc-edge bench`. All times are wall times, in milliseconds unless a name says otherwise."""
 
 import json
 import subprocess
@@ -30,14 +30,14 @@ from msc_edge.runtime.results.result import Result
 Output = TypeVar("Output")
 
 FRAMES = ((224, 224), (1280, 720), (1920, 1080))  # width, height
-_FEWEST = 5  # samples, however long one takes
-_IN_A_ROW = 8  # the two sessions have weights of their own, which push each other out of the processor's cache
-_FRESH_STARTS = 3
+_MIN_SAMPLES = 5
+_REPEATS = 8  # the two sessions have separate weights, which evict each other from the processor's cache
+_STARTS = 3
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Percentiles of a stage's times."""
+    """Percentiles of the times of a stage."""
 
     p50: float
     p95: float
@@ -45,41 +45,41 @@ class Spread:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Self:
-        """Those of some samples."""
+        """The percentiles of some samples."""
         return cls(*(float(each) for each in np.percentile(milliseconds, [50, 95, 99])))
 
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """One frame in memory, scored again and again; and bare onnxruntime on the same tensor, in turns."""
+    """One frame in memory, scored repeatedly, alternately with bare onnxruntime on the same tensor."""
 
     precision: Precision
     width: int
     height: int
     threads: int
-    """That work on one image."""
+    """Threads that compute one image."""
     samples: int
     score: Spread
-    """`Detector.score`, of which `embed` and `search` are the parts."""
+    """`Detector.score`; `embed` and `search` are its parts."""
     embed: Spread
     search: Spread
     floor: Spread
-    """`InferenceSession.run` on a tensor that is ready."""
+    """`InferenceSession.run` on a prepared tensor."""
 
     @property
     def ratio(self) -> float:
-        """The median of `score`, divided by that of the floor."""
+        """The median of `score` divided by the median of `floor`."""
         return self.score.p50 / self.floor.p50
 
 
 @dataclass(frozen=True)
 class FileTimes:
-    """Image files, one after another on one thread, as many as there was time for."""
+    """Image files one after another on one thread, as many as the time allows."""
 
     precision: Precision
     given: int
     files: int
-    """That were scored."""
+    """Files that were scored."""
     unreadable: int
     read: Spread
     decode: Spread
@@ -89,7 +89,7 @@ class FileTimes:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images at once, on so many threads."""
+    """Several images at once, one on each of `threads` threads."""
 
     precision: Precision
     threads: int
@@ -98,7 +98,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Start:
-    """A fresh process up to its first score: medians of three, in seconds."""
+    """A new process up to its first score: medians of three, in seconds."""
 
     precision: Precision
     threads: int
@@ -106,24 +106,24 @@ class Start:
     load: float
     first: float
     resident: float | None
-    """Mebibytes after the first score; None where the system does not tell."""
+    """Memory after the first score, in MiB; None where the system does not report it."""
 
     @property
     def seconds(self) -> float:
-        """All of it; what Python itself takes to start is not in it."""
+        """The sum, without the start of Python itself."""
         return self.importing + self.load + self.first
 
 
-def frames(kit: Kit) -> list[np.ndarray]:
-    """Random images, uint8 (height, width, 3): a small one and two of cameras, no smaller than the kit's region."""
+def random_frames(kit: Kit) -> list[np.ndarray]:
+    """Random images, uint8 (height, width, 3), of three usual sizes, at least as large as the region of interest."""
     region = kit.manifest.preprocessing.region
-    needs = (region.x + region.width, region.y + region.height) if region else (0, 0)
-    sizes = dict.fromkeys((max(width, needs[0]), max(height, needs[1])) for width, height in FRAMES)
+    smallest = (region.x + region.width, region.y + region.height) if region else (0, 0)
+    sizes = dict.fromkeys((max(width, smallest[0]), max(height, smallest[1])) for width, height in FRAMES)
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height in sizes]
 
 
-def frame_times(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: int, seconds: float) -> FrameTimes:
+def measure_frame(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: int, seconds: float) -> FrameTimes:
     """Measure one frame; see FrameTimes."""
     detector = Detector.of(kit, threads=threads, precision=precision, backend="onnxruntime")
     session = bare_session(kit.file(kit.model(precision).file), threads=threads)
@@ -134,13 +134,13 @@ def frame_times(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: i
     embed: list[float] = []
     search: list[float] = []
     floor: list[float] = []
-    for _ in _for_a_while(seconds):
-        for _ in range(_IN_A_ROW):
+    for _ in _rounds(seconds):
+        for _ in range(_REPEATS):
             _timed(score, lambda: detector.score(frame))
-        for _ in range(_IN_A_ROW):
+        for _ in range(_REPEATS):
             embedding = _timed(embed, lambda: detector.embed(frame))
             _timed(search, lambda embedding=embedding: detector.score_embedding(embedding))
-        for _ in range(_IN_A_ROW):
+        for _ in range(_REPEATS):
             _timed(floor, lambda: session.run(None, tensor))
     height, width = frame.shape[:2]
     spreads = [Spread.of(each) for each in (score, embed, search, floor)]
@@ -148,21 +148,21 @@ def frame_times(kit: Kit, precision: Precision, frame: np.ndarray, *, threads: i
 
 
 def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
-    """onnxruntime over a kit's model, with nothing around it."""
+    """onnxruntime with a model of a kit and nothing else."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the detector has it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the same setting as the detector
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
-def file_times(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds: float) -> FileTimes:
-    """Measure image files, from the first on and again from there; SourceError when none can be scored."""
+def measure_files(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds: float) -> FileTimes:
+    """Measure image files, repeatedly from the first one; SourceError when none can be scored."""
     detector = Detector.of(kit, threads=1, precision=precision, backend="onnxruntime")
     stages: dict[str, list[float]] = {"read": [], "decode": [], "embed": [], "search": []}
     readable: set[Path] = set()
     unreadable: dict[Path, SourceError] = {}
-    time_left = _for_a_while(seconds)
+    time_left = _rounds(seconds)
     for path in cycle(paths):
         if next(time_left, None) is None and (readable or len(unreadable) == len(paths)):
             break
@@ -170,7 +170,7 @@ def file_times(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds
             data = _timed(stages["read"], lambda path=path: bytes_of(path))
             image = _timed(stages["decode"], lambda data=data: decode_image(data, kit.manifest.decode))
             embedding = _timed(stages["embed"], lambda image=image: detector.embed(image))
-        except SourceError as error:  # unreadable, or smaller than the kit's region
+        except SourceError as error:  # unreadable, or smaller than the region of interest
             unreadable[path] = error
             continue
         readable.add(path)
@@ -182,56 +182,56 @@ def file_times(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds
     return FileTimes(precision, len(paths), len(readable), len(unreadable), *spreads)
 
 
-def throughput(
+def measure_throughput(
     kit: Kit, precision: Precision, images: Sequence[Path] | np.ndarray, *, threads: int, seconds: float
 ) -> Throughput:
-    """Score files, or one frame over and over, on several threads."""
+    """Score files, or one frame repeatedly, on several threads."""
     detector = Detector.of(kit, threads=1, precision=precision, backend="onnxruntime")
     if isinstance(images, np.ndarray):
         frame = images
-        scored: Generator[Result | ImageResult, None, None] = ordered_map(
+        results: Generator[Result | ImageResult, None, None] = ordered_map(
             lambda _: detector.score(frame), cycle([None]), workers=threads
         )
     else:
-        scored = score_images(detector, cycle(images), threads=threads)
-    with closing(scored):
-        deque(islice(scored, 2 * threads), maxlen=0)  # those that were begun before the clock
-        begun = time.perf_counter()
-        scored_now = sum(
+        results = score_images(detector, cycle(images), threads=threads)
+    with closing(results):
+        deque(islice(results, 2 * threads), maxlen=0)  # images that were started before the measurement
+        start = time.perf_counter()
+        scored = sum(
             not isinstance(each, ImageResult) or each.result is not None
-            for _, each in zip(_for_a_while(seconds), scored, strict=False)
+            for _, each in zip(_rounds(seconds), results, strict=False)
         )
-        return Throughput(precision, threads, scored_now / (time.perf_counter() - begun))
+        return Throughput(precision, threads, scored / (time.perf_counter() - start))
 
 
-def start(kit: Path, precision: Precision, frame: np.ndarray, *, threads: int) -> Start:
-    """Start a process of its own three times; see Start."""
+def measure_start(kit: Path, precision: Precision, frame: np.ndarray, *, threads: int) -> Start:
+    """Start a new process three times; see Start."""
     with tempfile.TemporaryDirectory(prefix="msc-edge-bench-", ignore_cleanup_errors=True) as scratch:
         image = Path(scratch, "image.npy")
         np.save(image, frame)
         command = [sys.executable, "-m", f"{__package__}.cold_start", str(kit), precision, str(threads), str(image)]
-        told = []
-        for _ in range(_FRESH_STARTS):
+        starts = []
+        for _ in range(_STARTS):
             process = subprocess.run(command, capture_output=True, text=True, check=False)
             if process.returncode:
-                last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise KitError(f"{kit}: a fresh process could not score with it ({last})")
-            told.append(json.loads(process.stdout))
-    importing, load, first = (float(np.median([each[name] for each in told])) for name in ("import", "load", "first"))
-    return Start(precision, threads, importing, load, first, told[-1]["resident"])
+                last = (process.stderr.strip().splitlines() or ["no message"])[-1]
+                raise KitError(f"{kit}: a new process could not score with this kit ({last}); run msc-edge doctor")
+            starts.append(json.loads(process.stdout))
+    importing, load, first = (float(np.median([each[name] for each in starts])) for name in ("import", "load", "first"))
+    return Start(precision, threads, importing, load, first, starts[-1]["resident"])
 
 
 def _timed(into: list[float], action: Callable[[], Output]) -> Output:
-    begun = time.perf_counter()
-    answer = action()
-    into.append(1000 * (time.perf_counter() - begun))
-    return answer
+    start = time.perf_counter()
+    output = action()
+    into.append(1000 * (time.perf_counter() - start))
+    return output
 
 
-def _for_a_while(seconds: float) -> Iterator[int]:
-    """Count for so long, but at least to a few."""
-    begun = time.perf_counter()
+def _rounds(seconds: float) -> Iterator[int]:
+    """Count rounds for `seconds`, at least `_MIN_SAMPLES`."""
+    start = time.perf_counter()
     for number in count():
-        if number >= _FEWEST and time.perf_counter() - begun >= seconds:
+        if number >= _MIN_SAMPLES and time.perf_counter() - start >= seconds:
             return
         yield number

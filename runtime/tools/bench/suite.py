@@ -10,7 +10,7 @@ from random import Random
 from msc_edge import __version__
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
-from msc_edge.progress import Report
+from msc_edge.progress import Report, silent
 from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_embedding
 from msc_edge.runtime.processor import processor_facts, processor_name, usable_cores
 from msc_edge.runtime.tools.bench.measure import (
@@ -18,11 +18,11 @@ from msc_edge.runtime.tools.bench.measure import (
     FrameTimes,
     Start,
     Throughput,
-    file_times,
-    frame_times,
-    frames,
-    start,
-    throughput,
+    measure_files,
+    measure_frame,
+    measure_start,
+    measure_throughput,
+    random_frames,
 )
 
 _PACKAGES = ("onnxruntime", "numpy", "opencv-python")
@@ -30,56 +30,59 @@ _PACKAGES = ("onnxruntime", "numpy", "opencv-python")
 
 @dataclass
 class Bench:
-    """What was measured, and of what."""
+    """The measurements, with the machine and the kit."""
 
     msc_edge: str
     machine: dict[str, str | int]
     kit: dict[str, str | int | None]
     not_measured: str | None = None
-    """Why the int8 model was left out, where it was."""
+    """Why a model was left out; None where none was."""
     starts: list[Start] = field(default_factory=list)
     frames: list[FrameTimes] = field(default_factory=list)
     files: list[FileTimes] = field(default_factory=list)
     throughput: list[Throughput] = field(default_factory=list)
 
 
-def measured(
-    kit: Kit, at: Path, images: Sequence[Path], *, threads: Sequence[int], seconds: float, report: Report
+def measure_kit(
+    kit: Kit, images: Sequence[Path], *, threads: Sequence[int], seconds: float, report: Report = silent
 ) -> Bench:
-    """Measure a kit that is open, with image files where there are some, in a drawn order.
+    """Measure an open kit, and image files in random order where there are any.
 
-    `at`: its folder or .zip, for the processes that open it anew. `threads`, ascending: throughput is measured with
-    each, one image with the first and the last. `seconds` are for each measurement.
+    `threads`, ascending: throughput is measured with each number, one image with the first and the last. `seconds`
+    is the time for each measurement.
     """
-    images = Random(0).sample(images, len(images))  # for there may be time for a few alone
-    bench = Bench(msc_edge=__version__, machine=_machine(), kit=_about(kit))
+    images = Random(0).sample(images, len(images))  # the time may be enough for a few only
+    bench = Bench(msc_edge=__version__, machine=_machine(), kit=_describe(kit))
     precisions: list[Precision] = list(kit.manifest.precisions)
     for precision in kit.manifest.precisions:
         if not matches_check_embedding(kit, precision, create_backend(kit, BackendSpec(precision), threads=1)):
             precisions.remove(precision)
             bench.not_measured = f"{precision} was not measured: this processor computes other embeddings with it"
-    in_memory = frames(kit)
-    camera = in_memory[min(1, len(in_memory) - 1)]
-    few = sorted({threads[0], threads[-1]})
-    total = len(precisions) * (len(few) * (1 + len(in_memory)) + bool(images) + len(threads))
+    frames = random_frames(kit)
+    camera = frames[min(1, len(frames) - 1)]
+    ends = sorted({threads[0], threads[-1]})
+    total = len(precisions) * (len(ends) * (1 + len(frames)) + bool(images) + len(threads))
 
-    def tell(now: str) -> None:
-        report("measuring", sum(map(len, (bench.starts, bench.frames, bench.files, bench.throughput))), total, now)
+    def report_step(name: str) -> None:
+        done = sum(map(len, (bench.starts, bench.frames, bench.files, bench.throughput)))
+        report("measuring", done, total, name)
 
     for precision in precisions:
-        for count in few:
-            tell("starting a process")
-            bench.starts.append(start(at, precision, camera, threads=count))
-            for frame in in_memory:
-                tell("a frame in memory")
-                bench.frames.append(frame_times(kit, precision, frame, threads=count, seconds=seconds))
+        for count in ends:
+            report_step("start of a process")
+            bench.starts.append(measure_start(kit.path, precision, camera, threads=count))
+            for frame in frames:
+                report_step("frame in memory")
+                bench.frames.append(measure_frame(kit, precision, frame, threads=count, seconds=seconds))
         if images:
-            tell("files, one by one")
-            bench.files.append(file_times(kit, precision, images, seconds=seconds))
+            report_step("files, one by one")
+            bench.files.append(measure_files(kit, precision, images, seconds=seconds))
         for count in threads:
-            tell("several images at once")
-            bench.throughput.append(throughput(kit, precision, images or camera, threads=count, seconds=seconds))
-    tell("")
+            report_step("several images at once")
+            bench.throughput.append(
+                measure_throughput(kit, precision, images or camera, threads=count, seconds=seconds)
+            )
+    report_step("")
     return bench
 
 
@@ -94,7 +97,7 @@ def _machine() -> dict[str, str | int]:
     }
 
 
-def _about(kit: Kit) -> dict[str, str | int | None]:
+def _describe(kit: Kit) -> dict[str, str | int | None]:
     manifest, bank = kit.manifest, kit.manifest.reference_model.banks.images
     return {
         "name": manifest.name,

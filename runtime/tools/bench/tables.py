@@ -1,4 +1,4 @@
-"""A bench for people, and for programs."""
+"""The measurements of `msc-edge bench` as tables and as JSON."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from msc_edge.text import many, one_line
 
 
 def as_json(bench: Bench) -> str:
-    """The whole bench as JSON; docs/integrate.md says what the figures are."""
+    """All measurements as JSON; docs/integrate.md describes the fields."""
     data = dataclasses.asdict(bench)
     for written, measured in zip(data["frames"], bench.frames, strict=True):
         written["ratio"] = measured.ratio
@@ -24,9 +24,10 @@ def as_json(bench: Bench) -> str:
 
 
 def show(to: Console, bench: Bench) -> None:
-    """The bench as tables."""
+    """All measurements as tables."""
     machine, kit = bench.machine, bench.kit
-    to.print(one_line(f"kit: {kit['name']}: {kit['backbone']}, {kit['bank']} normals, {kit['search']} search"))
+    bank = many(int(kit["bank"] or 0), "normal image")
+    to.print(one_line(f"kit: {kit['name']}: {kit['backbone']}, {bank}, {kit['search']} search"))
     versions = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("processor", "cores", "system"))
     to.print(one_line(f"machine: {machine['processor']}, {many(int(machine['cores']), 'core')}, {machine['system']}"))
     to.print(one_line(f"versions: msc-edge {bench.msc_edge}, {versions}"))
@@ -51,7 +52,7 @@ def _tables(bench: Bench) -> Iterator[Table]:
         "floor",
         "ratio",
     )
-    frames.caption = "embed, search, floor: medians. floor: bare onnxruntime on the same tensor, in turns"
+    frames.caption = "embed, search, floor: medians. floor: bare onnxruntime on the same tensor, alternately"
     for each in bench.frames:
         frames.add_row(
             each.precision,
@@ -66,11 +67,11 @@ def _tables(bench: Bench) -> Iterator[Table]:
     yield frames
     if bench.files:
         first = bench.files[0]
-        some = first.files + first.unreadable < first.given
-        drawn = f", {first.files} drawn from them" if some else ""
+        incomplete = first.files + first.unreadable < first.given
+        measured = f", {first.files} of them measured" if incomplete else ""
         unreadable = f", {first.unreadable} cannot be scored" if first.unreadable else ""
         files = _table(
-            f"{many(first.given, 'image file')}{drawn}{unreadable}, one by one on one thread: milliseconds",
+            f"{many(first.given, 'image file')}{measured}{unreadable}, one by one on one thread: milliseconds",
             "model",
             "stage",
             "p50",
@@ -82,18 +83,18 @@ def _tables(bench: Bench) -> Iterator[Table]:
                 files.add_row(each.precision, stage, *_spread(getattr(each, stage)))
         yield files
     what = "Image files" if bench.files else "Images in memory"
-    rates = _table(f"{what}, several at once", "model", "threads", "images a second")
+    rates = _table(f"{what}, several at once", "model", "threads", "images/s")
     for each in bench.throughput:
         rates.add_row(each.precision, str(each.threads), f"{each.images_per_second:.1f}")
     yield rates
     starts = _table(
-        "A fresh process: seconds (Python's own start is not in it)",
+        "A new process: seconds, without the start of Python itself",
         "model",
         "threads",
         "import",
         "load",
         "first score",
-        "together",
+        "sum",
         "resident MiB",
     )
     for each in bench.starts:
@@ -104,7 +105,7 @@ def _tables(bench: Bench) -> Iterator[Table]:
             f"{each.load:.2f}",
             f"{each.first:.2f}",
             f"{each.seconds:.2f}",
-            "not known here" if each.resident is None else f"{each.resident:.0f}",
+            "unknown" if each.resident is None else f"{each.resident:.0f}",
         )
     yield starts
 
@@ -122,4 +123,4 @@ def _spread(of: Spread) -> tuple[str, str, str]:
 
 
 def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}"
+    return f"{milliseconds:.2f}" if milliseconds < 100 else f"{milliseconds:.1f}"  # seven digits do not fit

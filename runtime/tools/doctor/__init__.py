@@ -1,1 +1,1 @@
-"""A look at the PC before it works: what is there, what is missing, and what to change."""
+"""`msc-edge doctor`: checks of a PC before it scores camera frames."""

@@ -1,17 +1,16 @@
 """`msc-edge doctor`."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-    from msc_edge.runtime.tools.doctor.check import Check
+    from msc_edge.runtime.tools.doctor.checks import Check
 
 _STYLES = {"ok": "green", "note": "bold yellow", "problem": "bold red"}
 
@@ -19,20 +18,18 @@ _STYLES = {"ok": "green", "note": "bold yellow", "problem": "bold red"}
 def doctor(
     kit: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="KIT", help="A kit, a folder or a .zip, to be checked and timed too.", show_default=False
-        ),
+        typer.Argument(metavar="[KIT]", help="A kit to verify and time: a folder or a .zip.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Look at this PC, and say what to change before it scores cameras.
+    """Check this PC and report what to change before it scores camera frames.
 
-    With a kit, that is verified, and frames are scored for 3 seconds on one thread and on all cores.
+    With a kit, the kit is verified, and frames are scored for 3 seconds on one thread and on all cores.
 
     Exit codes: 0 no problem, 2 a problem, 4 a kit that does not verify,
     5 output cannot be written.
     """
-    checks = _look(kit)
+    checks = _run(kit)
     if json:
         _print_json(checks)
     else:
@@ -42,14 +39,13 @@ def doctor(
         raise typer.Exit(4 if "kit" in problems else 2)
 
 
-def _look(kit: Path | None) -> "list[Check]":
-    from rich.console import Console
+def _run(kit: Path | None) -> "list[Check]":
+    from msc_edge.terminal import console
 
-    # Not display's own console: that module needs OpenCV, which may be what is broken.
-    screen = Console(stderr=True, markup=False, emoji=False)
+    screen = console(stderr=True)
     checks: list[Check] = []
     with ExitStack() as stack:
-        status = stack.enter_context(screen.status("looking ...")) if screen.is_terminal else None
+        status = stack.enter_context(screen.status("checking ...")) if screen.is_terminal else None
         for check in _all_checks(kit):
             checks.append(check)
             if status:
@@ -58,20 +54,22 @@ def _look(kit: Path | None) -> "list[Check]":
 
 
 def _all_checks(kit: Path | None) -> "Iterator[Check]":
-    from msc_edge.runtime.tools.doctor.check import Check
-    from msc_edge.runtime.tools.doctor.checks import machine_checks
+    from msc_edge.runtime.tools.doctor.checks import Check
+    from msc_edge.runtime.tools.doctor.machine_checks import machine_checks
+    from msc_edge.runtime.tools.doctor.package_checks import package_checks
 
     hnswlib_works = True
-    for check in machine_checks():
+    for check in package_checks():
         hnswlib_works &= not (check.name == "hnswlib" and check.state == "problem")
         yield check
+    yield from machine_checks()
     if kit is None:
-        yield Check("latency", "note", "left out, for no kit was given", "msc-edge doctor KIT")
+        yield Check("latency", "note", "not measured, because no kit was given", "msc-edge doctor KIT")
         return
     try:
         from msc_edge.runtime.tools.doctor.kit_checks import kit_checks
     except Exception:
-        yield Check("kit", "problem", "cannot be checked while a package is broken", "see versions, above")
+        yield Check("kit", "problem", "cannot be checked while a package is broken", "see the check versions")
         return
     yield from kit_checks(kit, index=hnswlib_works)
 
@@ -81,25 +79,26 @@ def _print_json(checks: "list[Check]") -> None:
     import json
 
     from msc_edge import __version__
+    from msc_edge.terminal import console, printing
 
     ok = all(check.state != "problem" for check in checks)
     report = {"msc_edge": __version__, "ok": ok, "checks": [dataclasses.asdict(check) for check in checks]}
-    screen, printing = _standard_output()
-    with printing:
-        screen.out(json.dumps(report, indent=2))
+    with printing():
+        console(stderr=False).out(json.dumps(report, indent=2))
 
 
 def _show(checks: "list[Check]") -> None:
-    from msc_edge.runtime.tools.doctor.check import summary_of
+    from msc_edge.runtime.tools.doctor.checks import summary_of
+    from msc_edge.terminal import console, printing
     from msc_edge.text import one_line
 
-    screen, printing = _standard_output()
-    with printing:
+    screen = console(stderr=False)
+    with printing():
         if screen.is_terminal:
             screen.print(_table(checks), soft_wrap=False)
         else:
             for check in checks:
-                remedy = f"; to do: {check.remedy}" if check.remedy else ""
+                remedy = f"; remedy: {check.remedy}" if check.remedy else ""
                 screen.print(one_line(f"{check.state}: {check.name}: {check.found}{remedy}"))
         screen.print(one_line(summary_of(checks)))
 
@@ -120,15 +119,3 @@ def _table(checks: "list[Check]") -> "Table":
             found.append(f"\n-> {one_line(check.remedy)}", _STYLES[check.state])
         table.add_row(Text(check.state, _STYLES[check.state]), Text(check.name, "bold"), found)
     return table
-
-
-def _standard_output() -> "tuple[Console, AbstractContextManager[None]]":
-    """The console to print to, and what turns a failure to print into an OutputError."""
-    try:
-        from msc_edge.terminal import console
-        from msc_edge.terminal import printing as to_standard_output
-    except Exception:  # it needs OpenCV, which may be what is broken
-        from rich.console import Console
-
-        return Console(markup=False, emoji=False, highlight=False, soft_wrap=True), nullcontext()
-    return console(stderr=False), to_standard_output()

@@ -146,8 +146,8 @@ def compute_evaluation(
         in_bank=sum(each.result.is_in_bank for each in scored),
         resamples=resamples,
         metrics=with_intervals(truth, scores, resamples=resamples, seed=seed, report=report),
-        warn=_at_limit(detector.limits.warn, detector.calibration, normal, anomalous),
-        reject=_at_limit(detector.limits.reject, detector.calibration, normal, anomalous),
+        warn=at_limit(detector.limits.warn, detector.calibration, normal, anomalous),
+        reject=at_limit(detector.limits.reject, detector.calibration, normal, anomalous),
         defect_types=[
             _defect_type(
                 name,
@@ -161,7 +161,8 @@ def compute_evaluation(
     )
 
 
-def _at_limit(limit: Limit, calibration: Calibration, normal: np.ndarray, anomalous: np.ndarray) -> AtLimit:
+def at_limit(limit: Limit, calibration: Calibration, normal: np.ndarray, anomalous: np.ndarray) -> AtLimit:
+    """The verdicts on the scores of normal images, float64 (n,), and of anomalous images, (m,), at one limit."""
     interval = None
     if limit.expected_rate is not None:
         interval = alarm_count_interval(

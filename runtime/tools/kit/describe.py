@@ -115,8 +115,9 @@ def _describe_calibration(calibration: CalibrationInfo) -> str:
 
 
 def _describe_quantization(quantization: Quantization, agreement: Agreement) -> str:
+    layers = f"{len(quantization.float_layers)} of {many(quantization.layers, 'layer')} in float"
     return (
-        f"for {quantization.target}; {len(quantization.float_layers)} of {many(quantization.layers, 'layer')} in float, "
+        f"for {quantization.target}; {layers}, "
         f"rank correlation with fp32 {agreement.rank_correlation:.4f}, AUROC on synthetic anomalies "
         f"{agreement.auroc:.4f} (fp32 {agreement.auroc_fp32:.4f})"
     )

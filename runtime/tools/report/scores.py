@@ -8,6 +8,7 @@ import numpy as np
 from msc_edge.describe import describe_limits
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.formats import path_as_written
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.summary import Summary
 from msc_edge.runtime.tools.report.gallery import Gallery, card
@@ -38,7 +39,10 @@ class ScoreReport:
     def write(self, path: Path, detector: Detector, kit: Kit, *, earlier_rows: float | None = None) -> None:
         """Write the page, whole or not at all. OutputError from the disk. `earlier_rows`: see `card`."""
         summary, limits = self._summary, detector.limits
-        cards = [card(kit, image, name=image.path, earlier_rows=earlier_rows) for image in summary.most_anomalous]
+        cards = [
+            card(kit, image, name=path_as_written(image.path), earlier_rows=earlier_rows)
+            for image in summary.most_anomalous
+        ]
         scores = Scores("images", np.frombuffer(self._scores), NEUTRAL) if self._scores else None
         write_page(
             path,
@@ -49,7 +53,7 @@ class ScoreReport:
             if cards
             else [],
             summary=summary,
-            unreadable=summary.first_unreadable,
+            unreadable=[(path_as_written(image.path), image.error) for image in summary.first_unreadable],
             limits=list(describe_limits(limits, detector.calibration)),
             histogram=histogram([scores], limits) if scores else None,
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from msc_edge.errors import KitError
-from msc_edge.kit.layout import MODEL
+from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.runtime.backends.onnx_guard import refuse_external_data
 
 
@@ -86,7 +86,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_external_data_is_found_wherever_a_tensor_can_stand(tmp_path, place):
+def test_external_data_is_found_in_every_place_of_a_tensor(tmp_path, place):
     path = tmp_path / "model.onnx"
     path.write_bytes(place(external()).SerializeToString())
     with pytest.raises(KitError, match=r"model\.onnx: keeps data in other files"):
@@ -96,7 +96,7 @@ def test_external_data_is_found_wherever_a_tensor_can_stand(tmp_path, place):
 
 
 @pytest.mark.parametrize("only", ["data_location", "external_data"])
-def test_either_mark_of_external_data_is_enough(tmp_path, only):
+def test_either_field_of_external_data_is_enough(tmp_path, only):
     tensor = external()
     tensor.ClearField("external_data" if only == "data_location" else "data_location")
     path = tmp_path / "model.onnx"
@@ -105,7 +105,7 @@ def test_either_mark_of_external_data_is_enough(tmp_path, only):
         refuse_external_data(path)
 
 
-def test_words_that_look_like_external_data_are_not(tmp_path):
+def test_text_that_looks_like_external_data_is_accepted(tmp_path):
     words = [b"external_data", external().SerializeToString()]
     model = in_an_initializer(helper.make_tensor("words", TensorProto.STRING, [2], np.array(words, dtype=object)))
     model.doc_string = "location: ../secret"
@@ -114,8 +114,8 @@ def test_words_that_look_like_external_data_are_not(tmp_path):
     refuse_external_data(path)
 
 
-def test_graphs_within_graphs_without_end_are_refused(tmp_path):
-    # By hand, for protobuf itself gives up before: a graph (field 6) in an attribute (5) in a node (1) in a graph.
+def test_deeply_nested_graphs_are_refused(tmp_path):
+    # Written by hand, because protobuf refuses such depth: a graph (6) in an attribute (5) in a node (1) in a graph.
     nested = b""
     for _ in range(100):
         for field in (6, 5, 1):
@@ -131,8 +131,8 @@ def _varint(value: int) -> bytes:
     return bytes([*(bits | 0x80 for bits in seven_bits[:-1]), seven_bits[-1]])
 
 
-def test_a_model_cut_off_anywhere_is_never_an_error_of_another_kind(toy_kit, tmp_path):
-    whole = (toy_kit / MODEL).read_bytes()
+def test_a_truncated_model_is_accepted_or_a_kit_error(toy_kit, tmp_path):
+    whole = (toy_kit / MODEL_FILES["fp32"]).read_bytes()
     path = tmp_path / "model.onnx"
     refusals = 0
     for length in range(len(whole)):
@@ -141,13 +141,13 @@ def test_a_model_cut_off_anywhere_is_never_an_error_of_another_kind(toy_kit, tmp
             refuse_external_data(path)
         except KitError:
             refusals += 1
-    # Between two fields of the outermost message a shorter model is a well-formed one.
+    # A model that is cut between two fields of the outermost message is well formed.
     assert refusals > 0.9 * len(whole)
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_passed_or_refused_and_nothing_else(tmp_path_factory, data):
+def test_any_bytes_are_accepted_or_a_kit_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("guard") / "model.onnx"
     path.write_bytes(data)
     with suppress(KitError):

@@ -17,39 +17,39 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_old_and_new_limits_stand_side_by_side_and_the_line_is_judged(toy_kit, fresh, tmp_path):
-    done = run("calibrate", toy_kit, "--normal", fresh, "--out", tmp_path / "new.kit", "--why", "new [bold]lamp")
+def test_old_and_new_limits_are_printed_side_by_side_with_the_false_alarms(toy_kit, fresh, tmp_path):
+    done = run("calibrate", toy_kit, "--normal", fresh, "--out", tmp_path / "new.kit", "--reason", "new [bold]lamp")
     assert (done.exit_code, done.stderr) == (0, "")
     with Kit.open(toy_kit) as old, Kit.open(tmp_path / "new.kit") as new:
-        before, after = old.manifest.calibration.limits, new.manifest.calibration.limits
+        before, after = (kit.model("fp32").calibration.limits for kit in (old, new))
     text = words(done.stdout)
     assert f"warn above │ {before.warn.score:.6f} │ {after.warn.score:.6f} │" in text
     assert f"reject above │ {before.reject.score:.6f} │ {after.reject.score:.6f} │" in text
-    assert "reject 2 of 120 flagged, promised 7.7 %, so 0 to 27 of them with 90 % certainty: as promised" in text
-    assert f"score above {after.reject.score:.6f}, expected to flag 0.83 % of good images" in text
-    assert "new.kit: has the new limits" in text
-    told = run("info", tmp_path / "new.kit").stdout
-    assert "new [bold]lamp; 1 earlier calibration, the last of 2026-01-01T00:00:00Z by 12 images" in told
-    assert f"reject above {before.reject.score:.6f}" in told
+    assert "reject 2 of 120 flagged, expected 7.7 %, 90 % interval 0 to 27: inside" in text
+    assert f"score above {after.reject.score:.6f}; false-alarm rate: target 1 %, expected 0.83 %" in text
+    assert "new.kit has the new limits; a running stream loads them with: msc-edge reload" in text
+    facts = run("info", tmp_path / "new.kit").stdout
+    assert "new [bold]lamp; 1 earlier calibration, the last 2026-01-01T00:00:00Z with 12 images" in facts
+    assert f"reject above {before.reject.score:.6f}" in facts
 
 
-def test_without_a_place_it_says_that_nothing_was_written(toy_kit, fresh):
+def test_without_out_and_in_place_nothing_is_written(toy_kit, fresh):
     done = run("calibrate", toy_kit, "--normal", fresh)
     assert done.exit_code == 0
     assert done.stdout.splitlines()[-1].startswith("nothing was written: pass --out NEWKIT or --in-place")
 
 
-def test_a_change_of_the_line_is_called_by_its_name(toy_kit, toy, save, tmp_path):
+def test_a_change_of_the_line_is_reported(toy_kit, toy, save, tmp_path):
     for seed in range(1000, 1100):
         image = toy.draw(seed)
         image[:, :24] //= 2
         save(tmp_path / "fresh" / f"{seed}.png", image)
     text = words(run("calibrate", toy_kit, "--normal", tmp_path / "fresh").stdout)
     assert "reject 100 of 100 flagged" in text
-    assert "MORE; the line has changed, or these images are not all good" in text
+    assert "ABOVE; the line has changed, or not all of these images are normal" in text
 
 
-def test_what_is_left_out_is_told_on_standard_error(toy_kit, toy, save, tmp_path):
+def test_images_that_are_left_out_are_listed_on_standard_error(toy_kit, toy, save, tmp_path):
     for seed in range(1000, 1020):
         save(tmp_path / "in" / f"{seed}.png", toy.draw(seed))
     save(tmp_path / "in" / "trained.png", toy.draw(0))
@@ -59,11 +59,11 @@ def test_what_is_left_out_is_told_on_standard_error(toy_kit, toy, save, tmp_path
     done = run("calibrate", toy_kit, "--normal", tmp_path / "in", "--reject-rate", "0.05")
     assert done.exit_code == 0
     assert done.stderr.count("left out, unreadable: ") == 6
-    assert "and 2 more" in done.stderr
+    assert "left out, unreadable: 2 more" in done.stderr
     assert "\x1b" not in done.stderr
     assert "left out, exact copies of others: 1" in done.stderr
-    assert "left out, 1 image that the kit has in its bank" in done.stderr
-    assert "The 5 most_anomalous of 20 images" in done.stdout
+    assert "left out, in the kit's memory bank: 1 image, the first is " in done.stderr
+    assert "The 5 most anomalous of 20 images" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_what_is_left_out_is_told_on_standard_error(toy_kit, toy, save, tmp_path
         ([], 2),
     ],
 )
-def test_what_cannot_be_done_leaves_with_its_code(arguments, code, kit, fresh):
+def test_a_request_that_cannot_be_met_has_its_exit_code(arguments, code, kit, fresh):
     named = {"FRESH": fresh, "KIT": kit}
     assert run("calibrate", kit, *(named.get(each, each) for each in arguments)).exit_code == code
 
 
-def test_what_is_no_kit_leaves_with_4(fresh, tmp_path):
+def test_a_folder_that_is_no_kit_is_exit_code_4(fresh, tmp_path):
     assert run("calibrate", tmp_path, "--normal", fresh).exit_code == 4
 
 
@@ -95,3 +95,11 @@ def test_it_needs_no_torch(toy_kit, fresh, tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
     assert Path(tmp_path / "new.kit" / "manifest.json").is_file()
+
+
+def test_the_old_name_of_reason_works_with_a_warning(toy_kit, fresh, tmp_path):
+    done = run("calibrate", toy_kit, "--normal", fresh, "--out", tmp_path / "new.kit", "--why", "new lamp")
+    assert (done.exit_code, done.stderr) == (0, "warning: --why is deprecated; use --reason\n")
+    with Kit.open(tmp_path / "new.kit") as kit:
+        assert kit.model("fp32").calibration.reason == "new lamp"
+    assert "--why" not in run("calibrate", "--help").stdout

@@ -10,11 +10,11 @@ from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.calibrate.normal_images import find_normal_images, score_normal_images
 
 
-def names(rows: list) -> list[str]:
-    return [Path(row.path).name for row in rows]
+def names(images: list) -> list[str]:
+    return [Path(image.path).name for image in images]
 
 
-def test_what_would_spoil_a_calibration_is_left_out_and_told(
+def test_images_that_would_distort_a_calibration_are_left_out(
     detector: Detector, toy: ModuleType, save: Callable, tmp_path: Path
 ) -> None:
     for seed in (500, 501, 502):
@@ -30,12 +30,13 @@ def test_what_would_spoil_a_calibration_is_left_out_and_told(
     assert names(found.copies) == ["again.png", "metadata.png"]
     assert names(found.in_bank) == ["trained 0.png", "trained 2.png"]
     assert names(found.unreadable) == ["broken.png"]
-    assert found.left_out == "1 cannot be read, 2 exact copies of others, 2 in the kit's bank"
-    for row in found.scored:
-        assert row.score == detector.score_file(row.path).score
+    assert found.left_out == "1 unreadable, 2 exact copies of others, 2 in the kit's memory bank"
+    for image in found.scored:
+        assert image.result == detector.score_file(image.path)
+    assert found.scores == [image.result.score for image in found.scored if image.result]
 
 
-def test_nothing_left_out_has_no_words(detector: Detector, fresh: Path) -> None:
+def test_where_no_image_is_left_out_there_is_no_text(detector: Detector, fresh: Path) -> None:
     found = score_normal_images(detector, find_normal_images(fresh))
     assert (len(found.scored), found.left_out) == (120, "")
 
@@ -49,25 +50,25 @@ def test_nothing_left_out_has_no_words(detector: Detector, fresh: Path) -> None:
         (["train/good/a.png", "test/good/b.png", "test/crack/c.png"], "test/good"),
     ],
 )
-def test_good_parts_beside_defective_ones_are_not_taken_together(files: list[str], good: str, tmp_path: Path) -> None:
+def test_a_folder_of_good_parts_beside_others_is_refused_and_named(files: list[str], good: str, tmp_path: Path) -> None:
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    with pytest.raises(SourceError, match="taken for good parts") as refused:
+    with pytest.raises(SourceError, match="all of them would count as normal") as refused:
         find_normal_images(tmp_path)
     assert str(refused.value).endswith(f"pass --normal {tmp_path / good}")
     assert find_normal_images(tmp_path / good)
 
 
-def test_folders_of_days_and_shifts_are_taken_together(tmp_path: Path) -> None:
+def test_images_of_all_subfolders_are_found(tmp_path: Path) -> None:
     for file in ("monday/early/a.png", "tuesday/b.png", "c.png"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     assert len(find_normal_images(tmp_path)) == 3
 
 
-def test_what_is_no_folder_of_images_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, said in (("file", "it is not a folder"), ("nowhere", "No such file"), (".", "no images found")):
-        with pytest.raises(SourceError, match=said):
+    for name, reason in (("file", "it is not a folder"), ("nowhere", "No such file"), (".", "no images found")):
+        with pytest.raises(SourceError, match=reason):
             find_normal_images(tmp_path / name)

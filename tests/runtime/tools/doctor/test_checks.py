@@ -1,229 +1,28 @@
-"""Each check against a machine laid out in files, as its own kernel would show it."""
-
-import os
-import subprocess
-import sys
-import tempfile
-from importlib import metadata
-from pathlib import Path
-
-import pytest
-
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.tools.doctor.check import Check, checked, summary_of
-from msc_edge.runtime.tools.doctor.checks import (
-    cameras,
-    clock,
-    cores,
-    disk,
-    display,
-    hnswlib,
-    machine_checks,
-    memory,
-    opencv,
-    processor,
-    state_folder,
-    versions,
-)
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux shows its devices as files")
-
-# What kernels write: a server, an old Atom, a Raspberry Pi 4, and a newer ARM board.
-XEON = (
-    "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Gold\nflags\t\t: sse2 avx2 avx512f avx512_vnni amx_int8 amx_bf16\n"
-)
-ATOM = "processor\t: 0\nmodel name\t: Intel(R) Atom(TM) CPU\nflags\t\t: sse2 ssse3\n"
-PI4 = "processor\t: 0\nFeatures\t: fp asimd evtstrm cpuid\n\nHardware\t: BCM2835\nModel\t\t: Raspberry Pi 4 Model B\n"
-ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm bf16\n"
+from msc_edge.runtime.tools.doctor.checks import Check, run_check, run_checks, summary_of
 
 
-class TestProcessor:
-    @pytest.mark.parametrize(
-        ("cpuinfo", "state", "found"),
-        [
-            (XEON, "ok", "Intel(R) Xeon(R) Gold: has AVX2, AVX-512, VNNI, AMX, bf16"),
-            (ATOM, "note", "Intel(R) Atom(TM) CPU: has none of what speeds up a network; without AVX2 scoring is slow"),
-            (PI4, "ok", "Raspberry Pi 4 Model B: has NEON; not dot product, i8mm, bf16"),
-        ],
-        ids=["Xeon", "Atom", "Pi"],
-    )
-    def test_what_the_kernel_shows_is_named(self, tmp_path, cpuinfo, state, found):
-        path = tmp_path / "cpuinfo"
-        path.write_text(cpuinfo)
-        assert (processor(path).state, processor(path).found) == (state, found)
-
-    def test_an_arm_kernel_without_a_name_is_understood(self, tmp_path):
-        path = tmp_path / "cpuinfo"
-        path.write_text(ARM)
-        assert processor(path).found.endswith("has NEON, dot product, i8mm, bf16")
-
-    def test_without_the_kernels_word_numpy_tells_the_same_of_avx2(self, tmp_path):
-        told = processor(tmp_path / "missing")
-        assert told.state in ("ok", "note")
-        if Path("/proc/cpuinfo").is_file():
-            assert ("has AVX2" in told.found) == ("has AVX2" in processor().found)
-
-
-class TestCores:
-    def test_they_are_those_that_scoring_takes(self):
-        assert cores().found.startswith(("one", str(usable_cores())))
-
-    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's affinity")
-    @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-    def test_a_process_bound_to_one_core_is_told_so(self):
-        core = min(os.sched_getaffinity(0))
-        program = (
-            f"import os; os.sched_setaffinity(0, [{core}]); "
-            "from msc_edge.runtime.tools.doctor.checks import cores; print(cores().state, cores().found)"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == f"note 1 of the machine's {os.cpu_count()} may be used here"
-
-
-@linux_only
-class TestCameras:
-    @pytest.fixture
-    def machine(self, tmp_path):
-        """A webcam with its two nodes, one without a name, and others that are no cameras."""
-        devices, system = tmp_path / "dev", tmp_path / "sys"
-        devices.mkdir()
-        for name in ("video0", "video1", "video10", "videodev", "vcs1"):
-            (devices / name).touch()
-        for node, index in (("video0", 0), ("video1", 1)):
-            about = system / "class" / "video4linux" / node
-            about.mkdir(parents=True)
-            (about / "name").write_text("HD Pro Webcam C920\n")
-            (about / "index").write_text(f"{index}\n")
-        return devices, system
-
-    def test_they_are_named_in_the_order_of_their_numbers(self, machine):
-        devices, system = machine
-        check = cameras(devices, system)
-        assert check.state == "ok"
-        assert check.found == (
-            f"{devices}/video0 (HD Pro Webcam C920), {devices}/video1 (HD Pro Webcam C920, its further node), "
-            f"{devices}/video10 (name unknown)"
-        )
-
-    def test_a_pc_without_any_is_no_problem(self, tmp_path):
-        assert cameras(tmp_path, tmp_path).state == "note"
-
-    def test_one_that_this_user_may_not_open_is_a_problem_with_the_remedy(self):
-        # Root may open everything, so root becomes somebody else first; in a folder that somebody else may enter.
-        program = (
-            "import os, sys; from pathlib import Path; from msc_edge.runtime.tools.doctor.checks import cameras\n"
-            "if os.geteuid() == 0: os.setuid(65534)\n"
-            "check = cameras(Path(sys.argv[1]), Path(sys.argv[1])); print(check.state, check.found, check.remedy)"
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder)
-            place.chmod(0o755)
-            (place / "video0").touch()
-            (place / "video0").chmod(0)
-            done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
-        assert done.stdout.startswith("problem ")
-        assert "may not open video0" in done.stdout
-        assert "usermod -aG video" in done.stdout
-
-
-class TestMemory:
-    @pytest.mark.parametrize(("kilobytes", "state"), [(8_000_000, "ok"), (200_000, "note")])
-    def test_what_the_kernel_has_left_counts(self, tmp_path, kilobytes, state):
-        (tmp_path / "meminfo").write_text(f"MemTotal: 9000000 kB\nMemAvailable:   {kilobytes} kB\n")
-        assert memory(tmp_path / "meminfo", tmp_path).state == state
-
-    def test_a_container_may_have_less_than_the_machine(self, tmp_path):
-        (tmp_path / "meminfo").write_text("MemAvailable: 8000000 kB\n")
-        (tmp_path / "memory.max").write_text("536870912\n")
-        (tmp_path / "memory.current").write_text("436870912\n")
-        check = memory(tmp_path / "meminfo", tmp_path)
-        assert (check.state, check.found) == ("note", "100.0 MB free within the container's limit, which is little")
-
-    def test_a_container_without_limit_has_the_machines(self, tmp_path):
-        (tmp_path / "meminfo").write_text("MemAvailable: 8000000 kB\n")
-        (tmp_path / "memory.max").write_text("max\n")
-        (tmp_path / "memory.current").write_text("436870912\n")
-        assert memory(tmp_path / "meminfo", tmp_path).found == "8.2 GB free"
-
-    @pytest.mark.parametrize("content", [None, "", "MemTotal: 1 kB\n"])
-    def test_where_it_cannot_be_found_out_it_says_so(self, tmp_path, content):
-        if content is not None:
-            (tmp_path / "meminfo").write_text(content)
-        assert memory(tmp_path / "meminfo", tmp_path).state == "note"
-
-
-class TestDisk:
-    def test_a_folder_that_is_yet_to_come_is_judged_by_where_it_will_lie(self, tmp_path):
-        wanted = tmp_path / "not" / "yet"
-        assert str(wanted) in disk(wanted).found
-        assert not wanted.exists()
-
-    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place that nobody may write to")
-    def test_a_full_or_closed_place_is_not_ok(self):
-        assert disk(Path("/proc/self")).state != "ok"
-
-    def test_the_service_says_where_it_is(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/a:{tmp_path}/b")
-        assert state_folder() == tmp_path / "a"
-        monkeypatch.delenv("STATE_DIRECTORY")
-        assert state_folder().name == "msc-edge"
-
-
-class TestClock:
-    @pytest.mark.parametrize(("now", "state"), [(0, "problem"), (1_700_000_000, "problem"), (1_800_000_000, "ok")])
-    def test_a_year_before_this_program_is_a_clock_that_was_never_set(self, now, state):
-        assert clock(now).state == state
-
-    def test_this_one_is_set(self):
-        assert clock().state == "ok"
-
-
-class TestDisplay:
-    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="has a desktop, always")
-    @pytest.mark.parametrize(
-        ("environment", "state"),
-        [
-            ({"DISPLAY": ":0"}, "ok"),
-            ({"DISPLAY": ":0", "WAYLAND_DISPLAY": "wayland-0"}, "ok"),
-            ({"WAYLAND_DISPLAY": "wayland-0"}, "note"),
-            ({"DISPLAY": ""}, "note"),
-            ({}, "note"),
-        ],
-    )
-    def test_windows_of_opencv_need_x(self, environment, state):
-        assert display(environment).state == state
-
-
-def test_the_versions_are_those_that_are_installed():
-    found = versions().found
-    for name in ("msc-edge", "onnxruntime", "numpy"):
-        assert f"{name} {metadata.version(name)}" in found
-
-
-def test_the_one_opencv_here_can_read_streams():
-    check = opencv()
-    assert check.state != "problem"
-    assert f"opencv-python {metadata.version('opencv-python')}" in check.found
-    assert "FFMPEG" in check.found
-
-
-def test_hnswlib_works_or_is_not_there():
-    assert hnswlib().state in ("ok", "note")
-
-
-def test_a_check_that_fails_is_a_problem_and_no_traceback():
-    check = checked("sums", lambda: Check("sums", "ok", str(1 // 0)))
+def test_a_check_that_fails_is_a_problem_with_its_error():
+    check = run_check("sums", lambda: Check("sums", "ok", str(1 // 0)))
     assert (check.name, check.state) == ("sums", "problem")
     assert "ZeroDivisionError" in check.found
+    assert check.remedy
 
 
-def test_every_problem_comes_with_a_remedy_and_every_name_once():
-    checks = list(machine_checks())
-    assert len({check.name for check in checks}) == len(checks)
-    assert [check for check in checks if check.state == "problem" and not check.remedy] == []
+def test_checks_run_under_their_names_after_a_failure_too():
+    def first() -> Check:
+        raise RuntimeError("broken")
+
+    def second() -> Check:
+        return Check("second", "ok", "")
+
+    assert [(check.name, check.state) for check in run_checks(first, second)] == [
+        ("first", "problem"),
+        ("second", "ok"),
+    ]
 
 
 def test_the_summary_names_the_problems():
-    good, bad = Check("disk", "note", "full soon"), Check("clock", "problem", "1970", "set it")
-    assert summary_of([good]) == "no problem found"
-    assert summary_of([good, bad]) == "1 problem: clock"
+    note, problem = Check("disk", "note", "almost full"), Check("clock", "problem", "1970", "set it")
+    assert summary_of([note]) == "no problem found"
+    assert summary_of([note, problem]) == "1 problem: clock"
+    assert summary_of([problem, problem]) == "2 problems: clock, clock"

@@ -9,7 +9,7 @@ DEFECTS = ("empty", "scratch", "stain")
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
-    """Twelve good parts and four of each of three defects, in the MVTec-AD layout; not to be changed."""
+    """Twelve normal images and four of each of three defect types, in the MVTec-AD layout; not to be changed."""
     folder = tmp_path_factory.mktemp("drawn") / "parts"
     for seed in range(300, 312):
         save(folder / "test" / "good" / f"{seed}.png", toy.draw(seed))

@@ -1,4 +1,4 @@
-"""A real browser, without network, that tells what it shows and what it complains of."""
+"""A real browser, without network, with the content that it displays and its error messages."""
 
 import os
 import re
@@ -16,8 +16,8 @@ class Opened:
     """A page that the browser has opened."""
 
     dom: str
-    complaints: list[str]
-    """Lines of the browser's console."""
+    console: list[str]
+    """Lines of the browser's console: errors and warnings."""
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def browse(tmp_path: Path) -> Callable[[Path], Opened]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs chromium, which is not installed")
-    # A network of its own, with nothing in it; only root may do so.
+    # A network namespace of its own, without interfaces; only root may create one.
     alone = ["unshare", "-n"] if os.name == "posix" and os.geteuid() == 0 and _can_unshare() else []
 
     def browse(page: Path) -> Opened:

@@ -1,14 +1,19 @@
 import base64
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from msc_edge.drawing import THUMBNAIL_SIDE, thumbnail
 from msc_edge.errors import KitError
 from msc_edge.images import decode_image, read_image
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
-from msc_edge.runtime.batch import Row, score_file
-from msc_edge.runtime.tools.report.gallery import as_data_url, card
+from msc_edge.runtime.results.image_result import ImageResult
+from msc_edge.runtime.results.result import NearestImage
+from msc_edge.runtime.tools.report.gallery import card
 
 
 def pixels(url: str) -> np.ndarray:
@@ -23,66 +28,75 @@ def opened(toy_kit):
         yield opened
 
 
-class TestImages:
-    @pytest.mark.parametrize(
-        ("shape", "expected"),
-        [
-            ((48, 64), (48, 64)),
-            ((320, 100), (320, 100)),
-            ((480, 640), (240, 320)),
-            ((1000, 10), (320, 3)),
-            ((1, 5000), (1, 320)),
-            ((1, 1), (1, 1)),
-        ],
-    )
-    def test_are_made_small_in_proportion_and_never_large(self, shape, expected):
-        assert pixels(as_data_url(np.zeros((*shape, 3), np.uint8))).shape == (*expected, 3)
-
-    def test_keep_their_colours(self):
-        red = np.full((40, 40, 3), (200, 30, 40), np.uint8)
-        assert np.abs(pixels(as_data_url(red)).mean((0, 1)) - (200, 30, 40)).max() < 4
-
-    def test_show_what_the_image_shows(self, toy):
-        image = toy.draw(7, "stain")
-        assert np.abs(pixels(as_data_url(image)).astype(int) - image).mean() < 6
+@pytest.fixture
+def warned(detector, photos) -> ImageResult:
+    """The result of photos/warn.png, without a thumbnail."""
+    return ImageResult(str(photos / "warn.png"), detector.score_file(photos / "warn.png"), 1.0)
 
 
-class TestCard:
-    def test_has_the_row_and_the_nearest_normals_with_their_thumbnails(self, detector, opened, photos):
-        path = photos / "warn.png"
-        row = score_file(detector, path)
-        made = card(detector, opened, path, row, name="w", label="odd")
-        assert (made.name, made.label, made.row, made.trouble) == ("w", "odd", row, "")
-        nearest_images = detector.score_file(path).nearest_images
-        assert [(near.name, near.distance) for near in made.nearest] == [
-            (each.path, each.distance) for each in nearest_images[:2]
-        ]
-        assert made.nearest[0].name == row.nearest
-        for near, neighbour in zip(made.nearest, nearest_images, strict=False):
-            thumbnail = read_image(opened.path(f"thumbnails/{neighbour.row:05d}.jpg"))
-            assert np.array_equal(pixels(near.image), thumbnail)
+def test_a_card_has_the_result_and_the_nearest_normal_images(opened, warned):
+    made = card(opened, warned, name="w", label="odd")
+    assert (made.name, made.label, made.result, made.problem) == ("w", "odd", warned.result, "")
+    nearest_images = made.result.nearest_images
+    assert [(each.name, each.distance) for each in made.nearest] == [
+        (each.path, each.distance) for each in nearest_images[:2]
+    ]
+    for shown, nearest in zip(made.nearest, nearest_images, strict=True):
+        assert np.array_equal(pixels(shown.url), read_image(opened.file(f"thumbnails/{nearest.row:05d}.jpg")))
 
-    def test_of_a_image_that_has_gone_says_so(self, detector, opened, photos, tmp_path):
-        row = score_file(detector, photos / "warn.png")
-        made = card(detector, opened, tmp_path / "warn.png", row, name="w")
-        assert (made.image, made.nearest) == ("", ())
-        assert "cannot be read any more: cannot be opened: No such file" in made.trouble
 
-    def test_of_a_image_that_has_changed_says_so(self, detector, opened, photos):
-        row = score_file(detector, photos / "warn.png")
-        made = card(detector, opened, photos / "good_100.png", row, name="w")
-        assert (made.image, made.trouble) == ("", "the file has changed since it was scored")
+def test_an_image_with_a_thumbnail_is_shown_as_it_was_scored(opened, warned, toy, tmp_path):
+    image = replace(warned, path=str(tmp_path / "gone.png"), thumbnail=thumbnail(toy.draw(7, "stain")))
+    made = card(opened, image, name="w")
+    assert made.problem == ""
+    assert np.abs(pixels(made.url).astype(int) - toy.draw(7, "stain")).mean() < 6
 
-    def test_takes_a_score_as_a_score_file_has_it(self, detector, opened, photos):
-        row = score_file(detector, photos / "warn.png")
-        written = Row(row.path, round(row.score or 0, 6), row.p_value, row.verdict, row.nearest, 1.0)
-        assert card(detector, opened, photos / "warn.png", written, name="w").trouble == ""
 
-    def test_a_kit_that_has_gone_is_an_error_of_the_kit(self, kit, photos):
-        with Kit.open(kit) as opened:
-            detector = Detector.of(opened, threads=1)
-            row = score_file(detector, photos / "warn.png")
-            for thumbnail in kit.glob("thumbnails/*"):
-                thumbnail.unlink()
-            with pytest.raises(KitError, match=r"thumbnails/.*\.jpg cannot be read any more"):
-                card(detector, opened, photos / "warn.png", row, name="w")
+def test_an_image_of_an_earlier_run_is_read_and_made_small(opened, warned, save, tmp_path):
+    large = save(tmp_path / "large.png", np.full((480, 640, 3), (200, 30, 40), np.uint8))
+    made = card(opened, replace(warned, path=str(large)), name="w")
+    assert pixels(made.url).shape == (round(THUMBNAIL_SIDE * 480 / 640), THUMBNAIL_SIDE, 3)
+    assert np.abs(pixels(made.url).mean((0, 1)) - (200, 30, 40)).max() < 4
+
+
+def test_a_row_of_a_score_file_is_shown_from_the_named_file(opened, warned, photos):
+    made = card(opened, replace(warned, path="as\\written.png"), name="w", file=photos / "warn.png")
+    assert (made.problem, pixels(made.url).shape) == ("", (48, 64, 3))
+
+
+def test_an_image_that_is_gone_has_a_card_with_the_reason(opened, warned, tmp_path):
+    made = card(opened, replace(warned, path=str(tmp_path / "gone.png")), name="w")
+    assert (made.url, made.problem) == ("", "the file cannot be read any more: No such file or directory")
+    assert len(made.nearest) == 2
+
+
+def test_an_image_that_is_damaged_now_has_a_card_with_the_reason(opened, warned, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"cut")
+    made = card(opened, replace(warned, path=str(tmp_path / "cut.png")), name="w")
+    assert (made.url, made.problem[:32]) == ("", "the file cannot be read any more")
+
+
+def test_an_image_that_changed_after_it_was_scored_is_not_shown(opened, warned, toy, save, tmp_path):
+    path = save(tmp_path / "a.png", toy.draw(7))
+    changed = path.stat().st_ctime
+    image = replace(warned, path=str(path))
+    assert card(opened, image, name="w", earlier_rows=changed + 1).problem == ""
+    made = card(opened, image, name="w", earlier_rows=changed - 1)
+    assert (made.url, made.problem) == ("", "the file has changed since it was scored")
+    os.utime(path, (0, 0))  # a file that keeps its old times, such as a copy, is seen by its ctime
+    assert card(opened, image, name="w", earlier_rows=changed - 1).problem
+
+
+def test_a_nearest_image_without_a_thumbnail_has_only_its_name(opened, warned):
+    result = replace(warned.result, nearest_images=(NearestImage(999, "n.png", 0.1),))
+    (nearest,) = card(opened, replace(warned, result=result), name="w").nearest
+    assert (nearest.name, nearest.url) == ("n.png", "")
+
+
+def test_a_kit_that_was_removed_is_a_kit_error(kit, photos):
+    with Kit.open(kit) as opened:
+        result = Detector.of(opened, threads=1).score_file(photos / "warn.png")
+        for path in kit.glob("thumbnails/*"):
+            path.unlink()
+        with pytest.raises(KitError, match=r"thumbnails/.*\.jpg cannot be read any more"):
+            card(opened, ImageResult(str(Path(photos / "warn.png")), result, 1.0), name="w")

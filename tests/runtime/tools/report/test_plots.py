@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from msc_edge.calibration import Limit, Limits
 from msc_edge.runtime.tools.report.axes import HEIGHT, WIDTH, Axes, ticks
-from msc_edge.runtime.tools.report.plots import BAD, GOOD, Scores, histogram, roc
+from msc_edge.runtime.tools.report.plots import DEFECT, NORMAL, Scores, histogram, roc
 
 
 def limits(warn: float, reject: float) -> Limits:
     return Limits(warn=Limit(warn, None, None), reject=Limit(reject, None, None))
 
 
-def two(good: list[float], bad: list[float]) -> list[Scores]:
-    return [Scores("good parts", np.array(good), GOOD), Scores("defective parts", np.array(bad), BAD)]
+def two(normal: list[float], anomalous: list[float]) -> list[Scores]:
+    return [Scores("normal images", np.array(normal), NORMAL), Scores("anomalous images", np.array(anomalous), DEFECT)]
 
 
 SOME = np.random.default_rng(0)
@@ -28,15 +28,15 @@ HISTOGRAMS = {
     "all equal": histogram(two([0.25], [0.25]), limits(0.25, 0.25)),
     "limits at the left end": histogram(two([0.5, 0.6], [0.7]), limits(-0.00001, 0.0)),
     "limits at the right end": histogram(two([0.1, 0.2], [0.3]), limits(1.234567, 2.0)),
-    "limits a hair apart": histogram(two([0.1, 0.2], [2.0]), limits(1.9998, 1.9999)),
+    "limits close together": histogram(two([0.1, 0.2], [2.0]), limits(1.9998, 1.9999)),
     "a reject limit below warn": histogram(two([0.1, 0.2], [0.3]), limits(0.2, 0.2)),
     "tiny scores": histogram(two([1e-7, 2e-7], [2e-6]), limits(3e-7, 4e-7)),
-    "one stranger of many": histogram(two([0.01] * 100_000, [0.01, 2.0]), limits(0.02, 0.03)),
+    "one outlier of many": histogram(two([0.01] * 100_000, [0.01, 2.0]), limits(0.02, 0.03)),
 }
 ROCS = {
     "usual": roc([0, 0, 0.1, 1], [0, 0.6, 0.9, 1], marks={"warn": (0.05, 0.75), "reject": (0, 0.6)}),
     "perfect": roc([0, 0, 1], [0, 1, 1], marks={"warn": (0, 1), "reject": (0, 1)}),
-    "the wrong way round": roc([0, 1, 1], [0, 0, 1], marks={"warn": (1, 0), "reject": (1, 1)}),
+    "reversed": roc([0, 1, 1], [0, 0, 1], marks={"warn": (1, 0), "reject": (1, 1)}),
 }
 PLOTS = HISTOGRAMS | {f"ROC, {name}": plot for name, plot in ROCS.items()}
 
@@ -44,17 +44,17 @@ PLOTS = HISTOGRAMS | {f"ROC, {name}": plot for name, plot in ROCS.items()}
 class TestTicks:
     @settings(deadline=None)
     @given(low=st.floats(-1, 2), span=st.floats(1e-6, 3), most=st.integers(3, 10))
-    def test_are_few_round_and_within(self, low, span, most):
+    def test_they_are_few_round_and_within_the_axis(self, low, span, most):
         found = ticks(low, low + span, most=most)
         assert 1 <= len(found) <= most + 1
         step = float(f"{span / most:.0e}")
-        for value, words in found:
+        for value, label in found:
             assert low - 1e-6 * span <= value <= low + span * (1 + 1e-6)
-            assert re.fullmatch(r"-?\d+(\.\d+)?", words)
-            assert float(words) == pytest.approx(value, abs=1e-3 * step)
-            assert not re.fullmatch(r"-0(\.0*)?", words)
-        assert len({words for _, words in found}) == len(found)
-        # At equal distances of 1, 2 or 5 of a unit.
+            assert re.fullmatch(r"-?\d+(\.\d+)?", label)
+            assert float(label) == pytest.approx(value, abs=1e-3 * step)
+            assert not re.fullmatch(r"-0(\.0*)?", label)
+        assert len({label for _, label in found}) == len(found)
+        # At equal distances of 1, 2 or 5 times a power of ten.
         steps = {f"{right - left:.3e}" for (left, _), (right, _) in itertools.pairwise(found)}
         assert len(steps) <= 1
         assert all(re.match(r"[125]\.000e", each) for each in steps)
@@ -69,14 +69,14 @@ class TestTicks:
         ],
     )
     def test_examples(self, low, high, expected):
-        assert [words for _, words in ticks(low, high, most=5)] == expected
+        assert [label for _, label in ticks(low, high, most=5)] == expected
 
 
-def test_places_run_from_left_to_right_and_from_bottom_to_top():
-    place = Axes((0, 2), (0, 1))
-    assert 0 < place.x(0) < place.x(1) < place.x(2) < WIDTH
-    assert 0 < place.y(1) < place.y(0.5) < place.y(0) < HEIGHT
-    assert place.x(1) == (place.x(0) + place.x(2)) / 2
+def test_positions_increase_from_left_to_right_and_from_bottom_to_top():
+    axes = Axes((0, 2), (0, 1))
+    assert 0 < axes.x(0) < axes.x(1) < axes.x(2) < WIDTH
+    assert 0 < axes.y(1) < axes.y(0.5) < axes.y(0) < HEIGHT
+    assert axes.x(1) == (axes.x(0) + axes.x(2)) / 2
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -91,7 +91,7 @@ def test_a_plot_is_well_formed_and_its_numbers_are_finite(name):
     assert "-0<" not in PLOTS[name]
 
 
-def test_nothing_is_drawn_outside_of_the_image(browse, tmp_path: Path):
+def test_nothing_is_drawn_outside_of_the_plot(browse, tmp_path: Path):
     """As the browser measures it, with its own letters."""
     measure = """
         const outside = {};
@@ -112,33 +112,33 @@ def test_nothing_is_drawn_outside_of_the_image(browse, tmp_path: Path):
     page.write_text(f"<!doctype html><meta charset=utf-8>{drawn}<script>{measure}</script>", encoding="utf-8")
     opened = browse(page)
     found = re.search(r"<pre>(.*)</pre>", opened.dom, re.DOTALL)
-    assert found, opened.complaints
+    assert found, opened.console
     assert json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")) == {}
 
 
 class TestHistogram:
     @settings(max_examples=40, deadline=None)
     @given(st.lists(st.floats(0, 2), min_size=1, max_size=60), st.lists(st.floats(0, 2), min_size=1, max_size=60))
-    def test_the_bars_of_each_group_hold_all_of_it(self, good, bad):
-        root = ElementTree.fromstring(histogram(two(good, bad), limits(0.1, 0.2)))
-        for colour in (GOOD, BAD):
+    def test_the_bars_of_each_group_sum_to_100_per_cent(self, normal, anomalous):
+        root = ElementTree.fromstring(histogram(two(normal, anomalous), limits(0.1, 0.2)))
+        for colour in (NORMAL, DEFECT):
             titles = [bar.findtext("title") for bar in root.iter("rect") if bar.get("fill") == colour]
             shares = [float(share) for title in titles for share in re.findall(r": ([\d.]+)%", title or "")]
             assert sum(shares) == pytest.approx(100, abs=0.005 * len(shares) + 1e-9)
 
-    def test_a_limit_stands_where_its_score_is(self):
+    def test_a_limit_is_drawn_at_its_score(self):
         root = ElementTree.fromstring(histogram(two([0.0, 0.1], [1.0]), limits(0.25, 0.5)))
         warn, reject = (float(line.get("x1", "")) for line in root.iter("line") if line.get("stroke-dasharray"))
-        place = Axes((0, 1), (0, 1))
-        assert (warn, reject) == pytest.approx((place.x(0.25), place.x(0.5)), abs=0.1)
+        axes = Axes((0, 1), (0, 1))
+        assert (warn, reject) == pytest.approx((axes.x(0.25), axes.x(0.5)), abs=0.1)
         assert "warn above 0.25" in "".join(root.itertext())
 
-    def test_warn_is_left_out_where_it_is_never_given(self):
+    def test_a_warn_limit_that_is_not_used_is_not_drawn(self):
         root = ElementTree.fromstring(HISTOGRAMS["a reject limit below warn"])
         assert "warn" not in "".join(root.itertext())
 
-    def test_one_image_of_a_hundred_thousand_is_seen(self):
-        many = Scores("images", np.array([0.01] * 100_000 + [1.0]), GOOD)
+    def test_one_image_of_a_hundred_thousand_is_visible(self):
+        many = Scores("images", np.array([0.01] * 100_000 + [1.0]), NORMAL)
         root = ElementTree.fromstring(histogram([many], limits(0.02, 0.03)))
         bars = [bar for bar in root.iter("rect") if bar.find("title") is not None]
         assert len(bars) == 2
@@ -146,17 +146,19 @@ class TestHistogram:
 
 
 class TestRoc:
-    def test_a_point_of_the_curve_is_where_it_should_be(self):
+    def test_the_curve_has_its_points(self):
         root = ElementTree.fromstring(ROCS["usual"])
-        place = Axes((0, 1), (0, 1))
+        axes = Axes((0, 1), (0, 1))
         (line,) = root.iter("polyline")
-        assert f"{place.x(0.1):.1f},{place.y(0.9):.1f}" in line.get("points", "").split()
+        assert f"{axes.x(0.1):.1f},{axes.y(0.9):.1f}" in line.get("points", "").split()
 
-    def test_a_million_points_make_no_large_image(self):
-        steps = np.linspace(0, 1, 1_000_000)
-        assert len(roc(steps, np.sqrt(steps), marks={"warn": (0.1, 0.3), "reject": (0, 0)})) < 200_000
+    def test_many_points_make_a_small_plot(self):
+        steps = np.linspace(0, 1, 100_000)
+        plot = roc(steps, np.sqrt(steps), marks={"warn": (0.1, 0.3), "reject": (0, 0)})
+        # The plot is about 400 units wide and has one decimal; a point has 12 characters.
+        assert len(plot) < 12 * 10 * (WIDTH + HEIGHT)
 
-    def test_the_limits_are_told_in_words(self):
-        words = "".join(ElementTree.fromstring(ROCS["usual"]).itertext())
-        assert "warn: 75.0 % caught, 5.0 % of good parts flagged" in words
-        assert "reject: 60.0 % caught, 0.0 % of good parts flagged" in words
+    def test_the_limits_have_labels(self):
+        text = "".join(ElementTree.fromstring(ROCS["usual"]).itertext())
+        assert "warn: 75.0 % found, 5.0 % of normal images flagged" in text
+        assert "reject: 60.0 % found, 0.0 % of normal images flagged" in text

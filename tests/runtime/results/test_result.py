@@ -1,0 +1,18 @@
+import pytest
+
+from msc_edge.runtime.results.result import NearestImage
+
+
+def test_nearest_is_the_path_of_the_first_nearest_image(scored):
+    assert scored().result.nearest == "n.png"
+
+
+@pytest.mark.parametrize(("distance", "in_bank"), [(0.0, True), (1.1e-6, True), (2e-5, False), (0.01, False)])
+def test_an_image_at_distance_zero_from_a_row_is_in_the_bank(scored, distance, in_bank):
+    nearest = (NearestImage(3, "n.png", distance), NearestImage(0, "o.png", 0.1))
+    assert scored(nearest_images=nearest).result.is_in_bank == in_bank
+
+
+def test_a_result_cannot_be_changed(scored):
+    with pytest.raises(AttributeError):
+        scored().result.score = 0.0

@@ -1,0 +1,185 @@
+"""The report of a scored folder: `msc-edge score --report`."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from msc_edge.cli import app
+from msc_edge.runtime.results.image_result import read_score_file
+from msc_edge.runtime.tools.report.scores import ScoreReport
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["score", *map(str, arguments)])
+
+
+def without_plot(sections: str) -> str:
+    """Six decimals of a score can be in the next bar of the histogram."""
+    return re.sub("<svg.*</svg>", "", sections)
+
+
+class TestContent:
+    def test_it_has_the_counts_and_the_most_anomalous_images(self, score_report, text_of):
+        images = list(read_score_file(score_report / "s.csv"))
+        results = [(image.path, image.result) for image in images if image.result]
+        text = text_of((score_report / "s.html").read_text(encoding="utf-8"))
+        for verdict in ("normal", "warn", "reject"):
+            count = sum(result.verdict == verdict for _, result in results)
+            assert f"{count} {verdict} , {100 * count / len(images):.1f} %" in text
+        assert "1 unreadable" in text
+        assert "zero.png the file is empty" in text
+        shown = sorted(results, key=lambda each: -each[1].score)[:6]
+        places = [
+            text.index(f"score {result.score:.6f} · p-value {result.p_value:.4f} {path}") for path, result in shown
+        ]
+        assert places == sorted(places)
+        assert f"Largest score first. The first 6 of {len(results)}." in text
+
+    def test_the_command_writes_the_same_page(self, score_report, sections, toy_kit, parts, tmp_path):
+        report = tmp_path / "r.html"
+        done = run(toy_kit, parts, "--report", report, "--gallery", 6)
+        assert (done.exit_code, len(done.stdout.splitlines())) == (0, 17)
+        assert f"report: {report}" in done.stderr
+        assert sections(report) == sections(score_report / "s.html")
+
+    def test_a_zipped_kit_shows_its_thumbnails_too(self, score_report, sections, toy_kit, parts, tmp_path):
+        zipped = shutil.make_archive(str(tmp_path / "toy.kit"), "zip", toy_kit)
+        run(zipped, parts, "--report", tmp_path / "r.html", "--gallery", 6)
+        assert sections(tmp_path / "r.html") == sections(score_report / "s.html")
+
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_it_names_the_model_of_a_kit_with_two(self, int8_kit, photos, tmp_path, precision):
+        run(int8_kit, photos / "warn.png", "--report", tmp_path / "r.html", "--precision", precision)
+        text = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert f", model {precision} (the kit has another model with its own limits)" in text
+
+    def test_where_no_image_can_be_read_it_lists_the_reasons(self, toy_kit, tmp_path, text_of):
+        (tmp_path / "zero.png").touch()
+        assert run(toy_kit, tmp_path, "--report", tmp_path / "r.html").exit_code == 3
+        text = text_of((tmp_path / "r.html").read_text(encoding="utf-8"))
+        assert "zero.png the file is empty" in text
+        assert "1 unreadable , 100.0 %" in text
+
+    def test_an_empty_gallery_shows_no_image(self, toy_kit, parts, tmp_path):
+        run(toy_kit, parts, "--report", tmp_path / "r.html", "--gallery", 0)
+        assert "<article" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+class TestResume:
+    def test_a_continued_run_reports_all_rows(self, score_report, sections, toy_kit, parts, text_of, tmp_path):
+        out, report = tmp_path / "s.csv", tmp_path / "s.html"
+        run(toy_kit, parts / "test" / "empty", "--out", out, "--report", report)
+        assert "5 images" in text_of(report.read_text(encoding="utf-8"))
+        expected = without_plot(sections(score_report / "s.html"))
+        for _ in ("with images to score", "with none left"):
+            done = run(toy_kit, parts, "--out", out, "--resume", "--report", report, "--gallery", 6)
+            assert done.exit_code == 0
+            assert without_plot(sections(report)) == expected
+
+    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names there are always valid text")
+    def test_a_file_whose_name_is_not_valid_text_is_shown(self, toy_kit, toy, save, text_of, tmp_path):
+        save(tmp_path / os.fsdecode(b"n\xfcchtern.png"), toy.draw(1, "stain"))
+        out, report = tmp_path / "s.csv", tmp_path / "s.html"
+        for arguments in ((), ("--resume",)):
+            done = run(toy_kit, tmp_path, "--out", out, *arguments, "--report", report)
+            assert done.exit_code == 0
+            page = report.read_text(encoding="utf-8")
+            assert "n\\xfcchtern.png" in text_of(page)
+            assert page.count("<img ") == 3
+
+    def test_an_image_that_is_gone_has_a_card_with_the_reason(self, toy_kit, toy, save, text_of, tmp_path):
+        for seed in (1, 2):
+            save(tmp_path / f"{seed}.png", toy.draw(seed, "stain"))
+        out, report = tmp_path / "s.csv", tmp_path / "s.html"
+        run(toy_kit, tmp_path, "--out", out)
+        (tmp_path / "1.png").unlink()
+        assert run(toy_kit, tmp_path, "--out", out, "--resume", "--report", report).exit_code == 0
+        assert "cannot be read any more" in text_of(report.read_text(encoding="utf-8"))
+
+    def test_an_image_that_changed_is_not_shown(self, toy_kit, toy, save, text_of, tmp_path):
+        path = save(tmp_path / "1.png", toy.draw(1, "stain"))
+        out, report = tmp_path / "s.csv", tmp_path / "s.html"
+        run(toy_kit, tmp_path, "--out", out)
+        os.utime(path, (2e9, 2e9))
+        assert run(toy_kit, tmp_path, "--out", out, "--resume", "--report", report).exit_code == 0
+        assert "the file has changed since it was scored" in text_of(report.read_text(encoding="utf-8"))
+
+
+def test_the_exit_code_is_that_of_the_verdicts(toy_kit, parts, tmp_path):
+    done = run(toy_kit, parts, "--report", tmp_path / "r.html", "--fail-on-anomaly")
+    assert (done.exit_code, (tmp_path / "r.html").is_file()) == (1, True)
+
+
+def test_an_image_takes_eight_bytes(scored):
+    report, count = ScoreReport(gallery=24), 20_000
+    image = scored()
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            report.add(scored(f"{number}.png", score=number / count) if number % 2 else image)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # An array grows by an eighth, and is copied when it does. An image that is kept takes hundreds of bytes.
+    assert peak < 2.5 * 8 * count + 100_000
+
+
+def test_packages_of_extras_are_not_needed(toy_kit, parts, tmp_path):
+    arguments = ["score", str(toy_kit), str(parts), "--report", "r.html"]
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(['sklearn', 'scipy', 'torch', 'PIL']); "
+        f"sys.argv[1:] = {arguments}; from msc_edge.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, (tmp_path / "r.html").is_file()) == (0, True), done.stderr
+
+
+class TestPlace:
+    def refused(self, tmp_path: Path, *arguments: object) -> str:
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        done = run(*arguments)
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        return done.stderr
+
+    def test_an_existing_report_is_replaced_only_with_overwrite_or_resume(self, toy_kit, photos, text_of, tmp_path):
+        out, report = tmp_path / "s.csv", tmp_path / "r.html"
+        report.write_text("precious")
+        assert "--overwrite" in self.refused(tmp_path, toy_kit, photos, "--out", out, "--report", report)
+        assert not out.exists()
+        assert run(toy_kit, photos, "--out", out, "--report", report, "--overwrite").exit_code == 0
+        assert "12 images" in text_of(report.read_text(encoding="utf-8"))
+        run(toy_kit, photos, "--out", out, "--report", report, "--resume", "--gallery", 1)
+        assert report.read_text(encoding="utf-8").count("<article") == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["r.html", "s.csv"]
+
+    def test_a_kit_is_not_written_into(self, kit, photos, tmp_path):
+        assert "lies within the kit" in self.refused(tmp_path, kit, photos, "--report", kit / "r.html")
+
+    def test_an_earlier_report_among_the_images_is_not_an_image(self, toy_kit, toy, save, tmp_path):
+        save(tmp_path / "1.png", toy.draw(1))
+        report = tmp_path / "r.html"
+        run(toy_kit, tmp_path, "--report", report)
+        # As a shell expands `DIR/*`.
+        done = run(toy_kit, *sorted(tmp_path.iterdir()), "--report", report, "--overwrite")
+        assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (["--gallery", "6"], "--report"),
+            (["--report", "r.txt"], "ends in .html"),
+            (["--report", "r.html", "--resume"], "--out"),
+            (["--overwrite"], "--report"),
+        ],
+    )
+    def test_options_without_effect_are_refused(self, toy_kit, photos, tmp_path, monkeypatch, options, reason):
+        monkeypatch.chdir(tmp_path)
+        assert reason in self.refused(tmp_path, toy_kit, photos, *options)
