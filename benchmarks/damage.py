@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from common import msc_edge, parser_of
+from common import msc_edge, parser_of, run_msc_edge
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     outcomes: Counter[tuple[int, int, int]] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         kit = shutil.copytree(options.kit, Path(scratch, "kit"))
+        run_msc_edge("score", kit, options.images, "--quiet")  # without damage it must succeed
         files = [path for path in sorted(kit.rglob("*")) if path.is_file()]
         sizes = [path.stat().st_size for path in files]
         for number in range(options.times):
