@@ -1,15 +1,15 @@
 """Checkpoint selection: AUROC on synthetic anomalies and on the test set, at the same steps of fine-tuning.
 
-    python benchmarks/stopping.py --shared ../shared --out FILE.jsonl [--sets tile PA_BRG01_RL ... cifar:cat ...]
+    python benchmarks/stopping.py --shared ../shared --out FILE.jsonl [--sets tile cifar:cat ...]
 
 Each line of FILE.jsonl is one measured step: the AUROC of held-out normal images against synthetic anomalies made from
 them, as in `train/checkpoint_selection.py`, which uses no test label; and `test`, the image AUROC of the test set,
 which selects nothing here. Sets:
 - tile: magnetic_tile.
-- a paper by its folder: 32 normal images by name to train on; the other 16 and the 48 defects to test.
 - cifar:CLASS: one class of CIFAR-10 against the rest, 1000 images to train on, 200 of each class to test. --cifar is
   the folder of the unzipped data set.
-The script can be stopped and started again: it skips a run whose last step is in FILE.jsonl.
+The papers have too few normal images for checkpoint selection. The script can be stopped and started again: it skips a
+run whose last step is in FILE.jsonl.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import SHARED, LabelledImages, found, json_lines, magnetic_tile, papers, parser_of
+from common import SHARED, LabelledImages, found, json_lines, magnetic_tile, parser_of
 from networks import pretrained_network
 
 from msc_edge.images import DecodePolicy
@@ -37,15 +37,13 @@ def data_set(name: str, options: argparse.Namespace) -> LabelledImages:
     """The data set of a name, see the docstring of the module."""
     if name == "tile":
         return magnetic_tile(options.shared)
-    if name.startswith("cifar:"):
-        normal = name.partition(":")[2]
-        test = [path for each in sorted((options.cifar / "test").iterdir()) for path in found(each)[:200]]
-        return LabelledImages(
-            train=found(options.cifar / "train" / normal)[:1000],
-            normal=[path for path in test if path.parent.name == normal],
-            anomalous=[path for path in test if path.parent.name != normal],
-        )
-    return papers(options.shared)[name]
+    normal = name.removeprefix("cifar:")
+    test = [path for each in sorted((options.cifar / "test").iterdir()) for path in found(each)[:200]]
+    return LabelledImages(
+        train=found(options.cifar / "train" / normal)[:1000],
+        normal=[path for path in test if path.parent.name == normal],
+        anomalous=[path for path in test if path.parent.name != normal],
+    )
 
 
 def read(paths: list[Path]) -> list[tuple[str, np.ndarray]]:
@@ -128,6 +126,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="lines are appended")
     options = parser.parse_args()
+    if unknown := [name for name in options.sets if name != "tile" and not name.startswith("cifar:")]:
+        parser.error(f"--sets {unknown[0]}: expected tile or cifar:CLASS")
     for seed in options.seeds:
         for name in options.sets:
             measure(name, seed, options)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,8 @@ def plain_loop(
     network = new_network()
     optimizer = optimizer_of(network, settings)
     losses, start = [], 0.0
-    for number, views in enumerate(islice(loader, settings.steps)):
+    epochs = chain.from_iterable(repeat(loader))
+    for number, views in enumerate(islice(epochs, settings.steps)):
         if number == 1:
             start = time.perf_counter()
         first, second = (F.normalize(network.backbone(view), dim=1) for view in views)
@@ -161,9 +162,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: those of the backbone")
     parser.add_argument("--stop-at", metavar="STAGE", help="the last stage of the backbone; default: all stages")
     parser.add_argument("--freeze-to", metavar="STAGE", help="the last frozen stage; default: the last at stride 8")
-    parser.add_argument("--steps", type=int, default=4, help="per round, the first not counted; default: %(default)s")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="per round, at least 2: the first is not counted; default: %(default)s"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error(f"--steps {options.steps}: expected at least 2, because the first step is not counted")
     paths = found(options.images)[:512]
     new_network = partial(pretrained_network, options.backbone, options.weights, stop_at=options.stop_at)
     network = new_network()
