@@ -1,17 +1,18 @@
-"""A kit in OpenVINO beside onnxruntime: how far embeddings and scores are apart, and how long they take.
+"""The backends onnxruntime and OpenVINO with the same kit: difference of embeddings and scores, and time.
 
-    python benchmarks/backends.py KIT IMAGE_TABLE...
+    python benchmarks/engines.py KIT IMAGES...
 
-Needs `pip install 'msc-edge[openvino]'`. Scores of up to 90 of the images, evenly chosen. Time: a random frame in
+Needs `pip install 'msc-edge[openvino]'`. Scores: of up to 90 of the images, evenly chosen. Time: a random frame in
 memory, both backends in turns, median of 41.
 """
 
-import argparse
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from common import parser_of, random_frame
 from scipy.stats import spearmanr
+from timing import medians
 
 from msc_edge.export.run_images import evenly
 from msc_edge.images import find_images, read_image
@@ -19,40 +20,38 @@ from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.openvino_backend import BackendName
 
-ENGINES: tuple[BackendName, BackendName] = ("onnxruntime", "openvino")
+BACKENDS: tuple[BackendName, BackendName] = ("onnxruntime", "openvino")
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kit", type=Path)
-    parser.add_argument("images", nargs="+")
+    """Compare and measure each model of the kit."""
+    parser = parser_of(__doc__)
+    parser.add_argument("kit", type=Path, metavar="KIT")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files or folders")
     options = parser.parse_args()
     paths = evenly(find_images(options.images).paths, 90)
     with Kit.open(options.kit) as kit:
         for precision in kit.manifest.precisions:
             images = [read_image(path, kit.manifest.decode) for path in paths]
-            one, other = (Detector.of(kit, threads=1, precision=precision, backend=backend) for backend in ENGINES)
+            one, other = (Detector.of(kit, threads=1, precision=precision, backend=backend) for backend in BACKENDS)
             ours, theirs = (np.stack([each.embed(image) for image in images]) for each in (one, other))
             scores, others = (np.array([one.bank.score(row) for row in rows]) for rows in (ours, theirs))
-            off = np.abs(others - scores) / scores
+            difference = np.abs(others - scores) / scores
             print(
                 f"{precision}, {len(paths)} images: embeddings differ by at most {np.abs(ours - theirs).max():.1e}, "
-                f"scores by {np.median(off):.2%} (median) and {off.max():.2%} (most); "
+                f"scores by {np.median(difference):.2%} (median) and {difference.max():.2%} (maximum); "
                 f"rank correlation {np.asarray(spearmanr(scores, others))[0]:.4f}",
                 flush=True,
             )
             for threads in (1, 2):
-                detectors = [Detector.of(kit, threads=threads, precision=precision, backend=each) for each in ENGINES]
+                detectors = {
+                    backend: Detector.of(kit, threads=threads, precision=precision, backend=backend)
+                    for backend in BACKENDS
+                }
                 for width, height in ((224, 224), (1280, 720), (1920, 1080)):
-                    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-                    took = np.empty((41, 2))
-                    for number in range(len(took)):
-                        for which, detector in enumerate(detectors):
-                            begun = time.perf_counter()
-                            detector.embed(frame)
-                            took[number, which] = 1000 * (time.perf_counter() - begun)
-                    first, second = np.median(took, axis=0)
+                    frame = random_frame(width, height)
+                    found = medians({name: partial(each.embed, frame) for name, each in detectors.items()}, rounds=41)
+                    first, second = (found[backend] for backend in BACKENDS)
                     print(
                         f"{precision}, {threads} threads, {width}x{height}: onnxruntime {first:.2f} ms, "
                         f"OpenVINO {second:.2f} ms, ratio {first / second:.2f}",
