@@ -25,7 +25,7 @@ from msc_edge.bank import Bank, ExactSearch, HnswSearch
 from msc_edge.export.index import EF_CONSTRUCTION, M, least_ef
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.processor import usable_cores
 
 SIDES = [(224, 224), (320, 240), (640, 480), (1280, 720), (1920, 1080), (2592, 1944), (3840, 2160)]
 ROUNDS = 41

@@ -20,8 +20,8 @@ from common import parser_of, read_zipped, zipped_images
 
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.runtime.batch import score_files
+from msc_edge.runtime.processor import usable_cores
 
 SIZES = [(320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1920, 1080)]
 

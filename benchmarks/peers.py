@@ -28,8 +28,7 @@ import numpy as np
 from common import SHARED, parser_of
 from peers_prepare import INSIDE, SETS, images, prepare, setup
 
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.processor import about_processor, processor_name
+from msc_edge.runtime.processor import about_processor, processor_name, usable_cores
 
 STARTS = 3
 

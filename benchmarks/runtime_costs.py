@@ -22,7 +22,7 @@ from common import models_of, parser_of, read_zipped, zipped_images
 from timing import as_text, medians
 
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
+from msc_edge.runtime.processor import usable_cores
 
 PARTS = ("decoding", "searching", "opening")
 

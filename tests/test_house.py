@@ -119,7 +119,15 @@ def test_no_module_repeats_the_name_of_its_package() -> None:
 
 def test_a_test_module_stands_where_its_module_stands() -> None:
     """tests/runtime/results/test_formats.py tests runtime/results/formats.py; other tests name a whole package."""
-    packages = {"damaged_kits", "through_the_process", "unreachable", "image_files", "bundled", "command", "older_files"}
+    packages = {
+        "damaged_kits",
+        "through_the_process",
+        "unreachable",
+        "image_files",
+        "bundled",
+        "command",
+        "older_files",
+    }
     wrong = []
     for source in SOURCES:
         for test in (ROOT / "tests" / source).rglob("test_*.py"):

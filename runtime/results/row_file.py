@@ -186,21 +186,29 @@ def _check_beginning(path: Path, form: RowFormat[Any], file: io.BufferedReader) 
         # No complete line: empty, or the process died within the header or the first row.
         begin = file.read(len(form.first_bytes)).rstrip(b"\0")
         file.seek(0)
-        if form.first_bytes.startswith(begin):
+        if form.first_bytes.startswith(begin) and not (form.header == b"" and _is_other_record(first, form)):
             return
         raise _not_a_row_file(path, f"does not begin with {form.first_bytes.decode().strip()}")
     try:
         columns = form.columns(first)
     except ValueError:
         columns = ()
-    if columns == form.names:
+    if columns == form.names and first.startswith(form.first_bytes):  # not with the line ends of another program
         return
-    if set(columns) >= _RESULT_COLUMNS:
+    if columns != form.names and set(columns) >= _RESULT_COLUMNS:
         raise OtherColumnsError(
             f"{path}: has other columns than this msc-edge writes; another version wrote it. Move it away, or pass "
             "another name"
         )
     raise _not_a_row_file(path, f"does not begin with {form.first_bytes.decode().strip()}")
+
+
+def _is_other_record(line: bytes, form: RowFormat[Any]) -> bool:
+    """Whether a line without its line end is a record of another program, and not the incomplete one of a row."""
+    try:
+        return form.columns(line) != form.names
+    except ValueError:
+        return False
 
 
 def _not_a_row_file(path: Path, reason: str) -> UsageError:

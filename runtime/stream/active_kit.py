@@ -7,20 +7,10 @@ from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit.manifest import PrecisionChoice
-from msc_edge.kit.opening import Kit
-from msc_edge.runtime.backends.openvino_backend import BackendChoice
+from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedKit:
-    """A detector and the identity of its kit. Read it once per frame: both then belong together."""
-
-    detector: Detector
-    sha256: str
-    """SHA-256 of the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +20,8 @@ class ReloadResult:
     loaded: bool
     """False: the previous kit remains active."""
     message: str
-    kit: LoadedKit
-    """The active kit after the reload."""
+    detector: Detector
+    """The active one after the reload."""
 
 
 class ActiveKit:
@@ -56,25 +46,22 @@ class ActiveKit:
         self._loading = threading.Lock()
 
     @property
-    def current(self) -> LoadedKit:
-        """The active kit."""
+    def detector(self) -> Detector:
+        """The detector of the active kit. Read it once per frame: it also says which kit it is."""
         return self._current
 
-    def _load(self) -> LoadedKit:
-        with Kit.open(self.path) as kit:
-            detector = Detector.of(kit, threads=self._threads, precision=self._precision, backend=self._backend)
-        if kit.manifest.decode.jpeg_keep:
+    def _load(self) -> Detector:
+        detector = Detector.load(self.path, threads=self._threads, precision=self._precision, backend=self._backend)
+        if detector.manifest.decode.jpeg_keep:
             LOG.warning(
                 "%s: trained on JPEG files decoded at reduced size; train without this option for cameras", self.path
             )
-        if len(kit.manifest.precisions) > 1:
-            LOG.info("%s: uses the %s model", self.path, detector.precision)
-        if detector.backend != "onnxruntime":
-            LOG.info("%s: uses the %s backend", self.path, detector.backend)
+        if len(detector.manifest.models) > 1:
+            LOG.info("%s: uses the %s model", self.path, detector.model)
+        if detector.spec.name != "onnxruntime":
+            LOG.info("%s: uses the %s backend", self.path, detector.spec.name)
         limits = self._limits
-        return LoadedKit(
-            detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate), kit.sha256
-        )
+        return detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate)
 
     def reload(self, on_finished: Callable[[ReloadResult], None]) -> None:
         """Load the kit from its path again, on a thread. The previous kit scores meanwhile, and remains if this fails.
@@ -96,14 +83,15 @@ class ActiveKit:
 
     def _replace(self) -> ReloadResult:
         try:
-            kit = self._load()
+            detector = self._load()
         except (MscEdgeError, MemoryError) as error:
             return self._refused(str(error) or "not enough memory")
         except Exception:
             LOG.exception("internal error while loading a kit; please report it")
             return self._refused("internal error, see the log")
-        self._current = kit
-        return ReloadResult(True, f"{self.path} is active, SHA-256 of its manifest {kit.sha256[:12]}", kit)
+        self._current = detector
+        sha256 = detector.kit.sha256[:12]
+        return ReloadResult(True, f"{self.path} is active, SHA-256 of its manifest {sha256}", detector)
 
     def _refused(self, reason: str) -> ReloadResult:
         return ReloadResult(False, f"the previous kit remains active: {reason}", self._current)

@@ -145,14 +145,14 @@ def reload(
     Exit codes: 0 the new kit is active, 4 it does not verify and the previous kit remains
     active, 2 no stream answered.
     """
-    from msc_edge.runtime.stream.config import state_folder
+    from msc_edge.runtime.station import state_folder
     from msc_edge.runtime.stream.config_file import check_config, read_state_options
     from msc_edge.runtime.stream.control import request_reload
 
     found = read_state_options(config) if config else {}
     given = _without_none({"station": station, "state": str(state) if state else None})
     options = check_config({"kit": ".", "source": [{"address": "0"}], **found, **given})
-    typer.echo(request_reload(state_folder(options), timeout=timeout))
+    typer.echo(request_reload(state_folder(options.state, station=options.station), timeout=timeout))
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> "StreamConfig":

@@ -1,12 +1,9 @@
 """Every option of `msc-edge stream`, named as in the TOML file. Unknown names are refused; see config_file.py."""
 
-import os
 import re
-import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-import platformdirs
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -20,6 +17,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic import NonNegativeFloat as Seconds
+
+from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.runtime.backends.interface import BackendChoice
+from msc_edge.runtime.station import default_station
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -180,11 +181,6 @@ class LogConfig(_Section):
     status_every: PositiveFloat = Field(default=60, description="seconds between two status lines in the log")
 
 
-def default_station() -> str:
-    """The host name, in characters that a station may have."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "line"
-
-
 class StreamConfig(_Section):
     """The whole file."""
 
@@ -199,11 +195,11 @@ class StreamConfig(_Section):
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None, description="cores per frame; by default all usable ones, divided by the number of sources"
     )
-    precision: Literal["auto", "fp32", "int8"] | None = Field(
+    precision: PrecisionChoice | None = Field(
         default=None,
         description="which of the kit's models; the kit's default model by default; auto: the faster one on this PC",
     )
-    backend: Literal["auto", "onnxruntime", "openvino"] = Field(
+    backend: BackendChoice = Field(
         default="auto", description="runs the model; auto: OpenVINO if it is installed and faster for fp32"
     )
     show: bool = Field(default=False, description="open a window with the frame, its score and its verdict")
@@ -217,18 +213,3 @@ class StreamConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
-
-
-def state_folder(config: StreamConfig) -> Path:
-    """The state folder of a stream: `state`, if configured, else the default one of its station."""
-    return config.state or default_state_folder(config.station)
-
-
-def default_state_folder(station: str | None = None) -> Path:
-    """The state folder of a stream without `state`: $STATE_DIRECTORY of systemd, else a folder of the user.
-
-    `station`: names the user's folder; the default station without it.
-    """
-    if given := os.environ.get("STATE_DIRECTORY", ""):
-        return Path(given.partition(":")[0])
-    return platformdirs.user_state_path("msc-edge", appauthor=False) / (station or default_station())

@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from msc_edge.calibration import Verdict
+from msc_edge.kit.manifest import Precision
+from msc_edge.runtime.results.fields import description_of
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.text import valid_text
 
@@ -59,12 +61,12 @@ class Event(BaseModel):
     frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
     path: str | None = Field(default=None, description="the image file that was scored")
     position: float | None = Field(default=None, description="seconds from the start of a video file")
-    score: float | None = Field(default=None, description="0: identical to normal images; larger: more anomalous")
-    p_value: float | None = Field(
-        default=None, description="share of held-out normal images that are at least as anomalous"
-    )
-    verdict: Verdict | None = None
-    nearest: str | None = Field(default=None, description="the nearest normal image")
+    score: float | None = Field(default=None, description=description_of("score"))
+    p_value: float | None = Field(default=None, description=description_of("p_value"))
+    verdict: Verdict | None = Field(default=None, description=description_of("verdict"))
+    limit: float | None = Field(default=None, description=description_of("limit"))
+    nearest: str | None = Field(default=None, description=description_of("nearest"))
+    model: Precision | None = Field(default=None, description=description_of("model"))
     image: str | None = Field(default=None, description="where the frame was saved")
     kit: str | None = Field(
         default=None,
@@ -93,9 +95,11 @@ def rejection(decision: Decision, image: Path | None, *, station: str) -> Event:
         score=result.score,
         p_value=result.p_value,
         verdict=result.verdict,
-        nearest=_text(result.nearest_images[0].path),
+        limit=result.limit,
+        nearest=_text(result.nearest),
+        model=result.model,
         image=_text(str(image)) if image else None,
-        kit=decision.kit,
+        kit=result.kit,
     )
 
 

@@ -75,8 +75,6 @@ class Decision:
     """None for a frame that was not scored."""
     stages: Stages | None
     """None for a frame that was not scored."""
-    kit: str | None = None
-    """SHA-256 of the manifest of the kit that scored this frame; None for a frame that was not scored."""
 
     @property
     def verdict(self) -> Verdict | None:

@@ -56,7 +56,7 @@ class EventJournal:
                 station=self._station,
                 source=source,
                 message=valid_text(f"{source}: {message}" if source else message),
-                kit=kit or self._active_kit.current.sha256,
+                kit=kit or self._active_kit.detector.kit.sha256,
                 count=count,
                 seconds=seconds,
             )

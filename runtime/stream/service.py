@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from msc_edge.errors import OutputError, UsageError
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.stream.active_kit import ActiveKit, LoadedKit, ReloadResult
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.processor import usable_cores
+from msc_edge.runtime.station import state_folder
+from msc_edge.runtime.stream.active_kit import ActiveKit, ReloadResult
 from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.config import SourceConfig, StreamConfig, state_folder
+from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
 from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.logs import LOG
@@ -41,7 +43,7 @@ class Stream:
     def __init__(self, config: StreamConfig) -> None:
         """Open all parts. Raises SourceError, KitError, UsageError, OutputError."""
         self._config = config
-        self._folder = state_folder(config)
+        self._folder = state_folder(config.state, station=config.station)
         self._stopping = threading.Event()
         self._reloading = threading.Event()
         self.statistics = Statistics()
@@ -61,7 +63,7 @@ class Stream:
         self._kit = ActiveKit(
             config.kit, threads=threads, limits=config.limits, precision=config.precision, backend=config.backend
         )
-        self._set_kit_metric(self._kit.current)
+        self._set_kit_metric(self._kit.detector)
         channels = self._channels([name for name, _, _ in sources])
         state = self._open.enter_context(
             State.open(
@@ -88,7 +90,7 @@ class Stream:
                 address,
                 options,
                 state=state,
-                decode=lambda: self._kit.current.detector.manifest.decode,
+                decode=lambda: self._kit.detector.manifest.decode,
                 on_restart=self.metrics.add_restart,
             )
             for name, address, options in sources
@@ -220,9 +222,9 @@ class Stream:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
         def on_finished(result: ReloadResult) -> None:
-            self._set_kit_metric(result.kit)
+            self._set_kit_metric(result.detector)
             kind = "kit_loaded" if result.loaded else "kit_refused"
-            self._journal.report(kind, result.message, kit=result.kit.sha256)
+            self._journal.report(kind, result.message, kit=result.detector.kit.sha256)
             notify("READY=1")
             for request in requests:
                 try:
@@ -232,8 +234,8 @@ class Stream:
 
         self._kit.reload(on_finished)
 
-    def _set_kit_metric(self, kit: LoadedKit) -> None:
-        self.metrics.set_kit(kit.sha256, kit.detector.manifest.model.backbone)
+    def _set_kit_metric(self, detector: Detector) -> None:
+        self.metrics.set_kit(detector.kit.sha256, detector.manifest.network.backbone)
 
     def _wake_deliveries(self) -> None:
         for delivery in self._deliveries:

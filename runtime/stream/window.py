@@ -15,16 +15,11 @@ from multiprocessing.connection import Connection
 import cv2
 import numpy as np
 
-from msc_edge.calibration import Verdict
+from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, fit, printable, text_width
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.logs import LOG
 
 _MAX_WIDTH, _MAX_HEIGHT, _MIN_WIDTH = 1280, 720, 320
-_COLOURS: dict[Verdict, tuple[int, int, int]] = {  # RGB
-    "normal": (67, 160, 71),
-    "warn": (251, 140, 0),
-    "reject": (229, 57, 53),
-}
 _READY = b"ready"
 
 
@@ -89,8 +84,11 @@ def drawn(decision: Decision) -> np.ndarray:
     if result is None:
         text, colour = decision.frame.error or "unreadable", (180, 180, 180)
     else:
-        text, colour = f"{result.verdict}  {result.score:.4f}", _COLOURS[result.verdict]
-    fitted = _fitted(image)
+        text, colour = f"{result.verdict}  {result.score:.4f}", VERDICT_COLOURS[result.verdict]
+    if image.shape[1] < _MIN_WIDTH:
+        fitted = fit(image, width=_MIN_WIDTH, height=_MAX_HEIGHT, enlarge="pixels")
+    else:
+        fitted = fit(image, width=_MAX_WIDTH, height=_MAX_HEIGHT)
     height, width = fitted.shape[:2]
     cv2.rectangle(fitted, (0, 0), (width - 1, height - 1), colour, 4)
     canvas = np.full((height + 44, max(width, _MIN_WIDTH), 3), 24, np.uint8)
@@ -100,32 +98,15 @@ def drawn(decision: Decision) -> np.ndarray:
     return canvas
 
 
-def _fitted(image: np.ndarray) -> np.ndarray:
-    """A copy of at most 1280 x 720 pixels. A small image is enlarged by an integer factor without interpolation."""
-    height, width = image.shape[:2]
-    scale = min(_MAX_WIDTH / width, _MAX_HEIGHT / height)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    factor = max(1, min(int(scale), _MIN_WIDTH // width))
-    return cv2.resize(image, (width * factor, height * factor), interpolation=cv2.INTER_NEAREST)
-
-
-def _write(bar: np.ndarray, text: str, name: str, colour: tuple[int, int, int]) -> None:
+def _write(bar: np.ndarray, text: str, name: str, colour: Colour) -> None:
     available = bar.shape[1] - 24
-    text = text.encode("ascii", "replace").decode()  # the fonts of OpenCV are ASCII
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    while (used := _text_width(text, 0.8, 2)) > available:
+    text = printable(text)
+    while (used := text_width(text, scale=0.8, thickness=2)) > available:
         text = f"{text[:-4]}..."
-    cv2.putText(bar, text, (12, 29), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 2, cv2.LINE_AA)
-    name_width = _text_width(name, 0.5, 1)
+    draw_text(bar, text, left=12, baseline=29, scale=0.8, colour=colour, thickness=2)
+    name_width = text_width(name, scale=0.5)
     if used + name_width + 16 < available:
-        at = (bar.shape[1] - name_width - 12, 28)
-        cv2.putText(bar, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (170, 170, 170), 1, cv2.LINE_AA)
-
-
-def _text_width(text: str, scale: float, thickness: int) -> int:
-    return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)[0][0]
+        draw_text(bar, name, left=bar.shape[1] - name_width - 12, baseline=28, scale=0.5, colour=(170, 170, 170))
 
 
 def _run_window(connection: Connection, title: str) -> None:

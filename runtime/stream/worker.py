@@ -82,12 +82,12 @@ class Worker(threading.Thread):
         """Score one frame. A frame that cannot be scored gets an error and no verdict."""
         if frame.image is None:
             return Decision(_id_of(frame), frame, None, None)
-        kit = self._active_kit.current  # once: a reload must not come between scoring and the event
+        detector = self._active_kit.detector  # once: a reload must not come between scoring and the event
         started = time.monotonic()
         try:
-            embedding = kit.detector.embed(frame.image)
+            embedding = detector.embed(frame.image)
             embedded = time.monotonic()
-            result = kit.detector.score_embedding(embedding)
+            result = detector.score_embedding(embedding)
         except (MscEdgeError, MemoryError) as error:
             message = str(error) if isinstance(error, MscEdgeError) else "not enough memory to score it"
             self._failures.report_failure(f"{frame.source}: a frame cannot be scored: {message}")
@@ -100,7 +100,7 @@ class Worker(threading.Thread):
             search=1000 * (ended - embedded),
             total=1000 * (ended - frame.captured),
         )
-        return Decision(_id_of(frame), frame, result, stages, kit.sha256)
+        return Decision(_id_of(frame), frame, result, stages)
 
     def _record(self, decision: Decision) -> bool:
         """Write the row, the image and the event. False when the stream ends before a file's row could be written."""

@@ -15,16 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
+from msc_edge.drawing import encode_image
 from msc_edge.errors import UsageError, writing
-from msc_edge.runtime.results.rows import rounded
+from msc_edge.runtime.results.formats import rounded
 from msc_edge.runtime.stream.config import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision
 
 SaveReason = Literal["reject", "normal"]
 
+_SUFFIXES: dict[Literal["jpg", "png"], Literal[".jpg", ".png"]] = {"jpg": ".jpg", "png": ".png"}
 _QUEUE_SIZE = 8  # frames; 200 MB for a 4K camera
 _EXPIRY_INTERVAL = 60.0  # seconds between two searches for images that are too old
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -141,7 +142,7 @@ class ImageStore:
                 return
             path, image = task
             try:
-                self._write(path, _encoded(image, self._config.format))
+                self._write(path, encode_image(image, _SUFFIXES[self._config.format]))
             except Exception as error:  # one image must not stop the next ones
                 with self._lock:
                     self._lose(f"{path.name}: {getattr(error, 'strerror', None) or error or type(error).__name__}")
@@ -222,11 +223,3 @@ def _folders(folder: Path) -> list[Path]:
 def _as_file_name(text: str) -> str:
     """The text as a part of a file name on any system."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text).lstrip(".") or "_"
-
-
-def _encoded(image: np.ndarray, kind: Literal["jpg", "png"]) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind == "jpg" else []
-    success, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    if not success:
-        raise ValueError(f"it cannot be encoded as {kind}")
-    return data.tobytes()

@@ -10,7 +10,7 @@ from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.logs import FailureLog
 from msc_edge.runtime.stream.sinks.image_store import ImageStore
-from msc_edge.runtime.stream.sinks.rows import RowFile
+from msc_edge.runtime.stream.sinks.rows import FrameRows
 
 
 class Recorder:
@@ -21,7 +21,7 @@ class Recorder:
         results = config.results
         rotate = int(1e6 * results.rotate_mb)
         self._rows = [
-            RowFile(path, rotate_bytes=rotate, keep=results.keep) for path in (results.jsonl, results.csv) if path
+            FrameRows(path, rotate_bytes=rotate, keep=results.keep) for path in (results.jsonl, results.csv) if path
         ]
         self._images = ImageStore(config.images) if config.images.folder else None
         self._lock = threading.Lock()

@@ -78,8 +78,8 @@ class FrameRows:
     """A file of rows that is appended to and rotated. Safe to use from several threads.
 
     When a row would make it larger than `rotate_bytes`, the file is renamed to `<stem>.<UTC time><suffix>` beside it
-    and a new one begins; the newest `keep` finished files stay. A file with other columns, which another version wrote, is
-    renamed to `<stem>.<UTC time>.other-columns<suffix>` and stays.
+    and a new one begins; the newest `keep` finished files stay. A file with other columns, which another version wrote,
+    is renamed to `<stem>.<UTC time>.other-columns<suffix>` and stays.
     """
 
     def __init__(self, path: Path, *, rotate_bytes: int, keep: int) -> None:

@@ -78,7 +78,7 @@ def scoring(toy: ModuleType) -> Iterator[Callable[[ActiveKit], list[float]]]:
         def score() -> None:
             try:
                 while not stop.is_set():
-                    scores.append(kit.current.detector.score(image).score)
+                    scores.append(kit.detector.score(image).score)
                     time.sleep(0.005)
             except BaseException as error:
                 failures.append(error)
@@ -105,7 +105,7 @@ def more_of(scores: list[float]) -> None:
 
 
 def test_the_hash_is_that_of_the_manifest(kit: Path) -> None:
-    assert open_kit(kit).current.sha256 == sha256_in(kit)
+    assert open_kit(kit).detector.kit.sha256 == sha256_in(kit)
 
 
 def test_a_kit_that_does_not_verify_is_refused_at_the_start(
@@ -120,10 +120,10 @@ def test_a_new_kit_becomes_active_while_frames_are_scored(
     kit: Path, other_kit: Path, toy: ModuleType, scoring: Callable[[ActiveKit], list[float]]
 ) -> None:
     image = toy.draw(200, "scratch")
-    before, after = (open_kit(each).current.detector.score(image).score for each in (kit, other_kit))
+    before, after = (open_kit(each).detector.score(image).score for each in (kit, other_kit))
     assert before != after
     running = open_kit(kit)
-    old = running.current.sha256
+    old = running.detector.kit.sha256
     scores = scoring(running)
     more_of(scores)
     replace(kit, other_kit)
@@ -131,8 +131,8 @@ def test_a_new_kit_becomes_active_while_frames_are_scored(
     result = reload(running)
     assert result.loaded
     assert result.kit is running.current
-    assert running.current.sha256 == sha256_in(other_kit) != old
-    assert result.message == f"{kit} is active, SHA-256 of its manifest {running.current.sha256[:12]}"
+    assert running.detector.kit.sha256 == sha256_in(other_kit) != old
+    assert result.message == f"{kit} is active, SHA-256 of its manifest {running.detector.kit.sha256[:12]}"
     more_of(scores)
     assert set(scores) == {before, after}, "one or the other, and nothing between"
     # Two threads: when the first one uses the new kit, the other one may still score a frame with the old one.
@@ -189,7 +189,7 @@ def test_a_good_kit_is_loaded_after_one_was_refused(
     assert not reload(running).loaded
     replace(kit, other_kit)
     assert reload(running).loaded
-    assert running.current.sha256 == sha256_in(other_kit)
+    assert running.detector.kit.sha256 == sha256_in(other_kit)
 
 
 def test_requests_during_a_reload_are_refused_and_all_are_answered(kit: Path) -> None:
@@ -217,8 +217,8 @@ def test_a_limit_of_the_configuration_applies_to_the_next_kit_too(
     running = open_kit(kit, **limits)
     replace(kit, other_kit)
     assert reload(running).loaded
-    plain = open_kit(other_kit).current.detector
-    assert running.current.detector.limits == plain.with_limits(**limits).limits != plain.limits
+    plain = open_kit(other_kit).detector
+    assert running.detector.limits == plain.with_limits(**limits).limits != plain.limits
 
 
 def test_limits_that_exclude_each_other_are_refused(kit: Path) -> None:
