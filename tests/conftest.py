@@ -3,7 +3,8 @@
 import importlib.util
 import shutil
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,25 @@ def _interruptible() -> None:
     """A background job of a script ignores Ctrl-C, and so would the processes that tests stop by it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Iterator[Callable[[], int]]:
+    """Reserve a port of 127.0.0.1 that no other program gets, and on which nothing listens yet.
+
+    The port stays bound to a socket that does not listen. A server with SO_REUSEADDR can still open it.
+    """
+    reserved: list[socket.socket] = []
+
+    def reserve() -> int:
+        reserved.append(socket.socket())
+        reserved[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved[-1].bind(("127.0.0.1", 0))
+        return reserved[-1].getsockname()[1]
+
+    yield reserve
+    for each in reserved:
+        each.close()
 
 
 @pytest.fixture(scope="session")

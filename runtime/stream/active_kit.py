@@ -1,7 +1,8 @@
-"""The kit that a running stream scores with, and its exchange for another without missing a frame."""
+"""The kit that a running stream scores with, and its replacement without dropping a frame."""
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
@@ -13,8 +14,28 @@ from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedKit:
+    """A detector and the identity of its kit. Read it once per frame: both then belong together."""
+
+    detector: Detector
+    sha256: str
+    """SHA-256 of the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """Outcome of a reload."""
+
+    loaded: bool
+    """False: the previous kit remains active."""
+    message: str
+    kit: LoadedKit
+    """The active kit after the reload."""
+
+
 class ActiveKit:
-    """A detector, and the way to another one. Safe to use from several threads."""
+    """Holds the active kit and replaces it. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -25,64 +46,64 @@ class ActiveKit:
         precision: PrecisionChoice | None = None,
         backend: BackendChoice = "auto",
     ) -> None:
-        """Load the kit. KitError when it does not verify."""
+        """Load the kit. KitError when it does not verify, UsageError for limits that exclude each other."""
         self.path = path
         self._threads = threads
         self._precision: PrecisionChoice | None = precision
-        self._engine: BackendChoice = backend
+        self._backend: BackendChoice = backend
         self._limits = limits
-        self._detector, self._sha256 = self._load()
+        self._current = self._load()
         self._loading = threading.Lock()
 
-    def _load(self) -> tuple[Detector, str]:
+    @property
+    def current(self) -> LoadedKit:
+        """The active kit."""
+        return self._current
+
+    def _load(self) -> LoadedKit:
         with Kit.open(self.path) as kit:
-            detector = Detector.of(kit, threads=self._threads, precision=self._precision, backend=self._engine)
+            detector = Detector.of(kit, threads=self._threads, precision=self._precision, backend=self._backend)
         if kit.manifest.decode.jpeg_keep:
-            LOG.warning("%s: learnt from JPEG files decoded at a reduced size; train for cameras without it", self.path)
+            LOG.warning(
+                "%s: trained on JPEG files decoded at reduced size; train without this option for cameras", self.path
+            )
         if len(kit.manifest.precisions) > 1:
-            LOG.info("%s: the model in %s is used", self.path, detector.precision)
+            LOG.info("%s: uses the %s model", self.path, detector.precision)
         if detector.backend != "onnxruntime":
-            LOG.info("%s: computed by %s", self.path, detector.backend)
+            LOG.info("%s: uses the %s backend", self.path, detector.backend)
         limits = self._limits
-        return (
-            detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate),
-            kit.sha256,
+        return LoadedKit(
+            detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate), kit.sha256
         )
 
-    @property
-    def detector(self) -> Detector:
-        """The one in force. A frame is scored with one detector throughout: ask once."""
-        return self._detector
+    def reload(self, on_finished: Callable[[ReloadResult], None]) -> None:
+        """Load the kit from its path again, on a thread. The previous kit scores meanwhile, and remains if this fails.
 
-    @property
-    def sha256(self) -> str:
-        """Of the manifest."""
-        return self._sha256
-
-    def reload(self, finished: Callable[[bool, str], None]) -> None:
-        """Load the kit from its path again, on a thread; the old one scores meanwhile, and stays if this fails.
-
-        `finished` is told whether it was loaded, and a sentence. While one load is under way, another is turned down.
+        `on_finished` is called once with the outcome. A reload during another one is refused.
         """
         if not self._loading.acquire(blocking=False):
-            finished(False, "a kit is being loaded already; try again when that is done")
+            on_finished(ReloadResult(False, "a kit is being loaded already; try again afterwards", self._current))
             return
 
         def work() -> None:
             try:
-                loaded, words = self._exchange()
+                result = self._replace()
             finally:
                 self._loading.release()
-            finished(loaded, words)
+            on_finished(result)
 
         threading.Thread(target=work, name="msc-edge reload", daemon=True).start()
 
-    def _exchange(self) -> tuple[bool, str]:
+    def _replace(self) -> ReloadResult:
         try:
-            self._detector, self._sha256 = self._load()
+            kit = self._load()
         except (MscEdgeError, MemoryError) as error:
-            return False, f"the kit before stays in force: {error or 'there is not enough memory'}"
+            return self._refused(str(error) or "not enough memory")
         except Exception:
-            LOG.exception("a defect of msc-edge kept a kit from being loaded")
-            return False, "the kit before stays in force: a defect of msc-edge, see the log"
-        return True, f"{self.path} is in force, SHA-256 of its manifest {self.sha256[:12]}"
+            LOG.exception("internal error while loading a kit; please report it")
+            return self._refused("internal error, see the log")
+        self._current = kit
+        return ReloadResult(True, f"{self.path} is active, SHA-256 of its manifest {kit.sha256[:12]}", kit)
+
+    def _refused(self, reason: str) -> ReloadResult:
+        return ReloadResult(False, f"the previous kit remains active: {reason}", self._current)
