@@ -36,10 +36,10 @@ def test_with_max_fps_fewer_frames_are_scored_and_the_others_count_as_dropped(ca
 
 
 def test_during_a_long_pause_between_frames_a_source_is_not_lost(own_camera: Any, watch: Callable) -> None:
-    watched = watch(own_camera.url(), max_fps=0.01, lost_after=1)
+    watched = watch(own_camera.url(), max_fps=0.01, lost_after=3)
     watched.wait_for("source_up")
     watched.frame()
-    time.sleep(1.5)
+    time.sleep(3.5)
     assert watched.events.empty(), "no frame was requested, so none is missing"
     own_camera.kill()
     assert watched.event()[0] == "source_lost"
@@ -132,7 +132,7 @@ def test_a_grabber_that_dies_is_restarted_and_closing_leaves_nothing_behind(
 
 
 def test_a_grabber_that_hangs_is_restarted(camera: Any, watch: Callable) -> None:
-    watched = watch(camera.url(), lost_after=2)
+    watched = watch(camera.url(), lost_after=5)
     watched.wait_for("source_up")
     first = watched.pid
     os.kill(first, signal.SIGSTOP)
