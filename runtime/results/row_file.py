@@ -96,7 +96,7 @@ class RowFile(Generic[Record]):
     def write(self, record: Record, *, durable: bool = False) -> None:
         """Append a row; with `durable` it is on disk when this returns.
 
-        OutputError when it cannot be written: the file then ends with the row before, and the next row is tried anew.
+        OutputError when it cannot be written: the file then ends with the row before, and the next row can be written.
         """
         row = self._form.encode(record)
         with writing(self.path):

@@ -108,8 +108,8 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
             to.print(f"left out: {many(len(evaluation.unreadable), 'unreadable image')}; the report gives the reasons")
         if evaluation.in_bank:
             to.print(
-                f"caution: {many(evaluation.in_bank, 'image')} of the data set are in the kit's memory bank, and score "
-                "near 0 whatever they show: the metrics are too good"
+                f"caution: found in the kit's memory bank: {many(evaluation.in_bank, 'image')} of the data set; their "
+                "scores are near 0, with or without a defect, so the metrics are too good"
             )
         if evaluation.ignored_folders:
             to.print(one_line(f"ignored folders, by name: {', '.join(evaluation.ignored_folders)}"))
