@@ -39,10 +39,12 @@ class Window:
             LOG.warning("--show: no display (DISPLAY is not set); continuing without a window")
             return
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_run_window, args=(theirs, title), daemon=True, name="msc-edge window")
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(
+            target=_run_window, args=(child_connection, title), daemon=True, name="msc-edge window"
+        )
         self._process.start()
-        theirs.close()
+        child_connection.close()
         # A display that hangs blocks this thread only.
         threading.Thread(target=self._send_images, name="msc-edge window", daemon=True).start()
 

@@ -131,3 +131,8 @@ def test_ids_are_unique_over_threads() -> None:
         thread.join()
     assert len({one for ids in found for one in ids}) == 10_000
     assert str(uuid.UUID(found[0][0])) == found[0][0]
+
+
+def test_the_operators_page_explains_each_kind() -> None:
+    page = (PUBLISHED.parent / "operate.md").read_text(encoding="utf-8")
+    assert [kind for kind in get_args(EventKind) if f"`{kind}`" not in page] == []
