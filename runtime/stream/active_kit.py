@@ -21,7 +21,7 @@ class ReloadResult:
     """False: the previous kit remains active."""
     message: str
     detector: Detector
-    """The active one after the reload."""
+    """The detector of the active kit after the reload."""
 
 
 class ActiveKit:
@@ -42,13 +42,13 @@ class ActiveKit:
         self._precision: PrecisionChoice | None = precision
         self._backend: BackendChoice = backend
         self._limits = limits
-        self._current = self._load()
+        self._detector = self._load()
         self._loading = threading.Lock()
 
     @property
     def detector(self) -> Detector:
-        """The detector of the active kit. Read it once per frame: it also says which kit it is."""
-        return self._current
+        """The detector of the active kit. Read it once per frame: a reload replaces it at any time."""
+        return self._detector
 
     def _load(self) -> Detector:
         detector = Detector.load(self.path, threads=self._threads, precision=self._precision, backend=self._backend)
@@ -69,7 +69,7 @@ class ActiveKit:
         `on_finished` is called once with the outcome. A reload during another one is refused.
         """
         if not self._loading.acquire(blocking=False):
-            on_finished(ReloadResult(False, "a kit is being loaded already; try again afterwards", self._current))
+            on_finished(ReloadResult(False, "a kit is being loaded already; try again afterwards", self._detector))
             return
 
         def work() -> None:
@@ -89,9 +89,9 @@ class ActiveKit:
         except Exception:
             LOG.exception("internal error while loading a kit; please report it")
             return self._refused("internal error, see the log")
-        self._current = detector
+        self._detector = detector
         sha256 = detector.kit.sha256[:12]
         return ReloadResult(True, f"{self.path} is active, SHA-256 of its manifest {sha256}", detector)
 
     def _refused(self, reason: str) -> ReloadResult:
-        return ReloadResult(False, f"the previous kit remains active: {reason}", self._current)
+        return ReloadResult(False, f"the previous kit remains active: {reason}", self._detector)

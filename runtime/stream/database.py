@@ -124,7 +124,7 @@ def _version_1(database: sqlite3.Connection) -> None:
 
 
 def _version_2(database: sqlite3.Connection) -> None:
-    """Kind and source of each event beside its body; a name that says what `done` contains; metadata."""
+    """Kind and source of each event as columns; `done` becomes `processed_files`; metadata."""
     database.execute("ALTER TABLE outbox ADD COLUMN kind TEXT NOT NULL DEFAULT ''")
     database.execute("ALTER TABLE outbox ADD COLUMN source TEXT")
     database.execute("""

@@ -20,6 +20,8 @@ from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.logs import LOG
 
 _MAX_WIDTH, _MAX_HEIGHT, _MIN_WIDTH = 1280, 720, 320
+_UNSCORED: Colour = (180, 180, 180)
+_NAME: Colour = (170, 170, 170)
 _READY = b"ready"
 
 
@@ -37,10 +39,12 @@ class Window:
             LOG.warning("--show: no display (DISPLAY is not set); continuing without a window")
             return
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_run_window, args=(theirs, title), daemon=True, name="msc-edge window")
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(
+            target=_run_window, args=(child_connection, title), daemon=True, name="msc-edge window"
+        )
         self._process.start()
-        theirs.close()
+        child_connection.close()
         # A display that hangs blocks this thread only.
         threading.Thread(target=self._send_images, name="msc-edge window", daemon=True).start()
 
@@ -82,7 +86,7 @@ def drawn(decision: Decision) -> np.ndarray:
     image, result = decision.frame.image, decision.result
     assert image is not None, "a frame that was read has an image"
     if result is None:
-        text, colour = decision.frame.error or "unreadable", (180, 180, 180)
+        text, colour = decision.frame.error or "unreadable", _UNSCORED
     else:
         text, colour = f"{result.verdict}  {result.score:.4f}", VERDICT_COLOURS[result.verdict]
     if image.shape[1] < _MIN_WIDTH:
@@ -106,7 +110,7 @@ def _write(bar: np.ndarray, text: str, name: str, colour: Colour) -> None:
     draw_text(bar, text, left=12, baseline=29, scale=0.8, colour=colour, thickness=2)
     name_width = text_width(name, scale=0.5)
     if used + name_width + 16 < available:
-        draw_text(bar, name, left=bar.shape[1] - name_width - 12, baseline=28, scale=0.5, colour=(170, 170, 170))
+        draw_text(bar, name, left=bar.shape[1] - name_width - 12, baseline=28, scale=0.5, colour=_NAME)
 
 
 def _run_window(connection: Connection, title: str) -> None:

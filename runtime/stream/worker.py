@@ -82,7 +82,7 @@ class Worker(threading.Thread):
         """Score one frame. A frame that cannot be scored gets an error and no verdict."""
         if frame.image is None:
             return Decision(_id_of(frame), frame, None, None)
-        detector = self._active_kit.detector  # once: a reload must not come between scoring and the event
+        detector = self._active_kit.detector  # once: a reload may replace it at any time
         started = time.monotonic()
         try:
             embedding = detector.embed(frame.image)

@@ -37,12 +37,12 @@ class Grabber:
         """Start the process."""
         # Not fork: a process with threads must not be forked, and Windows cannot fork.
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
+        self._connection, child_connection = context.Pipe()
         self._process = context.Process(
-            target=run_grabber, args=(theirs, settings), daemon=True, name="msc-edge grabber"
+            target=run_grabber, args=(child_connection, settings), daemon=True, name="msc-edge grabber"
         )
         self._process.start()
-        theirs.close()
+        child_connection.close()
         self._memory: SharedMemory | None = None
         self._requested = False
 

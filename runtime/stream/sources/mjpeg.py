@@ -1,7 +1,7 @@
 """Cameras that send JPEG images by HTTP: a sequence in one response ("MJPEG"), or one image for each request.
 
-FFmpeg fills a truncated image with pixels of the previous one: a part that nobody has seen would be scored. Therefore
-each image is decoded like a file, and a truncated one is skipped.
+FFmpeg fills a truncated image with pixels of the previous one, and a defect there would be missed. Therefore each image
+is decoded like a file, and a truncated one is skipped.
 """
 
 import base64
@@ -26,7 +26,7 @@ _CHUNK = 1 << 16
 
 
 class ConnectionBrokenError(Exception):
-    """A connection to a camera ended; the message says how."""
+    """A connection to a camera ended; the message gives the reason."""
 
 
 @dataclass

@@ -130,7 +130,7 @@ def test_a_new_kit_becomes_active_while_frames_are_scored(
     more_of(scores)
     result = reload(running)
     assert result.loaded
-    assert result.kit is running.current
+    assert result.detector is running.detector
     assert running.detector.kit.sha256 == sha256_in(other_kit) != old
     assert result.message == f"{kit} is active, SHA-256 of its manifest {running.detector.kit.sha256[:12]}"
     more_of(scores)
@@ -157,7 +157,7 @@ def test_a_kit_that_does_not_verify_leaves_the_previous_one_active_and_gives_the
     named: str,
 ) -> None:
     running = open_kit(kit)
-    previous = running.current
+    previous = running.detector
     scores = scoring(running)
     more_of(scores)
     match damage:
@@ -175,8 +175,8 @@ def test_a_kit_that_does_not_verify_leaves_the_previous_one_active_and_gives_the
     assert not result.loaded
     assert result.message.startswith("the previous kit remains active: ")
     assert named in result.message
-    assert running.current is previous
-    assert result.kit is previous
+    assert running.detector is previous
+    assert result.detector is previous
     more_of(scores)
     assert len(set(scores)) == 1
 
@@ -222,18 +222,18 @@ def test_a_limit_of_the_configuration_applies_to_the_next_kit_too(
 
 
 def test_limits_that_exclude_each_other_are_refused(kit: Path) -> None:
-    with pytest.raises(UsageError, match="give one"):
+    with pytest.raises(UsageError, match="exclude each other"):
         open_kit(kit, threshold=0.5, false_alarm_rate=0.25)
 
 
-def test_a_loaded_kit_is_unchanged_by_a_reload(kit: Path, other_kit: Path, toy: ModuleType) -> None:
+def test_a_detector_is_unchanged_by_a_reload(kit: Path, other_kit: Path, toy: ModuleType) -> None:
     """Embedding and search are two steps; both use the kit that was read once for the frame."""
     running = open_kit(kit)
-    loaded = running.current
-    embedding = loaded.detector.embed(np.ascontiguousarray(toy.draw(200, "stain")))
-    expected = loaded.detector.score_embedding(embedding)
+    loaded = running.detector
+    embedding = loaded.embed(np.ascontiguousarray(toy.draw(200, "stain")))
+    expected = loaded.score_embedding(embedding)
     replace(kit, other_kit)
     assert reload(running).loaded
-    assert loaded.detector.score_embedding(embedding) == expected
-    assert loaded.sha256 == sha256_in(kit.with_suffix(".old"))
-    assert running.current is not loaded
+    assert loaded.score_embedding(embedding) == expected
+    assert loaded.kit.sha256 == sha256_in(kit.with_suffix(".old"))
+    assert running.detector is not loaded

@@ -34,7 +34,7 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nowhere.kit", "0"], 4, "there is no kit here"),
+        (["nowhere.kit", "0"], 4, "cannot be opened (No such file or directory); check the path"),
         ([], 2, "kit: is missing"),
         (["KIT"], 2, "source: is missing; name at least one source"),
         (["KIT", "nothing-there"], 3, "no such file or folder; expected a webcam number"),
@@ -48,7 +48,7 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         (["KIT", "0", "--max-fps", "0"], 2, "source.1.max_fps"),
         (["--max-fps", "5"], 2, "--max-fps applies to sources given here"),
         (["KIT", "0", "--every", "5"], 2, "--images"),
-        (["KIT", "0", "--threshold", "0.1", "--false-alarm-rate", "0.1"], 2, "give one"),
+        (["KIT", "0", "--threshold", "0.1", "--false-alarm-rate", "0.1"], 2, "exclude each other"),
         (["KIT", "notes.txt"], 3, "not a video"),
         (["KIT", "99999999999"], 3, "expected 0 to 255"),
         (["KIT", ".", "--images", "saved"], 2, "saved images would be scored again"),

@@ -1,12 +1,9 @@
-"""Valid values of options, wherever they were given; and the state folder."""
+"""Valid values of options, wherever they were given."""
 
-from pathlib import Path
-
-import platformdirs
 import pytest
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MofN, StreamConfig, default_state_folder, default_station, state_folder
+from msc_edge.runtime.stream.config import MofN
 from msc_edge.runtime.stream.config_file import check_config
 
 
@@ -71,29 +68,3 @@ def test_a_port_has_sixteen_bits(section: str, port: int, valid: bool) -> None:
     else:
         with pytest.raises(UsageError, match=rf"^{section}\.port: "):
             check_config(document)
-
-
-def config(**options: object) -> StreamConfig:
-    return check_config({"kit": "k", "source": [{"address": "0"}], **options})
-
-
-def test_the_state_folder_is_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/msc-edge/line3")
-    assert state_folder(config(state="/kept")) == Path("/kept")
-
-
-@pytest.mark.parametrize("given", ["/var/lib/msc-edge/line3", "/var/lib/msc-edge/line3:/var/lib/other"])
-def test_or_the_one_that_systemd_gives(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    monkeypatch.setenv("STATE_DIRECTORY", given)
-    assert state_folder(config()) == default_state_folder() == Path("/var/lib/msc-edge/line3")
-
-
-@pytest.mark.parametrize("station", [None, "line3"])
-def test_or_a_folder_of_the_user_with_the_name_of_the_station(
-    monkeypatch: pytest.MonkeyPatch, station: str | None
-) -> None:
-    """The stream has a configuration; `doctor` has none, and must find the same folder."""
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    expected = platformdirs.user_state_path("msc-edge", appauthor=False) / (station or default_station())
-    assert default_state_folder(station) == expected
-    assert state_folder(config(station=station) if station else config()) == expected

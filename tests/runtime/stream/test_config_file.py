@@ -1,4 +1,5 @@
 import re
+import textwrap
 import tomllib
 import traceback
 import types
@@ -518,3 +519,13 @@ def test_every_option_that_may_be_a_secret_has_the_type_of_one() -> None:
     for section, option in SECRETS:
         (model,) = models_in(StreamConfig.model_fields[section].annotation)
         assert "SecretStr" in str(model.model_fields[option].annotation), (section, option)
+
+
+def test_the_configuration_in_the_documentation_is_valid(line, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "operate.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.setenv("CAMERA_PASSWORD", SECRET)
+    warnings: list[str] = []
+    config = read_config(line(textwrap.dedent(block)), {}, on_warning=warnings.append)
+    assert config.images.folder is not None
+    assert warnings == []

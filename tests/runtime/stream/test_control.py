@@ -127,6 +127,6 @@ def test_an_answer_of_a_stream_that_was_started_before_the_upgrade_is_understood
 
     def answer_as_0_1_0(_: float) -> None:
         for request in take_requests(tmp_path):
-            (tmp_path / f"reload-{request}.answer").write_text('{"loaded": true, "words": "kit is in force"}')
+            (tmp_path / f"reload-{request}.answer").write_text('{"loaded": true, "words": "the kit was loaded"}')
 
-    assert request_reload(tmp_path, timeout=TIMEOUT, wait=answer_as_0_1_0) == "kit is in force"
+    assert request_reload(tmp_path, timeout=TIMEOUT, wait=answer_as_0_1_0) == "the kit was loaded"

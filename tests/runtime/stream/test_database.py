@@ -18,23 +18,22 @@ from msc_edge.runtime.stream.database import open_database
 from msc_edge.runtime.stream.events import Event, new_id, now
 from msc_edge.runtime.stream.state import FILE, State
 
-FROM_0_1_0 = Path(__file__).parents[2] / "assets" / "from-0.1.0"
 CHANNELS = ("mqtt", "webhook")
 BACKUP = f"{FILE}.version-1.backup"
 Expected = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(written_by_0_1_0: Path, tmp_path: Path) -> Path:
     """A state folder with a database that msc-edge 0.1.0 wrote."""
-    shutil.copyfile(FROM_0_1_0 / FILE, tmp_path / FILE)
+    shutil.copyfile(written_by_0_1_0 / FILE, tmp_path / FILE)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def expected() -> Expected:
+def expected(written_by_0_1_0: Path) -> Expected:
     """For each channel the events that wait in it."""
-    return json.loads((FROM_0_1_0 / "expected.json").read_text(encoding="utf-8"))["waiting"]
+    return json.loads((written_by_0_1_0 / "expected.json").read_text(encoding="utf-8"))["waiting"]
 
 
 def dump(path: Path) -> tuple[int, list[str]]:

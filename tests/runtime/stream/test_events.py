@@ -23,7 +23,9 @@ FULL: dict[str, Any] = LEAST | {
     "score": 0.25,
     "p_value": 0.01,
     "verdict": "reject",
+    "limit": 0.2,
     "nearest": "part_00.png",
+    "model": "fp32",
     "image": "/images/a.jpg",
     "kit": "ab" * 32,
     "count": 3,
@@ -129,3 +131,8 @@ def test_ids_are_unique_over_threads() -> None:
         thread.join()
     assert len({one for ids in found for one in ids}) == 10_000
     assert str(uuid.UUID(found[0][0])) == found[0][0]
+
+
+def test_the_operators_page_explains_each_kind() -> None:
+    page = (PUBLISHED.parent / "operate.md").read_text(encoding="utf-8")
+    assert [kind for kind in get_args(EventKind) if f"`{kind}`" not in page] == []

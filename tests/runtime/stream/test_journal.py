@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from msc_edge.kit.opening import KitIdentity
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame, ProcessedFile, Stages
@@ -25,10 +26,11 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.state = State.open(folder, channels=["mqtt"])
         self.statistics, self.metrics = Statistics(), Metrics()
+        detector = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE))
         self.journal = EventJournal(
             Outbox(self.state),
             station="line3",
-            active_kit=SimpleNamespace(current=SimpleNamespace(sha256=ACTIVE)),  # pyright: ignore[reportArgumentType]
+            active_kit=SimpleNamespace(detector=detector),  # pyright: ignore[reportArgumentType]
             statistics=self.statistics,
             metrics=self.metrics,
         )
@@ -46,8 +48,8 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 
 def decision() -> Decision:
     frame = Frame(source="cam", index=7, time=now(), captured=0.0, image=None, path="a.png")
-    result = Result(0.5, 0.01, "reject", (NearestImage(0, "n.png", 0.5),))
-    return Decision("an-id", frame, result, Stages(1, 2, 3, 6), SCORED)
+    result = Result(0.5, 0.01, "reject", 0.2, (NearestImage(0, "n.png", 0.5),), "fp32", SCORED)
+    return Decision("an-id", frame, result, Stages(1, 2, 3, 6))
 
 
 def test_an_event_is_logged_counted_and_put_into_the_outbox(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,6 +84,7 @@ def test_a_rejection_names_the_kit_that_scored_the_frame(parts: Parts) -> None:
     (recorded,) = parts.events()
     assert (recorded["id"], recorded["kit"], recorded["image"]) == ("an-id", SCORED, "saved/a.jpg")
     assert (recorded["frame"], recorded["path"], recorded["nearest"]) == (7, "a.png", "n.png")
+    assert (recorded["score"], recorded["limit"], recorded["model"]) == (0.5, 0.2, "fp32")
 
 
 @pytest.mark.parametrize("rejected", [True, False])

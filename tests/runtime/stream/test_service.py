@@ -19,10 +19,11 @@ import cv2
 import pytest
 
 from msc_edge.errors import KitError, UsageError
+from msc_edge.runtime.station import state_folder
 from msc_edge.runtime.stream.control import request_reload
 from msc_edge.runtime.stream.events import Event
 from msc_edge.runtime.stream.sinks.recorder import Recorder
-from msc_edge.runtime.stream.state import State
+from msc_edge.runtime.stream.state import FILE, State
 
 TIMEOUT = 30.0
 SECRETS = ("hunter2", "operator", "sesame")
@@ -86,6 +87,17 @@ def test_ctrl_c_ends_it_in_order_while_a_camera_and_a_broker_are_away(
     running.wait_for("source_up")
     assert running.stop(signal.SIGINT) == 0
     assert running.entries("stopped")
+
+
+@pytest.mark.parametrize("station", [None, "line3"])
+def test_its_state_is_in_the_folder_that_doctor_checks(
+    in_process: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str | None
+) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    (tmp_path / "in").mkdir()
+    in_process(tmp_path / "in", state=None, **({"station": station} if station else {}))
+    assert (state_folder(station=station) / FILE).is_file()
 
 
 def test_several_sources_share_one_stream(

@@ -27,7 +27,12 @@ def decision(
     frame = Frame(source=source, index=0, time=datetime.now(UTC), captured=0, image=None, dropped=dropped)
     if verdict is None:
         return Decision("id", frame, None, None)
-    return Decision("id", frame, Result(0.1, 0.5, verdict, (NearestImage(0, "a.png", 0.1),)), Stages(1, 2, 3, total))
+    return Decision(
+        "id",
+        frame,
+        Result(0.1, 0.5, verdict, 0.2, (NearestImage(0, "a.png", 0.1),), "fp32", "kit"),
+        Stages(1, 2, 3, total),
+    )
 
 
 def test_before_the_first_frame_there_is_no_latency_and_no_age() -> None:

@@ -18,16 +18,12 @@ import numpy as np
 import pytest
 
 from msc_edge.calibration import Verdict
+from msc_edge.drawing import VERDICT_COLOURS
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.window import Window, drawn
 
 TIMEOUT = 30.0
-COLOURS: dict[Verdict, tuple[int, int, int]] = {
-    "normal": (67, 160, 71),
-    "warn": (251, 140, 0),
-    "reject": (229, 57, 53),
-}
 BORDER = 4  # pixels that the coloured border covers
 
 
@@ -37,7 +33,7 @@ def decision(
     frame = Frame(source=source, index=0, time=datetime.now(UTC), captured=0, image=image, error=error)
     if verdict is None:
         return Decision("id", frame, None, None)
-    result = Result(score=0.1234, p_value=0.01, verdict=verdict, nearest_images=(NearestImage(0, "part_00.png", 0.1),))
+    result = Result(0.1234, 0.01, verdict, 0.2, (NearestImage(0, "part_00.png", 0.1),), "fp32", "kit")
     return Decision("id", frame, result, Stages(1, 2, 3, 6))
 
 
@@ -57,7 +53,7 @@ def share_of(colour: tuple[int, int, int], image: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("height", "width", "verdict"),
     [
-        *((48, 64, verdict) for verdict in COLOURS),
+        *((48, 64, verdict) for verdict in VERDICT_COLOURS),
         *((1, 1, "reject"), (2, 3, "warn"), (720, 1280, "normal"), (2160, 3840, "reject")),
         *((4001, 801, "warn"), (3, 4000, "normal"), (4000, 10, "reject")),
     ],
@@ -69,8 +65,8 @@ def test_a_frame_of_any_size_fits_on_a_screen_with_the_colour_of_its_verdict(
     assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
     assert 45 <= image.shape[0] <= 1000, "a screen has 1080 lines, some of them for bars"
     assert 1 <= image.shape[1] <= 1280
-    others = [colour for other, colour in COLOURS.items() if other != verdict]
-    assert np.all(image == COLOURS[verdict], axis=2).sum() > 50
+    others = [colour for other, colour in VERDICT_COLOURS.items() if other != verdict]
+    assert np.all(image == VERDICT_COLOURS[verdict], axis=2).sum() > 50
     assert [share_of(colour, image) for colour in others] == [0, 0]
 
 
@@ -119,7 +115,7 @@ def test_the_bar_depends_on_verdict_and_name() -> None:
 @pytest.mark.parametrize("source", ["c", "a" * 63])
 def test_a_name_of_any_length_does_not_overlap_the_verdict(source: str) -> None:
     bar = drawn(decision(noise(240, 320), "reject", source=source))[240:]
-    verdict = np.flatnonzero(np.all(bar == COLOURS["reject"], axis=2).any(axis=0))
+    verdict = np.flatnonzero(np.all(bar == VERDICT_COLOURS["reject"], axis=2).any(axis=0))
     name = np.flatnonzero(np.all(bar == (170, 170, 170), axis=2).any(axis=0))
     assert not name.size or name.min() > verdict.max()
     assert verdict.max() < 320 - 8
@@ -136,7 +132,7 @@ def test_a_name_of_any_length_does_not_overlap_the_verdict(source: str) -> None:
 )
 def test_a_frame_that_was_not_scored_has_no_colour_of_a_verdict(error: str | None) -> None:
     image = drawn(decision(noise(240, 320), None, error=error))
-    assert [share_of(colour, image) for colour in COLOURS.values()] == [0, 0, 0]
+    assert [share_of(colour, image) for colour in VERDICT_COLOURS.values()] == [0, 0, 0]
     bar = image[240:]
     assert (bar > 100).any(), "there is a text"
     # A text that does not fit is shortened, not cut through a letter: the last columns are empty.
@@ -216,15 +212,15 @@ def open_window(folder: Path) -> tuple[Screen, Window]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISPLAY", screen.display)
         patch.delenv("WAYLAND_DISPLAY", raising=False)
-        for _ in range(12):
-            window, deadline = Window("msc-edge line3"), time.monotonic() + 2.5
-            while not (painted := screen.shows(COLOURS["reject"])) and time.monotonic() < deadline:
+        for _ in range(5):
+            window, deadline = Window("msc-edge line3"), time.monotonic() + 8
+            while not (painted := screen.shows(VERDICT_COLOURS["reject"])) and time.monotonic() < deadline:
                 window.show(REJECTED)
                 time.sleep(0.05)
             if painted:
                 return screen, window
             window.close()
-    raise AssertionError("twelve windows, and none was painted")
+    raise AssertionError("five windows, and none was painted")
 
 
 @pytest.fixture(scope="module")
@@ -262,12 +258,12 @@ def test_it_shows_the_latest_decision(
     purple = np.full((240, 320, 3), (120, 20, 140), np.uint8)
     shown = decision(purple, "normal")
     show_until(window, shown, lambda: screen.shows((120, 20, 140), 70_000), "the frame on the screen")
-    assert screen.shows(COLOURS["normal"])
-    assert not screen.shows(COLOURS["reject"])
+    assert screen.shows(VERDICT_COLOURS["normal"])
+    assert not screen.shows(VERDICT_COLOURS["reject"])
     shown = decision(np.full((480, 640, 3), (20, 120, 140), np.uint8), "reject", source="cam2")
     show_until(window, shown, lambda: screen.shows((20, 120, 140), 280_000), "a frame of another size")
-    assert screen.shows(COLOURS["reject"])
-    assert not screen.shows(COLOURS["normal"], 0)
+    assert screen.shows(VERDICT_COLOURS["reject"])
+    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
     assert logged() == ""
 
 
@@ -284,7 +280,9 @@ def test_ctrl_c_does_not_close_the_window_first(screen: Screen, window: Window, 
     """Ctrl-C reaches all processes of a terminal. The stream closes the window at its end."""
     before = pid_of_window()
     os.kill(before, signal.SIGINT)
-    show_until(window, decision(noise(240, 320), "normal"), lambda: screen.shows(COLOURS["normal"]), "a new frame")
+    show_until(
+        window, decision(noise(240, 320), "normal"), lambda: screen.shows(VERDICT_COLOURS["normal"]), "a new frame"
+    )
     assert pid_of_window() == before
 
 
@@ -319,7 +317,7 @@ def test_threads_may_show_at_the_same_time(
         thread.join(TIMEOUT)
         assert not thread.is_alive()
     shown = decision(noise(240, 320), "warn")
-    show_until(window, shown, lambda: screen.shows(COLOURS["warn"]), "the frame that came last")
+    show_until(window, shown, lambda: screen.shows(VERDICT_COLOURS["warn"]), "the frame that came last")
     assert logged() == ""
 
 
@@ -328,7 +326,7 @@ def test_closing_removes_it_from_the_screen_and_ends_its_process(tmp_path: Path,
     screen, window = open_window(tmp_path)
     window.close()
     until(lambda: processes() == others, "the end of its process")
-    until(lambda: not screen.shows(COLOURS["reject"], 0), "an empty screen")
+    until(lambda: not screen.shows(VERDICT_COLOURS["reject"], 0), "an empty screen")
     window.show(decision(noise(240, 320)))
     window.close()
     screen.close()
