@@ -1,0 +1,31 @@
+"""Renamed options: the old name works for a while, hidden from `--help`, and prints one line of warning.
+
+    images: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
+    pictures: Annotated[
+        int | None, typer.Option("--pictures", hidden=True, callback=deprecated_option("--pictures", "--images"))
+    ] = None,
+
+The command then uses `images if pictures is None else pictures`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+
+def deprecated_option(old: str, new: str) -> Callable[[Any], Any]:
+    """Return a typer callback that warns on standard error if `old` is given, and passes its value on unchanged.
+
+    Args:
+        old: the deprecated option, with its dashes. Its default must be None (or an empty list).
+        new: the option that replaces it.
+    """
+
+    def warn(value: Any) -> Any:
+        # Callbacks also run for options that are not on the command line; the value is then the default.
+        if value is not None and value != []:
+            typer.echo(f"warning: {old} is deprecated; use {new}", err=True)
+        return value
+
+    return warn
