@@ -106,6 +106,7 @@ def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable)
             "steps": 0,
             "batch": 8,
             "accelerator": "cpu",
+            "dtype": "fp32",
         }
         train(folder, out, TrainingOptions(**{**quick, **changed}))
         return out
