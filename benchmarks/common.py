@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from msc_edge.images import decode_image, find_images
+from msc_edge.image_files import find_images
+from msc_edge.images import decode_image
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 

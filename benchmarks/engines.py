@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 from timing import medians
 
 from msc_edge.export.run_images import evenly
-from msc_edge.images import find_images, read_image
+from msc_edge.image_files import find_images
+from msc_edge.images import read_image
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.interface import BackendName

@@ -24,6 +24,9 @@ from networks import pretrained_network
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from msc_edge.images import DecodePolicy
+from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from msc_edge.runtime.processor import usable_cores
 from msc_edge.train.backbones import last_stage_at_stride
 from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune

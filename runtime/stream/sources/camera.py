@@ -14,16 +14,16 @@ from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.address import Address
-from msc_edge.runtime.stream.sources.grabber import (
+from msc_edge.runtime.stream.sources.grabber import run_grabber
+from msc_edge.runtime.stream.sources.health import Health, StateChange
+from msc_edge.runtime.stream.sources.interface import OnEvent
+from msc_edge.runtime.stream.sources.messages import (
     NEXT_FRAME,
     AllocateMemory,
     CaptureSettings,
     GrabbedFrame,
     StatusMessage,
-    run_grabber,
 )
-from msc_edge.runtime.stream.sources.health import Health, StateChange
-from msc_edge.runtime.stream.sources.interface import OnEvent
 from msc_edge.runtime.stream.sources.rate_limit import RateLimit
 
 _TICK = 0.5  # longest wait for a frame, in seconds

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from msc_edge.runtime.stream.sources.address import Address, camera_number
-from msc_edge.runtime.stream.sources.grabber import CaptureSettings, ColourOrder, OnStatus
+from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, OnStatus
 from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError, open_jpeg_stream
 
 _DEFAULT_PORTS = {"rtsp": 554, "http": 80, "https": 443, "rtmp": 1935}

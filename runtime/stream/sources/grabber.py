@@ -13,69 +13,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import Literal
 
 import numpy as np
 
-from msc_edge.runtime.stream.sources.address import Address
+from msc_edge.runtime.stream.sources.messages import (
+    AllocateMemory,
+    CaptureSettings,
+    ColourOrder,
+    GrabbedFrame,
+    OnStatus,
+    StatusKind,
+    StatusMessage,
+)
 
-StatusKind = Literal["open", "broken", "damaged"]
-ColourOrder = Literal["RGB", "BGR"]
-OnStatus = Callable[[StatusKind, str], None]
 _LASTING = 10.0  # seconds after which a connection that breaks is opened again without a pause
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureSettings:
-    """What to open, and how."""
-
-    address: Address
-    open_timeout: float
-    """Seconds."""
-    read_timeout: float
-    """Seconds."""
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StatusMessage:
-    """The source is open (with its settings), broken (with the reason), or sent a frame that cannot be decoded."""
-
-    kind: StatusKind
-    message: str
-    connection: int
-    """Number of the connection in this process. Frames of a broken connection may still be on their way."""
-
-
-@dataclass(frozen=True, slots=True)
-class AllocateMemory:
-    """Request for shared memory of at least this size. The answer is its name."""
-
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class GrabbedFrame:
-    """A frame is in the shared memory: uint8 (height, width, 3), RGB."""
-
-    index: int
-    """Number of the frame in this process, damaged frames included."""
-    connection: int
-    captured: float
-    """`time.monotonic()`, which all processes of a machine share."""
-    time: float
-    """`time.time()`."""
-    height: int
-    width: int
-
-
-NEXT_FRAME = b"next"  # request for a frame that was not sent before
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +141,10 @@ def _capture_forever(settings: CaptureSettings, latest: _LatestFrame, on_status:
     from tenacity import Retrying, retry_if_result, wait_random_exponential  # noqa: PLC0415
 
     from msc_edge.runtime.stream.sources.capture import (  # noqa: PLC0415  (after _configure_opencv)
-        ConnectionBrokenError,
         capture_frames,
         diagnose,
     )
+    from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError  # noqa: PLC0415
 
     def connect() -> bool:
         """Read one connection to its end; whether it lasted."""

@@ -84,9 +84,9 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options:
 
 @pytest.fixture(scope="session")
 def blocked(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options: DistilOptions) -> Path:
-    """The work folder of a distillation with a checkpoint of the last step, which could not write its student; read-only.
+    """The work folder, read-only, of a distillation that has a checkpoint of its last step and no student.
 
-    Another file was created at the output path during the distillation.
+    Another file was created at the output path during the distillation, so the student could not be written.
     """
     out = tmp_path_factory.mktemp("blocked") / "student.safetensors"
 

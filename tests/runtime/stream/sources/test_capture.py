@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from msc_edge.runtime.stream.sources.address import parse_address
-from msc_edge.runtime.stream.sources.capture import ConnectionBrokenError, capture_frames, diagnose
-from msc_edge.runtime.stream.sources.grabber import CaptureSettings
+from msc_edge.runtime.stream.sources.capture import capture_frames, diagnose
+from msc_edge.runtime.stream.sources.messages import CaptureSettings
+from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError
 
 
 def settings(address: str) -> CaptureSettings:
