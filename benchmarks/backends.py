@@ -1,6 +1,6 @@
 """The backends onnxruntime and OpenVINO with the same kit: difference of embeddings and scores, and time.
 
-    python benchmarks/engines.py KIT IMAGES...
+    python benchmarks/backends.py KIT IMAGES...
 
 Needs `pip install 'msc-edge[openvino]'`. Scores: of up to 90 of the images, evenly chosen. Time: a random frame in
 memory, both backends in turns, median of 41.
