@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from msc_edge.images import decode_image, find_images
-from msc_edge.kit.layout import MODELS
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 
@@ -115,4 +114,4 @@ def read_zipped(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def models_of(kit: Path) -> Iterator[dict[Precision, Path]]:
     """The ONNX files of a kit, by precision, as long as the context is open."""
     with Kit.open(kit) as opened:
-        yield {precision: opened.path(MODELS[precision]) for precision in opened.manifest.precisions}
+        yield {precision: opened.file(model.file) for precision, model in opened.manifest.models.items()}

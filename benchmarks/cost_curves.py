@@ -45,7 +45,7 @@ def clustered(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
 
 def bank_costs(detector: Detector, count: int) -> dict[str, float]:
     """Milliseconds and memory of both searches over a bank of `count` rows."""
-    dim = detector.manifest.model.dim
+    dim = detector.bank.embeddings.shape[1]
     rows = clustered(count + 200, dim, np.random.default_rng(0))
     bank, queries = rows[:count], rows[count:]
     index = hnswlib.Index(space="cosine", dim=dim)

@@ -18,7 +18,7 @@ from msc_edge.export.run_images import evenly
 from msc_edge.images import find_images, read_image
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.openvino_backend import BackendName
+from msc_edge.runtime.backends.interface import BackendName
 
 BACKENDS: tuple[BackendName, BackendName] = ("onnxruntime", "openvino")
 

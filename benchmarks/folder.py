@@ -20,7 +20,7 @@ from common import parser_of, read_zipped, zipped_images
 
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.runtime import Detector
-from msc_edge.runtime.batch import score_files
+from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.processor import usable_cores
 
 SIZES = [(320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1920, 1080)]
@@ -76,7 +76,7 @@ def main() -> None:
         for _ in range(options.rounds):
             decoding, scoring = seconds_on_one_thread(detector, paths)
             start = time.perf_counter()
-            deque(score_files(detector, paths), maxlen=0)
+            deque(score_images(detector, paths), maxlen=0)
             wall = time.perf_counter() - start
             ratios.append(wall / ((decoding + scoring) / cores))
             print(

@@ -26,7 +26,6 @@ from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.kit.manifest import Precision
-from msc_edge.progress import silent
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.train.dataset import read_image_table
@@ -66,14 +65,16 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
     """Export, compare, measure and print. A run whose export rejects int8 ends after the reason."""
     kit = scratch / "kit"
     manifest = export(run, kit, note=print)
-    if manifest.int8 is None:
+    if "int8" not in manifest.models:
         return
-    quantization, agreement = manifest.int8.quantization, manifest.int8.agreement
-    in_float = quantization.in_float
+    quantization, agreement = manifest.models["int8"].quantization, manifest.models["int8"].agreement
+    assert quantization is not None
+    assert agreement is not None
+    in_float = quantization.float_layers
     print(f"the kit, float layers {len(in_float)} of {quantization.layers} {in_float}: {agreement}", flush=True)
 
     record = read_record(run)
-    images = RunImages.found(record, read_image_table(run / IMAGE_TABLE), None, silent)
+    images = RunImages.find(record, read_image_table(run / IMAGE_TABLE))
     detectors: dict[Precision, Detector] = {
         precision: Detector.load(kit, threads=1, precision=precision) for precision in PRECISIONS
     }
@@ -87,11 +88,11 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
             target=quantization.target,
             scratch=scratch,
         ).write(all_int8)
-        print(f"without float layers: {test.agreement(test.opened(all_int8))}", flush=True)
+        print(f"without float layers: {test.agreement(test.open(all_int8))}", flush=True)
         embeddings: dict[Precision, np.ndarray] = {
-            precision: test.embedded(test.opened(files[precision])) for precision in PRECISIONS
+            precision: test.embeddings(test.open(files[precision])) for precision in PRECISIONS
         }
-        print_distances(embeddings, detectors, agreement.good)
+        print_distances(embeddings, detectors, agreement.normal_images)
         models = {**files, "int8 without float layers": all_int8}
         for name, path in models.items():
             change = rounding_effect(path, images, scratch)

@@ -28,7 +28,7 @@ import numpy as np
 from common import SHARED, parser_of
 from peers_prepare import INSIDE, SETS, images, prepare, setup
 
-from msc_edge.runtime.processor import about_processor, processor_name, usable_cores
+from msc_edge.runtime.processor import processor_facts, processor_name, usable_cores
 
 STARTS = 3
 
@@ -209,7 +209,7 @@ def main() -> None:
     print(f"| |{speed} start-up to first score, s | peak resident MB | installed MB |\n|{'---|' * 8}")
     for each in contenders:
         print(row(each, sizes))
-    print(f"\n{processor_name(about_processor())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
+    print(f"\n{processor_name(processor_facts())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
     print(f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}")
     for python, each in {each.python: each for each in contenders if each.versions}.items():
         versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())

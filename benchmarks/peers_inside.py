@@ -63,7 +63,7 @@ def torch_eager(model: Path, cores: int) -> Scorer:
     network.backbone = folded(backbone)  # pyright: ignore[reportAttributeAccessIssue]
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     kit = Kit.open(model.with_name("kit"))
-    bank, limits = Bank(kit.embeddings(), k=record.k), kit.manifest.calibration.limits
+    bank, limits = Bank(kit.embeddings("fp32"), k=record.k), kit.model("fp32").calibration.limits
 
     @torch.inference_mode()
     def score(path: str) -> Verdict:
@@ -137,9 +137,9 @@ def one_by_one(score: Scorer) -> Callable[[list[str]], list[float]]:
 def floor(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
     """The kit's fp32 model alone, on decoded pixels: a lower bound for this model in onnxruntime."""
     from msc_edge.images import read_image  # noqa: PLC0415
-    from msc_edge.kit.layout import MODELS  # noqa: PLC0415
+    from msc_edge.kit.layout import MODEL_FILES  # noqa: PLC0415
 
-    session = _session(model / MODELS["fp32"], cores)
+    session = _session(model / MODEL_FILES["fp32"], cores)
 
     def times(files: list[str]) -> list[float]:
         each = []
@@ -156,7 +156,7 @@ def folder(
 ) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
     """A kit over many files, one image per core. Every file gets an equal share of the milliseconds of the pass."""
     from msc_edge.runtime import Detector  # noqa: PLC0415
-    from msc_edge.runtime.batch import score_files  # noqa: PLC0415
+    from msc_edge.runtime.batch import score_images  # noqa: PLC0415
 
     detector = Detector.load(model, threads=1, precision=precision)
 
@@ -165,9 +165,9 @@ def folder(
 
     def rows_of(files: list[str]) -> list[Verdict]:
         rows = []
-        for row in score_files(detector, map(Path, files), threads=cores):
-            assert row.score is not None, row.error
-            rows.append((row.score, str(row.verdict)))
+        for image in score_images(detector, map(Path, files), threads=cores):
+            assert image.result is not None, image.error
+            rows.append((image.result.score, str(image.result.verdict)))
         return rows
 
     def score(path: str) -> Verdict:

@@ -24,12 +24,13 @@ from networks import pretrained_network
 
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import preset
-from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
+from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
 from msc_edge.train.collapse import mean_pairwise_cosine
-from msc_edge.train.devices import launched_fabric
+from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.one_vs_rest.protocol import auroc_of
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import fine_tuning
 
 
@@ -64,42 +65,50 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
     copies = [training_copy(image, spec) for _, image in normal]
     held_out = held_out_for_selection(len(copies))
     held, others = ([copy for i, copy in enumerate(copies) if (i in held_out) == side] for side in (True, False))
-    selection = Selection(network, held, others, seed=seed)
+    evaluator = CheckpointEvaluator(network, held, others, seed=seed)
     best = BestCheckpoint(network.backbone)
     settings = fine_tuning(
-        "whole-frame",
+        FineTuningOptions(
+            steps=max(options.points),
+            batch=options.batch,
+            learning_rate=options.rate,
+            frozen_up_to=options.freeze_to,
+            select="last",
+            dtype=options.dtype,
+        ),
         backbone=network.backbone,
         images=len(others),
         recipe=options.recipe,
-        steps=max(options.points),
-        batch=options.batch,
-        learning_rate=options.rate,
-        frozen_up_to=options.freeze_to,
-        select="last",
-        precision=options.dtype,
         seed=seed,
     )
 
     def write(step: int) -> None:
         bank = network.embed_all(normal)
         cosine = mean_pairwise_cosine(torch.from_numpy(bank))
-        best.consider(selection.evaluate(step))
+        best.consider(evaluator.evaluate(step))
         line = run | best.candidates[-1].model_dump()
         line |= {"test": round(auroc_of(bank, network.embed_all(test), images.truth), 5), "cosine": round(cosine, 5)}
         print(json.dumps(line), flush=True)
         with options.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "fine-tuning" and done in options.points:
-            write(done)
+    def write_at_points(step: int) -> None:
+        if step in options.points:
+            write(step)
 
     write(0)
     initial = network.embed_all(each for i, each in enumerate(normal) if i not in held_out)
-    fabric = launched_fabric("cpu", 1, options.dtype)
+    fabric = launch_fabric("cpu", 1, options.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         fine_tune(
-            fabric, network, others, initial, settings, folder=Path(scratch), checkpoint_every=10**9, report=report
+            fabric,
+            network,
+            others,
+            initial,
+            settings,
+            folder=Path(scratch),
+            checkpoint_every=10**9,
+            on_step=write_at_points,
         )
 
 

@@ -24,15 +24,13 @@ from networks import pretrained_network
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from msc_edge.images import DecodePolicy
-from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from msc_edge.runtime.processor import usable_cores
 from msc_edge.train.backbones import last_stage_at_stride
-from msc_edge.train.devices import launched_fabric
+from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import FineTuning, fine_tuning
 from msc_edge.train.views import make_views
 
@@ -108,12 +106,7 @@ def msc_edge_loop(
 ) -> tuple[float, list[float]]:
     """The same for `msc-edge train`."""
     times: list[float] = []
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:
-        del task, done, total, note  # one call per step
-        times.append(time.perf_counter())
-
-    fabric = launched_fabric("cpu", 1, settings.precision)
+    fabric = launch_fabric("cpu", 1, settings.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         fine_tune(
             fabric,
@@ -123,7 +116,7 @@ def msc_edge_loop(
             settings,
             folder=Path(scratch),
             checkpoint_every=10**6,
-            report=report,
+            on_step=lambda _: times.append(time.perf_counter()),
         )
         rows = Path(scratch, "metrics.csv").read_text().splitlines()
     return times[-1] - times[0], [float(row.split(",")[1]) for row in rows[1:]]
@@ -146,7 +139,7 @@ def loss_difference(
         for network, optimizer, fast in zip(networks, optimizers, (False, True), strict=True):
             pixels = network.preprocess.normalise(views)
             pixels = pixels.contiguous(memory_format=torch.channels_last) if fast else pixels
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.dtype == "bf16"):
                 features = network.backbone(pixels)
             first, second = F.normalize(features.float(), dim=1).chunk(2)
             losses.append(learn(first, second, center, optimizer, settings))
@@ -173,13 +166,15 @@ def main() -> None:
     new_network = partial(pretrained_network, options.backbone, options.weights, stop_at=options.stop_at)
     network = new_network()
     settings = fine_tuning(
-        "whole-frame",
+        FineTuningOptions(
+            steps=options.steps,
+            frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
+            select="last",
+            accelerator="cpu",
+            dtype="bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32",
+        ),
         backbone=network.backbone,
         images=len(paths),
-        steps=options.steps,
-        frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
-        select="last",
-        precision="bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32",
     )
     names = [str(path.resolve()) for path in paths]
     images = list(decoded(Path("/"), names, DecodePolicy(), task="decoding"))

@@ -163,7 +163,7 @@ def _refuse_no_kit(out: Path) -> None:
 def _checked_name(name: str | None) -> str | None:
     if name is not None and kit_name(name) != name:
         raise UsageError(
-            f"--name {name}: a kit name has up to 63 letters a-z, digits, '.', '_' and '-', and starts with a letter "
+            f"--name {name!r}: a kit name has up to 63 letters a-z, digits, '.', '_' and '-', and starts with a letter "
             f"or digit; pass for example --name {kit_name(name)}"
         )
     return name

@@ -12,7 +12,7 @@ from msc_edge.calibration import Limits
 from msc_edge.errors import KitError
 from msc_edge.export.run_images import evenly
 from msc_edge.kit.manifest import Parity
-from msc_edge.runtime import Detector
+from msc_edge.runtime.detector import Detector
 from msc_edge.train.network import EmbeddingNetwork
 
 TOLERANCE = 1e-4

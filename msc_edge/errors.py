@@ -2,7 +2,8 @@
 
     MscEdgeError                    the root: `except MscEdgeError` catches them all
     ├── UsageError                  exit 2   options that cannot be used, or contradict each other
-    │   └── MissingExtraError       exit 2   a package of an optional extra is not installed
+    │   ├── MissingExtraError       exit 2   a package of an optional extra is not installed
+    │   └── OtherColumnsError       exit 2   a row file that another version of msc-edge wrote
     ├── SourceError                 exit 3   a folder, a glob or a data set without images
     │   └── UnreadableImageError    exit 3   one image that cannot be read; a score file has a row for it
     ├── KitError                    exit 4   a kit or a run that is damaged, incomplete or of an unknown format
@@ -31,6 +32,10 @@ class UsageError(MscEdgeError):
 
 class MissingExtraError(UsageError):
     """A package of an optional extra is not installed."""
+
+
+class OtherColumnsError(UsageError):
+    """A row file has other columns: another version of msc-edge wrote it."""
 
 
 class SourceError(MscEdgeError):

@@ -115,7 +115,7 @@ class Detector:
         return self.score_embedding(self.embed(frame, order=order))
 
     def score_file(self, path: str | Path) -> Result:
-        """Score one image file, decoded as the kit's policy says. UnreadableImageError when it cannot be read."""
+        """Score one image file, decoded by the kit's policy. UnreadableImageError when it cannot be read."""
         return self.score_bytes(bytes_of(Path(path)))
 
     def score_bytes(self, data: bytes | np.ndarray) -> Result:

@@ -84,7 +84,7 @@ def verify_folder(path: Path) -> Verified:
 
 
 def verify_zip(path: Path, copy_to: Path) -> Verified:
-    """Unpack a zipped kit into `copy_to` and check every file on the way. Errors as for verify_folder."""
+    """Unpack a zipped kit into `copy_to` and check every file while it is unpacked. Errors as for verify_folder."""
     try:
         file = path.open("rb")
     except OSError as error:

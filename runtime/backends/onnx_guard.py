@@ -1,9 +1,9 @@
 """Refuse an ONNX file that points at other files, before onnxruntime opens it.
 
-A tensor may say that its data lie in another file, by a path; such paths have been used to read files outside the
-model's folder (CVE-2022-25882, CVE-2024-27318). Kits never need that. The `onnx` package, which could tell, is not
-part of the runtime, so this walks the protobuf wire format (protobuf.dev/programming-guides/encoding) along the
-fields of onnx.proto that can lead to a tensor, and skips over everything else.
+A tensor may refer to data in another file by its path. Such paths have been used to read files outside the model's
+folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. The `onnx` package is not part of the runtime,
+so this module reads the protobuf wire format (protobuf.dev/programming-guides/encoding): it follows the fields of
+onnx.proto that can contain a tensor, and skips all others.
 """
 
 from collections.abc import Iterator

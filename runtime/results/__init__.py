@@ -1,1 +1,1 @@
-"""What scoring an image gives: the record, its fields, and the files they are written to."""
+"""The result of scoring an image: the record, its fields, and the files it is written to."""

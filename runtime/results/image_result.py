@@ -24,7 +24,7 @@ class ImageResult:
     error: str | None = None
     """Why the image could not be read; None where it was scored."""
     thumbnail: bytes | None = None
-    """A small JPEG of the image, where `score_images` was asked for one. Rows do not hold it."""
+    """A small JPEG of the image, made on request by `score_images`. Rows do not contain it."""
 
 
 IMAGE_FIELDS: tuple[Field[ImageResult], ...] = (

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from msc_edge.calibration import Verdict
 from msc_edge.kit.manifest import Precision
 
-# An image lies nearer than this to its own row of the memory bank (1.1e-6 in int8). Two images of one part do not.
+# An image has a smaller distance to its own row of the memory bank (1.1e-6 in int8); two images of one part have a
+# larger one.
 _SAME_IMAGE = 1e-5
 
 
@@ -23,7 +24,7 @@ class NearestImage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Score and verdict of one image. `fields.RESULT_FIELDS` describes each value and says how files write it."""
+    """Score and verdict of one image. `fields.RESULT_FIELDS` describes each value and how it is written to files."""
 
     score: float
     p_value: float
@@ -41,5 +42,5 @@ class Result:
 
     @property
     def is_in_bank(self) -> bool:
-        """Whether this very image is in the memory bank: its score is then near 0 whatever it shows."""
+        """Whether this very image is in the memory bank: its score is then near 0, with or without a defect."""
         return self.nearest_images[0].distance < _SAME_IMAGE

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from msc_edge.errors import UsageError, writing
+from msc_edge.errors import OtherColumnsError, UsageError, writing
 from msc_edge.runtime.results.formats import RowFormat
 
 Record = TypeVar("Record")
@@ -20,10 +20,6 @@ Record = TypeVar("Record")
 _MAX_ROW_BYTES = 1 << 16  # three paths and a reason are far shorter
 _RESULT_COLUMNS = {"score", "verdict"}  # columns that every version of msc-edge has written
 _MOMENT = "%Y-%m-%dT%H-%M-%S-%f"  # to the microsecond: a later file must not replace an earlier one
-
-
-class OtherColumnsError(UsageError):
-    """A row file of msc-edge that has other columns: another version wrote it."""
 
 
 class RowFile(Generic[Record]):
@@ -96,7 +92,7 @@ class RowFile(Generic[Record]):
     def write(self, record: Record, *, durable: bool = False) -> None:
         """Append a row; with `durable` it is on disk when this returns.
 
-        OutputError when it cannot be written: the file then ends with the row before, and the next row is tried anew.
+        OutputError when it cannot be written: the file then ends with the row before, and the next row can be written.
         """
         row = self._form.encode(record)
         with writing(self.path):

@@ -211,7 +211,7 @@ class TestExcluded:
         before = sorted(kit.rglob("*"))
         for options in ({"out": kit / "s.csv"}, {"excluded": [kit / "r.html"]}):
             with pytest.raises(UsageError, match="lies within the kit"):
-                score_folder(kit, [photos], **options)
+                score_folder(kit, [photos], **options)  # pyright: ignore[reportArgumentType]
         assert sorted(kit.rglob("*")) == before
 
 

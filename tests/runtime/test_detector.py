@@ -5,13 +5,14 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
 from msc_edge.kit.layout import INDEX_FILES, MANIFEST, MANIFEST_DIGEST
-from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.manifest import Precision, parse_manifest
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import Region
@@ -239,13 +240,14 @@ def test_a_kit_whose_k_is_larger_than_its_bank_is_refused(kit):
 
 def test_a_result_carries_its_kit_model_and_limit(toy, toy_kit, int8_kit):
     image = toy.draw(100, "stain")
-    for kit, precision in ((toy_kit, "fp32"), (int8_kit, "fp32"), (int8_kit, "int8")):
+    models: list[tuple[Path, Precision]] = [(toy_kit, "fp32"), (int8_kit, "fp32"), (int8_kit, "int8")]
+    for kit, precision in models:
         detector = Detector.load(kit, threads=1, precision=precision)
         result = detector.score(image)
         assert result.kit == detector.kit.sha256 == (kit / MANIFEST_DIGEST).read_text().split()[0]
         assert result.model == detector.model == precision
         assert result.limit == detector.limits.reject.score
-    assert detector.kit.name == detector.manifest.name == "toy"
+        assert detector.kit.name == detector.manifest.name == "toy"
 
 
 def test_a_file_its_bytes_and_its_pixels_have_one_result(detector, photos, toy):

@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from msc_edge.errors import OutputError, UsageError, writing
+from msc_edge.errors import OtherColumnsError, OutputError, UsageError, writing
 from msc_edge.runtime.results.fields import Field, result_fields
 from msc_edge.runtime.results.formats import format_of
-from msc_edge.runtime.results.row_file import OtherColumnsError, RowFile, move_aside
+from msc_edge.runtime.results.row_file import RowFile, move_aside
 from msc_edge.runtime.stream.frame import Decision, Stages
 from msc_edge.runtime.stream.logs import LOG
 

@@ -123,4 +123,5 @@ def _spread(of: Spread) -> tuple[str, str, str]:
 
 
 def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}" if milliseconds < 100 else f"{milliseconds:.1f}"  # seven digits do not fit
+    decimals = 2 if milliseconds < 100 else 1 if milliseconds < 1000 else 0  # five characters fit into 80 columns
+    return f"{milliseconds:.{decimals}f}"

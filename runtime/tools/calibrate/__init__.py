@@ -1,1 +1,1 @@
-"""A kit's limits set anew, by good images fresh from the line."""
+"""`msc-edge calibrate`: new limits for a kit, from recent normal images of the line."""

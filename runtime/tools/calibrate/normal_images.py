@@ -24,7 +24,7 @@ class ScoredNormalImages:
     copies: list[ImageResult] = field(default_factory=list)
     """Pixel-exact copies of others among them: one part must not count twice."""
     in_bank: list[ImageResult] = field(default_factory=list)
-    """Images of the kit's memory bank: their scores are near 0 whatever changes at the line."""
+    """Images of the kit's memory bank: their scores stay near 0 when the line changes."""
 
     @property
     def scores(self) -> list[float]:

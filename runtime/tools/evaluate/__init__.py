@@ -1,1 +1,1 @@
-"""How good a kit is, on images whose truth is known."""
+"""`msc-edge evaluate`: how well a kit finds anomalous images, measured on labelled images."""

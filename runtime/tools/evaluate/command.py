@@ -50,12 +50,10 @@ def evaluate(
     Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
     4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
-
-    with extras_named():
-        from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
+    from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
 
     if (dataset is None) == (not normal and not abnormal):
         raise UsageError("pass either a DATASET with test/good, or --normal DIR and --abnormal DIR")
@@ -108,8 +106,8 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
             to.print(f"left out: {many(len(evaluation.unreadable), 'unreadable image')}; the report gives the reasons")
         if evaluation.in_bank:
             to.print(
-                f"caution: {many(evaluation.in_bank, 'image')} of the data set are in the kit's memory bank, and score "
-                "near 0 whatever they show: the metrics are too good"
+                f"caution: found in the kit's memory bank: {many(evaluation.in_bank, 'image')} of the data set; their "
+                "scores are near 0, with or without a defect, so the metrics are too good"
             )
         if evaluation.ignored_folders:
             to.print(one_line(f"ignored folders, by name: {', '.join(evaluation.ignored_folders)}"))

@@ -84,7 +84,7 @@ class Evaluation(_Part):
         default=[], description="folders beside the defect types that hold no images of parts, such as masks"
     )
     in_bank: NonNegativeInt = Field(
-        description="scored images that are in the kit's memory bank: their scores are near 0 whatever they show"
+        description="scored images that are in the kit's memory bank: their scores are near 0, with or without a defect"
     )
     resamples: PositiveInt = Field(description="bootstrap resamples behind the 95 % intervals")
     metrics: dict[str, Interval] = Field(description="over all thresholds; each in [0, 1], 1 is perfect")

@@ -1,1 +1,1 @@
-"""Reports to click through: one HTML file each, with everything in it."""
+"""HTML reports: one file each, which needs nothing else."""

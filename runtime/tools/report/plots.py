@@ -1,4 +1,4 @@
-"""Plots as inline SVG: a report is one file that opens without a network and prints well."""
+"""Plots as inline SVG: a report is one file, which opens without a network and can be printed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -373,7 +373,7 @@ def test_reader_and_schema_refuse_the_same_manifests(where: str, value: Any) -> 
     with pytest.raises(KitError, match=r"^manifest\.json: [^\n]+; export the kit again$") as refusal:
         parse(document)
     named = where.replace("|", ".").removesuffix("fp16").rstrip(".")
-    assert str(refusal.value).startswith(f"manifest.json: {named}"), "the message does not say where"
+    assert str(refusal.value).startswith(f"manifest.json: {named}"), "the message does not name the place"
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,17 @@ def test_each_field_takes_the_attribute_of_its_name(scored):
     ]
 
 
+def result_of(image: ImageResult) -> Result | None:
+    return image.result
+
+
 def test_a_record_without_a_result_has_no_value_of_it():
     unreadable = ImageResult("a.png", None, error="the file is empty")
-    assert [field.value(unreadable) for field in result_fields(lambda image: image.result)] == [None] * len(NAMES)
+    assert [field.value(unreadable) for field in result_fields(result_of)] == [None] * len(NAMES)
 
 
 def test_a_field_of_an_inner_record_keeps_its_description():
-    for inner, outer in zip(RESULT_FIELDS, result_fields(lambda image: image.result), strict=True):
+    for inner, outer in zip(RESULT_FIELDS, result_fields(result_of), strict=True):
         for name in ("name", "type", "decimals", "unit", "choices", "description"):
             assert getattr(outer, name) == getattr(inner, name)
 

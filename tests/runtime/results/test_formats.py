@@ -111,7 +111,7 @@ def test_other_readers_find_the_same_values(some):
         expected = values(image)
         assert json_row == expected
         for name in ("score", "p_value", "limit", "milliseconds", "nearest_images"):
-            csv_row[name] = json.loads(csv_row[name]) if csv_row[name] else None
+            csv_row[name] = json.loads(csv_row[name] or "null")
         assert csv_row == expected
 
 

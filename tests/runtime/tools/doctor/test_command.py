@@ -136,7 +136,7 @@ class TestBrokenPackages:
 
 
 def test_an_empty_environment_is_enough(tmp_path):
-    # Only what tells Python where this checkout is.
+    # PYTHONPATH: where this checkout is.
     environment = {"PATH": "", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     done = subprocess.run(
         [sys.executable, "-m", "msc_edge", "doctor", "--json"],

@@ -64,4 +64,4 @@ def test_images_of_the_memory_bank_get_a_caution(toy_kit, toy, save, tmp_path, t
     save(tmp_path / "data" / "dent" / "1.png", toy.draw(1, "stain"))
     evaluate(toy_kit, tmp_path / "data", tmp_path / "out")
     text = text_of((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-    assert "1 image of this data set are in the kit's memory bank" in text
+    assert "Found in the kit's memory bank: 1 image of this data set." in text
