@@ -222,7 +222,8 @@ class Stream:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
         def on_finished(result: ReloadResult) -> None:
-            self._set_kit_metric(result.detector)
+            if result.loaded:
+                self._set_kit_metric(result.detector)
             kind = "kit_loaded" if result.loaded else "kit_refused"
             self._journal.report(kind, result.message, kit=result.detector.kit.sha256)
             notify("READY=1")
