@@ -30,7 +30,7 @@ def operators(model: Path, optimised: Path) -> Counter[str]:
 def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first layers of a MobileNetV2 with random weights."""
     path = tmp_path_factory.mktemp("models") / "mobilenet.onnx"
-    backbone = build_backbone("mobilenet_v2_x0.25", stop_at="features.2")
+    backbone = build_backbone("mobilenet_v2_x0.5", stop_at="features.2")
     export_onnx(EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)), path)
     return path
 
