@@ -20,12 +20,13 @@ from lightning.fabric import Fabric
 from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
+from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.one_vs_rest.protocol import auroc_of
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import fine_tuning
 from msc_edge.train.weights import load_into, pretrained_weights
 
@@ -65,19 +66,20 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
     copies = [training_copy(image, spec) for _, image in normals]
     held_out = held_out_for_selection(len(copies))
     held, others = ([copy for i, copy in enumerate(copies) if (i in held_out) == side] for side in (True, False))
-    selection = Selection(network, held, others, seed=seed)
+    selection = CheckpointEvaluator(network, held, others, seed=seed)
     kept = BestCheckpoint(network.backbone)
     settings = fine_tuning(
-        "whole-frame",
+        FineTuningOptions(
+            steps=max(options.points),
+            batch=options.batch,
+            learning_rate=options.rate,
+            frozen_up_to=options.freeze_to,
+            select="last",
+            dtype=options.precision,
+        ),
         backbone=network.backbone,
         images=len(others),
         recipe=options.recipe,
-        steps=max(options.points),
-        batch=options.batch,
-        learning_rate=options.rate,
-        frozen_up_to=options.freeze_to,
-        select="last",
-        precision=options.precision,
         seed=seed,
     )
     run = {"set": name, "size": options.image_size, "recipe": options.recipe, "rate": options.rate, "seed": seed}
@@ -93,9 +95,9 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
         with options.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "fine-tuning" and done in options.points:
-            write(done)
+    def write_at_points(step: int) -> None:
+        if step in options.points:
+            write(step)
 
     if any(run.items() <= line.items() and line["step"] == max(options.points) for line in lines_of(options.out)):
         return
@@ -104,7 +106,14 @@ def measure(name: str, seed: int, options: argparse.Namespace) -> None:
     fabric = Fabric(accelerator="cpu", precision="bf16-mixed" if options.precision == "bf16" else "32-true")
     with tempfile.TemporaryDirectory() as scratch:
         fine_tune(
-            fabric, network, others, initial, settings, folder=Path(scratch), checkpoint_every=10**9, report=report
+            fabric,
+            network,
+            others,
+            initial,
+            settings,
+            folder=Path(scratch),
+            checkpoint_every=10**9,
+            on_step=write_at_points,
         )
 
 

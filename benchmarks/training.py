@@ -25,11 +25,12 @@ from msc_edge.images import DecodePolicy, find_images
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, preset
 from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.train.backbones import build_backbone, last_stage_at_stride
-from msc_edge.train.devices import launched_fabric
+from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import FineTuning, fine_tuning
 from msc_edge.train.views import make_views
 from msc_edge.train.weights import load_into, pretrained_weights
@@ -104,11 +105,7 @@ def ours(
     """The same, by the product."""
     times: list[float] = []
 
-    def report(task: str, done: int, total: int, note: str = "") -> None:
-        del task, done, total, note
-        times.append(time.perf_counter())
-
-    fabric = launched_fabric("cpu", 1, settings.precision)
+    fabric = launch_fabric("cpu", 1, settings.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         fine_tune(
             fabric,
@@ -118,7 +115,7 @@ def ours(
             settings,
             folder=Path(scratch),
             checkpoint_every=10**6,
-            report=report,
+            on_step=lambda _: times.append(time.perf_counter()),
         )
         rows = Path(scratch, "metrics.csv").read_text().splitlines()
     return times[-1] - times[0], [float(row.split(",")[1]) for row in rows[1:]]
@@ -144,7 +141,7 @@ def same_views(subject: Subject, copies: list[torch.Tensor], center: torch.Tenso
         for network, optimizer, fast in zip(networks, optimizers, (False, True), strict=True):
             pixels = network.preprocess.normalise(views)
             pixels = pixels.contiguous(memory_format=torch.channels_last) if fast else pixels
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.dtype == "bf16"):
                 features = network.backbone(pixels)
             one, other = F.normalize(features.float(), dim=1).chunk(2)
             loss = mean_shifted_loss(one, other, center, temperature=settings.temperature)
@@ -171,13 +168,15 @@ def main() -> None:
     subject = Subject(options)
     network = subject.network()
     settings = fine_tuning(
-        "whole-frame",
+        FineTuningOptions(
+            steps=options.steps,
+            frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
+            select="last",
+            accelerator="cpu",
+            dtype="bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32",
+        ),
         backbone=network.backbone,
         images=len(paths),
-        steps=options.steps,
-        frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
-        select="last",
-        precision="bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32",
     )
     names = [str(path.resolve()) for path in paths]
     images = list(decoded(Path("/"), names, DecodePolicy(), task="reading"))

@@ -71,7 +71,7 @@ def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable)
             "steps": 3,
             "batch": 8,
             "accelerator": "cpu",
-            "precision": "fp32",
+            "dtype": "fp32",
         }
         train(folder, out, TrainingOptions(**{**quick, **changed}))
         return out
