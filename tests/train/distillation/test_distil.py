@@ -84,13 +84,13 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options:
 
 @pytest.fixture(scope="session")
 def blocked(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options: DistilOptions) -> Path:
-    """The work folder, read-only, of a distillation that has a checkpoint of its last step and no student.
+    """The work folder of a distillation that could not write its student; read-only. Has a checkpoint of the last step.
 
-    Another file was created at the output path during the distillation, so the student could not be written.
+    Another file was created at the output path during the distillation.
     """
     out = tmp_path_factory.mktemp("blocked") / "student.safetensors"
 
-    def create_file(task: str, done: int, _total: int, _note: str = "") -> None:
+    def create_file(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
         if task == "distilling" and done == 3:
             out.write_bytes(b"mine")
 
