@@ -121,7 +121,7 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
     """tests/runtime/results/test_formats.py tests runtime/results/formats.py; other tests name a whole package."""
     packages = {
         "damaged_kits",
-        "unreachable",
+        "unreachable_paths",
         "image_files",
         "bundled",
         "command",
