@@ -1,39 +1,40 @@
-"""A camera and a stream for the benchmarks: the RTSP server of the tests, and `msc-edge stream` with what it says."""
+"""For the benchmarks of the stream: the RTSP server of the tests as the camera, and `msc-edge stream` with its log."""
 
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SERVER = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "stream" / "rtsp_server.py"
+from common import CHECKOUT, json_lines, msc_edge
+
+SERVER = CHECKOUT / "tests" / "runtime" / "stream" / "rtsp_server.py"
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """A free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], Any], *, timeout: float = 120) -> Any:
-    """What the condition gives once that is true."""
+def wait_for(condition: Callable[[], Any], what: str, *, timeout: float = 120) -> Any:
+    """Call `condition` until its result is true, and return it. TimeoutError with `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
-    while not (found := condition()):
+    while not (result := condition()):
         if time.monotonic() > end:
-            raise TimeoutError
+            raise TimeoutError(f"{what}: not within {timeout:.0f} s")
         time.sleep(0.005)
-    return found
+    return result
 
 
 class Camera:
-    """An RTSP server with the clip in a loop at /clip, and a moving ball of a chosen size at /ball."""
+    """An RTSP server: the clip in a loop at /clip, a moving ball of `width` x `height` pixels at /ball."""
 
     def __init__(self, clip: Path, *, width: int = 640, height: int = 360) -> None:
         self.port = free_port()
@@ -41,12 +42,12 @@ class Camera:
         self._size = str(width), str(height)
         self._process: subprocess.Popen[str] | None = None
 
-    def url(self, place: str) -> str:
-        """Address of /clip or /ball."""
-        return f"rtsp://127.0.0.1:{self.port}/{place}"
+    def url(self, path: str) -> str:
+        """Address of `clip` or `ball`."""
+        return f"rtsp://127.0.0.1:{self.port}/{path}"
 
     def start(self) -> None:
-        """Start, or start again on the same port."""
+        """Start the server; after `kill`, on the same port."""
         command = ["/usr/bin/python3", str(SERVER), str(self.port), str(self._clip), *self._size]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -55,12 +56,12 @@ class Camera:
         self._process.stdout.readline()
 
     def send(self, number: int) -> None:
-        """Send a signal."""
+        """Send a signal to the server."""
         assert self._process
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the server."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -75,45 +76,42 @@ def _looped(clip: Path) -> Path:
 
 
 class Stream:
-    """`msc-edge stream`, its log and its rows."""
+    """A running `msc-edge stream`, with its log and its rows in `folder`."""
 
     def __init__(self, kit: Path, *arguments: str | Path, folder: Path) -> None:
         self.log, self.rows_file = folder / "stream.log", folder / "rows.jsonl"
-        command = [sys.executable, "-m", "msc_edge", "stream", kit, *arguments, "--log-format", "json"]
-        command += ["--state", folder / "state", "--jsonl", self.rows_file]
+        files = ["--state", folder / "state", "--jsonl", self.rows_file]
+        command = msc_edge("stream", kit, *arguments, "--log-format", "json", *files)
         with self.log.open("wb") as out:
-            self.process = subprocess.Popen([str(each) for each in command], stdout=out, stderr=out)
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """What the log says of one kind of event."""
+        """The events of one kind in the log."""
         entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
         return [entry for entry in entries if entry.get("kind") == kind]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The whole rows so far."""
-        if not self.rows_file.exists():
-            return []
-        text = self.rows_file.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        """The complete rows so far."""
+        return json_lines(self.rows_file)
 
     def stop(self, number: int = signal.SIGTERM) -> float:
-        """Seconds until it had ended."""
-        begun = time.monotonic()
+        """Send a signal; return the seconds until the process has ended. RuntimeError, with the log, when it failed."""
+        start = time.monotonic()
         self.process.send_signal(number)
         if self.process.wait(30) not in (0, -signal.SIGKILL):
             raise RuntimeError(self.log.read_text())
-        return time.monotonic() - begun
+        return time.monotonic() - start
 
 
 def family_of(pid: int) -> list[int]:
-    """A process and all below it."""
+    """The ids of a process and all its descendants."""
     found = [pid]
-    for one in found:
-        for task in Path(f"/proc/{one}/task").iterdir():
+    for each in found:
+        for task in Path(f"/proc/{each}/task").iterdir():
             found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 
 def memory_of(pid: int) -> int:
-    """Resident bytes."""
+    """Resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

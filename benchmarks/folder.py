@@ -1,12 +1,12 @@
-"""Scoring a folder: its wall time beside what decoding and scoring take on one thread, divided by the cores.
+"""Scoring a folder: its wall time divided by (decoding + scoring on one thread) / cores.
 
     python benchmarks/folder.py KIT PHOTOGRAPHS.zip [--files 2000] [--rounds 5]
 
-The files are the photographs of the zip, scaled to mixed sizes, three in four as JPEG and the rest as PNG, written to a
-temporary folder and read once before. Each round does both in turn. It also prints what a process holds in memory.
+The files are the photographs of the zip, resized to mixed sizes, three quarters JPEG and one quarter PNG, in a
+temporary folder. Each round measures one thread and then the folder; the result is the median ratio of the rounds. The
+script also prints the peak resident memory of its process.
 """
 
-import argparse
 import resource
 import tempfile
 import time
@@ -16,52 +16,54 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from common import parser_of, read_zipped, zipped_images
 
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.runtime import Detector
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.batch import score_files
+from msc_edge.runtime.batch import score_images
+from msc_edge.runtime.processor import usable_cores
 
 SIZES = [(320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1920, 1080)]
 
 
 def write_files(photographs: Path, folder: Path, count: int) -> list[Path]:
-    """`count` image files of mixed sizes."""
+    """Write `count` image files of mixed sizes."""
     paths = []
     with zipfile.ZipFile(photographs) as archive:
-        names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
+        names = zipped_images(archive)
         for number in range(count):
-            data = np.frombuffer(archive.read(names[number % len(names)]), np.uint8)
-            size = SIZES[number % len(SIZES)]
-            image = cv2.resize(decode_image(data)[..., ::-1], size, interpolation=cv2.INTER_CUBIC)
+            photograph = read_zipped(archive, names[number % len(names)])[..., ::-1]
+            image = cv2.resize(photograph, SIZES[number % len(SIZES)], interpolation=cv2.INTER_CUBIC)
             path = folder / f"{number:05d}{'.png' if number % 4 == 3 else '.jpg'}"
             cv2.imwrite(str(path), image)
             paths.append(path)
     return paths
 
 
-def one_after_another(detector: Detector, paths: list[Path]) -> tuple[float, float]:
-    """Seconds that decoding, and scoring, take on this thread."""
+def seconds_on_one_thread(detector: Detector, paths: list[Path]) -> tuple[float, float]:
+    """Seconds of decoding and of scoring all files on this thread."""
     decoding = scoring = 0.0
     for path in paths:
         data = bytes_of(path)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         image = decode_image(data, detector.manifest.decode)
         decoded = time.perf_counter()
         detector.score(image)
-        decoding += decoded - begun
+        decoding += decoded - start
         scoring += time.perf_counter() - decoded
     return decoding, scoring
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kit", type=Path)
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("--files", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", choices=["fp32", "int8"], default="fp32")
+    parser = parser_of(__doc__)
+    parser.add_argument("kit", type=Path, metavar="KIT")
+    parser.add_argument("photographs", type=Path, metavar="PHOTOGRAPHS.zip", help="a zip of colour photographs")
+    parser.add_argument("--files", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--precision", choices=["fp32", "int8"], default="fp32", help="the model of the kit; default: %(default)s"
+    )
     options = parser.parse_args()
     cores = usable_cores()
     cv2.setNumThreads(1)
@@ -72,18 +74,18 @@ def main() -> None:
         detector = Detector.load(options.kit, threads=1, precision=options.precision)
         ratios = []
         for _ in range(options.rounds):
-            decoding, scoring = one_after_another(detector, paths)
-            begun = time.perf_counter()
-            deque(score_files(detector, paths), maxlen=0)
-            wall = time.perf_counter() - begun
+            decoding, scoring = seconds_on_one_thread(detector, paths)
+            start = time.perf_counter()
+            deque(score_images(detector, paths), maxlen=0)
+            wall = time.perf_counter() - start
             ratios.append(wall / ((decoding + scoring) / cores))
             print(
                 f"one thread: decoding {decoding:.2f} s, scoring {scoring:.2f} s; folder {wall:.2f} s, "
-                f"{len(paths) / wall:.0f} images a second; ratio {ratios[-1]:.3f}",
+                f"{len(paths) / wall:.0f} images per second; ratio {ratios[-1]:.3f}",
                 flush=True,
             )
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"median ratio {np.median(ratios):.3f}; at most {memory:.0f} MB resident")
+        print(f"median ratio {np.median(ratios):.3f}; at most {memory:.0f} MB resident memory")
 
 
 if __name__ == "__main__":

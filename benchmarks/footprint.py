@@ -1,68 +1,63 @@
-"""What the base install weighs: disk, packages, memory, start-up; and that it scores as this environment does.
+"""Size of the base install: disk, packages, memory, start-up time. Also checks that it scores like this environment.
 
-    python benchmarks/footprint.py KIT IMAGE_TABLE
+    python benchmarks/footprint.py KIT IMAGES
 
-Installs the checkout without extras into a fresh environment and measures there. Times are medians of five runs.
+Installs the checkout without extras into a new virtual environment and measures there. The time is a median of five.
 """
 
-import argparse
 import json
-import statistics
+import os
 import subprocess
-import sys
 import tempfile
-import time
 import venv
 from pathlib import Path
+from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from common import CHECKOUT, json_lines, msc_edge, parser_of
+from timing import median
 
-
-def timed(*command: object) -> float:
-    """Wall seconds of a command, the median of five runs."""
-    seconds = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        subprocess.run([str(part) for part in command], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds)
+# The new environment must use what is installed there, and not this checkout.
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def scores(program: Path, kit: Path, images: Path, out: Path) -> list[str]:
-    """The rows of a score file, but for the milliseconds."""
-    subprocess.run([program, "score", kit, images, "--out", out], check=True, capture_output=True)
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    return [json.dumps({key: value for key, value in row.items() if key != "milliseconds"}) for row in rows]
+def run(*command: object) -> bytes:
+    """Run a command of the new environment and return what it prints."""
+    return subprocess.run(list(map(str, command)), check=True, capture_output=True, env=CLEAN).stdout
+
+
+def rows_of(scores: Path) -> list[dict[str, Any]]:
+    """The rows of a score file without the milliseconds."""
+    return [{key: value for key, value in row.items() if key != "milliseconds"} for row in json_lines(scores)]
 
 
 def main() -> None:
-    """Install, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kit", type=Path)
-    parser.add_argument("images", type=Path)
+    """Install, measure and print."""
+    parser = parser_of(__doc__)
+    parser.add_argument("kit", type=Path, metavar="KIT")
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder of images to score")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        venv.create(place / "env", with_pip=True)
-        bare = place / "env/bin"
-        empty = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-        subprocess.run([bare / "pip", "install", "--quiet", CHECKOUT], check=True)
-        full = sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
-        listed = json.loads(
-            subprocess.run([bare / "pip", "list", "--format", "json"], check=True, capture_output=True).stdout
-        )
-        theirs = scores(bare / "msc-edge", options.kit, options.images, place / "bare.jsonl")
-        # The largest child so far that was not pip: measured in a child of its own.
+        folder = Path(scratch)
+        venv.create(folder / "env", with_pip=True)
+        bare = folder / "env/bin"
+        empty = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        run(bare / "pip", "install", "--quiet", CHECKOUT)
+        full = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        packages = {each["name"] for each in json.loads(run(bare / "pip", "list", "--format", "json"))}
+        score = ["score", options.kit, options.images, "--out"]
+        run(bare / "msc-edge", *score, folder / "base.jsonl")
+        subprocess.run(msc_edge(*score, folder / "here.jsonl"), check=True, capture_output=True)
+        base, here = rows_of(folder / "base.jsonl"), rows_of(folder / "here.jsonl")
+        # Measured by a separate parent process, because RUSAGE_CHILDREN of this one includes pip.
         measure = "import resource,subprocess,sys; subprocess.run(sys.argv[1:], check=True, capture_output=True); "
         measure += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        command = [bare / "msc-edge", "score", options.kit, options.images, "--out", place / "again.csv"]
-        peak = subprocess.run([bare / "python", "-c", measure, *command], check=True, capture_output=True).stdout
-        ours = scores(Path(sys.executable).with_name("msc-edge"), options.kit, options.images, place / "here.jsonl")
-        print(f"packages beside pip and setuptools: {len(listed) - 2}; torch: {'torch' in {p['name'] for p in listed}}")
-        print(f"installed: {(full - empty) / 1e6:.0f} MB")
-        print(f"peak resident while scoring {len(theirs)} images: {int(peak) * 1024 / 1e6:.0f} MB")
-        print(f"--help: {timed(bare / 'msc-edge', '--help'):.2f} s")
-        print(f"scores equal to the last printed digit: {theirs == ours}")
+        peak = int(run(bare / "python", "-c", measure, bare / "msc-edge", *score, folder / "again.csv"))
+        start = median(lambda: run(bare / "msc-edge", "--help"), rounds=5)
+        print(f"packages besides pip and setuptools: {len(packages) - 2}; torch: {'torch' in packages}")
+        print(f"installed size: {(full - empty) / 1e6:.0f} MB")
+        print(f"peak resident memory while scoring {len(base)} images: {peak * 1024 / 1e6:.0f} MB")
+        print(f"msc-edge --help: {start / 1000:.2f} s")
+        print(f"scores equal to the last printed digit: {base == here}")
 
 
 if __name__ == "__main__":

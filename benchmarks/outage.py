@@ -1,11 +1,10 @@
-"""A broker and a server that are away for a minute, under load: does every reject arrive, and once?
+"""Outage of the MQTT broker and the webhook server for a minute: does every reject event arrive, and arrive once?
 
     python benchmarks/outage.py tests/assets/toy.kit ../shared/data/video/bottle-detection.mp4
 
-The toy kit rejects every frame of the clip: 30 events a second, for MQTT and for a webhook.
+The toy kit rejects every frame of the clip: 30 events per second, delivered over MQTT and to a webhook.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -14,19 +13,22 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from camera import Camera, Stream, free_port, wait_for
+from common import parser_of
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-AWAY = 60.0
+OUTAGE = 60.0  # seconds
 
 
 def main() -> None:
-    """Run it and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kit", type=Path)
-    parser.add_argument("clip", type=Path)
+    """Run the stream through an outage and print how many events are missing or delivered twice."""
+    parser = parser_of(__doc__)
+    parser.add_argument("kit", type=Path, metavar="KIT", help="a kit that rejects every frame of the clip")
+    parser.add_argument("clip", type=Path, metavar="CLIP", help="the video of the camera")
+    parser.add_argument("--outage", type=float, default=OUTAGE, metavar="SECONDS", help="default: %(default)s")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="msc-edge-outage-"))
     by_mqtt, by_http = [], []
@@ -72,23 +74,32 @@ def main() -> None:
     broker.wait()
     server.shutdown()
     server.server_close()
-    time.sleep(AWAY)
+    time.sleep(options.outage)
     broker, server = start()
-    back = time.monotonic()
+    returned = time.monotonic()
     time.sleep(20)
     rejects = {event["id"] for event in stream.events("reject")}
-    wait_for(lambda: rejects <= {event["id"] for event in by_mqtt} and rejects <= {event["id"] for event in by_http})
-    seconds = time.monotonic() - back
-    print(f"{len(rejects)} rejects, {AWAY:.0f} s away; all there {seconds:.0f} s after the return, or sooner")
+    wait_for(
+        lambda: all(rejects <= {event["id"] for event in received} for received in (by_mqtt, by_http)),
+        "every reject event delivered",
+    )
+    seconds = time.monotonic() - returned
+    print(f"{len(rejects)} rejects, outage of {options.outage:.0f} s; all delivered within {seconds:.0f} s of its end")
     stream.stop()
-    for name, received in (("MQTT", by_mqtt), ("webhook", by_http)):
-        ids = [event["id"] for event in received if event["kind"] == "reject"]
-        owed = {event["id"] for event in stream.events("reject")}
-        print(f"{name}: {len(owed - set(ids))} of {len(owed)} missing, {len(ids) - len(set(ids))} came twice")
+    expected = {event["id"] for event in stream.events("reject")}
+    print_delivery("MQTT", expected, by_mqtt)
+    print_delivery("webhook", expected, by_http)
     watcher.loop_stop()
     camera.kill()
     broker.kill()
     shutil.rmtree(folder)
+
+
+def print_delivery(name: str, expected: set[str], received: list[dict[str, Any]]) -> None:
+    """Print how many of the expected reject events are missing, and how many were delivered twice."""
+    ids = [event["id"] for event in received if event["kind"] == "reject"]
+    missing, twice = len(expected - set(ids)), len(ids) - len(set(ids))
+    print(f"{name}: {missing} of {len(expected)} missing, {twice} delivered twice")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Images a second and latency, image file to verdict, beside the best-known peer with the same backbone weights.
+"""Throughput and latency from image file to verdict, compared with anomalib on the same backbone weights.
 
     python benchmarks/peers.py setup --work DIR [--venv DIR]
     python benchmarks/peers.py run --work DIR [--venv DIR] [--shared ../shared] [--rounds 5] [--images 40]
 
-`setup` installs three environments: anomalib in --venv, the base install of this checkout, and onnxruntime with
-Pillow alone. `run` trains what is not yet there (ResNet-18 to layer3, magnetic_tile, whole image to 224 x 224, a
-fifth held out on both sides), makes 1024x1024 PNGs of the test images, and measures: every contender is a process of
-its own that holds its model, on the same cores, and they take turns, so that only one computes at a time. Needs Linux,
-and a machine that does nothing else; quote ratios within one run.
+`setup` installs three environments: anomalib in --venv, the base install of this checkout, and one with only
+onnxruntime, numpy and Pillow. `run` trains the models that are missing (ResNet-18 to layer3, magnetic_tile, whole image
+at 224 x 224, a fifth held out on both sides), makes 1024x1024 PNGs of the test images, and measures. Every contender
+is a separate process that keeps its model loaded. All use the same cores and take turns, so only one computes at a
+time. Needs Linux and an otherwise idle machine; quote ratios within one run.
 
-The peers also draw a heat map and compare patches; msc-edge compares whole images. That is part of the difference.
+anomalib also computes a heatmap and compares patches; msc-edge compares whole images. That is part of the difference.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from peers_prepare import CHECKOUT, INSIDE, SETS, images, prepare, setup
+from common import SHARED, parser_of
+from peers_prepare import INSIDE, SETS, images, prepare, setup
 
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.runtime.processor import about_processor, processor_name
+from msc_edge.runtime.processor import processor_facts, processor_name, usable_cores
 
 STARTS = 3
 
 
 @dataclass
 class Contender:
-    """Something that scores image files, and what was measured of it."""
+    """A program that scores image files, and its measurements."""
 
     label: str
     kind: str
@@ -51,9 +51,9 @@ class Contender:
     peak_mb: float = 0.0
 
     def start(self, first: str, cores: int, work: Path) -> None:
-        """A fresh process, from its command line to the first score."""
+        """Start a new process and record the seconds to its first score."""
         self.stop()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         threads = {name: str(cores) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
         with self.log(work).open("w") as log:
             self.process = subprocess.Popen(
@@ -62,30 +62,30 @@ class Contender:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                cwd=work,  # OpenVINO's inferencer leaves its cache in the working folder
+                cwd=work,  # OpenVINO's inferencer writes its cache to the working folder
                 env=os.environ | threads,
             )
         self._answer(work)
-        self.starts.append(time.perf_counter() - begun)
+        self.starts.append(time.perf_counter() - start)
         self.versions, self.notes = self._answer(work)
 
-    def evaluate(self, files: list[str], work: Path):
-        """Times of one pass over some files; of none, the peak memory."""
+    def request(self, files: list[str], work: Path):
+        """Milliseconds of each file in one pass; without files the peak memory in MB."""
         assert self.process
         assert self.process.stdin
-        with suppress(BrokenPipeError):  # it has ended; its last words follow
+        with suppress(BrokenPipeError):  # the process has ended; _answer raises its last error line
             print(json.dumps(files), file=self.process.stdin, flush=True)
         return self._answer(work)
 
     def stop(self) -> None:
-        """End the process, where there is one."""
+        """Kill the process, if there is one."""
         if self.process:
             self.process.kill()
             self.process.communicate()
             self.process = None
 
     def log(self, work: Path) -> Path:
-        """What its process printed to standard error."""
+        """The file with the standard error of the process."""
         return work / f"{self.kind}-{self.model.name}.log"
 
     def _answer(self, work: Path):
@@ -93,24 +93,24 @@ class Contender:
         assert self.process.stdout
         if line := self.process.stdout.readline():
             return json.loads(line)
-        said = self.log(work).read_text(errors="replace").strip().splitlines() or ["ended without a word"]
-        raise RuntimeError(said[-1][:200])
+        lines = self.log(work).read_text(errors="replace").strip().splitlines() or ["ended without an error message"]
+        raise RuntimeError(lines[-1][:200])
 
 
 def installed_mb(python: Path) -> float:
-    """Megabytes of the packages beside pip and setuptools."""
-    place = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    folder = Path(subprocess.run([python, "-c", place], check=True, capture_output=True, text=True).stdout.strip())
+    """Megabytes of the packages besides pip and setuptools."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folder = Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
     tools = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
     files = (file for top in folder.iterdir() if not top.name.startswith(tools) for file in (top, *top.rglob("*")))
     return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink()) / 1e6
 
 
 def measure(contenders: list[Contender], files: dict[str, list[str]], options: argparse.Namespace) -> None:
-    """Let them take turns: fresh starts, a pass that is not counted, the rounds, and the memory at the end."""
+    """Measure all contenders in turns: starts, a warm-up pass, the rounds of each set, and the peak memory."""
 
     def turn(action, number: int = 0) -> None:
-        shift = number % len(contenders)  # nobody is always the first
+        shift = number % len(contenders)  # another one begins each round
         for each in contenders[shift:] + contenders[:shift]:
             if not each.failure:
                 try:
@@ -122,18 +122,18 @@ def measure(contenders: list[Contender], files: dict[str, list[str]], options: a
     for number in range(STARTS):
         turn(lambda each: each.start(files[SETS[1]][0], options.cores, options.work), number)
     for name in SETS:
-        turn(lambda each, name=name: each.evaluate(files[name], options.work))
+        turn(lambda each, name=name: each.request(files[name], options.work))
         for number in range(options.rounds):
-            turn(lambda each, name=name: each.passes[name].append(each.evaluate(files[name], options.work)), number)
+            turn(lambda each, name=name: each.passes[name].append(each.request(files[name], options.work)), number)
 
     def memory(each: Contender) -> None:
-        each.peak_mb = each.evaluate([], options.work)
+        each.peak_mb = each.request([], options.work)
 
     turn(memory)
 
 
 def row(each: Contender, sizes: dict[Path, float]) -> str:
-    """Its row of the table: medians over the rounds; in brackets, the slowest and the fastest round."""
+    """A row of the table: medians over the rounds; in brackets the slowest and the fastest round."""
     if each.failure:
         return f"| {each.label} | failed: {each.failure.replace('|', '/')} |"
     cells = [each.label]
@@ -150,44 +150,52 @@ def row(each: Contender, sizes: dict[Path, float]) -> str:
 
 def main() -> None:
     """Install, or measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("action", choices=["setup", "run"])
-    parser.add_argument("--work", type=Path, required=True, help="environments, models and large images; kept")
-    parser.add_argument("--venv", type=Path, help="environment of anomalib; without it, in --work")
-    parser.add_argument("--shared", type=Path, default=CHECKOUT.parent / "shared")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=40, help="test images in a pass, evenly spread")
-    parser.add_argument("--cores", type=int, default=usable_cores())
-    # Choosing a tenth of all patches of 761 images takes hours; with fewer, Patchcore is faster than it would be.
-    parser.add_argument("--patchcore-images", type=int, default=50)
+    parser.add_argument("--work", type=Path, required=True, help="folder for environments, models and large images")
+    parser.add_argument("--venv", type=Path, help="environment of anomalib; default: a folder in --work")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and weights/; default: ../shared")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--images",
+        "--pictures",
+        type=int,
+        default=40,
+        help="test images of a pass, evenly chosen; default: %(default)s",
+    )
+    parser.add_argument("--cores", type=int, default=usable_cores(), help="default: all usable cores")
+    # Selecting a tenth of all patches of 761 images takes hours. A smaller memory bank makes Patchcore faster.
+    parser.add_argument(
+        *("--patchcore-images", "--patchcore-pictures"), type=int, default=50, help="to train on; default: %(default)s"
+    )
     options = parser.parse_args()
     options.work, options.shared = options.work.resolve(), options.shared.resolve()
     options.venv = (options.venv or options.work / "anomalib").resolve()
     if options.action == "run" and not (options.work / "base").is_dir():
-        parser.error(f"{options.work}: nothing is installed there; run `setup` with the same --work first")
+        parser.error(f"{options.work}: the environments are missing; run `setup` with the same --work first")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.action == "setup":
         setup(options)
         return
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # and of all that is started here
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # inherited by all processes started here
     prepare(options)
     base, bare, theirs = (
-        place / "bin/python" for place in (options.work / "base", options.work / "bare", options.venv)
+        folder / "bin/python" for folder in (options.work / "base", options.work / "bare", options.venv)
     )
     kit = options.work / "kit"
     contenders = [
         Contender("msc-edge, `score_file`", "detector", base, kit),
-        Contender("msc-edge, `score_files`, an image a core", "folder", base, kit),
+        Contender("msc-edge, folder scoring, one image per core", "folder", base, kit),
         Contender("msc-edge in int8, `score_file`", "detector-int8", base, kit),
-        Contender("msc-edge in int8, `score_files`", "folder-int8", base, kit),
-        Contender("its model.onnx alone, pixels ready", "floor", base, kit),
+        Contender("msc-edge in int8, folder scoring", "folder-int8", base, kit),
+        Contender("its `model.onnx` alone, pixels ready", "floor", base, kit),
         Contender("the same network in PyTorch", "torch", Path(sys.executable), options.work / "run"),
     ]
     for name in ("Padim", "Patchcore"):
         model = options.work / name.lower()
         contenders += [
             Contender(f"anomalib {name}, OpenVINO inferencer", "openvino", theirs, model),
-            Contender(f"the same, told f32 ({name})", "openvino-f32", theirs, model),
+            Contender(f"the same, in f32 ({name})", "openvino-f32", theirs, model),
             Contender(f"its ONNX in bare onnxruntime ({name})", "peer-onnx", bare, model),
         ]
     load = os.getloadavg()[0]
@@ -201,11 +209,11 @@ def main() -> None:
     print(f"| |{speed} start-up to first score, s | peak resident MB | installed MB |\n|{'---|' * 8}")
     for each in contenders:
         print(row(each, sizes))
-    print(f"\n{processor_name(about_processor())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
+    print(f"\n{processor_name(processor_facts())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
     print(f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}")
-    for place, each in {each.python: each for each in contenders if each.versions}.items():
-        told = ", ".join(f"{name} {number}" for name, number in each.versions.items())
-        print(f"- {'this environment' if place == Path(sys.executable) else place.parent.parent.name}: {told}")
+    for python, each in {each.python: each for each in contenders if each.versions}.items():
+        versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
+        print(f"- {'this environment' if python == Path(sys.executable) else python.parent.parent.name}: {versions}")
     for each in contenders:
         if each.notes:
             print(f"- {each.label}: {each.notes}")

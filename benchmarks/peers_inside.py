@@ -1,11 +1,13 @@
-"""The parts of peers.py that run in each contender's own environment: the training of a peer, and a timed scorer.
+"""The parts of peers.py that run in each contender's own environment: training of a peer, and a timed scorer.
 
-    python peers_inside.py train padim|patchcore IMAGE_TABLE WEIGHTS OUT
+    python peers_inside.py train padim|patchcore IMAGES WEIGHTS OUT
     python peers_inside.py serve KIND MODEL CORES FIRST_IMAGE
 
-`serve` scores the first image and says so, a line of JSON; then each line of standard input, a JSON list of image
-files, is scored once, one process, and answered with the times; an empty list is answered with the peak memory.
-Only the standard library is imported up here: every environment has other packages.
+`serve` scores the first image and prints the result as a line of JSON, then a line with versions and notes. For each
+line of standard input, a JSON list of image files, it scores each file once and prints the milliseconds. For an empty
+list it prints the peak memory in MB.
+
+The environments differ in their packages, so the top of this file imports the standard library only.
 """
 
 import json
@@ -20,7 +22,7 @@ from typing import Any, Literal
 
 Verdict = tuple[float, str]
 Scorer = Callable[[str], Verdict]  # image file -> score and verdict
-SIDE = 224  # what both sides resize the whole image to
+SIDE = 224  # pixels; both sides resize the whole image to SIDE x SIDE
 
 NOTES: list[str] = []
 _PACKAGES = ("msc-edge", "anomalib", "openvino", "onnxruntime", "torch", "numpy", "opencv-python", "pillow")
@@ -40,7 +42,7 @@ def msc_edge_detector(model: Path, cores: int, *, precision: Literal["fp32", "in
 
 
 def torch_eager(model: Path, cores: int) -> Scorer:
-    """The network of a run folder in PyTorch, as training evaluates with it: folded, channels last."""
+    """The network of a run folder in PyTorch, as in training: batch norm folded, channels last."""
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
@@ -61,36 +63,36 @@ def torch_eager(model: Path, cores: int) -> Scorer:
     network.backbone = folded(backbone)  # pyright: ignore[reportAttributeAccessIssue]
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     kit = Kit.open(model.with_name("kit"))
-    bank, limits = Bank(kit.embeddings(), k=record.k), kit.manifest.calibration.limits
+    bank, limits = Bank(kit.embeddings("fp32"), k=record.k), kit.model("fp32").calibration.limits
 
     @torch.inference_mode()
     def score(path: str) -> Verdict:
         embedding = network(torch.from_numpy(read_image(Path(path), record.decode))[None])[0].numpy()
-        found = bank.score(embedding)
-        return found, limits.verdict(found)
+        value = bank.score(embedding)
+        return value, limits.verdict(value)
 
     return score
 
 
 def openvino_inferencer(model: Path, cores: int, *, precision: str | None = None) -> Scorer:
-    """Anomalib's own inferencer; OpenVINO's precision, where the processor has bfloat16, is that unless told."""
+    """Anomalib's own inferencer. Without `precision` OpenVINO computes in bfloat16 where the processor has it."""
     config: dict[str, object] = {"INFERENCE_NUM_THREADS": cores}
     if precision:
         config["INFERENCE_PRECISION_HINT"] = precision
     deploy: Any = import_module("anomalib.deploy")
     inferencer = deploy.OpenVINOInferencer(model / "weights/openvino/model.xml", device="CPU", config=config)
     hint, threads = map(inferencer.model.get_property, ("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS"))
-    NOTES.append(f"it computes in {hint.get_type_name()}, with {threads} threads")
+    NOTES.append(f"computes in {hint.get_type_name()} on {threads} threads")
 
     def score(path: str) -> Verdict:
-        found = inferencer.predict(path)
-        return float(found.pred_score.item()), "reject" if found.pred_label.item() else "ok"
+        prediction = inferencer.predict(path)
+        return float(prediction.pred_score.item()), "reject" if prediction.pred_label.item() else "ok"
 
     return score
 
 
 def _session(path: Path, cores: int) -> Any:
-    """An onnxruntime session with the options of msc_edge.runtime.backends.onnxruntime_backend, for both sides."""
+    """An onnxruntime session with the options of msc-edge, for both sides."""
     import onnxruntime as ort  # noqa: PLC0415
 
     options = ort.SessionOptions()
@@ -101,7 +103,7 @@ def _session(path: Path, cores: int) -> Any:
 
 
 def peer_onnx(model: Path, cores: int) -> Scorer:
-    """Anomalib's ONNX export in onnxruntime; pixels as its inferencer reads and scales them, with Pillow and numpy."""
+    """Anomalib's ONNX export in onnxruntime. Pillow and numpy read and scale the pixels as its inferencer does."""
     import numpy as np  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
@@ -110,39 +112,40 @@ def peer_onnx(model: Path, cores: int) -> Scorer:
     def score(path: str) -> Verdict:
         with Image.open(path) as image:
             pixels = (np.array(image.convert("RGB")) / 255.0).astype(np.float32)
-        found = session.run(["pred_score", "pred_label"], {"input": pixels[None].transpose(0, 3, 1, 2)})
-        return float(found[0].item()), "reject" if found[1].item() else "ok"
+        value, label = session.run(["pred_score", "pred_label"], {"input": pixels[None].transpose(0, 3, 1, 2)})
+        return float(value.item()), "reject" if label.item() else "ok"
 
     return score
 
 
+def _milliseconds(action: Callable[[], object]) -> float:
+    # benchmarks/timing.py measures medians of repeated calls. Here every image counts once, for percentiles.
+    start = time.perf_counter()
+    action()
+    return 1000 * (time.perf_counter() - start)
+
+
 def one_by_one(score: Scorer) -> Callable[[list[str]], list[float]]:
-    """Milliseconds of each image."""
+    """A function that returns the milliseconds of each image."""
 
     def times(files: list[str]) -> list[float]:
-        each = []
-        for file in files:
-            begun = time.perf_counter()
-            score(file)
-            each.append(1000 * (time.perf_counter() - begun))
-        return each
+        return [_milliseconds(lambda file=file: score(file)) for file in files]
 
     return times
 
 
 def floor(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
-    """The kit's model alone, on pixels that lie ready: nothing with this model in onnxruntime can be faster."""
+    """The kit's fp32 model alone, on decoded pixels: a lower bound for this model in onnxruntime."""
     from msc_edge.images import read_image  # noqa: PLC0415
+    from msc_edge.kit.layout import MODEL_FILES  # noqa: PLC0415
 
-    session = _session(model / "model.onnx", cores)
+    session = _session(model / MODEL_FILES["fp32"], cores)
 
     def times(files: list[str]) -> list[float]:
         each = []
         for file in files:
-            pixels = read_image(Path(file))[None]
-            begun = time.perf_counter()
-            session.run(None, {"image": pixels})
-            each.append(1000 * (time.perf_counter() - begun))
+            feed = {"image": read_image(Path(file))[None]}
+            each.append(_milliseconds(lambda feed=feed: session.run(None, feed)))
         return each
 
     return lambda path: (sum(times([path])), "no verdict"), times
@@ -151,23 +154,24 @@ def floor(model: Path, cores: int) -> tuple[Scorer, Callable[[list[str]], list[f
 def folder(
     model: Path, cores: int, *, precision: Literal["fp32", "int8"] = "fp32"
 ) -> tuple[Scorer, Callable[[list[str]], list[float]]]:
-    """A kit over many files, an image a core; the milliseconds are those of the pass, shared out evenly."""
+    """A kit over many files, one image per core. Every file gets an equal share of the milliseconds of the pass."""
     from msc_edge.runtime import Detector  # noqa: PLC0415
-    from msc_edge.runtime.batch import score_files  # noqa: PLC0415
+    from msc_edge.runtime.batch import score_images  # noqa: PLC0415
 
     detector = Detector.load(model, threads=1, precision=precision)
 
     def times(files: list[str]) -> list[float]:
-        begun = time.perf_counter()
-        rows = list(score_files(detector, map(Path, files), threads=cores))
-        spent = time.perf_counter() - begun
-        assert not any(row.error for row in rows), "an image could not be read"
-        return [1000 * spent / len(rows)] * len(rows)
+        return [_milliseconds(lambda: rows_of(files)) / len(files)] * len(files)
+
+    def rows_of(files: list[str]) -> list[Verdict]:
+        rows = []
+        for image in score_images(detector, map(Path, files), threads=cores):
+            assert image.result is not None, image.error
+            rows.append((image.result.score, str(image.result.verdict)))
+        return rows
 
     def score(path: str) -> Verdict:
-        (row,) = score_files(detector, [Path(path)], threads=cores)
-        assert row.score is not None, row.error
-        return row.score, str(row.verdict)
+        return rows_of([path])[0]
 
     return score, times
 
@@ -182,7 +186,7 @@ SCORERS: dict[str, Callable[[Path, int], Scorer]] = {
 }
 
 
-# Those that time a whole pass by themselves.
+# Scorers that time a whole pass themselves.
 WHOLE: dict[str, Callable[[Path, int], tuple[Scorer, Callable[[list[str]], list[float]]]]] = {
     "floor": floor,
     "folder": folder,
@@ -191,9 +195,9 @@ WHOLE: dict[str, Callable[[Path, int], tuple[Scorer, Callable[[list[str]], list[
 
 
 def serve(kind: str, model: Path, cores: int, first: str) -> None:
-    """See the module."""
+    """See the docstring of the module."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print to standard output must not mix with the answers
     if kind in WHOLE:
         score, times = WHOLE[kind](model, cores)
     else:
@@ -208,15 +212,15 @@ def serve(kind: str, model: Path, cores: int, first: str) -> None:
     answer(({name: installed[name] for name in _PACKAGES if name in installed}, "; ".join(NOTES)))
     for line in sys.stdin:
         files = json.loads(line)
-        # Not ru_maxrss: it begins with what the parent had.
+        # Not ru_maxrss: it starts at the memory of the parent process.
         status = Path("/proc/self/status").read_text()
         answer(times(files) if files else int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
 
 
 def train(kind: str, images: Path, weights: Path, out: Path) -> None:
-    """Train anomalib's model on the images, a fifth of them held out for its threshold, and export it both ways."""
-    models, data, backends, deploy = (
-        import_module(f"anomalib.{name}") for name in ("models", "data", "backend", "deploy")
+    """Train anomalib's model with a fifth of the images held out for its threshold; export it to ONNX and OpenVINO."""
+    models, data, engine, deploy = (
+        import_module(f"anomalib.{name}") for name in ("models", "data", "engine", "deploy")
     )
     torch, safetensors = import_module("torch"), import_module("safetensors.torch")
     torch.manual_seed(0)
@@ -236,7 +240,7 @@ def train(kind: str, images: Path, weights: Path, out: Path) -> None:
     loaded = extractor.load_state_dict(safetensors.load_file(weights), strict=False)
     assert not loaded.unexpected_keys, loaded.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in loaded.missing_keys), loaded.missing_keys
-    # It has no threshold, and gives no verdict, without images to validate on.
+    # Without validation images anomalib sets no threshold and gives no verdict.
     module = data.Folder(
         name="good",
         normal_dir=images.resolve(),
@@ -246,12 +250,12 @@ def train(kind: str, images: Path, weights: Path, out: Path) -> None:
         num_workers=0,
         seed=0,
     )
-    backend = backends.BackendName(default_root_dir=out / "training", accelerator="cpu", devices=1, logger=False)
-    backend.fit(model=model, datamodule=module)
-    # One image of any size. Left to its defaults, anomalib 2.7 writes a Patchcore that takes two at a time only.
+    trainer = engine.Engine(default_root_dir=out / "training", accelerator="cpu", devices=1, logger=False)
+    trainer.fit(model=model, datamodule=module)
+    # A batch of one image of any size. By default anomalib 2.7 exports a Patchcore that only accepts batches of two.
     sizes = ({2: torch.export.Dim("height"), 3: torch.export.Dim("width")},)
-    for way in (deploy.ExportType.ONNX, deploy.ExportType.OPENVINO):
-        backend.export(model=model, export_type=way, export_root=out, onnx_kwargs={"dynamic_shapes": sizes})
+    for form in (deploy.ExportType.ONNX, deploy.ExportType.OPENVINO):
+        trainer.export(model=model, export_type=form, export_root=out, onnx_kwargs={"dynamic_shapes": sizes})
     shutil.rmtree(out / "training")
     bank = f", {len(model.model.memory_bank)} patches in its bank" if kind == "patchcore" else ""
     (out / "trained").write_text(f"{len(module.train_data)} images{bank}")

@@ -1,129 +1,112 @@
-"""Image AUROC on magnetic_tile and the six papers, from score files that the command line wrote.
+"""Image AUROC on magnetic_tile and the six papers, from score files of the command line.
 
     python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes frozen v1 v2] [--sets tile paper]
         [--backbone mobilenet_v2] [--precision int8]
 
-Each run is `msc-edge train`, `msc-edge export`, `msc-edge score`, with the product's defaults (`frozen` is
-`--steps 0`): edge-small, or the MobileNetV2 of ../shared/weights; scored in float, unless told otherwise.
-magnetic_tile: train/good against test/*. Papers: the first 32 good images by name are trained on, the other 16 are
-scored with the 48 defects. Finished runs in --work are kept, so that the script can be broken off. Test labels are read
-here, at the end, and nowhere before.
+Each run is `msc-edge train`, `msc-edge export` and `msc-edge score` with the product's defaults (`frozen` is
+`--steps 0`). Backbone: edge-small, or the MobileNetV2 of ../shared/weights. Precision: fp32 unless --precision says
+int8. magnetic_tile: trained on train/good, scored on test/*. Papers: trained on the first 32 normal images by name,
+scored on the other 16 and the 48 defects. The script can be stopped and started again: finished runs in --work are
+used again. Test labels are used only to compute the AUROC at the end.
 """
 
 import argparse
 import csv
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from common import LabelledImages, papers, parser_of, run_msc_edge
 from sklearn.metrics import roc_auc_score
 
 RECIPES = {"frozen": ["--steps", "0"], "v1": ["--recipe", "v1"], "v2": ["--recipe", "v2"]}
 
 
-def run(*command: object) -> None:
-    """Run msc-edge; stop with what it printed when it fails."""
-    done = subprocess.run(
-        [Path(sys.executable).with_name("msc-edge"), *map(str, command)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"msc-edge {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-
-
-def auroc_of(scores: Path, is_bad: str) -> tuple[float, float]:
-    """AUROC, and the share of good images rejected, from a score file; the bad ones have `is_bad` in their path."""
+def auroc_of(scores: Path) -> tuple[float, float]:
+    """AUROC and observed false-alarm rate from a score file; anomalous images have `/defect/` in their path."""
     with scores.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert not any(row["error"] for row in rows), "an image could not be read"
-    bad = np.array([is_bad in row["path"] for row in rows])
+    anomalous = np.array(["/defect/" in row["path"] for row in rows])
     rejected = np.array([row["verdict"] == "reject" for row in rows])
-    return float(roc_auc_score(bad, [float(row["score"]) for row in rows])), float(rejected[~bad].mean())
+    return float(roc_auc_score(anomalous, [float(row["score"]) for row in rows])), float(rejected[~anomalous].mean())
 
 
-def split_paper(product: Path, work: Path) -> tuple[Path, Path]:
-    """Lay out one paper: a folder to train on, and a folder to score with `good` and `defect` in it."""
+def copied(images: LabelledImages, work: Path) -> tuple[Path, Path]:
+    """Copy a data set to a folder to train on and a folder to score, with `good` and `defect` in it."""
     train, test = work / "train", work / "test"
     if not test.exists():
-        for folder in (train, test / "good", test / "defect"):
+        parts = {train: images.train, test / "good": images.normal, test / "defect": images.anomalous}
+        for folder, paths in parts.items():
             folder.mkdir(parents=True)
-        good = sorted((product / "good").iterdir())
-        for number, path in enumerate(good):
-            shutil.copy(path, train if number < 32 else test / "good")
-        for path in (product / "defect").iterdir():
-            shutil.copy(path, test / "defect")
+            for path in paths:
+                shutil.copy(path, folder)
     return train, test
 
 
-def measure(name: str, train: Path, test: Path, is_bad: str, recipe: str, options: argparse.Namespace) -> float:
-    """Train, export and score one set with one recipe."""
+def linked_tile(shared: Path, work: Path) -> tuple[Path, Path]:
+    """magnetic_tile, and links to its test folders below `good` and `defect`."""
+    tile, test = shared / "data/magnetic_tile", work / "tile-test"
+    if not test.exists():
+        (test / "defect").mkdir(parents=True)
+        for folder in (tile / "test").iterdir():
+            link = test / (folder.name if folder.name == "good" else f"defect/{folder.name}")
+            link.symlink_to(folder.resolve())
+    return tile, test
+
+
+def measure(name: str, train: Path, test: Path, recipe: str, options: argparse.Namespace) -> float:
+    """Train, export and score one set with one recipe; print a row of the table and return the AUROC."""
     steps = ["--steps", options.steps] if options.steps and recipe != "frozen" else []
     grouped = ["--group-by", options.group_by] if options.group_by else []
     parts = [name, options.backbone, recipe, *steps[1:], *(["grouped"] if grouped else []), options.seed]
-    place = options.work / "-".join(map(str, parts))
-    of = options.precision
-    scores, kit, done = place / f"scores-{of}.csv", place / f"kit-{of}", place / f"done-{of}"
-    if not (place / "trained").exists():
-        shutil.rmtree(place, ignore_errors=True)
+    folder, precision = options.work / "-".join(map(str, parts)), options.precision
+    scores, kit = folder / f"scores-{precision}.csv", folder / f"kit-{precision}"
+    done = folder / f"done-{precision}"
+    if not (folder / "trained").exists():
+        shutil.rmtree(folder, ignore_errors=True)
         backbone = ["--backbone", options.backbone]
         if options.backbone != "edge-small":
             backbone += ["--weights", options.shared / f"weights/{options.backbone}.safetensors"]
-        run(
-            "train",
-            "--normal",
-            train,
-            "--out",
-            place / "run",
-            *backbone,
-            "--seed",
-            options.seed,
-            *RECIPES[recipe],
-            *steps,
-            *grouped,
-        )
-        (place / "trained").touch()
+        recipe_options = [*backbone, "--seed", options.seed, *RECIPES[recipe], *steps, *grouped]
+        run_msc_edge("train", "--normal", train, "--out", folder / "run", *recipe_options)
+        (folder / "trained").touch()
     if not done.exists():
-        run("export", place / "run", "--out", kit, "--precision", of, "--overwrite")
-        run("score", kit, test, "--out", scores, "--precision", of, "--overwrite")
+        run_msc_edge("export", folder / "run", "--out", kit, "--precision", precision, "--overwrite")
+        run_msc_edge("score", kit, test, "--out", scores, "--precision", precision, "--overwrite")
         done.touch()
-    auroc, false_alarms = auroc_of(scores, is_bad)
-    print(f"| {name} | {recipe} | {options.seed} | {auroc:.4f} | {false_alarms:.3f} |", flush=True)
+    auroc, observed_rate = auroc_of(scores)
+    print(f"| {name} | {recipe} | {options.seed} | {auroc:.4f} | {observed_rate:.3f} |", flush=True)
     return auroc
 
 
 def main() -> None:
-    """Parse, measure, and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--recipes", nargs="+", default=["frozen", "v1", "v2"], choices=list(RECIPES))
-    parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"])
+    """Measure, and print a Markdown table."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--shared", type=Path, required=True, help="folder of data/ and weights/")
+    parser.add_argument("--work", type=Path, required=True, help="folder for data sets, runs, kits and score files")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), help="default: all")
+    parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"], help="default: both")
     parser.add_argument("--backbone", default="edge-small", choices=["edge-small", "mobilenet_v2"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "int8"])
+    parser.add_argument(
+        "--precision", default="fp32", choices=["fp32", "int8"], help="the model of the kit to score with"
+    )
     parser.add_argument("--group-by", help=r"of train; magnetic_tile by tile: 'num_([0-9]+)[0-9][0-9]\.jpg'")
-    parser.add_argument("--steps", type=int, help="of v1 and v2; without it, the product's default")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of v1 and v2; default: the product's")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args()
-    print("| set | recipe | seed | AUROC | rejected good |\n|---|---|---|---|---|")
+    print("| set | recipe | seed | AUROC | observed false-alarm rate |\n|---|---|---|---|---|")
     for recipe in options.recipes:
         if "tile" in options.sets:
-            tile = options.shared / "data/magnetic_tile"
-            # Everything below test/ but test/good is defective.
-            with_links = options.work / "tile-test"
-            if not with_links.exists():
-                (with_links / "defect").mkdir(parents=True)
-                for kind in (tile / "test").iterdir():
-                    place = with_links / (kind.name if kind.name == "good" else f"defect/{kind.name}")
-                    place.symlink_to(kind.resolve())
-            measure("magnetic_tile", tile, with_links, "/defect/", recipe, options)
+            measure("magnetic_tile", *linked_tile(options.shared, options.work), recipe, options)
         if "paper" in options.sets:
-            each = [
-                measure(product.name, *split_paper(product, options.work / product.name), "/defect/", recipe, options)
-                for product in sorted((options.shared / "data/paper").iterdir())
-                if product.is_dir()
+            aurocs = [
+                measure(name, *copied(images, options.work / name), recipe, options)
+                for name, images in papers(options.shared).items()
             ]
-            print(f"| papers, mean of {len(each)} | {recipe} | {options.seed} | {np.mean(each):.4f} | |", flush=True)
+            print(
+                f"| papers, mean of {len(aurocs)} | {recipe} | {options.seed} | {np.mean(aurocs):.4f} | |", flush=True
+            )
 
 
 if __name__ == "__main__":

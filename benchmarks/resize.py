@@ -1,20 +1,22 @@
-"""Preprocessing in the graph: the resize in bands beside ONNX's own operator, as torch.onnx exports it.
+"""Preprocessing in the graph: the banded resize compared with ONNX's `Resize`, as torch.onnx exports it.
 
     python benchmarks/resize.py [--rounds 41]
 
-A random frame in memory, both graphs in turns, median. Also how far each is from torch, in grey levels.
+Time: a random frame in memory, both graphs in turns, median. Accuracy: the largest difference of each from torch, in
+grey levels.
 """
 
-import argparse
 import logging
-import time
 import warnings
+from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from common import parser_of, random_frame
 from onnx.helper import make_model, make_opsetid
+from timing import medians
 
 from msc_edge.export.onnx_model import OPSET
 from msc_edge.export.preprocessing_graph import INPUT, preprocessing_graph
@@ -24,17 +26,17 @@ from msc_edge.train.preprocess import Preprocess
 SIZES = [(224, 224), (240, 320), (480, 640), (720, 1280), (1080, 1920), (2160, 3840)]
 
 
-def opened(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    """A session over `model`."""
+def session_of(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+    """An onnxruntime session with `model`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # As the detector has it; else the threads of the one session, which still look for work, hold up the other.
+    # As in the detector. Otherwise the spinning threads of one session slow the other one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def with_resize(module: Preprocess) -> onnx.ModelProto:
+def exported(module: Preprocess) -> onnx.ModelProto:
     """Preprocessing as torch.onnx exports it, with ONNX's `Resize`."""
     logging.disable(logging.WARNING)
     dynamic = torch.export.Dim.DYNAMIC
@@ -55,33 +57,28 @@ def with_resize(module: Preprocess) -> onnx.ModelProto:
 
 
 def measure(name: PresetName, threads: int, rounds: int) -> None:
-    """Print a line for each size."""
+    """Print a line for each size of the frame."""
     spec = preset(name)
     module = Preprocess(spec)
-    ours = make_model(preprocessing_graph(spec, opset=OPSET), opset_imports=[make_opsetid("", OPSET)], ir_version=10)
-    sessions = {"Resize": opened(with_resize(module), threads), "bands": opened(ours, threads)}
+    banded = make_model(preprocessing_graph(spec, opset=OPSET), opset_imports=[make_opsetid("", OPSET)], ir_version=10)
+    sessions = {"Resize": session_of(exported(module), threads), "banded": session_of(banded, threads)}
     for height, width in SIZES:
-        image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-        theirs = module(torch.from_numpy(image))
-        took: dict[str, list[float]] = {each: [] for each in sessions}
-        apart = {}
-        for number in range(rounds):
-            for each, session in sessions.items():
-                begun = time.perf_counter()
-                pixels = session.run(None, {INPUT: image})[0]
-                took[each].append(1000 * (time.perf_counter() - begun))
-                if number == 0:
-                    apart[each] = float(((torch.from_numpy(pixels) - theirs) * module.std).abs().max())
-        medians = {each: float(np.median(times)) for each, times in took.items()}
-        statistics = ", ".join(f"{each} {medians[each]:.2f} ms ({apart[each]:.4f} grey levels)" for each in sessions)
-        ratio = medians["Resize"] / medians["bands"]
-        print(f"{name}, {threads} threads, {width}x{height}: {statistics}, ratio {ratio:.2f}", flush=True)
+        feed = {INPUT: random_frame(width, height)[None]}
+        reference = module(torch.from_numpy(feed[INPUT]))
+        found = medians({each: partial(session.run, None, feed) for each, session in sessions.items()}, rounds=rounds)
+        cells = []
+        for each, session in sessions.items():
+            pixels = np.asarray(session.run(None, feed)[0])
+            difference = float(((torch.from_numpy(pixels) - reference) * module.std).abs().max())
+            cells.append(f"{each} {found[each]:.2f} ms ({difference:.4f} grey levels)")
+        ratio = found["Resize"] / found["banded"]
+        print(f"{name}, {threads} threads, {width}x{height}: {', '.join(cells)}, ratio {ratio:.2f}", flush=True)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=41)
+    """Measure both presets on one and two threads."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=41, help="default: %(default)s")
     rounds = parser.parse_args().rounds
     for name in ("whole-frame", "paper"):
         for threads in (1, 2):

@@ -1,11 +1,15 @@
-"""When to stop: what drawn defects say at each step of fine-tuning, and what the test set says at the same step.
+"""Checkpoint selection: AUROC on synthetic anomalies and on the test set, at the same steps of fine-tuning.
 
-    python benchmarks/stopping.py --shared ../shared --out FILE.jsonl [--sets tile PA_BRG01_RL ... cifar:cat ...]
+    python benchmarks/stopping.py --shared ../shared --out FILE.jsonl [--sets tile cifar:cat ...]
 
-One line a measurement: AUROC of held-out normals against their copies with drawn defects (msc_edge.train.checkpoint_selection:
-no test label is read), and image AUROC of the test set, which nothing here depends on. Sets: magnetic_tile; papers
-(32 good ones by name to train on, 16 and the 48 defects to test); classes of CIFAR-10 against the rest (1000 to train
-on, 200 of each class to test, unzipped at --cifar). Each line is measured once: a script that is broken off goes on.
+Each line of FILE.jsonl is one measured step: the AUROC of held-out normal images against synthetic anomalies made from
+them, as in `train/checkpoint_selection.py`, which uses no test label; and `test`, the image AUROC of the test set,
+which selects nothing here. Sets:
+- tile: magnetic_tile.
+- cifar:CLASS: one class of CIFAR-10 against the rest, 1000 images to train on, 200 of each class to test. --cifar is
+  the folder of the unzipped data set.
+The papers have too few normal images for checkpoint selection. The script can be stopped and started again: it skips a
+run whose last step is in FILE.jsonl.
 """
 
 import argparse
@@ -15,123 +19,124 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from common import SHARED, LabelledImages, found, json_lines, magnetic_tile, parser_of
+from networks import pretrained_network
 
-from msc_edge.images import DecodePolicy, find_images
+from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import preset
-from msc_edge.train.backbones import build_backbone
-from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
+from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
 from msc_edge.train.collapse import mean_pairwise_cosine
+from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
-from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.one_vs_rest.protocol import auroc_of
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import fine_tuning
-from msc_edge.train.weights import load_into, pretrained_weights
 
 
-def images_of(name: str, options: argparse.Namespace) -> tuple[list[Path], list[Path], list[bool]]:
-    """What to train on, what to test, and which of those are anomalous."""
+def data_set(name: str, options: argparse.Namespace) -> LabelledImages:
+    """The data set of a name, see the docstring of the module."""
     if name == "tile":
-        folder = options.shared / "data/magnetic_tile"
-        train, test = found(folder / "train/good"), found(folder / "test")
-        return train, test, [path.parent.name != "good" for path in test]
-    if name.startswith("cifar:"):
-        normal = name.partition(":")[2]
-        test = [path for each in sorted((options.cifar / "test").iterdir()) for path in found(each)[:200]]
-        return found(options.cifar / "train" / normal)[:1000], test, [path.parent.name != normal for path in test]
-    folder = options.shared / "data/paper" / name
-    good, bad = found(folder / "good"), found(folder / "defect")
-    return good[:32], good[32:] + bad, [False] * len(good[32:]) + [True] * len(bad)
+        return magnetic_tile(options.shared)
+    normal = name.removeprefix("cifar:")
+    test = [path for each in sorted((options.cifar / "test").iterdir()) for path in found(each)[:200]]
+    return LabelledImages(
+        train=found(options.cifar / "train" / normal)[:1000],
+        normal=[path for path in test if path.parent.name == normal],
+        anomalous=[path for path in test if path.parent.name != normal],
+    )
 
 
-def found(folder: Path) -> list[Path]:
-    """Images below a folder, by name."""
-    return list(find_images([folder]).paths)
+def read(paths: list[Path]) -> list[tuple[str, np.ndarray]]:
+    """Image files, decoded, with their names."""
+    return list(decoded(Path("/"), [str(path.resolve()) for path in paths], DecodePolicy(), task="decoding"))
 
 
 def measure(name: str, seed: int, options: argparse.Namespace) -> None:
-    """Fine-tune once; a line at each of the points."""
-    train, test, truth = images_of(name, options)
+    """Fine-tune once and write a line at each of --points."""
+    run = {"set": name, "size": options.image_size, "recipe": options.recipe, "rate": options.rate, "seed": seed}
+    run |= {"backbone": options.backbone, "batch": options.batch, "freeze_to": options.freeze_to}
+    if any(run.items() <= line.items() and line["step"] == max(options.points) for line in json_lines(options.out)):
+        return
     spec = preset("whole-frame", image_size=options.image_size)
-    network = EmbeddingNetwork(build_backbone(options.backbone, stop_at=options.stop_at), spec)
-    weights = pretrained_weights(options.backbone, options.weights)
-    load_into(network.backbone, weights.state, source=weights.origin.source)
-
-    def read(paths: list[Path]) -> list[tuple[str, np.ndarray]]:
-        return list(decoded(Path("/"), [str(path.resolve()) for path in paths], DecodePolicy(), task="reading"))
-
-    normals, tested = read(train), read(test)
-    copies = [training_copy(image, spec) for _, image in normals]
+    network = pretrained_network(options.backbone, options.weights, stop_at=options.stop_at, preprocessing=spec)
+    images = data_set(name, options)
+    normal, test = read(images.train), read(images.test)
+    copies = [training_copy(image, spec) for _, image in normal]
     held_out = held_out_for_selection(len(copies))
     held, others = ([copy for i, copy in enumerate(copies) if (i in held_out) == side] for side in (True, False))
-    selection = Selection(network, held, others, seed=seed)
-    kept = BestCheckpoint(network.backbone)
+    evaluator = CheckpointEvaluator(network, held, others, seed=seed)
+    best = BestCheckpoint(network.backbone)
     settings = fine_tuning(
-        "whole-frame",
+        FineTuningOptions(
+            steps=max(options.points),
+            batch=options.batch,
+            learning_rate=options.rate,
+            frozen_up_to=options.freeze_to,
+            select="last",
+            dtype=options.dtype,
+        ),
         backbone=network.backbone,
         images=len(others),
         recipe=options.recipe,
-        steps=max(options.points),
-        batch=options.batch,
-        learning_rate=options.rate,
-        frozen_up_to=options.freeze_to,
-        select="last",
-        precision=options.precision,
         seed=seed,
     )
-    run = {"set": name, "size": options.image_size, "recipe": options.recipe, "rate": options.rate, "seed": seed}
-    run |= {"backbone": options.backbone, "batch": options.batch, "freeze_to": options.freeze_to}
 
     def write(step: int) -> None:
-        bank = network.embed_all(normals)
+        bank = network.embed_all(normal)
         cosine = mean_pairwise_cosine(torch.from_numpy(bank))
-        kept.consider(selection.evaluate(step))
-        line = run | kept.candidates[-1].model_dump()
-        line |= {"test": round(auroc_of(bank, network.embed_all(tested), truth), 5), "cosine": round(cosine, 5)}
+        best.consider(evaluator.evaluate(step))
+        line = run | best.candidates[-1].model_dump()
+        line |= {"test": round(auroc_of(bank, network.embed_all(test), images.truth), 5), "cosine": round(cosine, 5)}
         print(json.dumps(line), flush=True)
         with options.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "fine-tuning" and done in options.points:
-            write(done)
+    def write_at_points(step: int) -> None:
+        if step in options.points:
+            write(step)
 
-    if any(run.items() <= line.items() and line["step"] == max(options.points) for line in lines_of(options.out)):
-        return
     write(0)
-    initial = network.embed_all(normal for i, normal in enumerate(normals) if i not in held_out)
-    fabric = Fabric(accelerator="cpu", precision="bf16-mixed" if options.precision == "bf16" else "32-true")
+    initial = network.embed_all(each for i, each in enumerate(normal) if i not in held_out)
+    fabric = launch_fabric("cpu", 1, options.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         fine_tune(
-            fabric, network, others, initial, settings, folder=Path(scratch), checkpoint_every=10**9, report=report
+            fabric,
+            network,
+            others,
+            initial,
+            settings,
+            folder=Path(scratch),
+            checkpoint_every=10**9,
+            on_step=write_at_points,
         )
 
 
-def lines_of(path: Path) -> list[dict]:
-    """What was measured before."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def main() -> None:
-    """Parse, and measure every set with every seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path)
-    parser.add_argument("--cifar", type=Path, default=Path("/tmp/cifar"))
+    """Measure every set with every seed."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/; default: ../shared")
+    parser.add_argument("--cifar", type=Path, default=Path("/tmp/cifar"), help="default: %(default)s")
     parser.add_argument("--sets", nargs="+", default=["tile", "cifar:airplane", "cifar:cat", "cifar:horse"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--backbone", default="edge-small")
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--stop-at")
-    parser.add_argument("--recipe", default="v2")
-    parser.add_argument("--rate", type=float, default=1e-4)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--freeze-to")
-    parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--points", type=int, nargs="+", default=[5, 10, 20, 30, 40, 60, 80])
-    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--backbone", default="edge-small", help="default: %(default)s")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: those of the backbone")
+    parser.add_argument("--stop-at", metavar="STAGE", help="the last stage of the backbone; default: all stages")
+    parser.add_argument("--recipe", default="v2", help="default: %(default)s")
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate; default: %(default)s")
+    parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--freeze-to", metavar="STAGE", help="the last frozen stage; default: the product's")
+    parser.add_argument("--image-size", type=int, default=128, help="pixels; default: %(default)s")
+    parser.add_argument(
+        "--points", type=int, nargs="+", default=[5, 10, 20, 30, 40, 60, 80], help="steps to measure at; also step 0"
+    )
+    parser.add_argument(
+        *("--dtype", "--precision"), default="bf16", choices=["fp32", "bf16"], help="of training; default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="lines are appended")
     options = parser.parse_args()
+    if unknown := [name for name in options.sets if name != "tile" and not name.startswith("cifar:")]:
+        parser.error(f"--sets {unknown[0]}: expected tile or cifar:CLASS")
     for seed in options.seeds:
         for name in options.sets:
             measure(name, seed, options)

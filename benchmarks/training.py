@@ -1,38 +1,41 @@
-"""Images a second of fine-tuning, beside a plain loop: Pillow, torchvision's transforms, float32.
+"""Fine-tuning speed in images per second, compared with a plain PyTorch loop.
 
-    python benchmarks/training.py IMAGE_TABLE --backbone mobilenet_v2 --weights FILE [--stop-at STAGE] [--freeze-to STAGE]
+    python benchmarks/training.py IMAGES --backbone mobilenet_v2 --weights FILE [--stop-at STAGE] [--freeze-to STAGE]
 
-The plain loop is the method as one would write it down: a data set that opens each file with Pillow and draws two views
-with torchvision's transforms of the paper, a DataLoader with as many workers as cores, a network in float32 whose
-frozen stages have no gradients, the same loss and optimizer. Both train on the same images, in turns; each round
-begins with the same weights. Also: the loss of both networks for the same views, step after step.
+The plain loop is the straightforward implementation: a data set that opens each file with Pillow and makes two views
+with torchvision's transforms of the paper, a DataLoader with one worker per core, a network in float32 whose frozen
+stages have no gradients, the same loss and optimizer. Both loops train on the same images in turns, and each round
+starts from the same weights. The script also compares the losses of both networks on the same views, step by step.
 """
 
-import argparse
 import tempfile
 import time
-from itertools import islice
+from collections.abc import Callable
+from functools import partial
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
+from common import found, parser_of
+from networks import pretrained_network
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from msc_edge.images import DecodePolicy, find_images
-from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, preset
-from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
-from msc_edge.train.backbones import build_backbone, last_stage_at_stride
-from msc_edge.train.devices import launched_fabric
+from msc_edge.images import DecodePolicy
+from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from msc_edge.runtime.processor import usable_cores
+from msc_edge.train.backbones import last_stage_at_stride
+from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import FineTuning, fine_tuning
 from msc_edge.train.views import make_views
-from msc_edge.train.weights import load_into, pretrained_weights
 
 PAPER = transforms.Compose(
     [
@@ -49,7 +52,7 @@ PAPER = transforms.Compose(
 
 
 class Files(Dataset):
-    """Two views of each image file, drawn anew each time."""
+    """Two random views of each image file, different at each access."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
@@ -62,79 +65,74 @@ class Files(Dataset):
         return PAPER(image), PAPER(image)  # pyright: ignore[reportReturnType]  (ToTensor makes them tensors)
 
 
-class Subject:
-    """One backbone, given its weights anew at each round."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._weights = pretrained_weights(options.backbone, options.weights)
-
-    def network(self) -> EmbeddingNetwork:
-        """With the pretrained weights."""
-        backbone = build_backbone(self._options.backbone, stop_at=self._options.stop_at)
-        load_into(backbone, self._weights.state, source=self._weights.origin.source)
-        return EmbeddingNetwork(backbone, preset("whole-frame")).eval()
+NewNetwork = Callable[[], EmbeddingNetwork]
+"""Makes a network with the pretrained weights."""
 
 
-def plain(
-    subject: Subject, loader: DataLoader, center: torch.Tensor, settings: FineTuning
-) -> tuple[float, list[float]]:
-    """Seconds of the steps behind the first, which waits for the workers, and the losses."""
-    backbone = subject.network().backbone
+def optimizer_of(network: EmbeddingNetwork, settings: FineTuning) -> torch.optim.SGD:
+    """Freeze the first stages as `settings` says; an optimizer of the other parameters."""
     if settings.frozen_up_to:
-        backbone.freeze_up_to(settings.frozen_up_to)
-    trainable = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    losses, begun = [], 0.0
-    for number, (first, second) in enumerate(islice(loader, settings.steps)):
-        if number == 1:
-            begun = time.perf_counter()
-        one, other = F.normalize(backbone(first), dim=1), F.normalize(backbone(second), dim=1)
-        loss = mean_shifted_loss(one, other, center, temperature=settings.temperature)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return time.perf_counter() - begun, losses
+        network.backbone.freeze_up_to(settings.frozen_up_to)
+    trainable = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def ours(
-    subject: Subject, copies: list[torch.Tensor], initial: np.ndarray, settings: FineTuning
+def learn(
+    first: torch.Tensor, second: torch.Tensor, center: torch.Tensor, optimizer: torch.optim.SGD, settings: FineTuning
+) -> float:
+    """One step of the optimizer for the unit embeddings of two views; the loss before it."""
+    loss = mean_shifted_loss(first, second, center, temperature=settings.temperature)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def plain_loop(
+    new_network: NewNetwork, loader: DataLoader, center: torch.Tensor, settings: FineTuning
 ) -> tuple[float, list[float]]:
-    """The same, by the product."""
+    """Seconds of the steps after the first, which waits for the workers; and the losses."""
+    network = new_network()
+    optimizer = optimizer_of(network, settings)
+    losses, start = [], 0.0
+    epochs = chain.from_iterable(repeat(loader))
+    for number, views in enumerate(islice(epochs, settings.steps)):
+        if number == 1:
+            start = time.perf_counter()
+        first, second = (F.normalize(network.backbone(view), dim=1) for view in views)
+        losses.append(learn(first, second, center, optimizer, settings))
+    return time.perf_counter() - start, losses
+
+
+def msc_edge_loop(
+    new_network: NewNetwork, copies: list[torch.Tensor], initial: np.ndarray, settings: FineTuning
+) -> tuple[float, list[float]]:
+    """The same for `msc-edge train`."""
     times: list[float] = []
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:
-        del task, done, total, note
-        times.append(time.perf_counter())
-
-    fabric = launched_fabric("cpu", 1, settings.precision)
+    fabric = launch_fabric("cpu", 1, settings.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         fine_tune(
             fabric,
-            subject.network(),
+            new_network(),
             copies,
             initial,
             settings,
             folder=Path(scratch),
             checkpoint_every=10**6,
-            report=report,
+            on_step=lambda _: times.append(time.perf_counter()),
         )
         rows = Path(scratch, "metrics.csv").read_text().splitlines()
     return times[-1] - times[0], [float(row.split(",")[1]) for row in rows[1:]]
 
 
-def same_views(subject: Subject, copies: list[torch.Tensor], center: torch.Tensor, settings: FineTuning) -> float:
-    """The largest relative difference of the two losses over the steps, both networks learning from the same views."""
-    networks = [subject.network() for _ in range(2)]
-    optimizers = []
-    for network in networks:
-        if settings.frozen_up_to:
-            network.backbone.freeze_up_to(settings.frozen_up_to)
-        trainable = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
-        optimizers.append(torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay))
+def loss_difference(
+    new_network: NewNetwork, copies: list[torch.Tensor], center: torch.Tensor, settings: FineTuning
+) -> float:
+    """The largest relative difference of the losses of both networks over the steps, on the same views."""
+    networks = [new_network() for _ in range(2)]
+    optimizers = [optimizer_of(network, settings) for network in networks]
     networks[1].backbone.to(memory_format=torch.channels_last)
-    worst = 0.0
+    largest = 0.0
     for step in range(settings.steps):
         chosen, draws = batch_of(step, images=len(copies), settings=settings)
         views = torch.cat(
@@ -144,43 +142,45 @@ def same_views(subject: Subject, copies: list[torch.Tensor], center: torch.Tenso
         for network, optimizer, fast in zip(networks, optimizers, (False, True), strict=True):
             pixels = network.preprocess.normalise(views)
             pixels = pixels.contiguous(memory_format=torch.channels_last) if fast else pixels
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast and settings.dtype == "bf16"):
                 features = network.backbone(pixels)
-            one, other = F.normalize(features.float(), dim=1).chunk(2)
-            loss = mean_shifted_loss(one, other, center, temperature=settings.temperature)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        worst = max(worst, abs(losses[1] - losses[0]) / losses[0])
-    return worst
+            first, second = F.normalize(features.float(), dim=1).chunk(2)
+            losses.append(learn(first, second, center, optimizer, settings))
+        largest = max(largest, abs(losses[1] - losses[0]) / losses[0])
+    return largest
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--stop-at")
-    parser.add_argument("--freeze-to")
-    parser.add_argument("--steps", type=int, default=4, help="of a round; the first is not counted")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = parser_of(__doc__)
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder; its first 512 images are used")
+    parser.add_argument("--backbone", default="mobilenet_v2", help="default: %(default)s")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: those of the backbone")
+    parser.add_argument("--stop-at", metavar="STAGE", help="the last stage of the backbone; default: all stages")
+    parser.add_argument("--freeze-to", metavar="STAGE", help="the last frozen stage; default: the last at stride 8")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="per round, at least 2: the first is not counted; default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options = parser.parse_args()
-    paths = list(find_images([options.images]).paths)[:512]
-    subject = Subject(options)
-    network = subject.network()
+    if options.steps < 2:
+        parser.error(f"--steps {options.steps}: expected at least 2, because the first step is not counted")
+    paths = found(options.images)[:512]
+    new_network = partial(pretrained_network, options.backbone, options.weights, stop_at=options.stop_at)
+    network = new_network()
     settings = fine_tuning(
-        "whole-frame",
+        FineTuningOptions(
+            steps=options.steps,
+            frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
+            select="last",
+            accelerator="cpu",
+            dtype="bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32",
+        ),
         backbone=network.backbone,
         images=len(paths),
-        steps=options.steps,
-        frozen_up_to=options.freeze_to or last_stage_at_stride(network.backbone, 8),
-        select="last",
-        precision="bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32",
     )
     names = [str(path.resolve()) for path in paths]
-    images = list(decoded(Path("/"), names, DecodePolicy(), task="reading"))
+    images = list(decoded(Path("/"), names, DecodePolicy(), task="decoding"))
     copies = [training_copy(image, network.preprocess.spec) for _, image in images]
     initial = network.embed_all(images)
     center = torch.from_numpy(initial).mean(dim=0)
@@ -190,20 +190,18 @@ def main() -> None:
     print(f"{settings.model_dump()}", flush=True)
     ratios = []
     for _ in range(options.rounds):
-        (theirs, their_losses), (own, own_losses) = (
-            plain(subject, loader, center, settings),
-            ours(subject, copies, initial, settings),
-        )
+        plain, plain_losses = plain_loop(new_network, loader, center, settings)
+        ours, our_losses = msc_edge_loop(new_network, copies, initial, settings)
         counted = (settings.steps - 1) * settings.batch
-        ratios.append(theirs / own)
+        ratios.append(plain / ours)
         print(
-            f"plain {counted / theirs:.1f} images a second, ours {counted / own:.1f}, ratio {ratios[-1]:.2f}; "
-            f"mean loss {np.mean(their_losses):.4f} and {np.mean(own_losses):.4f}",
+            f"plain loop {counted / plain:.1f} images per second, msc-edge {counted / ours:.1f}, ratio "
+            f"{ratios[-1]:.2f}; mean loss {np.mean(plain_losses):.4f} and {np.mean(our_losses):.4f}",
             flush=True,
         )
     print(f"median ratio {np.median(ratios):.2f}")
-    worst = same_views(subject, copies, center, settings)
-    print(f"with the same views, over {settings.steps} steps, the losses differ by at most {worst:.2%}")
+    difference = loss_difference(new_network, copies, center, settings)
+    print(f"on the same views, over {settings.steps} steps, the losses differ by at most {difference:.2%}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Export: packs a trained run into a kit, and proves it with the runtime's own code before it stands."""
+"""Export: packs a run into a kit and checks it with the runtime's own code before the kit is written."""

@@ -1,4 +1,4 @@
-"""`msc-edge export`."""
+"""The command `msc-edge export`."""
 
 import shlex
 from pathlib import Path
@@ -14,7 +14,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of msc-edge train.", show_default=False)],
     out: Annotated[Path, typer.Option(metavar="KIT", help="Kit folder to write.")],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the kit.", show_default="the name of the folder")
+        str | None, typer.Option(metavar="NAME", help="Name of the kit.", show_default="name of the folder KIT")
     ] = None,
     normal: Annotated[
         Path | None,
@@ -27,16 +27,22 @@ def export(
     precision: Annotated[
         Literal["both", "fp32", "int8"],
         typer.Option(
-            help="Models of the kit. both: int8 beside fp32 where it passes its gates; int8: fail where it does not."
+            help="Models in the kit. both: fp32, and int8 if it agrees with fp32. int8: fp32 and int8, with int8 as "
+            "the default; fails if they disagree."
         ),
     ] = "both",
     target: Annotated[
-        Literal["x86-vnni", "x86", "arm64"], typer.Option(help="Processors of the int8 model.")
+        Literal["x86-vnni", "x86", "arm64"],
+        typer.Option(help="Processors that the int8 model is made for. x86: without VNNI."),
     ] = "x86-vnni",
-    thumbnails: Annotated[bool, typer.Option(help="Keep a thumbnail of each normal image in the kit.")] = True,
+    thumbnails: Annotated[bool, typer.Option(help="Store a thumbnail of each normal image in the kit.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
 ) -> None:
-    """Export a run as a kit: models, memory bank, limits and manifest, checked with the runtime's own code."""
+    """Pack a run into a kit, and check that the kit scores as training did.
+
+    A kit holds the models, the memory bank, the limits and the manifest.
+    No kit is written if the runtime computes other scores than training.
+    """
     from msc_edge.errors import extras_named
     from msc_edge.progress import progress_bars
 

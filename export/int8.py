@@ -1,9 +1,9 @@
 """The int8 model of a kit: a model that agrees with fp32, or the reason why there is none.
 
-An int8 embedding differs from the fp32 embedding of the same image: for a small network by two thirds of the distance
-between a normal image and its nearest normal images. Most of that difference is the same for all images, so int8
-embeddings are compared with an int8 memory bank. Gates then check that the ranking of images stays, on held-out normal
-images and synthetic anomalies made from them.
+An int8 embedding differs from the fp32 embedding of the same image. For a small network the difference is two thirds
+of the distance between a normal image and its nearest normal images. Most of that difference is the same for all
+images, so int8 embeddings are compared with an int8 memory bank. Gates then check that both models give held-out normal
+images and synthetic anomalies made from them the same ranks.
 """
 
 import math
@@ -32,11 +32,11 @@ MIN_RANK_CORRELATION = 0.99
 MAX_AUROC_LOSS = 0.005
 _RANGE_IMAGES = 64  # images of the memory bank that set the activation ranges
 _MAX_HELD_OUT = 64  # normal images to compare the two models on
-_MIN_ANOMALIES = 96  # synthetic anomalies: ranks over fewer scores say little
+_MIN_ANOMALIES = 96  # synthetic anomalies: the rank correlation of fewer scores is unreliable
 _MAX_BANK_ROWS = 512
-_SENSITIVITY_IMAGES = 8  # normal images, with their anomalies, that rank the layers
-_SENSITIVITY_BYTES = 512 << 20  # at most, for these images in memory
-_MAX_FLOAT_LAYERS = 0.5  # of all layers: with more of them int8 gains little
+_SENSITIVITY_IMAGES = 8  # normal images that, with their anomalies, rank the layers
+_SENSITIVITY_BYTES = 512 << 20  # the most memory for these images
+_MAX_FLOAT_LAYERS = 0.5  # of all layers: with more float layers int8 is hardly faster
 
 MakeAnomaly = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -53,8 +53,8 @@ class Int8Rejected:
         found = self.agreement
         return (
             f"no int8 model: with {self.float_layers} of {self.layers} layers in float, the rank correlation with fp32 "
-            f"is {found.rank_correlation:.3f} (required: {MIN_RANK_CORRELATION}), and the AUROC on synthetic anomalies is "
-            f"{found.auroc:.3f} (fp32: {found.auroc_fp32:.3f}; at most {MAX_AUROC_LOSS} less is allowed)"
+            f"is {found.rank_correlation:.3f} (required: {MIN_RANK_CORRELATION}), and the AUROC on synthetic anomalies "
+            f"is {found.auroc:.3f} (fp32: {found.auroc_fp32:.3f}; at most {MAX_AUROC_LOSS} less is allowed)"
         )
 
 
@@ -77,8 +77,9 @@ def quantised_model(
 ) -> tuple[Quantization, Agreement] | Int8Rejected:
     """Write the int8 model `path` from the fp32 `model`, whose memory bank is `bank`.
 
-    While the gates fail, more layers stay in float: first the stem where float is as fast there, then the layers that
-    int8 harms most, one, two, four, ... of them, up to half of all. Where the gates never pass, nothing is written.
+    While the gates fail, more layers stay in float: first the stem, where float is as fast, then also the layers that
+    int8 harms most: one, two, four, ... of them, up to half of all layers. If no attempt passes the gates, there is no
+    file `path`, and the result is Int8Rejected with the agreement of the last attempt.
     """
     report = images.report
     with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
@@ -114,7 +115,7 @@ def quantised_model(
 
 
 def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterator[list[str]]:
-    """The layers to keep in float, attempt by attempt; `by_harm` ranks those behind the stem, which takes time."""
+    """The float layers of each attempt. `by_harm` ranks the layers behind the stem; it is slow and called last."""
     stem, most = quantizer.stem, int(len(quantizer.layers) * _MAX_FLOAT_LAYERS) - len(quantizer.stem)
     yield []
     if stem:
@@ -125,13 +126,17 @@ def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterato
 
 
 def embeddings_of(model: Path, dim: int, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Unit embeddings, float32 (n, dim), of named decoded images, by an exported model."""
+    """Unit embeddings, float32 (n, dim), of named decoded images, uint8 (height, width, 3), under an exported model."""
     embed = OnnxRuntimeBackend(model, dim=dim, threads=usable_cores()).embed
     return np.stack([embed(image) for _, image in images])
 
 
 class AgreementTest:
-    """Compares a quantised model with fp32 on held-out normal images and their synthetic anomalies."""
+    """Compares int8 models with the fp32 model on held-out normal images and their synthetic anomalies.
+
+    All models are compared on the same images. `agreement` and `embeddings` decode them at each call, a few at a time;
+    `error` decodes its own, smaller set once and keeps it.
+    """
 
     def __init__(self, model: Path, bank: Bank, spec: Preprocessing, images: RunImages, *, seed: int = 0) -> None:
         self._dim, self._k = bank.embeddings.shape[1], bank.k
@@ -145,11 +150,11 @@ class AgreementTest:
         self._sensitivity: list[list[np.ndarray]] = []
 
     def open(self, model: Path) -> OnnxRuntimeBackend:
-        """An exported model, ready."""
+        """Open an exported model."""
         return OnnxRuntimeBackend(model, dim=self._dim, threads=usable_cores())
 
     def agreement(self, int8: OnnxRuntimeBackend) -> Agreement:
-        """How both models rank the same images."""
+        """Compare the ranking of the images by fp32 and by an int8 model, each with its own memory bank."""
         decoded = self._images.decoded(self._in_bank, "int8: comparing with fp32")
         bank = np.stack([int8.embed(image) for _, image in decoded])
         fp32_scores = self._scores(self._float_bank, self._float)
@@ -165,18 +170,18 @@ class AgreementTest:
 
     def error(self, int8: OnnxRuntimeBackend) -> float:
         """Mean squared distance of the two models' embeddings, without the part that is the same for all images."""
-        if not self._sensitivity:  # decoded once, for all layers
+        if not self._sensitivity:  # decoded once for all layers
             self._sensitivity = self._sensitivity_images()
         rows = np.stack([int8.embed(image) for group in self._sensitivity for image in group])
         difference = rows - self._float[: len(rows)]
         return float(np.square(difference - difference.mean(axis=0)).sum(axis=1).mean())
 
     def embeddings(self, model: OnnxRuntimeBackend) -> np.ndarray:
-        """Embeddings of each held-out image, followed by those of its anomalies; the same images at every call."""
+        """Unit embeddings, float32 (n, dim): of each held-out image, followed by those of its anomalies."""
         return np.stack([model.embed(image) for group in self._groups(self._held_out) for image in group])
 
     def _sensitivity_images(self) -> list[list[np.ndarray]]:
-        """The first groups of held-out images and anomalies, as many as fit into memory; at least one."""
+        """The first groups of the held-out images, as many as _SENSITIVITY_BYTES hold, but at least one."""
         kept: list[list[np.ndarray]] = []
         for group in self._groups(self._held_out[:_SENSITIVITY_IMAGES]):
             kept.append(group)
@@ -185,7 +190,7 @@ class AgreementTest:
         return kept
 
     def _groups(self, names: list[str]) -> Iterator[list[np.ndarray]]:
-        """Each image with its anomalies; the first n groups do not depend on how many names follow."""
+        """For each name one group: the image and its anomalies. A group does not depend on the names after it."""
         rng = numpy_generator_of(self._seed, 3, 0)
         for _, image in self._images.decoded(names, "int8: comparing with fp32"):
             yield [image, *(_anomaly(image, make, rng, self._spec.region) for make in self._anomalies)]
@@ -196,19 +201,16 @@ class AgreementTest:
 
 
 def _anomaly(image: np.ndarray, make: MakeAnomaly, rng: np.random.Generator, region: Region | None) -> np.ndarray:
-    """A synthetic anomaly of an image, within the region of interest."""
+    """A copy of an image with a synthetic anomaly within the region of interest."""
     copy = image.copy()
-    seen = copy[region.y : region.y + region.height, region.x : region.x + region.width] if region else copy
-    changed = make(seen, rng)
-    seen[: changed.shape[0], : changed.shape[1]] = changed  # an odd last row or column may be left out
+    visible = copy[region.y : region.y + region.height, region.x : region.x + region.width] if region else copy
+    changed = make(visible, rng)
+    visible[: changed.shape[0], : changed.shape[1]] = changed  # `jumbled` drops an odd last row or column
     return copy
 
 
 def _by_harm(quantizer: Quantizer, test: AgreementTest, scratch: Path, report: Report) -> list[str]:
-    """The layers behind the stem, the one that int8 harms most first.
-
-    The harm of a layer is how much the error falls when it alone stays in float.
-    """
+    """The layers behind the stem, most harmful first: those whose return to float lowers the error most."""
     trial = scratch / "trial.onnx"
     layers = [layer for layer in quantizer.layers if layer not in quantizer.stem]
 

@@ -1,4 +1,4 @@
-"""The network as one ONNX file, preprocessing included."""
+"""The network as one ONNX file that includes preprocessing."""
 
 import logging
 import warnings
@@ -19,22 +19,22 @@ OPSET = 20
 
 
 def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
-    """Write `network` to `path`: `image` uint8 (1, height, width, 3) of any size -> `embedding` float32 (1, dim).
+    """Write `network` to `path` as a single file, without external data.
 
-    One file, without external data.
+    Input `image`: uint8 (1, height, width, 3), RGB, any size. Output `embedding`: float32 (1, dim), unit length.
     """
     network = network.cpu().eval()
     spec = network.preprocess.spec
     embedding = _traced(_Embedding(network.backbone), torch.zeros(1, 3, spec.image_size, spec.image_size))
-    # A prefix for the values within, for both sides call theirs val_1, val_2, ...
-    before = preprocessing_graph(spec, opset=OPSET)
-    before = add_prefix_graph(before, "preprocessing/", rename_inputs=False, rename_outputs=False)
-    graph = merge_graphs(before, embedding.graph, io_map=[(OUTPUT, OUTPUT)], name="msc-edge")
+    preprocessing = preprocessing_graph(spec, opset=OPSET)
+    # Both graphs name their inner values val_1, val_2, ...: a prefix keeps them apart.
+    preprocessing = add_prefix_graph(preprocessing, "preprocessing/", rename_inputs=False, rename_outputs=False)
+    graph = merge_graphs(preprocessing, embedding.graph, io_map=[(OUTPUT, OUTPUT)], name="msc-edge")
     onnx.save(make_model(graph, opset_imports=embedding.opset_import, ir_version=embedding.ir_version), path)
 
 
 class _Embedding(nn.Module):
-    """What follows on preprocessing."""
+    """The network behind preprocessing: float32 (1, 3, image_size, image_size) -> unit embedding (1, dim)."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -45,9 +45,9 @@ class _Embedding(nn.Module):
 
 
 def _traced(module: nn.Module, example: Tensor) -> onnx.ModelProto:
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -62,6 +62,6 @@ def _traced(module: nn.Module, example: Tensor) -> onnx.ModelProto:
                 verbose=False,
             )
     finally:
-        quiet.setLevel(level)
-    assert program is not None  # with dynamo=True it is a program
+        logger.setLevel(level)
+    assert program is not None  # None only without dynamo
     return program.model_proto

@@ -86,17 +86,23 @@ def export(
     report: Report = silent,
     note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Write the kit folder `out` from the run folder `run`, checked against training with the runtime's own code.
+    """Write the kit folder `out` from the run folder `run`, and check its scores against those of training.
 
-    `normal`: where the run's images are now, if they were moved. `name`: the kit's name, by default that of the folder.
-    `precision`: the kit always has the fp32 model; `both` adds the int8 model where it passes its gates and reports to
-    `note` where it does not; `int8` requires it, and makes it the default model. `target`: the processors of the int8
-    model, see Quantization. Raises UsageError where int8 is required and fails, KitError when the run is incomplete or
-    the parity check fails, SourceError when the images are not those of the training; `out` then stays as it was.
+    `normal`: the folder of the training images, if they were moved. `name`: the kit's name, up to 63 letters, digits,
+    `.`, `_` and `-`; by default it is made from the name of the folder `out`. `warn_rate`, `reject_rate`: the target
+    false-alarm rates of the two limits, in (0, 1). `precision`: every kit has the fp32 model; `both` adds the int8
+    model if it passes its gates, and otherwise calls `note` with the reason; `int8` requires the int8 model and makes
+    it the default model. `target`: the processors that the int8 model is made for, see `Quantization`. `thumbnails`:
+    store a small JPEG of each normal image. `overwrite`: replace an existing kit.
+
+    Raises UsageError for rates and names that are not valid, for an `out` that cannot be replaced, and if int8 is
+    required and fails its gates; KitError if the run is incomplete or the parity check fails; SourceError if an image
+    is missing or was changed since the training. After an error `out` is unchanged.
     """
     refuse_zip(out)
-    if overwrite and out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out}: is not a kit, and --overwrite replaces nothing else; choose another name")
+    if overwrite:
+        _refuse_no_kit(out)
+    name = _checked_name(name) or kit_name(out.resolve().name)
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
@@ -108,7 +114,7 @@ def export(
     rates, seed = Rates(warn_rate, reject_rate), record.fine_tuning.seed
 
     with folder_written_whole(out, replace=overwrite) as kit:
-        images = RunImages.found(record, table, normal, report)
+        images = RunImages.find(record, table, moved=normal, report=report)
         report("exporting the model", 0, 1)
         export_onnx(network, kit / MODEL_FILES["fp32"])
         report("exporting the model", 1, 1)
@@ -130,7 +136,7 @@ def export(
             kit,
             Manifest(
                 format_version=2,
-                name=kit_name(name or out.resolve().name),
+                name=name,
                 msc_edge_version=__version__,
                 decode=record.decode,
                 preprocessing=record.preprocessing,
@@ -148,6 +154,21 @@ def export(
         return seal(kit, _with_parity(manifest, check_parity(comparisons, torch_limits, detector.limits)))
 
 
+def _refuse_no_kit(out: Path) -> None:
+    """UsageError if --overwrite would replace anything but a kit or an empty folder."""
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out}: not a kit; --overwrite replaces only kits: choose another name")
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and kit_name(name) != name:
+        raise UsageError(
+            f"--name {name!r}: a kit name has up to 63 letters a-z, digits, '.', '_' and '-', and starts with a letter "
+            f"or digit; pass for example --name {kit_name(name)}"
+        )
+    return name
+
+
 def _with_parity(manifest: Manifest, parity: Parity) -> Manifest:
     fp32 = manifest.models["fp32"].model_copy(update={"parity": parity})
     return manifest.model_copy(update={"models": {**manifest.models, "fp32": fp32}})
@@ -160,7 +181,7 @@ def _write_thumbnails(kit: Path, images: Iterator[tuple[str, np.ndarray]]) -> No
 
 
 def _model(kit: Path, precision: Precision, bank: Bank, images: RunImages, *, rates: Rates, seed: int) -> Model:
-    """One model's entry, with its memory bank, index and calibration: the kit's own scores set the limits."""
+    """Write the memory bank and index of one model and return its entry. The model's own scores set its limits."""
     np.save(kit / BANK_FILES[precision], bank.embeddings)
     count, dim = bank.embeddings.shape
     queries = embeddings_of(kit / MODEL_FILES[precision], dim, images.decoded(images.held_out, "calibrating"))
@@ -191,6 +212,7 @@ def _model(kit: Path, precision: Precision, bank: Bank, images: RunImages, *, ra
 def _int8_model(
     kit: Path, bank: Bank, images: RunImages, spec: Preprocessing, *, target: Target, rates: Rates, seed: int
 ) -> Model | Int8Rejected:
+    """Write the files of the int8 model and return its entry, or the reason why there is none."""
     fp32, path = kit / MODEL_FILES["fp32"], kit / MODEL_FILES["int8"]
     quantised = quantised_model(fp32, path, bank, spec, images, target=target, seed=seed)
     if isinstance(quantised, Int8Rejected):

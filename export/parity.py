@@ -12,19 +12,19 @@ from msc_edge.calibration import Limits
 from msc_edge.errors import KitError
 from msc_edge.export.run_images import evenly
 from msc_edge.kit.manifest import Parity
-from msc_edge.runtime import Detector
+from msc_edge.runtime.detector import Detector
 from msc_edge.train.network import EmbeddingNetwork
 
 TOLERANCE = 1e-4
-# Each limit is the score of one held-out image. That image meets the limit up to the last digits, which depend on the
-# batch size. Scores within this distance of the limit on both sides count as a tie.
+# Each limit is the score of one held-out image, and the last digits of that score depend on the batch size. An image
+# whose score is within this distance of a limit, in training and in the runtime, is a tie: its verdict may differ.
 ROUNDING = 1e-5
 MIN_COMPARISONS = 32
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One image scored by training and by the runtime, and the largest difference of the two embeddings."""
+    """One image scored by training and by the runtime, and the largest difference in an element of its embedding."""
 
     name: str
     torch_score: float
@@ -46,10 +46,10 @@ def compare(
     *,
     count: int,
 ) -> list[Comparison]:
-    """Score `count` named decoded images, uint8 (h, w, 3), with the network in torch and with the kit.
+    """Score `count` named decoded images, uint8 (height, width, 3), with the network in torch and with the kit.
 
-    Each image is scored as it is and as its negative, which looks like no normal image, so that both ends of the scale
-    are compared. Shifted copies are added where these are fewer than MIN_COMPARISONS.
+    Each image is scored as it is and as its negative, which is unlike any normal image: this compares low and high
+    scores. Copies shifted sideways are added until there are MIN_COMPARISONS.
     """
     variants = max(2, math.ceil(MIN_COMPARISONS / count))
     return [
@@ -85,10 +85,10 @@ def _meets(score: float, limits: Limits) -> bool:
 
 
 def check_parity(comparisons: Sequence[Comparison], torch_limits: Limits, kit_limits: Limits) -> Parity:
-    """KitError when a score or a limit differs by more than TOLERANCE, or a verdict changed."""
+    """The kit's parity entry. KitError if a score or a limit differs by more than TOLERANCE, or a verdict changed."""
     differences = [abs(each.torch_score - each.runtime_score) for each in comparisons]
-    place = int(np.argmax(differences))  # finds a NaN, which Python's max would skip
-    worst, difference = comparisons[place], differences[place]
+    index = int(np.argmax(differences))  # argmax finds a NaN, max does not
+    worst, difference = comparisons[index], differences[index]
     if not difference <= TOLERANCE:
         raise KitError(
             f"no kit was written: the exported model scores {worst.name} {worst.runtime_score:.6f}, training "
@@ -100,7 +100,7 @@ def check_parity(comparisons: Sequence[Comparison], torch_limits: Limits, kit_li
         if not abs(before - after) <= TOLERANCE:
             raise KitError(
                 f"no kit was written: the {name} limit is {after:.6f} with the exported model and {before:.6f} in "
-                "training; the files of the run do not belong together: train again"
+                "training; the files of the run are from different runs: train again"
             )
     for each in comparisons:
         before, after = torch_limits.verdict(each.torch_score), kit_limits.verdict(each.runtime_score)
@@ -108,8 +108,8 @@ def check_parity(comparisons: Sequence[Comparison], torch_limits: Limits, kit_li
         if before != after and not tie:
             raise KitError(
                 f"no kit was written: the verdict of {each.name} is {after} ({each.runtime_score:.6f}) with the "
-                f"exported model and {before} ({each.torch_score:.6f}) in training; its score is close to a limit: "
-                "export with a slightly different --warn-rate or --reject-rate"
+                f"exported model and {before} ({each.torch_score:.6f}) in training, because its score is close to a "
+                "limit; export with a slightly different --warn-rate or --reject-rate"
             )
     return Parity(
         images=len(comparisons),

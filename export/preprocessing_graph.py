@@ -1,9 +1,9 @@
-"""Preprocessing as an ONNX graph: what `msc_edge.train.preprocess` computes, in the way that is fast on a CPU.
+"""Preprocessing as an ONNX graph: the result of `msc_edge.train.preprocess`, computed fast on a CPU.
 
-ONNX has an operator for the antialiased resize, `Resize`; onnxruntime's kernel for it takes 8 ms for a frame of 1080p,
-more than a small network takes altogether. Here the resize is what it is in mathematics, a product with a matrix of
-weights for each axis, and as those matrices are banded, it is done a band of output pixels at a time. Rows come first:
-they are whole pieces of memory, and still bytes until their band is read.
+onnxruntime's kernel for the ONNX operator `Resize`, antialiased, takes 8 ms for a 1080p frame, longer than a whole
+small network. This graph resizes each axis by a product with a matrix of weights. The matrices are banded, so each
+product covers a few output pixels and reads only the input lines that these depend on. Rows are resized first, because
+they are contiguous in memory and stay uint8 until their band is read.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from onnxscript import OpBuilder, build_graph, ir
 from msc_edge.preprocessing import Preprocessing
 
 INPUT, OUTPUT = "image", "pixels"
-_BAND = 4  # output pixels: more of them waste products on zeros, fewer make products too small to be quick
-_TOGETHER = 4  # bands a product: fewer nodes, and what is read still fits a processor's cache
+_BAND = 4  # output pixels in a band: larger bands multiply more zeros, smaller products are slower
+_BANDS_PER_PRODUCT = 4  # fewer nodes, and the lines of a product still fit into the processor's cache
 
 
 def preprocessing_graph(spec: Preprocessing, *, opset: int) -> onnx.GraphProto:
-    """`image` uint8 (1, height, width, 3) of any size -> `pixels` float32 (1, 3, image_size, image_size), normalised.
+    """Preprocessing as a graph: `image`, uint8 (1, height, width, 3), RGB, any size -> `pixels`.
 
-    Within 0.001 grey levels of the torch module.
+    Output `pixels`: float32 (1, 3, image_size, image_size), normalised, within 0.001 grey levels of the torch module.
     """
     side = spec.image_size
     graph = build_graph(
@@ -56,21 +56,23 @@ def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing) -> ir.Val
 
 
 def _resized(op: OpBuilder, lines: ir.Value, count: ir.Value, to: ir.Value, side: int) -> ir.Value:
-    """`count` lines (count, n), uint8 or float32 -> float32 (side, n): the middle `side` of `to` resized lines.
+    """Resize `count` lines to `to` lines and keep the middle `side`: uint8 or float32 (count, n) -> float32 (side, n).
 
-    Antialiased bilinear, as in PyTorch: an output line at `centre` is the mean of the lines around it, by a triangle
-    that reaches as far as the lines are apart, but at least to the next one. `count` and `to` are int64 (1,).
+    Antialiased bilinear, as in PyTorch: an output line is the weighted mean of the input lines around its centre. The
+    weights form a triangle, which reaches as far as the centres of two output lines are apart, but at least one input
+    line. `count` and `to` are int64 (1,).
     """
     bands = -(-side // _BAND)
-    within = np.minimum(np.arange(bands * _BAND), side - 1).reshape(bands, _BAND, 1)  # the last may say a line again
+    within = np.minimum(np.arange(bands * _BAND), side - 1).reshape(bands, _BAND, 1)  # pads the last band
     excess = op.Sub(to, [side])
-    first = op.Div(op.Add(excess, op.Mod(op.Div(excess, [2]), [2])), [2])  # see train.preprocess
+    # Half of the excess, halves to even: as `_half_to_even` of train.preprocess.
+    first = op.Div(op.Add(excess, op.Mod(op.Div(excess, [2]), [2])), [2])
     scale = op.Div(_float(op, count), _float(op, to))
     reach = op.Max(scale, [1.0])
     lines_out = _float(op, op.Add(first, _array(op, within)))
     centres = op.Mul(op.Add(lines_out, [0.5]), scale)  # (bands, _BAND, 1), in input lines
 
-    # Each band reads the same number of lines: those that its outermost ones reach, and two for the rounding.
+    # Every band reads the same number of lines: all that its triangles reach, and two more for rounding.
     reads = op.Add(_int(op, op.Add(op.Mul(scale, [float(_BAND - 1)]), op.Mul(reach, [2.0]))), [2])
     reads = op.Min(reads, count)
     start = _int(op, op.Floor(op.Sub(op.Slice(centres, [0], [1], [1]), reach)))  # (bands, 1, 1)
@@ -80,7 +82,7 @@ def _resized(op: OpBuilder, lines: ir.Value, count: ir.Value, to: ir.Value, side
     weights = op.Relu(op.Sub([1.0], op.Div(apart, reach)))  # (bands, _BAND, reads)
     weights = op.Div(weights, op.ReduceSum(weights, [2]))
 
-    products = -(-bands // _TOGETHER)
+    products = -(-bands // _BANDS_PER_PRODUCT)
     bands_read = _split(op, op.Squeeze(read, [1]), products)
     resized = [
         op.MatMul(of_bands, _float(op, op.Gather(lines, lines_read, axis=0)))

@@ -1,4 +1,4 @@
-"""A model in int8: static quantisation with onnxruntime's tool, in the form that its kernels fuse."""
+"""An int8 model by static quantisation with onnxruntime's tool, in the form that its kernels fuse."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -13,25 +13,25 @@ from msc_edge.kit.manifest import Target
 from msc_edge.runtime.backends.interface import INPUT
 
 Images = Callable[[], Iterator[np.ndarray]]
-"""Decodes images, uint8 (height, width, 3), anew at each call, so that few are in memory at once."""
+"""Yields decoded images, uint8 (height, width, 3). A call decodes them again, so that few are in memory at once."""
 
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
-_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last one pools the features of the backbone
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last of them pools the features of the backbone
 
 
 class Quantizer:
-    """Makes int8 models from one fp32 model, with chosen layers in float.
+    """Makes int8 models from one fp32 model. Chosen layers stay in float.
 
-    Static, QDQ, weights per channel. On x86 activations are uint8 and weights int8 (U8S8): onnxruntime fuses all of
-    it, while S8S8 leaves most convolutions unfused. Without VNNI weights have seven bits: sums of eight-bit products
-    overflow there. Preprocessing, pooling and the projection onto the sphere stay in float.
+    Quantisation is static, in QDQ form, with a weight scale per channel. On x86 activations are uint8 and weights int8
+    (U8S8): onnxruntime fuses every convolution of that form, but few with S8S8. Without VNNI the weights have seven
+    bits, because sums of eight-bit products overflow. Preprocessing, pooling and the final normalisation stay in float.
     """
 
     def __init__(self, model: Path, images: Images, *, target: Target, scratch: Path) -> None:
-        """`images` set the activation ranges; `scratch` is a folder for temporary files."""
+        """`images` set the activation ranges; they are decoded once. `scratch` is a folder for temporary files."""
         self._images, self._target = images, target
         self._ready, self._ranges = scratch / "ready.onnx", scratch / "ranges.json"
-        # Symbolic shape inference fails on the Expand of the projection.
+        # Symbolic shape inference fails on the Expand node of the normalisation.
         quant_pre_process(str(model), str(self._ready), skip_symbolic_shape=True)
         nodes = onnx.load(self._ready).graph.node
         names = [node.name for node in nodes]
@@ -41,15 +41,15 @@ class Quantizer:
             for node in nodes
             if node.op_type == "Conv"
         }
-        """The nodes of each layer (convolution and activation) by the name of its weights, in order."""
+        """The nodes of each layer, convolution and activation, by the name of its weights; in order."""
         self.stem = [] if target == "arm64" else _float_stem([node for node in nodes if node.op_type == "Conv"])
-        """The first layers where float is as fast on the target: they stay in float before any other layer."""
+        """The first layers, if float is as fast for them on the target: the first ones to stay in float."""
         first = names.index(next(iter(self.layers.values()))[0])
-        mean = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
-        self._outside = names[:first] + names[mean:]
+        pooling = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
+        self._outside = names[:first] + names[pooling:]
 
     def write(self, path: Path, *, float_layers: Sequence[str] = ()) -> None:
-        """Write the int8 model; `float_layers` stay in float."""
+        """Write the int8 model to `path`; `float_layers`, keys of `layers`, stay in float."""
         arm = self._target == "arm64"
         root = logging.getLogger()
         level = root.level
@@ -70,16 +70,16 @@ class Quantizer:
         finally:
             root.setLevel(level)
         if float_layers:
-            made = onnx.load(path)
-            _keep_in_float(made.graph, {self.layers[layer][0] for layer in float_layers})
-            onnx.save(made, path)
+            model = onnx.load(path)
+            _keep_in_float(model.graph, {self.layers[layer][0] for layer in float_layers})
+            onnx.save(model, path)
 
 
 def _float_stem(convolutions: Sequence[onnx.NodeProto]) -> list[str]:
-    """The first three layers, by the names of their weights, where the second is depthwise (MobileNets); else none.
+    """The first three layers, by the names of their weights, if the second is depthwise as in MobileNets; else none.
 
-    Three channels do not fill an int8 instruction, and a depthwise convolution has no long sums. The third layer
-    reduces the amount of data that has to be quantised.
+    int8 gains nothing in the first two: three input channels do not fill an int8 instruction, and a depthwise
+    convolution has no long sums. The output of the third is smaller, so less data has to be quantised.
     """
     depthwise = len(convolutions) > 1 and _groups(convolutions[1]) > 1
     return [node.input[1] for node in convolutions[:3]] if depthwise else []
@@ -92,14 +92,14 @@ def _groups(convolution: onnx.NodeProto) -> int:
 def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
     """Give these convolutions an input with one scale per channel, all equal.
 
-    onnxruntime quantises the weights of a convolution whose input has a single scale, even where they are meant to stay
-    in float, and with one scale for the whole layer. It leaves a convolution alone whose input has a scale per channel.
+    onnxruntime quantises the weights of every convolution whose input has a single scale, even of those excluded from
+    quantisation, and with one scale for the whole layer. An input with a scale per channel prevents that.
     """
-    made_by = {node.output[0]: node for node in graph.node}
+    producers = {node.output[0]: node for node in graph.node}
     weights = {each.name: each for each in graph.initializer}
     for node in [node for node in graph.node if node.name in convolutions]:
-        dequantize = made_by.get(node.input[0])
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":  # the first layer, whose input is float
+        dequantize = producers.get(node.input[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":  # the first layer: its input is float
             continue
         channels = weights[node.input[1]].dims[1] * _groups(node)
         inputs = [dequantize.input[0]]

@@ -1,4 +1,4 @@
-"""The images that a run was trained on, found again and proven to be the same."""
+"""The images that a run was trained on: where they are now, and a check that they are unchanged."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,38 +19,40 @@ Item = TypeVar("Item")
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """So many of the items, evenly spread over their order; all of them where there are no more."""
+    """`count` items, evenly spaced and in order; all items if there are no more than `count`."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)
 class RunImages:
-    """Where the images of a run lie now, and the part that each has."""
+    """The normal images of a run, by role. Names are relative to `folder`, with forward slashes."""
 
     folder: Path
     in_bank: tuple[str, ...]
-    """Names within the folder, in the order of the bank's rows."""
+    """Images of the memory bank, in the order of its rows."""
     held_out: tuple[str, ...]
+    """Held-out normal images, which calibrate the kit."""
     policy: DecodePolicy
     report: Report = silent
 
     @classmethod
-    def found(cls, record: RunRecord, images: Sequence[NormalImage], moved: Path | None, report: Report) -> Self:
-        """Check that every one is there, with the bytes that were trained on; SourceError names the first that is not.
+    def find(
+        cls, record: RunRecord, images: Sequence[NormalImage], *, moved: Path | None = None, report: Report = silent
+    ) -> Self:
+        """Find the images of a run and check that each has the same bytes as in training.
 
-        `moved` is where they lie now, if they have moved.
+        `images`: the run's image table. `moved`: the folder of the images, if it is not the one in `record`.
+        SourceError names the first image that is missing or changed.
         """
         folder = normal_folder(moved) if moved else Path(record.folder)
         used = [image for image in images if image.role in ("bank", "calibration")]
         for done, image in enumerate(used, start=1):
             path = folder / image.path
             if not path.is_file():
-                raise SourceError(
-                    f"{path}: the run was trained with it, and it is not there; pass --normal DIR if it moved"
-                )
+                raise SourceError(f"{path}: this training image is missing; pass --normal DIR if the images were moved")
             if sha256_of(path) != image.sha256:
-                raise SourceError(f"{path}: has changed since the training; put the old file back, or train again")
+                raise SourceError(f"{path}: changed since the training; restore the file, or train again")
             report("checking the images", done, len(used))
         in_bank, held_out = (
             tuple(image.path for image in used if image.role == role) for role in ("bank", "calibration")
@@ -58,5 +60,5 @@ class RunImages:
         return cls(folder, in_bank, held_out, record.decode, report)
 
     def decoded(self, names: Sequence[str], task: str) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, image) of some of them, uint8 (height, width, 3), in order; `task` is what the progress says."""
+        """Decode the images `names`: (name, uint8 (height, width, 3)) in order. `task` labels the progress bar."""
         return decoded(self.folder, names, self.policy, task=task, report=self.report)

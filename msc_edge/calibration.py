@@ -21,7 +21,7 @@ from msc_edge.errors import UsageError
 
 Verdict = Literal["normal", "warn", "reject"]
 
-# Undoes the rounding of, say, 0.29 * 100 = 28.999999999999996.
+# Corrects rounding such as 0.29 * 100 = 28.999999999999996.
 _ROUNDING = 1e-9
 # For the two classes below, which pydantic reads from manifest.json.
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -31,9 +31,9 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 class Limit:
     """Scores above `score` are flagged.
 
-    `target_rate` is the requested false-alarm rate, `expected_rate` the expected share of normal images above the
-    limit: the target rounded down to a multiple of 1 / (n + 1), but at least one such step. With too few calibration images
-    the expected rate is therefore above the target. Both are None for a limit that was set by hand.
+    `target_rate` is the requested false-alarm rate. `expected_rate` is the expected share of normal images above the
+    limit: the target rounded down to a multiple of 1 / (n + 1), but at least one such step. With too few calibration
+    images the expected rate is therefore above the target. Both are None for a limit that was set by hand.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -65,10 +65,10 @@ class Limits:
 
 
 class Calibration:
-    """The sorted scores of the held-out normal images, float64 of shape (n,), n >= 1."""
+    """The scores of the held-out normal images in ascending order: float64 of shape (n,), n >= 1."""
 
     def __init__(self, scores: np.ndarray | list[float]) -> None:
-        """`scores` in any order. ValueError when there is none, or one is not finite."""
+        """`scores`: in any order. ValueError when there are none, or one is not finite."""
         self.scores = np.sort(np.asarray(scores, dtype=np.float64))
         if self.scores.ndim != 1 or self.scores.size == 0 or not np.isfinite(self.scores).all():
             raise ValueError("a calibration needs at least one score, and finite scores only")
@@ -95,7 +95,7 @@ class Calibration:
         return rate_interval(self.count_above(limit.expected_rate), self.scores.size)
 
     def count_above(self, expected_rate: float) -> int:
-        """How many calibration scores lie above a limit, plus one: expected_rate * (n + 1)."""
+        """The m of a limit that is the m-th largest calibration score: m = expected_rate * (n + 1)."""
         return min(max(1, round(expected_rate * (self.scores.size + 1))), self.scores.size)
 
     def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
@@ -111,7 +111,7 @@ class Calibration:
 def images_needed(rate: float) -> int:
     """The smallest number of calibration images for a target false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
     _check_rate(rate)
-    # At least one: a rate close to 1 needs none, but a calibration must not be empty.
+    # A rate close to 1 needs no image, but a calibration must not be empty.
     return max(1, math.ceil(1 / rate * (1 - _ROUNDING)) - 1)
 
 
@@ -120,7 +120,7 @@ def alarm_count_interval(count: int, held_out: int, images: int, *, confidence: 
 
     `count` is `Calibration.count_above` of the limit, `held_out` the number of calibration images. The share of normal
     images above the limit is Beta(count, held_out + 1 - count), so the number of flagged images is beta-binomial. Both
-    ends are central quantiles. They are whole numbers, so the interval holds at least `confidence`.
+    ends are central quantiles. They are whole numbers, so the probability is at least `confidence`.
     """
     a, b = count, held_out + 1 - count
     tail = (1 - confidence) / 2
@@ -155,7 +155,7 @@ def rate_interval(count: int, held_out: int, confidence: float = 0.9) -> tuple[f
 
     def rate_where(share: float) -> float:
         low, high = 0.0, 1.0
-        while low < (middle := (low + high) / 2) < high:  # bisect down to neighbouring floats
+        while low < (middle := (low + high) / 2) < high:  # bisects until the floats are adjacent
             low, high = (middle, high) if share_above(middle) > share else (low, middle)
         return high
 

@@ -1,12 +1,12 @@
-"""The roof: `msc-edge`, with the commands of training, export and runtime under it.
+"""The command line `msc-edge`, with the commands of training, export and runtime.
 
-Here, once, every way in which a command can end becomes an exit code and at most one line on standard error:
+Every command ends with one of these exit codes, and prints at most one line on standard error for an error:
 
-    0    done                                      5    output that cannot be written
-    1    anomalies found (--fail-on-anomaly)       70   a defect of msc-edge (with its traceback), or no memory left
-    2    usage                                     130  Ctrl-C
-    3    images that cannot be found or read     141  the reader of standard output has gone
-    4    kit                                       143  SIGTERM
+    0    done                                    5    output that cannot be written
+    1    anomalies found (--fail-on-anomaly)     70   a bug in msc-edge (with its traceback), or out of memory
+    2    usage                                   130  Ctrl-C
+    3    images that cannot be found or read     141  standard output was closed by its reader
+    4    kit                                     143  SIGTERM
 """
 
 import errno
@@ -38,46 +38,46 @@ from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
 from msc_edge.train.one_vs_rest.command import benchmark
 
-_DEFECT, _INTERRUPTED, _READER_GONE, _TERMINATED = 70, 130, 141, 143
+_BUG, _INTERRUPTED, _CLOSED_PIPE, _TERMINATED = 70, 130, 141, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what a service manager sends. A command that cleans up after Ctrl-C does so after this."""
+    """SIGTERM, as a service manager sends it. Commands that clean up after Ctrl-C clean up after it too."""
 
 
-_stops: list[int] = []  # the signals that asked the process to end
+_received: list[int] = []  # signals that end the process
 
 
 class _Commands(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:  # typer's own context class, which has moved between its versions
-        # Around the commands, and not around `app()`: there typer has put its own exits in the place of ours.
-        with _ended_well():
+    def invoke(self, ctx: Any) -> Any:  # the class of the context has moved between versions of typer
+        # Wrap the commands, not `app()`: by then typer has replaced some exceptions with exit codes of its own.
+        with _exit_codes():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _ended_well() -> Iterator[None]:
+def _exit_codes() -> Iterator[None]:
     try:
         with extras_named():
             yield
     except MscEdgeError as error:
-        _leave(error.exit_code, f"error: {error}")
+        _exit(error.exit_code, f"error: {error}")
     except KeyboardInterrupt as stop:
-        said = "; ".join(getattr(stop, "__notes__", []))
+        notes = "; ".join(getattr(stop, "__notes__", []))
         code = _TERMINATED if isinstance(stop, Terminated) else _INTERRUPTED
-        _leave(code, f"stopped{': ' if said else ''}{said}")
+        _exit(code, f"stopped: {notes}" if notes else "stopped")
     except BrokenPipeError:
-        _leave(_READER_GONE)
+        _exit(_CLOSED_PIPE)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        # What is written to files says so itself; this came from printing.
-        _leave(OutputError.exit_code, f"error: cannot print: {error.strerror}; free some space")
+        # Writing a file raises OutputError, so this error comes from printing.
+        _exit(OutputError.exit_code, f"error: cannot print: {error.strerror}; free some space")
     except MemoryError:
-        _leave(_DEFECT, "error: not enough memory; close other programs, or use smaller images or fewer --threads")
+        _exit(_BUG, "error: not enough memory; close other programs, or use smaller images or fewer --threads")
 
 
-def _leave(code: int, line: str = "") -> NoReturn:
+def _exit(code: int, line: str = "") -> NoReturn:
     if line:
         with suppress(OSError):
             print(one_line(line), file=sys.stderr, flush=True)  # noqa: T201
@@ -101,14 +101,14 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _roof(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Find anomalies in images: learn from images of good parts, pack a kit, score on a plain CPU.
 
-    [bold]train[/bold] writes a run, [bold]export[/bold] makes a kit of it, [bold]score[/bold] needs only the kit.
+    [bold]train[/bold] writes a run, [bold]export[/bold] makes a kit from it, [bold]score[/bold] needs only the kit.
     """
 
 
@@ -130,43 +130,43 @@ app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> NoReturn:
-    """Run the command line and leave the process."""
-    if sys.stdout is None:  # closed by who started us
+    """Run the command line and exit."""
+    if sys.stdout is None:  # closed by the parent process
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="backslashreplace")  # a path that this terminal cannot show must not stop a run
+            output.reconfigure(errors="backslashreplace")  # a path that cannot be printed must not stop a command
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
         code = 0
-    except SystemExit as leaving:
-        code = leaving.code
-    except KeyboardInterrupt:  # before a command has begun
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:  # before the command started
         code = _INTERRUPTED
     except Exception:
-        if not _stops:  # a library that is stopped while it is imported raises what it likes
+        if not _received:  # a library that is interrupted during its import can raise any exception
             traceback.print_exc()
-        # Python's own exit code for this is 1, which here says that anomalies were found.
-        code = _DEFECT
-    if _stops:
+        # Python would exit with 1, which means that anomalies were found.
+        code = _BUG
+    if _received:
         code = _TERMINATED
     _flush()
     if code in (_INTERRUPTED, _TERMINATED):
-        # A thread may still wait for a dead network drive; the interpreter would wait for it.
+        # The interpreter would wait for threads, and a thread may hang on a dead network drive.
         os._exit(code)
     sys.exit(code)
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
-    _stops.append(signum)
+    _received.append(signum)
     raise Terminated
 
 
 def _flush() -> None:
-    """Flush standard output; what a closed pipe or a full disk does not take is dropped, for it was reported."""
+    """Flush standard output. Errors of a closed pipe or a full disk were reported before, and are ignored here."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""Limits described in words, for terminals, logs and reports."""
+"""Limits in words, for terminals, logs and reports."""
 
 from collections.abc import Iterator
 
@@ -7,17 +7,17 @@ from msc_edge.text import many, percent
 
 
 def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
-    """The limits and their expected false-alarm rates, as pairs of name and text.
+    """Describe the limits and their false-alarm rates, as pairs of name and text.
 
-    Names are `warn`, `reject`, and `caution` for a limit whose expected rate is above the target.
+    The names are `warn` and `reject`. `caution` follows a limit whose expected rate is above its target rate.
     """
-    described = (("reject", limits.reject),)
+    used = (("reject", limits.reject),)
     if limits.warn.score < limits.reject.score:
-        described = (("warn", limits.warn), *described)
+        used = (("warn", limits.warn), *used)
     else:
         yield "warn", "not used: the warn limit is equal to the reject limit"
     n = calibration.scores.size
-    for name, limit in described:
+    for name, limit in used:
         yield name, _describe(limit, calibration)
         if limit.target_rate and limit.expected_rate and not limit.meets_target:
             yield (
@@ -29,7 +29,7 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
 
 
 def describe_interval(calibration: Calibration, limit: Limit) -> str:
-    """The 90 % interval of the false-alarm rate of a limit, as `0.2 to 1.4 %`."""
+    """The 90 % interval of the false-alarm rate of a limit, such as `0.2 to 1.4 %`; by hand: `0 to 100 %`."""
     low, high = calibration.interval(limit) or (0.0, 1.0)
     return f"{percent(low).removesuffix(' %')} to {percent(high)}"
 

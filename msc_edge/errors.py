@@ -1,15 +1,16 @@
 """Every error that msc-edge raises on purpose.
 
     MscEdgeError                    the root: `except MscEdgeError` catches them all
-    ├── UsageError                  exit 2   options that cannot be met, or contradict each other
-    │   └── MissingExtraError       exit 2   a package of an optional extra is not installed
-    ├── SourceError                 exit 3   a folder, a glob or a data set that gives no images
-    │   └── UnreadableImageError    exit 3   one image that cannot be read; folder scoring gives it a row
-    ├── KitError                    exit 4   a kit or a run that is damaged, incomplete or of another format
+    ├── UsageError                  exit 2   options that cannot be used, or contradict each other
+    │   ├── MissingExtraError       exit 2   a package of an optional extra is not installed
+    │   └── OtherColumnsError       exit 2   a row file that another version of msc-edge wrote
+    ├── SourceError                 exit 3   a folder, a glob or a data set without images
+    │   └── UnreadableImageError    exit 3   one image that cannot be read; a score file has a row for it
+    ├── KitError                    exit 4   a kit or a run that is damaged, incomplete or of an unknown format
     └── OutputError                 exit 5   a result that cannot be written (disk full, no permission)
 
-Each message says what was wrong, with what, and what to do. The command line catches the root once, prints
-the message as one line and leaves with `exit_code`.
+Each message names the object, the cause and the remedy. The command line catches the root once, prints the message as
+one line and exits with `exit_code`.
 """
 
 import errno
@@ -20,42 +21,46 @@ from typing import ClassVar
 
 
 class MscEdgeError(Exception):
-    """The root of the tree; never raised itself."""
+    """The root of the tree. Only its subclasses are raised."""
 
     exit_code: ClassVar[int] = 2
 
 
 class UsageError(MscEdgeError):
-    """The request cannot be met as it was put."""
+    """Options that cannot be used, or that contradict each other."""
 
 
 class MissingExtraError(UsageError):
-    """A command needs a package that comes with an optional extra."""
+    """A package of an optional extra is not installed."""
+
+
+class OtherColumnsError(UsageError):
+    """A row file has other columns: another version of msc-edge wrote it."""
 
 
 class SourceError(MscEdgeError):
-    """Where images were expected there are none, or they cannot be reached."""
+    """Images that cannot be found or reached."""
 
     exit_code = 3
 
 
 class UnreadableImageError(SourceError):
-    """One image cannot be read. The message does not repeat the path; the row or the caller names it."""
+    """One image cannot be read. The message does not name the path: the caller or the row does."""
 
 
 class KitError(MscEdgeError):
-    """A kit or run folder is damaged, incomplete, or of a format this version does not read."""
+    """A kit or a run that is damaged, incomplete, or of a format that this version does not read."""
 
     exit_code = 4
 
 
 class OutputError(MscEdgeError):
-    """A result could not be written."""
+    """A result that cannot be written."""
 
     exit_code = 5
 
 
-# Packages that come with an extra only, by the name they are imported under.
+# Packages that only an extra installs, by import name.
 _EXTRA_OF_PACKAGE = {
     "filelock": "train",
     "hnswlib": "hnsw",
@@ -73,7 +78,7 @@ _EXTRA_OF_PACKAGE = {
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """StateChange a failed import of an optional package into the one line that names the fix."""
+    """Turn a failed import of an optional package into a MissingExtraError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -88,7 +93,7 @@ def extras_named() -> Iterator[None]:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """StateChange an operating-system error while writing `target` into an OutputError that says what to do."""
+    """Turn an operating-system error while `target` is written into an OutputError with a remedy."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files on disk: hashing, and writing so that what stands there is whole or absent."""
+"""Files on disk: hashes, and writing files and folders that are either complete or absent."""
 
 import hashlib
 import os
@@ -13,17 +13,17 @@ from typing import Literal
 from msc_edge.errors import UsageError, writing
 
 _CHUNK = 1 << 20
-ASIDE = ".replaced"  # the ending of what is being replaced, hidden beside it
+ASIDE = ".replaced"  # suffix of a hidden folder or file that is being replaced
 
 
 def kind_of(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
-    """What a path names, links followed; where that cannot be told, None and the operating system's reason.
+    """Whether a path is a file or a folder, with links followed; otherwise None and the operating system's reason.
 
-    `Path.is_file` and its like raise for a name that is too long, or below a folder that may not be entered.
+    Unlike `Path.is_file` it raises no error for a name that is too long, or for a folder without permission.
     """
     try:
         mode = Path(path).stat().st_mode
-    except OSError as error:  # missing, too long a name, no permission
+    except OSError as error:  # missing, name too long, no permission
         return None, error.strerror or str(error)
     except ValueError as error:  # a zero byte in the name
         return None, str(error)
@@ -41,7 +41,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target`; on success it is renamed over `target`, else removed."""
+    """Yield a temporary path beside `target`. On success it replaces `target`; on an error it is removed.
+
+    Missing folders are created. Raises OutputError from the disk.
+    """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = _beside(target)
@@ -56,10 +59,10 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `target`; on success it takes the name `target`, else it is removed.
+    """Yield a temporary folder beside `target`. On success it is renamed to `target`; on an error it is removed.
 
-    `replace` lets an existing `target` be replaced: the old folder is moved aside first, and removed only when
-    the new one stands. Without it an existing, non-empty `target` is a UsageError.
+    With `replace`, an existing `target` is moved aside first, and removed after the new folder is in place. Without it,
+    an existing `target` that is not an empty folder is a UsageError. Raises OutputError from the disk.
     """
     with writing(target):
         if target.exists() and not replace and not (target.is_dir() and not any(target.iterdir())):
@@ -72,7 +75,7 @@ def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Pat
             for path in partial.rglob("*"):
                 if path.is_file():
                     _flush(path)
-            if not replace and target.is_dir() and any(target.iterdir()):  # another process was quicker
+            if not replace and target.is_dir() and any(target.iterdir()):  # another process was faster
                 raise _exists(target)
             _move_into_place(partial, target)
         finally:
@@ -84,7 +87,7 @@ def _exists(target: Path) -> UsageError:
 
 
 def _beside(target: Path) -> Path:
-    # Not tempfile: what it creates only its owner can read, and a kit is for the other users of the factory PC too.
+    # Avoid tempfile: only the owner can read what it creates, and other users of the PC need the kit too.
     return target.parent / f".{target.name[:40]}.{secrets.token_hex(6)}.partial"
 
 
@@ -92,7 +95,8 @@ def _move_into_place(partial: Path, target: Path) -> None:
     if not target.exists():
         partial.rename(target)
         return
-    aside = partial.with_suffix(ASIDE)  # a process that is killed between the two renames leaves it; Kit.open tells
+    # If the process is killed between the two renames, this folder remains, and Kit.open names it.
+    aside = partial.with_suffix(ASIDE)
     target.rename(aside)
     try:
         partial.rename(target)
@@ -106,6 +110,6 @@ def _move_into_place(partial: Path, target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Ask the disk to hold the bytes before the rename makes them visible under the final name."""
+    """Write the bytes to the disk before the rename makes them visible under the final name."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

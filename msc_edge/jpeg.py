@@ -1,7 +1,7 @@
-"""What the header of a JPEG file says, and the scale to decode a large one at.
+"""The header of a JPEG file, and the scale at which a large one is decoded.
 
-A JPEG decoder can give an image at 1/2, 1/4 or 1/8 of its size for a fraction of the time: it then computes fewer
-pixels from each block of 8 x 8 frequencies (Independent JPEG Group, libjpeg.txt, "scale_num, scale_denom").
+A JPEG decoder can decode at 1/2, 1/4 or 1/8 of the size in a fraction of the time: it computes fewer pixels from each
+block of 8 x 8 frequencies (Independent JPEG Group, libjpeg.txt, "scale_num, scale_denom").
 """
 
 from typing import NamedTuple
@@ -12,21 +12,21 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7, SO
 
 
 class JpegHeader(NamedTuple):
-    """An image as it is stored, before it is turned as EXIF says."""
+    """Size and channels of an image as stored, before EXIF orientation is applied."""
 
     height: int
     width: int
     channels: int
-    """1: grey; 3: colours; 4: CMYK."""
+    """1: grey; 3: colour; 4: CMYK."""
 
     def reduction(self, keep: int) -> int:
-        """1, 2, 4 or 8: by how much to divide both sides, so that the shorter one keeps at least `keep` pixels."""
+        """The divisor of both sides, 1, 2, 4 or 8, for which the shorter side keeps at least `keep` pixels."""
         short = min(self.height, self.width)
         return max(factor for factor in (1, 2, 4, 8) if factor == 1 or short // factor >= keep)
 
 
 def jpeg_header(data: memoryview) -> JpegHeader | None:
-    """The header of a JPEG file's bytes; None where this is none, or its header is damaged."""
+    """The header of a JPEG file, from its bytes; None for another file and for a damaged header."""
     if data[:2] != _START:
         return None
     position = 2

@@ -1,4 +1,4 @@
-"""Many independent pieces of work on threads, in order, with bounded memory."""
+"""Independent tasks on threads, with results in order and bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -14,8 +14,8 @@ def ordered_map(
 ) -> Generator[Output, None, None]:
     """Yield function(item) in the order of `items`, computed on `workers` threads a few items ahead.
 
-    At most 2 * workers answers wait at any time. An exception of `function` is raised where its answer would have
-    been; when the caller stops early, work that has not begun is dropped.
+    At most 2 * workers results wait at any time. An exception of `function` is raised in place of its result. When the
+    caller stops early, tasks that have not started are cancelled.
     """
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="msc-edge")
     waiting: deque[Future[Output]] = deque()

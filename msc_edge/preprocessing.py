@@ -1,7 +1,7 @@
-"""What happens to the pixels of an image before the backbone sees them, as data.
+"""The preprocessing of an image before the backbone, described as data.
 
-This is the description that a run and a kit record. The computation itself is one torch module
-(`msc_edge.train.preprocess`), which training evaluates with, and the same as a graph in `model.onnx`.
+A run and a kit record this description. The computation is one torch module (`msc_edge.train.preprocess`), which
+training evaluates with, and the same computation as a graph in `model.onnx`.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Region(BaseModel):
-    """A rectangle of the camera frame, in pixels of the frame, that alone is looked at."""
+    """The region of interest: a rectangle of the camera frame, in pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class Region(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> "Region":
-        """Read `x,y,w,h`; UsageError when it is anything else."""
+        """Parse `x,y,w,h`. UsageError for any other text."""
         try:
             x, y, width, height = (int(part) for part in text.split(","))
             return cls(x=x, y=y, width=width, height=height)
@@ -48,14 +48,16 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    preset: PresetName = Field(description="the named preset that these figures come from")
-    image_size: PositiveInt = Field(description="side of the square that the backbone sees, in pixels")
+    preset: PresetName = Field(description="preset that these values come from")
+    image_size: PositiveInt = Field(description="side of the square input of the backbone, in pixels")
     resize: Literal["stretch", "short-side"] = Field(
         description="stretch: the whole frame becomes resize_to x resize_to; short-side: the shorter side becomes "
         "resize_to and the aspect ratio is kept"
     )
-    resize_to: PositiveInt = Field(description="pixels; larger than image_size means that a centre crop follows")
-    region: Region | None = Field(default=None, description="cut out of the frame first; null: the whole frame")
+    resize_to: PositiveInt = Field(description="pixels; where it is larger than image_size, a centre crop follows")
+    region: Region | None = Field(
+        default=None, description="region of interest, cut out of the frame first; null: the whole frame"
+    )
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -69,9 +71,9 @@ class Preprocessing(BaseModel):
 def preset(name: PresetName, *, image_size: int = 224, region: Region | None = None) -> Preprocessing:
     """Build the preprocessing of a named preset.
 
-    `whole-frame` keeps every pixel of the frame: a defect at the border must be seen. `paper` is the evaluation
-    of Reiss & Hoshen, Resize 256 + CenterCrop 224 (both scaled with `image_size`), which cuts away 23 % of a
-    square image.
+    `whole-frame` keeps the whole frame, so that no defect at the border is missed. `paper` is the evaluation of Reiss &
+    Hoshen (arXiv 2106.03844): Resize 256 and CenterCrop 224, both scaled with `image_size`, which removes 23 % of a
+    square image. `image_size` is in [32, 2048]; UsageError for others.
     """
     if not 32 <= image_size <= 2048:
         raise UsageError(f"--image-size {image_size}: expected 32 to 2048 pixels")

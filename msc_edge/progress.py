@@ -1,4 +1,4 @@
-"""How long work tells how far it is: a callable that any user can give, and rich bars for the terminal."""
+"""Progress of long tasks: a callable that receives it, and progress bars for the terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,21 +6,21 @@ from typing import Protocol
 
 
 class Report(Protocol):
-    """Told now and then that `done` of `total` units of `task` are done, with a word on the state of things."""
+    """Receives the progress of a task."""
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Take the news."""
+        """`done` of `total` units of `task` are done; `note` is a short remark, such as the current loss."""
         ...
 
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:
-    """OnEvent nobody."""
+    """Ignores progress."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """One bar a task, with the time remaining, on standard error; only if that is a terminal."""
-    # Imported here: the modules of the command line stay light, so that --help is quick.
+    """Show one bar for each task, with the time remaining, on standard error if that is a terminal."""
+    # Imported here, so that --help stays fast.
     from rich import progress  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 

@@ -1,17 +1,17 @@
-"""Text for people: one line for a terminal, valid Unicode for files, and numbers in words."""
+"""Text for terminals, files and reports."""
 
 
 def one_line(text: str) -> str:
-    """The text on one line: control characters, which could break or colour the line, become escapes."""
+    """The text with escapes in place of control characters, which could break or colour the line."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
 def valid_text(text: str) -> str:
-    """The text as valid Unicode: bytes of a path that are not valid text become backslash escapes."""
+    """The text as valid Unicode: undecodable bytes of a path become backslash escapes."""
     try:
-        # Bytes that Python could not decode come back as they were; valid UTF-8 among them becomes readable again.
+        # Restores bytes that Python could not decode, so that valid UTF-8 among them becomes readable.
         data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half of a surrogate pair, as Windows allows in names
         data = text.encode("utf-8", "backslashreplace")
@@ -19,13 +19,13 @@ def valid_text(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """0.0123 -> "1.2 %", 0.05 -> "5 %", 0.0004 -> "0.04 %"."""
+    """A share in [0, 1] in percent, to two digits or one decimal: 0.0123 gives "1.2 %", 0.0004 gives "0.04 %"."""
     value = 100 * share
     return f"{value:.1f} %".replace(".0 %", " %") if value >= 1 else f"{value:.2g} %"
 
 
 def size(count: int) -> str:
-    """Bytes in decimal units: "51.6 kB"."""
+    """A number of bytes in decimal units, such as "51.6 kB"."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
@@ -33,5 +33,5 @@ def size(count: int) -> str:
 
 
 def many(count: int, noun: str, plural: str | None = None) -> str:
-    """1 -> "1 image", 2 -> "2 images"."""
+    """A count with its noun: "1 image", "2 images". `plural` is for nouns that do not just take an s."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.drawing import thumbnail
-from msc_edge.errors import UnreadableImageError, UsageError
-from msc_edge.images import bytes_of, decode_image, find_images, read_image
+from msc_edge.errors import OtherColumnsError, UnreadableImageError, UsageError
+from msc_edge.image_files import find_images
+from msc_edge.images import bytes_of, decode_image, read_image
 from msc_edge.kit.manifest import PrecisionChoice
 from msc_edge.kit.opening import Kit
 from msc_edge.parallel import ordered_map
@@ -21,7 +22,7 @@ from msc_edge.runtime.detector import Detector, SearchChoice
 from msc_edge.runtime.processor import usable_cores
 from msc_edge.runtime.results.formats import path_as_written, rounded
 from msc_edge.runtime.results.image_result import ImageResult, read_score_file, score_file_format
-from msc_edge.runtime.results.row_file import OtherColumnsError, RowFile, move_aside
+from msc_edge.runtime.results.row_file import RowFile, move_aside
 from msc_edge.runtime.results.summary import Summary
 
 _LOG = logging.getLogger("msc_edge")

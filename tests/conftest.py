@@ -1,13 +1,16 @@
-"""The toy kit and the drawn images that tests of all packages score."""
+"""The toy kit and the drawn images that tests of all packages score, and the rules of the suite."""
 
 import importlib.util
+import os
 import shutil
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 
@@ -19,6 +22,42 @@ from msc_edge.runtime.backends.check_image import check_image
 
 _ASSETS = Path(__file__).parent / "assets"
 SHARED = Path(__file__).parent.parent.parent / "shared"
+IN_CI = os.environ.get("CI") == "true"
+
+# The only reasons for which CI may skip a test, by the beginning of the message.
+ALLOWED_SKIPS = {
+    "runs as root": "root may read and list everything, so permission errors cannot be produced",
+}
+
+# CI checks the same examples each time; elsewhere Hypothesis keeps looking for new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.load_profile("ci" if IN_CI else "local")
+
+
+def _fail_forbidden_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI a skip is a failure, unless its reason is in ALLOWED_SKIPS: no test may be skipped for a missing part."""
+    if not IN_CI or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(tuple(ALLOWED_SKIPS)):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where every part must be present: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_forbidden_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_forbidden_skip(report)
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +65,25 @@ def _interruptible() -> None:
     """A background job of a script ignores Ctrl-C, and so would the processes that tests stop by it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Iterator[Callable[[], int]]:
+    """Reserve a port of 127.0.0.1 that no other program gets, and on which nothing listens yet.
+
+    The port stays bound to a socket that does not listen. A server with SO_REUSEADDR can still open it.
+    """
+    reserved: list[socket.socket] = []
+
+    def reserve() -> int:
+        reserved.append(socket.socket())
+        reserved[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved[-1].bind(("127.0.0.1", 0))
+        return reserved[-1].getsockname()[1]
+
+    yield reserve
+    for each in reserved:
+        each.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
-"""The docs say what is so: generated pages are fresh, shown code runs, links lead somewhere."""
+"""The docs match the code: generated pages are current, shown code runs, links and names lead somewhere."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -14,6 +15,7 @@ from msc_edge.runtime import Detector
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+GENERATED = ["cli.md", *sorted(path.name for path in (REPOSITORY / "docs").glob("*.schema.json"))]
 
 
 def generator():
@@ -25,8 +27,8 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "event.schema.json", "evaluation.schema.json", "manifest.schema.json"])
-def test_a_generated_page_is_what_would_be_generated_now(name: str) -> None:
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page_is_current(name: str) -> None:
     written = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
     assert written == generator().PAGES[name](), "run `make docs`"
 
@@ -49,3 +51,34 @@ def test_the_reader_in_the_specification_gives_the_score_of_the_runtime(toy_kit:
     result = Detector.load(toy_kit).score(read_image(image))
     assert np.isclose(float(score), result.score, atol=1e-9)
     assert rejected == str(result.verdict == "reject")
+
+
+def test_every_schema_is_generated() -> None:
+    assert sorted(generator().PAGES) == sorted(GENERATED)
+
+
+def names_in(path: Path) -> set[str]:
+    """Top-level names of a module, and `Class.method` for the methods of its classes."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
+    return names
+
+
+def test_the_architecture_page_names_what_exists() -> None:
+    """Every `path/to/file.py` and `path/to/file.py: name` on the page is in the tree."""
+    page = " ".join((REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8").split())
+    references = re.findall(r"`([\w/-]+\.py)(?:: ([\w.]+))?`", page)
+    assert len(references) > 50
+    missing = [
+        f"{file}: {name}"
+        for file, name in references
+        if not (REPOSITORY / file).is_file() or (name and name not in names_in(REPOSITORY / file))
+    ]
+    assert missing == []

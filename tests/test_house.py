@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -91,15 +92,50 @@ def test_the_runtime_side_imports_nothing_of_training(imports: str, tmp_path: Pa
     assert json.loads(done.stdout) == []
 
 
-def test_the_public_names_of_the_runtime_are_the_three_that_are_documented() -> None:
+def test_the_public_names_of_the_runtime_are_those_that_are_documented() -> None:
     runtime = importlib.import_module("msc_edge.runtime")
-    assert sorted(runtime.__all__) == ["Detector", "NearestImage", "Result"]
+    documented = re.search(r"`msc_edge.runtime` exports (.*?)\.\s", (ROOT / "docs" / "integrate.md").read_text("utf-8"))
+    assert documented
+    assert sorted(runtime.__all__) == sorted(re.findall(r"`(\w+)`", documented[1]))
     for name in runtime.__all__:
         assert getattr(runtime, name).__name__ == name
     others = {name for name, value in vars(runtime).items() if not isinstance(value, ModuleType)} - set(runtime.__all__)
-    assert {name for name in others if not name.startswith("_")} <= {"TYPE_CHECKING"}
+    assert {name for name in others if not name.startswith("_")} <= {"TYPE_CHECKING", "import_module"}
     with pytest.raises(AttributeError, match="Detecter"):
         runtime.Detecter  # noqa: B018
+
+
+MODULES = sorted(path for source in SOURCES for path in (ROOT / source).rglob("*.py"))
+
+
+def test_a_module_has_at_most_300_lines() -> None:
+    long = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in long.items() if lines > 300} == {}
+
+
+def test_no_module_repeats_the_name_of_its_package() -> None:
+    assert [str(path.relative_to(ROOT)) for path in MODULES if path.stem == path.parent.name] == []
+
+
+def test_a_test_module_stands_where_its_module_stands() -> None:
+    """tests/runtime/results/test_formats.py tests runtime/results/formats.py; other tests name a whole package."""
+    packages = {
+        "damaged_kits",
+        "through_the_process",
+        "unreachable",
+        "image_files",
+        "bundled",
+        "command",
+        "older_files",
+    }
+    wrong = []
+    for source in SOURCES:
+        for test in (ROOT / "tests" / source).rglob("test_*.py"):
+            name = test.stem.removeprefix("test_")
+            place = ROOT / test.parent.relative_to(ROOT / "tests")
+            if name not in packages and not (place / f"{name}.py").is_file():
+                wrong.append(str(test.relative_to(ROOT)))
+    assert wrong == []
 
 
 def test_types_are_shipped() -> None:

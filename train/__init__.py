@@ -1,1 +1,1 @@
-"""Training: fine-tunes a pretrained backbone on images of good parts (Reiss & Hoshen, arXiv 2106.03844)."""
+"""Training: fine-tune a pretrained backbone on normal images (Reiss & Hoshen, arXiv 2106.03844)."""

@@ -1,4 +1,4 @@
-"""The checkpoint of a training loop: written whole, and taken up again only by the same training."""
+"""The checkpoint of a training loop: written atomically, restored only by a training with the same inputs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,11 +8,9 @@ from lightning.fabric import Fabric
 
 from msc_edge.errors import KitError, UsageError, writing
 
-CHECKPOINT = "checkpoint.pt"
-
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
-    """Write `state`; a process that is killed meanwhile leaves the checkpoint before."""
+    """Write `state`. If the process is killed while writing, the previous checkpoint stays."""
     partial = path.with_suffix(".partial")
     with writing(path):
         fabric.save(partial, state)
@@ -24,9 +22,10 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
 def restore_checkpoint(
     fabric: Fabric, path: Path, state: dict[str, Any], *, same: Callable[[Mapping[str, Any]], bool]
 ) -> None:
-    """Load a checkpoint, if there is one, into `state`. `same` says of what was stored whether it is this training's.
+    """Load a checkpoint into `state`, if there is one.
 
-    Raises KitError for a damaged file, UsageError for one of another training.
+    `same` gets the stored state and returns whether it belongs to this training. Raises KitError for a damaged file,
+    UsageError for the checkpoint of another training.
     """
     if not path.is_file():
         return
@@ -34,11 +33,11 @@ def restore_checkpoint(
         fits = same(fabric.load(path, weights_only=True))
         if fits:
             fabric.load(path, state, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many types for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KitError(f"{path}: cannot be read ({reason}); delete {path.parent} and train again") from error
     if not fits:
         raise UsageError(
-            f"{path.parent}: was begun with other options, images or weights; give the same, "
-            "or train again into another folder"
+            f"{path.parent}: was started with other options, images or weights; use the same ones, "
+            "or train into another folder"
         )

@@ -1,22 +1,23 @@
-"""The collapse gauge: whether the embeddings still tell images apart.
+"""Detect a collapse of the embeddings: do they still distinguish images?
 
-Fine-tuning on one class can collapse: all images move to one point, or to few directions, and a defect moves with
-them. Two figures show it, from embeddings that each step computes anyway.
+Fine-tuning on one class can collapse: all images move to one point, or to few directions, and defects move with them.
+Two metrics show it. Both use embeddings that each step computes anyway.
 """
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-_WINDOW = 10  # steps; one batch alone is noisy
-_SHARE = 1 / 2  # of the spread or the rank that was: below that it is told
+_WINDOW = 10  # steps; the metrics of a single batch are noisy
+_SHARE = 1 / 2  # warn if less than this share of the initial spread or rank is left
 _SHARE_OF_ONE_STEP = 1 / 4
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:
-    """Mean cosine between different rows of unit vectors (n, dim), n >= 2; towards 1 all images are one point.
+    """Mean cosine between different rows of unit vectors (n, dim), n >= 2; 1 if all images are one point.
 
     From  |sum of rows|^2 = n + sum over pairs i != j of cos(i, j).
     """
@@ -26,9 +27,9 @@ def mean_pairwise_cosine(embeddings: Tensor) -> float:
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    """exp of the entropy of the normalised singular values (Roy & Vetterli 2007), of centred rows (n, dim).
+    """exp of the entropy of the normalised singular values (Roy & Vetterli 2007) of centred rows (n, dim).
 
-    In [1, min(n - 1, dim)]: how many directions the images are spread over.
+    The number of directions that the images spread over, in [1, min(n - 1, dim)].
     """
     centred = embeddings.double() - embeddings.double().mean(dim=0)
     singular = torch.linalg.svdvals(centred)
@@ -39,18 +40,22 @@ def effective_rank(embeddings: Tensor) -> float:
 
 @dataclass
 class CollapseMonitor:
-    """Compares the last steps with the first ones, and those with the very first; says once what is going wrong."""
+    """Compares the last steps with the first ones and reports a collapse once.
+
+    Until there are enough steps for a window, each step is compared with the first.
+    """
 
     first: list[tuple[float, float]] = field(default_factory=list)
     last: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     warned: bool = False
 
-    def warning(self, cosine: float, rank: float) -> str | None:
-        """Take the figures of one step; a sentence, the first time that the spread or the rank has halved."""
+    def update(self, cosine: float, rank: float) -> str | None:
+        """Add the metrics of one step. Returns a warning the first time that the spread or the rank has halved."""
         self.last.append((cosine, rank))
         if len(self.first) < _WINDOW:
             self.first.append((cosine, rank))
-            # The first step's figures are those of the network before training; one batch beside one is noisy.
+            # The metrics of the first step belong to the network before training. Comparing two single batches is
+            # noisy, so the threshold is lower.
             then, now, share = self.first[0], (cosine, rank), _SHARE_OF_ONE_STEP
         else:
             then, now, share = _mean(self.first), _mean(self.last), _SHARE
@@ -63,10 +68,10 @@ class CollapseMonitor:
         return (
             "the embeddings are collapsing: mean pairwise cosine "
             f"{cosine_then:.3f} -> {cosine_now:.3f}, effective rank {rank_then:.1f} -> {rank_now:.1f}; "
-            "train fewer steps or at a lower --learning-rate"
+            "train fewer steps or with a lower --learning-rate"
         )
 
 
-def _mean(figures: "list[tuple[float, float]] | deque[tuple[float, float]]") -> tuple[float, float]:
-    cosines, ranks = zip(*figures, strict=True)
+def _mean(metrics: Collection[tuple[float, float]]) -> tuple[float, float]:
+    cosines, ranks = zip(*metrics, strict=True)
     return sum(cosines) / len(cosines), sum(ranks) / len(ranks)

@@ -1,4 +1,4 @@
-"""`msc-edge train`."""
+"""The command `msc-edge train`."""
 
 import shlex
 from pathlib import Path
@@ -6,113 +6,74 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from msc_edge.train import option_types
+
 
 def train(
     normal: Annotated[
         str,
         typer.Option(
-            metavar="DIR", help="Folder of images of good parts, in any nesting, or a data set with train/good."
+            metavar="DIR", help="Folder of normal images, with any subfolders, or a data set that contains train/good."
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to write.")],
-    backbone: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="edge-small, which is here already, or a torchvision network, such as resnet18.",
-        ),
-    ] = "edge-small",
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Pretrained weights, .safetensors or .pth, instead of the backbone's own."),
-    ] = None,
-    stop_at: Annotated[
-        str | None,
-        typer.Option(metavar="STAGE", help="Keep the backbone up to this stage, such as layer3 or features.13."),
-    ] = None,
+    backbone: option_types.Backbone = "edge-small",
+    weights: option_types.BackboneWeights = None,
+    stop_at: option_types.StopAt = None,
     recipe: Annotated[
         Literal["v1", "v2"], typer.Option(help="v2: mean-shifted loss. v1: with the angular center loss.")
     ] = "v2",
-    preset: Annotated[
-        Literal["whole-frame", "paper"],
-        typer.Option(help="whole-frame: every pixel counts. paper: Resize and CenterCrop, and the paper's settings."),
-    ] = "whole-frame",
-    image_size: Annotated[
-        int, typer.Option(metavar="PIXELS", help="Side of the square that the backbone sees, in pixels.")
-    ] = 224,
+    preset: option_types.Preset = "whole-frame",
+    image_size: option_types.ImageSize = 224,
     roi: Annotated[
-        str | None, typer.Option(metavar="X,Y,W,H", help="In pixels: look at this part of each image alone.")
+        str | None, typer.Option(metavar="X,Y,W,H", help="Region of interest, in pixels: use only this part of images.")
     ] = None,
     bit_depth: Annotated[
         int,
         typer.Option(
-            metavar="BITS", help="Bits that hold the signal in 16-bit files: 10, 12, 14 or 16; 8 refuses them."
+            metavar="BITS", help="Significant bits of 16-bit files: 10, 12, 14 or 16; with 8, such files are refused."
         ),
     ] = 8,
     reduced_jpeg: Annotated[
         bool,
         typer.Option(
             "--reduced-jpeg",
-            help="Decode large JPEG files at a reduced size, here and at the line: faster, for kits that score JPEG "
-            "files and no cameras.",
+            help="Decode large JPEG files at a reduced size, in training and in the kit. Faster; for kits that score "
+            "JPEG files, not cameras.",
         ),
     ] = False,
     holdout: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the images held out, to set the limits by.")
+        float, typer.Option(min=0.01, max=0.9, help="Share of the images held out as calibration images.")
     ] = 0.2,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="PATTERN",
             show_default="blocks in the order of the files",
-            help="Hold out whole groups of images: 'folder', or a regular expression whose one group, searched for "
-            "in the path, is the same for images of one part, such as 'part_([0-9]+)'.",
+            help="Hold out complete groups of images: 'folder', or a regular expression whose one group, searched for "
+            "in the path, is equal for images of one part, such as 'part_([0-9]+)'.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            show_default="80, at most 10 epochs of full batches; with --preset paper, the paper's epochs",
-            help="Training steps; 0 keeps the backbone as it is.",
-        ),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Images a step, over all devices.")] = 64,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="RATE", show_default="3e-4; with --preset paper, 1e-5", help="Of SGD.")
-    ] = None,
-    freeze_to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STAGE",
-            show_default="the last at stride 8; with --preset paper, layer2 of a ResNet-152",
-            help="Keep the stages up to this one as they are, such as layer2; none: all of them train.",
-        ),
-    ] = None,
-    select: Annotated[
-        Literal["synthetic", "last"] | None,
-        typer.Option(
-            show_default="synthetic; with --preset paper, or fewer images than a batch has, last",
-            help="Which step's weights are kept. synthetic: those that best tell held-out images from copies with a "
-            "defect drawn into them; it may be those of step 0.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 0,
-    accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where to train.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="Of the training steps; auto: bf16 where the device has it.")
-    ] = "auto",
+    steps: option_types.Steps = None,
+    batch: option_types.Batch = 64,
+    learning_rate: option_types.LearningRate = None,
+    freeze_to: option_types.FreezeTo = None,
+    select: option_types.SelectCheckpoint = None,
+    seed: option_types.Seed = 0,
+    accelerator: option_types.Accelerator = "auto",
+    devices: option_types.Devices = 1,
+    dtype: option_types.Dtype = "auto",
+    precision: option_types.DeprecatedPrecision = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 20,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was broken off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")] = False,
 ) -> None:
-    """Learn from images of good parts: fine-tune a backbone, and keep what normal looks like."""
+    """Train on normal images: fine-tune a backbone, and write its memory bank and calibration scores."""
     from msc_edge.errors import UsageError, extras_named
     from msc_edge.preprocessing import Region
     from msc_edge.progress import progress_bars
 
     with extras_named():
-        from msc_edge.train.learning_rate import check_learning_rate
+        from msc_edge.train.options import check_learning_rate
         from msc_edge.train.training import TrainingOptions
         from msc_edge.train.training import train as train_run
 
@@ -139,10 +100,10 @@ def train(
         seed=seed,
         accelerator=accelerator,
         devices=devices,
-        precision=precision,
+        dtype=dtype if precision is None else precision,
         checkpoint_every=checkpoint_every,
     )
-    unread: list[str] = []
+    failed: list[str] = []
     with progress_bars() as report:
         record = train_run(
             normal,
@@ -150,14 +111,14 @@ def train(
             options,
             resume=resume,
             report=report,
-            unreadable=lambda name, reason: unread.append(f"{name}: {reason}"),
+            unreadable=lambda name, reason: failed.append(f"{name}: {reason}"),
         )
     if record is not None:
-        _print_summary(out, record, unread, asked_for_none=steps == 0)
+        _print_summary(out, record, failed, frozen_requested=steps == 0)
 
 
-def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none: bool) -> None:
-    from msc_edge.text import one_line
+def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requested: bool) -> None:
+    from msc_edge.text import many, one_line
     from msc_edge.train.dataset import groups_of, read_image_table
     from msc_edge.train.run_record import IMAGE_TABLE
 
@@ -170,32 +131,36 @@ def _print_summary(out: Path, record: Any, unread: list[str], *, asked_for_none:
             for used in (("calibration",), ("bank", "calibration"))
         )
         groups = f": {len(held_out)} of {len(all_used)} groups"
-    for line in unread[:5]:
-        typer.echo(one_line(f"left out, unreadable: {line}"), err=True)
-    if len(unread) > 5:
-        typer.echo(f"left out, unreadable: and {len(unread) - 5} more, see {out / IMAGE_TABLE}", err=True)
-    if copies := roles.count("copy"):
-        typer.echo(f"left out, exact copies of others: {copies}", err=True)
+    for line in failed[:5]:
+        typer.echo(one_line(f"skipped: {line}"), err=True)
+    if len(failed) > 5:
+        typer.echo(f"skipped: {len(failed) - 5} more, see {out / IMAGE_TABLE}", err=True)
+    if duplicates := roles.count("duplicate"):
+        typer.echo(f"skipped: {many(duplicates, 'duplicate')} of other images", err=True)
     settings = record.fine_tuning
-    what = f"{settings.steps} steps of {settings.recipe} in {settings.precision}" if settings.steps else "frozen"
+    training = f"{settings.steps} steps of {settings.recipe} in {settings.dtype}" if settings.steps else "frozen"
     if selection := record.selection:
-        kept = selection.selected_step
-        what += f", step {kept} kept" if kept else ", undone"
-        at = {candidate.step: candidate.auroc for candidate in selection.candidates}
-        trained = max(auroc for step, auroc in at.items() if step)
-        after = f"{at[kept]:.3f} after step {kept}" if kept else f"no better after training ({trained:.3f} at best)"
+        training += f", step {selection.selected_step} selected" if selection.selected_step else ", undone"
+        typer.echo(_selection_line(selection), err=True)
+    if not settings.steps and not frozen_requested:
         typer.echo(
-            f"held-out normals told from spoiled copies of them: AUROC {at[0]:.3f} frozen, {after}; "
-            + ("that step is kept" if kept else "the backbone stays as it is"),
-            err=True,
-        )
-    if not settings.steps and not asked_for_none:
-        typer.echo(
-            "the backbone stays as it is: there are fewer images to train on than a batch has, too few to fine-tune "
-            "well; --steps N does it all the same",
+            "the backbone is not fine-tuned: there are fewer images to train on than one batch; "
+            "pass --steps N to fine-tune it anyway",
             err=True,
         )
     typer.echo(
-        f"{out}: {record.backbone}, {what}; {roles.count('bank')} normals in the bank, "
+        f"{out}: {record.backbone}, {training}; {roles.count('bank')} images in the memory bank, "
         f"{roles.count('calibration')} held out{groups}\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
     )
+
+
+def _selection_line(selection: Any) -> str:
+    """The AUROC before and after training, and what was selected."""
+    aurocs = {candidate.step: candidate.auroc for candidate in selection.candidates}
+    step = selection.selected_step
+    if step:
+        result = f"{aurocs[step]:.3f} after step {step}; step {step} is selected"
+    else:
+        best = max(auroc for candidate, auroc in aurocs.items() if candidate)
+        result = f"at best {best:.3f} after training, no clear improvement; the backbone stays frozen"
+    return f"checkpoint selection: AUROC with synthetic anomalies {aurocs[0]:.3f} frozen, {result}"

@@ -1,10 +1,10 @@
 """The training loop: mean-shifted contrastive fine-tuning (Reiss & Hoshen, arXiv 2106.03844, section 4).
 
-The network stays in eval mode: batch norm keeps the statistics of ImageNet, and its affine weights train.
+The network stays in eval mode: batch norm keeps its ImageNet statistics, and its affine weights train.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.train.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
-from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection
+from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
+from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
 from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwise_cosine
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.recipes import FineTuning, center_of, recipe_loss
+from msc_edge.train.run_folder import CHECKPOINT
 from msc_edge.train.seeds import generator_of, order_of_epoch
 from msc_edge.train.views import ViewDraws, make_views
 
@@ -29,22 +30,34 @@ from msc_edge.train.views import ViewDraws, make_views
 def fine_tune(
     fabric: Fabric,
     network: EmbeddingNetwork,
-    copies: Sequence[Tensor],
+    training_copies: Sequence[Tensor],
     initial: np.ndarray,
     settings: FineTuning,
     *,
     folder: Path,
     resume: bool = False,
     checkpoint_every: int = 20,
+    on_step: Callable[[int], None] | None = None,
     report: Report = silent,
 ) -> BestCheckpoint | None:
-    """Fine-tune `network.backbone` in place, to the last step, or to the best of several, as `settings.select` has it.
+    """Fine-tune `network.backbone` in place, and leave it with the weights that `settings.select` chooses.
 
-    `copies`: uint8 (3, h, w) training copies of the normals in the order of their files; `initial`: their embeddings
-    under this network, unaugmented, float32 (n, dim) with unit rows. `folder` takes metrics.csv, the TensorBoard log
-    and the checkpoint. With `resume` the run goes on from its checkpoint, if there is one, with the result that an
-    unbroken run would have had. Returns what was chosen from, or None where nothing was. UsageError when the loss
-    ceases to be finite.
+    Args:
+        fabric: devices and dtype.
+        network: the embedding network, in eval mode, on the device of `fabric`.
+        training_copies: uint8 (3, h, w), one for each normal image, in the order of the files.
+        initial: embeddings of the normal images under this network, unaugmented, float32 (n, dim), unit rows.
+        settings: all settings of the training.
+        folder: for metrics.csv, the TensorBoard log and the checkpoint.
+        resume: continue from the checkpoint in `folder`, if there is one. The result equals that of an
+            uninterrupted run.
+        checkpoint_every: steps between checkpoints.
+        on_step: called with the number of each step, from 1, right after the optimizer step, on every device and
+            rank. `network` then has exactly the weights of that step. It must not change them.
+        report: progress, for display only.
+
+    Returns the candidates of checkpoint selection, or None with `select="last"`. Raises UsageError if the loss is no
+    longer finite.
     """
     backbone = network.backbone.to(memory_format=torch.channels_last)
     if settings.frozen_up_to:
@@ -52,23 +65,23 @@ def fine_tune(
     trainable = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     if not trainable:
         raise UsageError(
-            f"--freeze-to {settings.frozen_up_to}: nothing is left to train; name an earlier stage, or pass --steps 0"
+            f"--freeze-to {settings.frozen_up_to}: no stage is left to train; name an earlier stage, or pass --steps 0"
         )
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
-    selection, trained_on = _selection_of(network, copies, settings)
-    kept = BestCheckpoint(network.backbone) if selection else None
-    copies = [copies[i] for i in trained_on]
+    evaluator, trained_on = _split_for_selection(network, training_copies, settings)
+    best = BestCheckpoint(network.backbone) if evaluator else None
+    training_copies = [training_copies[i] for i in trained_on]
     center = center_of(torch.from_numpy(initial[trained_on]), settings.recipe).to(fabric.device)
     state = {
         "model": model,
         "optimizer": optimizer,
         "step": 0,
         "settings": settings.model_dump_json(),
-        "center": center,  # stands for the images, the weights and the preprocessing: it moves with any of them
+        "center": center,  # identifies images, weights and preprocessing: it changes with any of them
     }
-    if kept:
-        state["kept"] = kept
+    if best:
+        state["best"] = best
     if resume:
         restore_checkpoint(
             fabric,
@@ -77,23 +90,12 @@ def fine_tune(
             same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
         )
 
-    watch = CollapseMonitor()
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
-        for row in log.kept:
-            watch.warning(row.mean_pairwise_cosine, row.effective_rank)
-
-        def tell(figures: _Figures) -> None:
-            metrics = figures.metrics()
-            log.add(metrics)
-            report("fine-tuning", metrics.step, settings.steps, f"loss {metrics.loss:.3f}")
-            if (warning := watch.warning(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
-                log.warn(warning)
-
-        pending_metrics: deque[_Figures] = deque()
-        if selection and kept and not kept.candidates:
-            kept.consider(fabric.broadcast(selection.evaluate(0, report=report)))
+        recorder = _Recorder(log, report, steps=settings.steps)
+        if evaluator and best and not best.candidates:
+            best.consider(fabric.broadcast(evaluator.evaluate(0, report=report)))
         for step in range(state["step"], settings.steps):
-            views = _views_of(step, copies, network, settings, fabric)
+            views = _views_of(step, training_copies, network, settings, fabric)
             embeddings = F.normalize(model(views).float(), dim=1)
             first, second = (from_all_ranks(fabric, half) for half in embeddings.chunk(2))
 
@@ -103,56 +105,58 @@ def fine_tune(
             optimizer.step()
 
             done = step + 1
-            pending_metrics.append(_Figures(done, loss, torch.cat([first, second])))
-            choosing, saving = (
+            if on_step:
+                on_step(done)
+            recorder.add(_PendingMetrics(done, loss, torch.cat([first, second])))
+            evaluates, saves = (
                 done % every == 0 or done == settings.steps for every in (settings.select_every, checkpoint_every)
             )
-            while len(pending_metrics) > (0 if choosing or saving else _steps_behind(fabric.device)):
-                tell(pending_metrics.popleft())
+            recorder.record(leave=0 if evaluates or saves else _steps_behind(fabric.device))
             state["step"] = done
-            if selection and kept and choosing:
-                kept.consider(fabric.broadcast(selection.evaluate(done, report=report)))  # one answer for all ranks
-            if saving:
+            if evaluator and best and evaluates:
+                # All ranks use the evaluation of rank 0.
+                best.consider(fabric.broadcast(evaluator.evaluate(done, report=report)))
+            if saves:
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
-    if kept:
-        kept.restore()
-    return kept
+    if best:
+        best.restore()
+    return best
 
 
-def _selection_of(
-    network: EmbeddingNetwork, copies: Sequence[Tensor], settings: FineTuning
-) -> tuple[Selection | None, list[int]]:
-    """What chooses among the steps, if anything does, and which images it leaves to train on."""
+def _split_for_selection(
+    network: EmbeddingNetwork, training_copies: Sequence[Tensor], settings: FineTuning
+) -> tuple[CheckpointEvaluator | None, list[int]]:
+    """The evaluator for checkpoint selection, if there is any, and the places of the images to train on."""
     if settings.select == "last":
-        return None, list(range(len(copies)))
-    held_out = held_out_for_selection(len(copies))
-    trained_on = [i for i in range(len(copies)) if i not in held_out]
-    good, others = ([copies[i] for i in part] for part in (sorted(held_out), trained_on))
-    return Selection(network, good, others, seed=settings.seed), trained_on
+        return None, list(range(len(training_copies)))
+    held_out = held_out_for_selection(len(training_copies))
+    trained_on = [i for i in range(len(training_copies)) if i not in held_out]
+    held_out_copies, others = ([training_copies[i] for i in part] for part in (sorted(held_out), trained_on))
+    return CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed), trained_on
 
 
 def batch_of(step: int, *, images: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:
-    """Which images a step takes, and what their two views draw: a function of the seed and the step alone."""
+    """The images of a step and the random draws of their two views: a function of the seed and the step only."""
     chosen = order_of_epoch(step, images=images, batch=settings.batch, seed=settings.seed)
     generator = generator_of(settings.seed, 1, step)
     return chosen, [ViewDraws.draw(settings.batch, generator) for _ in range(2)]
 
 
 def _views_of(
-    step: int, copies: Sequence[Tensor], network: EmbeddingNetwork, settings: FineTuning, fabric: Fabric
+    step: int, training_copies: Sequence[Tensor], network: EmbeddingNetwork, settings: FineTuning, fabric: Fabric
 ) -> Tensor:
-    """Both views of this rank's part of a step's batch, one behind the other, normalised: (2 B, 3, side, side)."""
-    chosen, draws = batch_of(step, images=len(copies), settings=settings)
+    """Both views of this rank's part of a batch, first all first views, normalised: (2 B, 3, side, side)."""
+    chosen, draws = batch_of(step, images=len(training_copies), settings=settings)
     part = part_of_rank(fabric, settings.batch)
-    mine = [copies[i].to(fabric.device, non_blocking=True) for i in chosen[part]]
+    mine = [training_copies[i].to(fabric.device, non_blocking=True) for i in chosen[part]]
     side = network.preprocess.spec.image_size
     views = torch.cat([make_views(mine, draw.take(part), size=side, device=fabric.device) for draw in draws])
     return network.preprocess.normalise(views).contiguous(memory_format=torch.channels_last)
 
 
-class _Figures:
-    """What a step is measured by, on its way from the device: to read them waits for that step, not for a later one."""
+class _PendingMetrics:
+    """Loss and embeddings of a step, on their way from the device. Reading them waits for that step only."""
 
     def __init__(self, step: int, loss: Tensor, embeddings: Tensor) -> None:
         self._step = step
@@ -163,8 +167,8 @@ class _Figures:
         if self._arrived:
             self._arrived.record()
 
-    def metrics(self) -> StepMetrics:
-        """UsageError when they are not finite."""
+    def read(self) -> StepMetrics:
+        """Compute the metrics. Raises UsageError if loss or embeddings are not finite."""
         if self._arrived:
             self._arrived.synchronize()
         if not (self._loss.isfinite() and self._embeddings.isfinite().all()):
@@ -179,11 +183,35 @@ class _Figures:
         )
 
 
+class _Recorder:
+    """Records the metrics of the steps in order: metrics.csv, progress, and a warning of a collapse."""
+
+    def __init__(self, log: MetricsLog[StepMetrics], report: Report, *, steps: int) -> None:
+        self._log, self._report, self._steps = log, report, steps
+        self._pending: deque[_PendingMetrics] = deque()
+        self._monitor = CollapseMonitor()
+        for row in log.restored:
+            self._monitor.update(row.mean_pairwise_cosine, row.effective_rank)
+
+    def add(self, pending: _PendingMetrics) -> None:
+        """Queue the metrics of a step."""
+        self._pending.append(pending)
+
+    def record(self, *, leave: int) -> None:
+        """Record all queued metrics but the last `leave`."""
+        while len(self._pending) > leave:
+            metrics = self._pending.popleft().read()
+            self._log.add(metrics)
+            self._report("fine-tuning", metrics.step, self._steps, f"loss {metrics.loss:.3f}")
+            if (warning := self._monitor.update(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
+                self._log.warn(warning)
+
+
 def _steps_behind(device: torch.device) -> int:
-    """How many steps are begun before the figures of one are read: a GPU would else have nothing to do meanwhile."""
+    """How many steps are queued before the metrics of the oldest are read: a GPU must not wait for the CPU."""
     return 1 if device.type == "cuda" else 0
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    # Rounding moves a centre by 1e-7; one other image among a thousand by 1e-4.
+    # Rounding moves a centre by 1e-7, one different image among a thousand by 1e-4.
     return one.shape == other.shape and float((one.to(other) - other).norm()) < 1e-5

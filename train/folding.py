@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: the same function, a quarter faster on a CPU."""
+"""Fold batch norm into the convolutions before it: the same function, a quarter faster on a CPU."""
 
 import copy
 from itertools import pairwise
@@ -10,10 +10,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 @torch.no_grad()
 def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network in eval mode, for inference as its weights are now.
+    """Return a copy of a network in eval mode, for inference with its current weights.
 
-    Torchvision's networks name a convolution's batch norm right after it, and so it is found; a batch norm anywhere
-    else stays as it is.
+    A batch norm is folded if it directly follows a convolution among the children of a module, as in torchvision's
+    networks. Any other batch norm stays.
     """
     network = copy.deepcopy(network)
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""Images from disk for training: each decoded in full, by the runtime's decoder, and kept small for the views."""
+"""Load images for training: decode each file once with the runtime's decoder, and keep a small copy for the views."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +27,10 @@ def decoded(
     report: Report = silent,
     unreadable: Callable[[str, str], None] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (name, image) for the files `names` below `folder`, in order, decoded a few ahead.
+    """Yield (name, image) for the files `names` below `folder`, in order; a few are decoded ahead.
 
-    A file that cannot be read is told to `unreadable`, with the reason, and left out; without it the error is raised.
+    `unreadable` is called with the name and the reason of each file that cannot be read, which is then skipped.
+    Without `unreadable`, such a file raises UnreadableImageError.
     """
 
     def read(name: str) -> tuple[str, np.ndarray | UnreadableImageError]:
@@ -49,17 +50,17 @@ def decoded(
 
 
 def training_copy(image: np.ndarray, spec: Preprocessing) -> Tensor:
-    """A small copy, uint8 (3, h, w), of a decoded image, from which all its views are cut.
+    """Make the training copy of a decoded image: a small copy, uint8 (3, h, w), that all its views are cut from.
 
-    8/7 of `image_size` on the side that counts (256 for 224, as the paper evaluates), and never enlarged. No epoch
-    decodes a 12-megapixel file again, and ten thousand images take 2 GB.
+    It has 8/7 of `image_size` on the side that counts (256 for 224, the size that the paper evaluates at), and is
+    never enlarged. So no epoch decodes a 12-megapixel file again, and 10 000 images need 2 GB of memory.
     """
     if region := spec.region:
         image = image[region.y : region.y + region.height, region.x : region.x + region.width]
     height, width = image.shape[:2]
     side = math.ceil(spec.image_size * 8 / 7)
     if spec.resize == "stretch":
-        # Square, so that a crop of a view has the shape that it has in the stretched frame.
+        # Square, so that the crop of a view has the same shape as in the stretched frame.
         size = [min(side, max(height, width))] * 2
     else:
         scale = min(1.0, side / min(height, width))

@@ -1,4 +1,4 @@
-"""Preprocessing as a torch module: the one that training evaluates with, and that `model.onnx` reproduces."""
+"""Preprocessing as a torch module: training evaluates with it, and `model.onnx` reproduces it."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from msc_edge.preprocessing import Preprocessing
 class Preprocess(nn.Module):
     """uint8 (B, height, width, 3) RGB of any size -> float32 (B, 3, image_size, image_size), normalised.
 
-    `msc_edge.export.preprocessing_graph` is the same in ONNX.
+    `msc_edge.export.preprocessing_graph` is the same function in ONNX.
     """
 
     mean: Tensor
@@ -19,12 +19,12 @@ class Preprocess(nn.Module):
     def __init__(self, spec: Preprocessing) -> None:
         super().__init__()
         self.spec = spec
-        # Pixels stay in 0..255 here, so that one subtraction and one division do it all.
+        # Pixels stay in 0..255 here: one subtraction and one division are enough.
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """See the class."""
+        """Cut out the region of interest, resize, crop and normalise."""
         if region := self.spec.region:
             image = image[:, region.y : region.y + region.height, region.x : region.x + region.width]
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)
@@ -53,5 +53,5 @@ class Preprocess(nn.Module):
 
 
 def _half_to_even(excess: int) -> int:
-    """round(excess / 2) with halves to even, as torchvision's CenterCrop has it, in whole numbers alone."""
+    """round(excess / 2) with halves rounded to even, as in torchvision's CenterCrop, in integer arithmetic."""
     return (excess + (excess // 2) % 2) // 2

@@ -1,11 +1,11 @@
-"""The two published recipes of mean-shifted fine-tuning, and every setting of a run.
+"""The two published recipes of mean-shifted fine-tuning, and all settings of a run.
 
-Reiss & Hoshen changed their method between the versions of arXiv 2106.03844, and both are cited by the same name:
+Reiss & Hoshen changed their method between the versions of arXiv 2106.03844, and both are cited under the same name:
 
 - `v1` (June 2021, the abstract's 97.5 % on CIFAR-10): centre of unit length; mean-shifted loss + angular loss.
-- `v2` (November 2022): raw mean as centre; mean-shifted loss alone.
+- `v2` (November 2022): raw mean as centre; mean-shifted loss only.
 
-`contrastive` is what both are compared with: the plain loss around the origin. It is for benchmarks alone.
+`contrastive` is the baseline for both: the plain loss around the origin. Only the benchmark uses it.
 """
 
 from typing import Literal
@@ -14,22 +14,21 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from msc_edge.preprocessing import PresetName
 from msc_edge.train.backbones import Backbone, last_stage_at_stride
-from msc_edge.train.checkpoint_selection import FEWEST, held_out_for_selection
+from msc_edge.train.checkpoint_selection import MIN_IMAGES, held_out_for_selection
+from msc_edge.train.devices import Dtype, resolve_dtype
 from msc_edge.train.losses.angular_center import angular_center_loss
 from msc_edge.train.losses.contrastive import contrastive_loss
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
+from msc_edge.train.options import TRAIN_ALL, FineTuningOptions, Select
 
 RecipeName = Literal["v1", "v2", "contrastive"]
-Select = Literal["last", "synthetic"]
-NOTHING = "none"  # of --freeze-to: all stages train
 
 _PAPER_LEARNING_RATE = 1e-5
 _PAPER_EPOCHS: dict[RecipeName, int] = {"v1": 100, "v2": 20, "contrastive": 20}
 _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 
-# What the product does where the paper does not decide: docs/decisions.md, "What is trained, and for how long".
+# The product's values where the paper's do not fit: docs/decisions.md, "What is trained, and for how long".
 _PRODUCT_LEARNING_RATE = 3e-4
 _PRODUCT_STEPS = 80
 _PRODUCT_EPOCHS = 10  # at most: a small set sees the same images again and again, and loses what it gained
@@ -37,55 +36,46 @@ _PRODUCT_FROZEN_STRIDE = 8  # the paper's conv1 to layer2, for any backbone
 
 
 class FineTuning(BaseModel):
-    """Every setting of a fine-tuning run. Two runs with equal settings, images and weights are equal."""
+    """All settings of a fine-tuning run. Runs with equal settings, images and weights are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: RecipeName
     steps: NonNegativeInt = Field(description="optimizer steps; 0 keeps the backbone frozen (DN2)")
-    batch: PositiveInt = Field(description="images a step, over all devices; at most as many as there are")
+    batch: PositiveInt = Field(description="images per step, over all devices; at most the number of images")
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat = 5e-5
     temperature: PositiveFloat = 0.25
     frozen_up_to: str | None = Field(default=None, description="last stage that does not train; null: all train")
-    precision: Literal["fp32", "bf16"]
+    dtype: Dtype = Field(description="dtype of the training steps")
     seed: int
-    select: Select = Field(default="last", description="which step's weights are kept: the last, or see `selection`")
-    select_every: PositiveInt = Field(default=20, description="steps between candidates, where `select` has several")
+    select: Select = Field(default="last", description="the weights of the result: last step, or checkpoint selection")
+    select_every: PositiveInt = Field(default=20, description="steps between the candidates of checkpoint selection")
 
 
 def fine_tuning(
-    preset: PresetName,
-    *,
-    backbone: Backbone,
-    images: int,
-    recipe: RecipeName = "v2",
-    steps: int | None = None,
-    batch: int = 64,
-    learning_rate: float | None = None,
-    frozen_up_to: str | None = None,
-    select: Select | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    seed: int = 0,
+    options: FineTuningOptions, *, backbone: Backbone, images: int, recipe: RecipeName = "v2", seed: int = 0
 ) -> FineTuning:
-    """Fill in what was not given: the paper's values under the preset `paper`, else the product's own.
+    """Complete the options: unset ones get the paper's values under the preset `paper`, else the product's.
 
-    `images`: of the bank; those that `select` keeps out of training are among them. The product's steps are at most
-    ten epochs of full batches: fewer images than one batch keep the frozen backbone, unless `steps` says otherwise;
-    the batch is then all of them. Raises UsageError where there are too few to select by.
+    `images` is the number of images in the bank; those held out for checkpoint selection are among them. The
+    product trains at most ten epochs of full batches, so fewer images than one batch keep the backbone frozen, unless
+    `steps` is set: the batch then has all images. Raises UsageError for too few images for checkpoint selection.
     """
+    steps, learning_rate, frozen_up_to = options.steps, options.learning_rate, options.frozen_up_to
+    select, batch = options.select, options.batch
     if select is None:
-        enough = preset == "whole-frame" and recipe != "contrastive" and images >= max(batch, FEWEST)
+        enough = options.preset == "whole-frame" and recipe != "contrastive" and images >= max(batch, MIN_IMAGES)
         select = "synthetic" if enough else "last"
     if select == "synthetic" and steps != 0:
         images -= len(held_out_for_selection(images))
     product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (images // batch))
     batch = min(batch, images)
-    if preset == "paper":
+    if options.preset == "paper":
         paper_steps = _PAPER_EPOCHS[recipe] * (images // batch)
         steps = paper_steps if steps is None else steps
         learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
-        frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone.name, NOTHING)
+        frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone.name, TRAIN_ALL)
     steps = product_steps if steps is None else steps
     if frozen_up_to is None:
         frozen_up_to = last_stage_at_stride(backbone, _PRODUCT_FROZEN_STRIDE)
@@ -94,21 +84,21 @@ def fine_tuning(
         steps=steps,
         batch=batch,
         learning_rate=_PRODUCT_LEARNING_RATE if learning_rate is None else learning_rate,
-        frozen_up_to=None if frozen_up_to == NOTHING else frozen_up_to,
-        precision=precision,
+        frozen_up_to=None if frozen_up_to == TRAIN_ALL else frozen_up_to,
+        dtype=resolve_dtype(options.accelerator, options.dtype),
         seed=seed,
-        select=select if steps else "last",  # the frozen backbone alone leaves nothing to choose
+        select=select if steps else "last",  # a frozen backbone is the only candidate
     )
 
 
 def center_of(embeddings: Tensor, recipe: RecipeName) -> Tensor:
-    """The centre c, (dim,), of the unaugmented normals: unit embeddings (n, dim) under the initial network."""
+    """The centre c, (dim,), of the normal images: unaugmented unit embeddings (n, dim) under the initial network."""
     mean = embeddings.mean(dim=0)
     return F.normalize(mean, dim=0) if recipe == "v1" else mean
 
 
 def recipe_loss(recipe: RecipeName, first: Tensor, second: Tensor, center: Tensor, *, temperature: float) -> Tensor:
-    """The loss of a recipe for the unit embeddings (B, dim) of the two views of B images."""
+    """The loss of a recipe for the unit embeddings (B, dim) of the two views of B images, a scalar."""
     if recipe == "contrastive":
         return contrastive_loss(first, second, temperature=temperature)
     loss = mean_shifted_loss(first, second, center, temperature=temperature)

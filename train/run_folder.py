@@ -1,4 +1,7 @@
-"""A folder for a training of its own: a new one, or the one that is to be resumed."""
+"""The folder of one training: create it, or reopen it to resume, and lock it while the training runs.
+
+Imports neither torch nor Lightning, so that a check of a folder is fast.
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,72 +11,72 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from msc_edge.errors import UsageError, writing
-from msc_edge.train.checkpoint import CHECKPOINT
-from msc_edge.train.metrics import METRICS
 
-_BEGUN = (METRICS, CHECKPOINT)  # what a training leaves that was broken off
-_LOCK = ".msc-edge-lock"  # there while a training runs; after kill -9 it stays, and holds nobody up
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.csv"
+TENSORBOARD = "tensorboard"
+_STARTED = (METRICS, CHECKPOINT)  # the files of a training that was interrupted
+_LOCK = ".msc-edge-lock"  # exists while a training runs; after kill -9 the file stays, but it is not locked
 
 
 @contextmanager
-def exclusive_run_folder(out: Path, *, record: str, then: str, resume: bool) -> Iterator[None]:
-    """Make the folder, or take the one that is to be resumed; one that stays empty is removed again.
+def exclusive_run_folder(out: Path, *, record: str, hint: str, resume: bool) -> Iterator[None]:
+    """Create the folder, or reopen it to resume, and lock it. If it is still empty after an error, remove it.
 
-    Until the end no other training may have it. `record` is the file that a finished training has, `then` what to do
-    with one. Raises UsageError when the folder is taken or its name is not valid text, OutputError when it cannot be
-    made.
+    `record` is the file that only a finished training has; `hint` tells what to do with a finished training. Raises
+    UsageError if the folder is in use or its name is not valid text, OutputError if it cannot be created.
     """
     try:
         str(out).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{out}: its name is not valid text (TensorBoard cannot write there); choose another"
+            f"{out}: the name is not valid text, and TensorBoard cannot write there; choose another name"
         ) from error
     with writing(out):
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out}: is a file; choose another name")
         out.mkdir(parents=True, exist_ok=True)
     try:
-        if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process has the folder, and this one helps it
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process of this training holds the lock
             yield
         else:
             with folder_lock(out):
-                _refuse_taken(out, record=record, then=then, resume=resume)
+                _check_unused(out, record=record, hint=hint, resume=resume)
                 yield
     except BaseException:
-        with suppress(OSError):  # it is not empty, and that is well
+        with suppress(OSError):  # the folder is not empty
             out.rmdir()
         raise
 
 
 @contextmanager
 def folder_lock(out: Path) -> Iterator[None]:
-    """Hold a lock of the operating system's, which ends with the process however that ends."""
+    """Hold a lock of the operating system, which ends with the process in any case."""
     lock = FileLock(out / _LOCK, timeout=0)
     with writing(out):
         try:
             lock.acquire()
         except Timeout as error:
             raise UsageError(
-                f"{out}: another training is at work there; wait until it has ended, or choose another name"
+                f"{out}: another training is running there; wait until it has finished, or choose another name"
             ) from error
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows removes no open file, and filelock does so there
+        with suppress(OSError):  # Windows does not remove an open file; there filelock removes it
             (out / _LOCK).unlink()
         lock.release()
 
 
-def _refuse_taken(out: Path, *, record: str, then: str, resume: bool) -> None:
+def _check_unused(out: Path, *, record: str, hint: str, resume: bool) -> None:
     with writing(out):
         finished = (out / record).is_file()
-        begun = any((out / name).is_file() for name in _BEGUN) and not finished
+        started = any((out / name).is_file() for name in _STARTED) and not finished
         occupied = any(path.name != _LOCK for path in out.iterdir())
     if finished and resume:
-        raise UsageError(f"{out}: this run is finished already; {then}")
-    if occupied and not (resume and begun):
+        raise UsageError(f"{out}: this training has already finished; {hint}")
+    if occupied and not (resume and started):
         if resume:
-            raise UsageError(f"{out}: holds no run that was broken off, and is not empty; choose another name")
-        remedy = "continue the run there with --resume, or choose" if begun else "choose"
+            raise UsageError(f"{out}: is not empty, and contains no training to resume; choose another name")
+        remedy = "resume the training there with --resume, or choose" if started else "choose"
         raise UsageError(f"{out}: is not empty; {remedy} another name")

@@ -1,15 +1,16 @@
-"""A run folder: what training writes and export reads.
+"""A run folder: the output of training and the input of export.
 
-RUN/backbone.safetensors    the fine-tuned trunk, torchvision's key names
-    bank.npy                float32 (n, dim): embeddings of the normals under it
-    calibration.npy         float64 (m,): scores of the held-out normals, in the order of images.csv
-    images.csv            every image with its SHA-256 and role; rows of the two arrays follow its order
-    metrics.csv  tensorboard/   what each step measured
-    run.json                the record below; written last, so a run that has it is whole
+RUN/backbone.safetensors    the fine-tuned trunk, with torchvision's key names
+    bank.npy                float32 (n, dim): embeddings of the normal images in the memory bank
+    calibration.npy         float64 (m,): scores of the calibration images
+    images.csv              path, SHA-256 and role of every image; the rows of both arrays follow its order
+    metrics.csv  tensorboard/   metrics of each step
+    run.json                the record below; written last, so a run that has it is complete
 """
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
@@ -20,18 +21,19 @@ from msc_edge.kit.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.train.checkpoint_selection import Candidate
 from msc_edge.train.recipes import FineTuning
+from msc_edge.train.run_folder import METRICS
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 RECORD = "run.json"
 BACKBONE = "backbone.safetensors"
 BANK = "bank.npy"
 CALIBRATION = "calibration.npy"
 IMAGE_TABLE = "images.csv"
-PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")  # whose versions a record keeps
+PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")  # their versions are in the record
 
 
 class SelectionRecord(BaseModel):
-    """Which step's weights the run has, and what it was chosen from."""
+    """The result of checkpoint selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,11 +42,11 @@ class SelectionRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """The whole of run.json."""
+    """The content of run.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format_version: Literal[1] = RUN_FORMAT
+    format_version: Literal[2] = RUN_FORMAT
     msc_edge_version: str
     created: str
     backbone: str
@@ -55,8 +57,8 @@ class RunRecord(BaseModel):
     preprocessing: Preprocessing
     fine_tuning: FineTuning
     selection: SelectionRecord | None = Field(default=None, description="null: the weights of the last step")
-    holdout: float | None = Field(default=None, description="share held out; null: not recorded, by an older msc-edge")
-    group_by: str | None = Field(default=None, description="held out by groups: a pattern, or folder; null: in blocks")
+    holdout: float | None = Field(default=None, description="share held out; null: an older msc-edge did not record it")
+    group_by: str | None = Field(default=None, description="held out in groups: a pattern, or folder; null: in blocks")
     weights: Weights
     folder: str
     data_fingerprint: str
@@ -65,30 +67,33 @@ class RunRecord(BaseModel):
 
 
 def write_record(folder: Path, record: RunRecord) -> RunRecord:
-    """Write run.json with the hashes of the run's files."""
+    """Write run.json with the hashes of the run's files. Returns the record with the hashes."""
     entries = {
         name: FileEntry(sha256=sha256_of(folder / name), bytes=(folder / name).stat().st_size)
         for name in (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE)
     }
-    whole = record.model_copy(update={"files": entries})
+    complete = record.model_copy(update={"files": entries})
     with written_whole(folder / RECORD) as path:
-        path.write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return whole
+        path.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return complete
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Read run.json and check the run's files against it. KitError when the run is not whole."""
+    """Read run.json, of this or an older format, and check the run's files against it.
+
+    Raises KitError if the run is incomplete, damaged, or of a newer format.
+    """
     path = folder / RECORD
     kind, reason = kind_of(path)
     if kind != "file":
-        begun = kind_of(folder / "metrics.csv")[0] is not None
+        started = kind_of(folder / METRICS)[0] is not None
         raise KitError(
-            f"{folder}: the training there is not finished; go on with it: msc-edge train --resume, same options"
-            if begun
+            f"{folder}: this training has not finished; resume it: msc-edge train --resume, with the same options"
+            if started
             else f"{folder}: not a run of msc-edge train ({RECORD}: {reason or 'it is a folder'}); check the path"
         )
     try:
-        record = RunRecord.model_validate_json(path.read_bytes())
+        record = RunRecord.model_validate_json(_upgraded(path, path.read_bytes()))
         for name, entry in record.files.items():
             if kind_of(folder / name)[0] != "file":
                 raise KitError(f"{folder / name} is missing; copy the run again, or train again")
@@ -101,3 +106,37 @@ def read_record(folder: Path) -> RunRecord:
         where = ".".join(str(part) for part in first["loc"])
         raise KitError(f"{path}: {where}: {first['msg']}; train again with this msc-edge") from error
     return record
+
+
+def _upgraded(path: Path, data: bytes) -> bytes:
+    """Run.json in the current format. Anything that is not a record stays as it is, for validation to reject."""
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return data
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > RUN_FORMAT:
+        raise KitError(
+            f"{path}: format_version {version} is newer than {RUN_FORMAT}, the newest that this msc-edge reads; "
+            "update msc-edge"
+        )
+    return json.dumps(_from_format_1(document)).encode() if version == 1 else data
+
+
+def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Rename the fields of a run.json that msc-edge 0.1.0 wrote. `files` still has the old names of the files."""
+    document = document | {"format_version": RUN_FORMAT}
+    if isinstance(settings := document.get("fine_tuning"), dict):
+        document["fine_tuning"] = _renamed(settings, {"precision": "dtype"})
+    if isinstance(selection := document.get("selection"), dict):
+        selection = _renamed(selection, {"kept_step": "selected_step"})
+        selection["candidates"] = [
+            _renamed(candidate, {"kept": "selected", "jumbled": "shuffled"})
+            for candidate in selection.get("candidates", [])
+        ]
+        document["selection"] = selection
+    return document
+
+
+def _renamed(fields: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in fields.items()}

@@ -1,8 +1,8 @@
-"""Images that are not good any more, made from good ones: something to choose by, where nobody has a bad part.
+"""Synthetic anomalies, made from normal images: they replace defective images, which are usually not available.
 
-Three kinds, from small to large. `drawn`: a patch, scratch or stain. `pasted`: a piece of the image put elsewhere, as
-in CutPaste (Li et al., arXiv 2104.04015, section 2). `jumbled`: the quarters of the image in another order, for
-images whose defects change the whole. None is drawn after a real defect of any data set.
+Three kinds, from small to large. `drawn`: a patch, scratch or stain. `pasted`: a piece of the image pasted elsewhere,
+as in CutPaste (Li et al., arXiv 2104.04015, section 2). `shuffled`: the quarters of the image in another order, for
+products whose defects change the whole image. None imitates a real defect of any data set.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from typing import Literal
 import cv2
 import numpy as np
 
-Kind = Literal["drawn", "pasted", "jumbled"]
+AnomalyKind = Literal["drawn", "pasted", "shuffled"]
 
-_VISIBLE = 8.0  # mean change within the shape, in grey levels of 255: below that there is nothing to find
+_VISIBLE = 8.0  # mean change within the shape, in grey levels of 255; a smaller change is not visible
 _TRIES = 10
 
 
-def with_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy of an image, uint8 (h, w, 3), with one defect, of at most 8 % of its area."""
+def draw_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a copy of an image, uint8 (h, w, 3), with one drawn defect on at most 8 % of its area."""
     pixels = image.astype(np.float32)
     changed = pixels
     fills = [_FILLS[i] for i in rng.integers(len(_FILLS), size=_TRIES)]
-    for fill in [*fills, _tone]:  # a tone can always be seen
+    for fill in [*fills, _tone]:  # a change of tone is always visible
         mask = _SHAPES[rng.integers(len(_SHAPES))]((pixels.shape[0], pixels.shape[1]), rng)[..., None]
         changed = (pixels + mask * (fill(pixels, rng) - pixels)).clip(0, 255)
         if (np.abs(changed - pixels) * mask).sum() >= _VISIBLE * 3 * mask.sum():
@@ -30,8 +30,8 @@ def with_defect(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return changed.round().astype(np.uint8)
 
 
-def with_piece_pasted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy of an image, uint8 (h, w, 3), with a piece of 2 to 15 % of its area also elsewhere, perhaps mirrored."""
+def paste_piece(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a copy of an image, uint8 (h, w, 3), with 2 to 15 % of its area pasted elsewhere, sometimes mirrored."""
     height, width = image.shape[:2]
     area = height * width * rng.uniform(0.02, 0.15)
     ratio = np.exp(rng.uniform(np.log(0.3), np.log(3.3)))  # width to height
@@ -43,10 +43,10 @@ def with_piece_pasted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray
     return pasted
 
 
-def jumbled(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The quarters of an image, uint8 (h, w, 3), in another order; an odd last row or column is left out.
+def shuffle_quarters(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the quarters of an image, uint8 (h, w, 3), in another order. An odd last row or column is dropped.
 
-    One with a side of a single pixel has no quarters, and comes back as it is.
+    An image with a side of one pixel has no quarters; the result is an unchanged copy.
     """
     if min(image.shape[:2]) < 2:
         return image.copy()
@@ -58,15 +58,15 @@ def jumbled(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.vstack([np.hstack([quarters[i] for i in half]) for half in (order[:2], order[2:])])
 
 
-KINDS: dict[Kind, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "drawn": with_defect,
-    "pasted": with_piece_pasted,
-    "jumbled": jumbled,
+KINDS: dict[AnomalyKind, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "drawn": draw_defect,
+    "pasted": paste_piece,
+    "shuffled": shuffle_quarters,
 }
 
 
 def _patch(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A rectangle, turned."""
+    """A rotated rectangle."""
     height, width = size
     area = height * width * np.exp(rng.uniform(np.log(0.003), np.log(0.04)))
     ratio = np.exp(rng.uniform(np.log(1 / 4), np.log(4)))
@@ -76,7 +76,7 @@ def _patch(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _scratch(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A thin line that wanders, a tenth to two thirds of the image long."""
+    """A curved line, a tenth to two thirds of the image long."""
     pieces, side = 6, min(size)
     turn = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.3, pieces))
     path = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=1) * side * rng.uniform(0.1, 0.66) / pieces, axis=0)
@@ -97,14 +97,14 @@ def _stain(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _elsewhere(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another place of the image, perhaps mirrored, a little lighter or darker."""
+    """Another place of the image, sometimes mirrored, slightly lighter or darker."""
     shift = [int(side * rng.uniform(0.2, 0.8)) for side in pixels.shape[:2]]
     moved = np.roll(pixels, shift, axis=(0, 1))
     return (moved[:, ::-1] if rng.random() < 0.5 else moved) * rng.uniform(0.8, 1.2)
 
 
 def _tone(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lighter or darker, in one tone or in colour; where the image is at an end of the scale, away from it."""
+    """Lighter or darker, grey or coloured. Very dark images become lighter, very light ones darker."""
     mean = pixels.mean()
     sign = 1 if mean < 60 else -1 if mean > 195 else rng.choice([-1, 1])
     change = rng.uniform(20, 80) * (rng.uniform(0.3, 1, 3) if rng.random() < 0.5 else np.ones(3))
@@ -112,7 +112,7 @@ def _tone(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _smeared(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Without its texture."""
+    """Blurred: without the texture of the image."""
     return cv2.GaussianBlur(pixels, (0, 0), min(pixels.shape[:2]) * rng.uniform(0.02, 0.06))
 
 

@@ -1,7 +1,7 @@
-"""From a folder of normal images to a run folder: the whole of `msc-edge train`, for Python users."""
+"""From a folder of normal images to a run folder: `msc-edge train` as a function."""
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,28 +18,27 @@ from msc_edge.bank import Bank
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
-from msc_edge.preprocessing import PresetName, Region, preset
+from msc_edge.preprocessing import Region, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite
-from msc_edge.train.checkpoint import CHECKPOINT
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
-    FEWEST,
+    MIN_IMAGES,
     NormalImage,
     Role,
-    find_normals,
+    find_normal_images,
     fingerprint,
     hold_out,
     normal_folder,
     write_image_table,
 )
-from msc_edge.train.devices import launched_fabric
+from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.options import FineTuningOptions
-from msc_edge.train.recipes import NOTHING, RecipeName
-from msc_edge.train.run_folder import exclusive_run_folder
+from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
+from msc_edge.train.recipes import RecipeName, fine_tuning
+from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
@@ -53,28 +52,30 @@ from msc_edge.train.run_record import (
 )
 from msc_edge.train.weights import load_into, pretrained_weights
 
-NEIGHBOURS = 2
-_JPEG_KEPT = 2  # times the size that the network sees: the resize behind it still has something to smooth
-_LEAST_SPREAD_KEPT = 0.01  # of the normals' mean cosine distance; a sound training keeps most of it, or widens it
+_JPEG_FACTOR = 2  # reduced JPEG files keep twice the input size of the network, so that the resize still smooths
+_MIN_SPREAD_RATIO = 0.01  # of the mean cosine distance before training; a good training keeps or increases it
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(FineTuningOptions):
-    """What a user can choose."""
+    """The options of `train`."""
 
     backbone: str = EDGE_SMALL
     weights: Path | None = None
+    """A file with pretrained weights; None: the default weights of the backbone."""
     stop_at: str | None = None
+    """The last stage of the backbone to keep; None: all."""
     recipe: RecipeName = "v2"
-    preset: PresetName = "whole-frame"
     image_size: int = 224
     region: Region | None = None
+    """The region of interest; None: the whole image."""
     bit_depth: Literal[8, 10, 12, 14, 16] = 8
     reduced_jpeg: bool = False
-    """Decode large JPEG files at a half, a quarter or an eighth, at least twice as large as the network sees them."""
+    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice the input size of the network."""
     holdout: float = 0.2
+    """Share of the images that are held out as calibration images."""
     group_by: str | None = None
-    """Images that must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
+    """Which images must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
     seed: int = 0
     devices: int = 1
     checkpoint_every: int = 20
@@ -91,14 +92,14 @@ def train(
 ) -> RunRecord | None:
     """Train on the images below `normal` and write the run folder `out`.
 
-    `unreadable` is told (name, reason) of each image that cannot be read; they are left out. Raises SourceError
-    when too few images remain, UsageError for options that cannot be met and when `out` is taken. On several
-    devices the processes beside the first return None.
+    `unreadable` is called with the name and the reason of each image that cannot be read; these images are skipped.
+    Raises SourceError for too few images, UsageError for invalid options and if `out` is in use. With several
+    devices, only the first process returns the record; the others return None.
     """
     folder = normal_folder(normal)
     _check_name(folder)
     with exclusive_run_folder(
-        out, record=RECORD, then=f"export it with: msc-edge export {out} --out KIT", resume=resume
+        out, record=RECORD, hint=f"export it with: msc-edge export {out} --out KIT", resume=resume
     ):
         return _train(folder, out, options, resume=resume, report=report, unreadable=unreadable)
 
@@ -112,38 +113,40 @@ def _train(
     report: Report,
     unreadable: Callable[[str, str], None] | None,
 ) -> RunRecord | None:
-    fabric = launched_fabric(options.accelerator, options.devices, options.precision)
+    fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     report = report if fabric.is_global_zero else silent
 
     spec = preset(options.preset, image_size=options.image_size, region=options.region)
     if options.reduced_jpeg and options.region:
-        raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the whole image; leave one out")
-    jpeg_keep = _JPEG_KEPT * spec.resize_to if options.reduced_jpeg else None
+        raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the full image; omit one of them")
+    jpeg_keep = _JPEG_FACTOR * spec.resize_to if options.reduced_jpeg else None
     policy = DecodePolicy(bit_depth=options.bit_depth, jpeg_keep=jpeg_keep)
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
     pretrained = pretrained_weights(options.backbone, options.weights)
     load_into(backbone, pretrained.state, source=pretrained.origin.source)
-    if options.frozen_up_to not in (None, NOTHING):
-        backbone.freeze_up_to(options.frozen_up_to)  # here, so that a wrong name is found before the images are read
+    # Freeze and split here, too: a wrong option must fail before all images are decoded.
+    if options.frozen_up_to not in (None, TRAIN_ALL):
+        backbone.freeze_up_to(options.frozen_up_to)
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
 
-    images = find_normals(folder, report=report)
+    images = find_normal_images(folder, report=report)
     if options.group_by is not None:
-        hold_out(images, holdout=options.holdout, group_by=options.group_by)  # a wrong pattern is found before the work
-    images, copies, initial = _open(images, folder, network, policy, report=report, unreadable=unreadable)
+        hold_out(images, holdout=options.holdout, group_by=options.group_by)
+    images, training_copies, initial = _load(images, folder, network, policy, report=report, unreadable=unreadable)
     images = hold_out(images, holdout=options.holdout, group_by=options.group_by)
     usable = [image for image in images if image.role in ("bank", "calibration")]
     in_bank = np.array([image.role == "bank" for image in usable])
 
-    settings = options.settings(backbone, images=int(in_bank.sum()), recipe=options.recipe, seed=options.seed)
+    settings = fine_tuning(
+        options, backbone=backbone, images=int(in_bank.sum()), recipe=options.recipe, seed=options.seed
+    )
     embeddings = initial
-    kept = None
+    best = None
     if settings.steps:
-        bank_copies = [copy for copy, used in zip(copies, in_bank, strict=True) if used]
-        kept = fine_tune(
+        best = fine_tune(
             fabric,
             network,
-            bank_copies,
+            [copy for copy, used in zip(training_copies, in_bank, strict=True) if used],
             initial[in_bank],
             settings,
             folder=out,
@@ -154,12 +157,12 @@ def _train(
         if not fabric.is_global_zero:
             return None
         names = [image.path for image in usable]
-        embeddings = network.embed_all(decoded(folder, names, policy, task="embedding the normals", report=report))
-    _refuse_degenerate(backbone, embeddings)
-    _refuse_collapsed(initial, embeddings)
-    bank = Bank(embeddings[in_bank], k=NEIGHBOURS)
+        embeddings = network.embed_all(decoded(folder, names, policy, task="embedding images", report=report))
+    _check_finite(backbone, embeddings)
+    _check_spread(initial, embeddings)
+    bank = Bank(embeddings[in_bank])
     scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
-    _write_arrays(out, backbone, bank, scores, images)
+    _write_files(out, backbone, bank, scores, images)
     record = write_record(
         out,
         RunRecord(
@@ -168,11 +171,11 @@ def _train(
             backbone=options.backbone,
             stop_at=options.stop_at,
             dim=embeddings.shape[1],
-            k=NEIGHBOURS,
+            k=bank.k,
             decode=policy,
             preprocessing=spec,
             fine_tuning=settings,
-            selection=kept and SelectionRecord(candidates=tuple(kept.candidates), selected_step=kept.step),
+            selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
             holdout=options.holdout,
             group_by=options.group_by,
             weights=pretrained.origin,
@@ -185,30 +188,30 @@ def _train(
     return record
 
 
-def _refuse_degenerate(backbone: Backbone, embeddings: np.ndarray) -> None:
-    if not is_finite(backbone):  # a ReLU6 hides an infinite weight from the embeddings
+def _check_finite(backbone: Backbone, embeddings: np.ndarray) -> None:
+    if not is_finite(backbone):  # ReLU6 can hide an infinite weight from the embeddings
         raise UsageError("the weights are no longer finite; train again with a lower --learning-rate")
-    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # false for NaN too
+    if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4):  # also False for NaN
         raise UsageError(
-            "the network gives no direction to some images (all its features are zero, or not finite); "
+            "the features of some images are all zero or not finite, so they have no embedding; "
             "train again with a lower --learning-rate, or with other weights"
         )
 
 
-def _refuse_collapsed(before: np.ndarray, after: np.ndarray) -> None:
+def _check_spread(before: np.ndarray, after: np.ndarray) -> None:
     spread_before, spread_after = (1 - mean_pairwise_cosine(torch.from_numpy(rows)) for rows in (before, after))
-    if spread_after < _LEAST_SPREAD_KEPT * spread_before:
+    if spread_after < _MIN_SPREAD_RATIO * spread_before:
         raise UsageError(
-            f"training has collapsed the embeddings: the mean cosine distance of the normals fell from "
-            f"{spread_before:.2g} to {spread_after:.2g}, and a defect would fall with them; train again with a lower "
-            "--learning-rate, or with --select synthetic"
+            f"the embeddings have collapsed: the mean cosine distance between normal images fell from "
+            f"{spread_before:.2g} to {spread_after:.2g}, and defects are no longer detectable; train again with a "
+            "lower --learning-rate, or with --select synthetic"
         )
 
 
-def _write_arrays(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, images: list[NormalImage]) -> None:
+def _write_files(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, images: list[NormalImage]) -> None:
     with writing(out):
         with written_whole(out / BACKBONE) as path:
-            # Not save_file, which reports a full disk by an exception of its own.
+            # Avoid save_file: it does not raise OSError for a full disk.
             path.write_bytes(save({key: value.cpu().contiguous() for key, value in backbone.state_dict().items()}))
         np.save(out / BANK, bank.embeddings)
         np.save(out / CALIBRATION, scores)
@@ -220,11 +223,11 @@ def _check_name(folder: Path) -> None:
         str(folder.resolve()).encode()
     except UnicodeEncodeError as error:
         raise SourceError(
-            f"--normal {folder}: its name is not valid text and cannot be written in {RECORD}; rename the folder"
+            f"--normal {folder}: the name is not valid text and cannot be stored in {RECORD}; rename the folder"
         ) from error
 
 
-def _open(
+def _load(
     images: list[NormalImage],
     folder: Path,
     network: EmbeddingNetwork,
@@ -233,37 +236,40 @@ def _open(
     report: Report,
     unreadable: Callable[[str, str], None] | None,
 ) -> tuple[list[NormalImage], list[Tensor], np.ndarray]:
-    """Decode every image once: the table, with the unreadable ones and copies marked, training copies, embeddings."""
+    """Decode every image once.
+
+    Returns the images, with unreadable ones and duplicates marked, and the training copies and embeddings of the rest.
+    """
     failed: dict[str, str] = {}
     seen: set[bytes] = set()
-    again: set[str] = set()
-    copies: list[Tensor] = []
+    duplicates: set[str] = set()
+    training_copies: list[Tensor] = []
 
-    def note(name: str, reason: str) -> None:
+    def add_failed(name: str, reason: str) -> None:
         failed[name] = reason
         if unreadable:
             unreadable(name, reason)
 
-    def decoded_once():
+    def distinct_images() -> Iterator[tuple[str, np.ndarray]]:
         names = [image.path for image in images if image.role == "bank"]
-        for name, image in decoded(folder, names, policy, task="reading the normals", report=report, unreadable=note):
+        for name, image in decoded(folder, names, policy, task="reading images", report=report, unreadable=add_failed):
             pixels = sha256(f"{image.shape}".encode())
             pixels.update(image.data)
-            if pixels.digest() in seen:  # another file of the same image, with other metadata or saved anew
-                again.add(name)
+            if pixels.digest() in seen:  # the same image in another file: other metadata, or saved again
+                duplicates.add(name)
                 continue
             seen.add(pixels.digest())
-            yield name, image  # first: embed_all refuses an image that the region does not fit
-            copies.append(training_copy(image, network.preprocess.spec))
+            yield name, image  # before the copy is made: embed_all checks that the region is inside the image
+            training_copies.append(training_copy(image, network.preprocess.spec))
 
-    embeddings = network.embed_all(decoded_once())
-    if failed and len(copies) < FEWEST:
+    embeddings = network.embed_all(distinct_images())
+    if failed and len(training_copies) < MIN_IMAGES:
         name, reason = next(iter(failed.items()))
         raise SourceError(
-            f"{len(failed)} of {len(failed) + len(copies)} images cannot be read, and at least {FEWEST} are needed; "
-            f"the first: {name}: {reason}"
+            f"{len(failed)} of {len(failed) + len(training_copies)} images cannot be read, and at least {MIN_IMAGES} "
+            f"readable ones are needed; the first failure: {name}: {reason}"
         )
     roles: dict[str, Role] = dict.fromkeys(failed, "unreadable")
-    roles |= dict.fromkeys(again, "copy")
+    roles |= dict.fromkeys(duplicates, "duplicate")
     marked = [replace(image, role=roles.get(image.path, image.role)) for image in images]
-    return marked, copies, embeddings
+    return marked, training_copies, embeddings

@@ -1,9 +1,9 @@
 """Augmented views of images: the transforms of Reiss & Hoshen (arXiv 2106.03844, appendix), a batch at a time.
 
 RandomResizedCrop, ColorJitter(0.4, 0.4, 0.4, 0.1) with probability 0.8, grey with 0.2, Gaussian blur of sigma
-U(0.1, 2) with 0.5, horizontal flip with 0.5. Each image draws its own; only the order of the four colour changes is
-drawn once a batch. Everything drawn comes from one generator and is drawn for the whole batch, so views are a
-function of (images, seed, step): a resumed run and a run on several devices see the same ones.
+U(0.1, 2) with 0.5, horizontal flip with 0.5. Each image has its own draws; only the order of the four colour changes
+is drawn once per batch. All draws come from one generator, for the whole batch, so views are a function of (images,
+seed, step): a resumed run and a run on several devices use the same views.
 """
 
 import math
@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow has it; torchvision's tensors take 0.2989
-_TRIES = 10  # of a crop that fits, as torchvision has it
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow; torchvision uses 0.2989 for tensors
+_TRIES = 10  # candidates for a crop, as in torchvision
 _RATIOS = (3 / 4, 4 / 3)
 _BLUR_RADIUS = 6  # three times the largest sigma
 
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """What one view of each image of a batch draws. All tensors have length B; `take` cuts a rank's part.
+    """The random draws for one view of each image of a batch. All tensors have length B.
 
-    `area` and `log_ratio` are (B, tries): the first crop that fits in the image is taken.
+    `area` and `log_ratio` are (B, tries): the first crop that fits into the image is used.
     """
 
     area: Tensor
@@ -43,10 +43,10 @@ class ViewDraws:
 
     @classmethod
     def draw(cls, batch: int, generator: torch.Generator, *, smallest_area: float = 0.2) -> Self:
-        """Draw for `batch` images, on the CPU."""
+        """Draw for `batch` images. The tensors are on the CPU."""
 
-        def uniform(low: float, high: float, *each: int) -> Tensor:
-            return torch.rand(batch, *each, generator=generator) * (high - low) + low
+        def uniform(low: float, high: float, *shape: int) -> Tensor:
+            return torch.rand(batch, *shape, generator=generator) * (high - low) + low
 
         def chance(probability: float) -> Tensor:
             return torch.rand(batch, generator=generator) < probability
@@ -67,20 +67,20 @@ class ViewDraws:
         )
 
     def take(self, part: slice) -> Self:
-        """The draws of some of the images."""
+        """The draws for a part of the images."""
         fields = {name: value[part] for name, value in vars(self).items() if isinstance(value, Tensor)}
         return type(self)(**fields, order=self.order)
 
 
 def make_views(images: Sequence[Tensor], draws: ViewDraws, *, size: int, device: torch.device) -> Tensor:
-    """One view of each image, float32 (B, 3, size, size) in 0..255 on `device`.
+    """Make one view of each image, float32 (B, 3, size, size) in 0..255 on `device`.
 
-    `images`: uint8 (3, h, w) RGB, of any sizes; where they are on `device` already, they are cropped there. A GPU's
-    crops are not rounded to whole grey levels, the CPU's are. Nothing on `device` is waited for.
+    `images`: uint8 (3, h, w) RGB of any sizes. Images that are on `device` are cropped there. Crops made on a CPU are
+    rounded to whole grey levels, crops made on a GPU are not. The function does not synchronise with `device`.
     """
     crops = torch.stack([_crop(image, draws, i, size) for i, image in enumerate(images)])
     views = crops.to(device, torch.float32, non_blocking=True) / 255
-    draws = _moved(draws, device)
+    draws = _on_device(draws, device)
     views = torch.where(_column(draws.flip), views.flip(-1), views)
     jittered = views
     for change in draws.order:
@@ -95,7 +95,7 @@ def _crop(image: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
         image.shape[1:], draws.area[i].tolist(), draws.log_ratio[i].tolist(), draws.corner[i].tolist()
     )
     cut = image[None, :, top : top + height, left : left + width]
-    if cut.device.type != "cpu":  # only there are bytes resized as bytes
+    if cut.device.type != "cpu":  # only the CPU resizes uint8
         cut = cut.float()
     return F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
@@ -103,10 +103,11 @@ def _crop(image: Tensor, draws: ViewDraws, i: int, size: int) -> Tensor:
 def crop_box(
     image: Sequence[int], areas: Sequence[float], log_ratios: Sequence[float], corner: Sequence[float]
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the first crop that fits: shares of the image's area, ratios width / height.
+    """(top, left, height, width) of the first crop that fits into the image, as in torchvision's RandomResizedCrop.
 
-    Torchvision's RandomResizedCrop: where none of those drawn fits, the largest part of an allowed ratio, from the
-    middle. `corner`, two numbers in [0, 1), places a crop that does fit.
+    `image`: height and width. `areas`: shares of the image's area. `log_ratios`: logarithms of width / height.
+    `corner`: two numbers in [0, 1), the position of the crop. If no crop fits, the result is the largest one with an
+    allowed ratio, in the middle.
     """
     rows, columns = image
     for area, log_ratio in zip(areas, log_ratios, strict=True):
@@ -121,29 +122,29 @@ def crop_box(
 
 
 def to_grey(views: Tensor) -> Tensor:
-    """(B, 3, h, w) -> (B, 1, h, w)."""
-    red, green, blue = _GREY  # as numbers: a tensor of them would have to be brought to the device each time
+    """Convert RGB (B, 3, h, w) to grey (B, 1, h, w)."""
+    red, green, blue = _GREY  # numbers: a tensor would have to be copied to the device each time
     return red * views[:, 0:1] + green * views[:, 1:2] + blue * views[:, 2:3]
 
 
 def adjust_brightness(views: Tensor, factor: Tensor) -> Tensor:
-    """Scale (B, 3, h, w) in [0, 1] by (B,)."""
+    """Scale images (B, 3, h, w) in [0, 1] by `factor`, (B,)."""
     return (views * _column(factor)).clamp(0, 1)
 
 
 def adjust_contrast(views: Tensor, factor: Tensor) -> Tensor:
-    """Blend with each image's mean grey."""
+    """Blend each image with its mean grey by `factor`, (B,); 1 keeps the image."""
     mean = to_grey(views).mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(mean, views, _column(factor)).clamp(0, 1)
 
 
 def adjust_saturation(views: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey image."""
+    """Blend each image with its grey version by `factor`, (B,); 1 keeps the image."""
     return torch.lerp(to_grey(views).expand_as(views), views, _column(factor)).clamp(0, 1)
 
 
 def adjust_hue(views: Tensor, turn: Tensor) -> Tensor:
-    """StateChange the hue of the HSV colour by `turn`, (B,), in whole turns.
+    """Shift the hue of the HSV colour by `turn`, (B,), in whole turns.
 
     With value v, chroma c and hue h in [0, 6), each channel of HSV is  v - c * clamp(min(k, 4 - k), 0, 1)  where
     k = (n + h) mod 6 and n = 5, 3, 1 for red, green, blue.
@@ -159,7 +160,7 @@ def adjust_hue(views: Tensor, turn: Tensor) -> Tensor:
 
 
 def blur(views: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a sigma for each image, in pixels, (B,); 0 leaves it as it is. Edges are reflected."""
+    """Gaussian blur with a sigma for each image, (B,), in pixels; 0 keeps the image. Edges are reflected."""
     batch, channels = views.shape[:2]
     offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=views.device, dtype=views.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2)
@@ -183,7 +184,7 @@ def _column(per_image: Tensor) -> Tensor:
     return per_image.view(-1, 1, 1, 1)
 
 
-def _moved(draws: ViewDraws, device: torch.device) -> ViewDraws:
+def _on_device(draws: ViewDraws, device: torch.device) -> ViewDraws:
     fields = {
         name: value.to(device, non_blocking=True) for name, value in vars(draws).items() if isinstance(value, Tensor)
     }

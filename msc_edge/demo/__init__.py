@@ -1,1 +1,1 @@
-"""The demonstration: a drawn data set, and the whole way from good images to scores on it."""
+"""The demo: a drawn data set, and training, export and scoring on it."""

@@ -14,7 +14,7 @@ from msc_edge.progress import Report, silent
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many images of each kind of part there are."""
+    """Numbers of images of each kind of part."""
 
     train: int = 240
     test: int = 40
@@ -26,20 +26,20 @@ class _Drawing:
     path: Path
     kind: Kind
     defect: Defect | None
-    stream: tuple[int, ...]
+    seed: tuple[int, ...]
 
 
 def draw_data_set(folder: Path, *, seed: int = 0, sizes: Sizes, threads: int = 1, report: Report = silent) -> None:
-    """Draw the data set into `folder`. The same seed gives the same images, in any number of threads."""
+    """Draw the data set into the new folder `folder`. A seed gives the same images with any number of threads."""
     parts: list[tuple[str, Defect | None, int, tuple[int, ...]]] = [
         ("train/good", None, sizes.train, (0,)),
         ("test/good", None, sizes.test, (1,)),
         *((f"test/{name}", name, sizes.each_defect, (2, i)) for i, name in enumerate(DEFECTS)),
     ]
     drawings = [
-        _Drawing(folder / part / f"{kind}_{number:03d}.png", kind, defect, (seed, kind_number, *stream, number))
+        _Drawing(folder / part / f"{kind}_{number:03d}.png", kind, defect, (seed, kind_number, *part_seed, number))
         for kind_number, kind in enumerate(KINDS)
-        for part, defect, count, stream in parts
+        for part, defect, count, part_seed in parts
         for number in range(count)
     ]
     with writing(folder):
@@ -50,5 +50,5 @@ def draw_data_set(folder: Path, *, seed: int = 0, sizes: Sizes, threads: int = 1
 
 
 def _draw(drawing: _Drawing) -> None:
-    image = draw_part(drawing.kind, np.random.default_rng(drawing.stream), drawing.defect)
+    image = draw_part(drawing.kind, np.random.default_rng(drawing.seed), drawing.defect)
     drawing.path.write_bytes(encode_image(image, ".png"))

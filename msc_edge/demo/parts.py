@@ -1,6 +1,6 @@
-"""Three parts, as a camera above a belt would see them, good or with a defect.
+"""Drawn images of three parts on a belt, normal or with a defect.
 
-Every image has a pose, a light and a surface of its own; a defect has a place, a size and a strength of its own.
+Pose, light and surface differ in every image. Place, size and strength differ for every defect.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 DEFECTS: tuple[Defect, ...] = get_args(Defect)
 
 SIDE = 256
-_EDITION = 7  # of what is printed on the cards
-_FINE = 2  # drawn at this many times the size, then averaged
+_EDITION = 7  # of the artwork on the cards
+_SUPERSAMPLING = 2  # images are drawn at this multiple of their size, then averaged
 
 
 @dataclass
 class _Part:
-    """A part before the light falls on it: what it covers, its height, its colour (side, side, 3) and its shine."""
+    """A part without light: its outline and height (side, side), its colour (side, side, 3) and its shine."""
 
     outline: Field
     height: Field
@@ -34,8 +34,8 @@ class _Part:
 
 
 def draw_part(kind: Kind, rng: np.random.Generator, defect: Defect | None = None) -> np.ndarray:
-    """Draw one image, uint8 (SIDE, SIDE, 3) RGB. Equal generators give equal images."""
-    side = SIDE * _FINE
+    """Draw one image, uint8 (SIDE, SIDE, 3) RGB. Generators with the same state give the same image."""
+    side = SIDE * _SUPERSAMPLING
     x, y = _coordinates(rng, side, turns=kind == "flange")
     part = _DRAW[kind](x, y, rng, defect)
     if defect in _DAMAGE:
@@ -47,7 +47,7 @@ def draw_part(kind: Kind, rng: np.random.Generator, defect: Defect | None = None
 
 
 def _coordinates(rng: np.random.Generator, side: int, *, turns: bool) -> tuple[Field, Field]:
-    """The part's coordinates at each pixel: shifted, scaled and turned, a round part by more."""
+    """The part's coordinates at each pixel, randomly shifted, scaled and rotated; `turns`: rotated by more."""
     axis = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
     column, row = np.meshgrid(axis, axis)
     angle = rng.uniform(-0.15, 0.15) if turns else rng.normal(0, np.radians(1))
@@ -58,7 +58,7 @@ def _coordinates(rng: np.random.Generator, side: int, *, turns: bool) -> tuple[F
 
 
 def _flange(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) -> _Part:
-    """A turned steel disc: a bore, a raised boss around it, six bolt holes."""
+    """A turned steel disc with a bore, a raised boss around it, and six bolt holes."""
     wrong = rng.choice(["five holes", "wide bore"]) if defect == "wrong_part" else ""
     holes = 5 if wrong == "five holes" else 6
     filled = int(rng.integers(holes)) if defect == "missing_hole" else -1
@@ -70,7 +70,7 @@ def _flange(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None)
         if hole != filled:
             outline = np.maximum(outline, -circle(x - 0.6 * np.cos(turn), y - 0.6 * np.sin(turn), 0.075))
     height = 0.03 * bevel(outline, 0.035) + 0.05 * bevel(circle(x, y, 0.42), 0.04)
-    # Turning leaves rings, and in the light two brighter sectors.
+    # Turning leaves rings, which reflect more light in two sectors.
     rings = np.interp(radius * 400, np.arange(700), rng.standard_normal(700)).astype(np.float32)
     sheen = np.cos(2 * (angle - rng.uniform(0, np.pi)))
     grey = 0.52 + 0.018 * rings + 0.05 * sheen + 0.012 * noise(rng, len(x), (6, 6))
@@ -97,7 +97,7 @@ def _plate(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) 
 
 
 def _card(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) -> _Part:
-    """A printed card: a coloured head with a ring, lines of text, a bar code, and a punched hole to hang it by."""
+    """A printed card: a coloured head with a ring, lines of text, a bar code, and a punched hole."""
     wrong = rng.choice(["other print", "other colour"]) if defect == "wrong_part" else ""
     outline = box(x, y, 0.82, 0.6, 0.06)
     if defect != "missing_hole":
@@ -105,7 +105,7 @@ def _card(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) -
     paper = np.array([0.78, 0.76, 0.7], np.float32) * np.float32(rng.normal(1, 0.008))
     colour = paper + 0.008 * noise(rng, len(x), (3, 3))[..., None]
 
-    # The print sits a little off, and the ink is a little stronger or weaker, from card to card.
+    # Position of the print and amount of ink differ slightly between cards.
     artwork = _artwork(_EDITION + (wrong == "other print"))
     at_x, at_y = ((each - np.float32(rng.normal(0, 0.005)) + 1) * (len(artwork) / 2) - 0.5 for each in (x, y))
     ink = cv2.remap(artwork, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_LINEAR)
@@ -118,7 +118,7 @@ def _card(x: Field, y: Field, rng: np.random.Generator, defect: Defect | None) -
 
 @cache
 def _artwork(edition: int) -> np.ndarray:
-    """What is printed on a card, over [-1, 1]: amounts of the head's ink and of black, float32 (side, side, 2)."""
+    """The print of a card over [-1, 1]: amounts of coloured and black ink, float32 (side, side, 2)."""
     side = 1024
     design = np.random.default_rng(edition)
     sheets = np.zeros((2, side, side), np.uint8)
@@ -183,14 +183,14 @@ _DAMAGE: dict[Defect | None, Callable[[_Part, Field, Field, np.random.Generator]
 
 
 def _place(part: _Part, x: Field, y: Field, rng: np.random.Generator) -> np.ndarray:
-    """A point well within the part, (2,)."""
+    """A random point inside the part and away from its edge, (2,)."""
     rows, columns = np.nonzero(part.outline < -0.06)
     chosen = rng.integers(len(rows))
     return np.array([x[rows[chosen], columns[chosen]], y[rows[chosen], columns[chosen]]])
 
 
 def _photograph(part: _Part, rng: np.random.Generator) -> np.ndarray:
-    """Put the part on the belt, with its shadow, under a light that is never quite the same; float32 RGB."""
+    """Put the part on the belt with its shadow, under a slightly varying light; float32 RGB."""
     side = len(part.outline)
     direction = rng.normal(-0.75 * np.pi, 0.2)
     light = 0.6 * np.cos(direction), 0.6 * np.sin(direction)

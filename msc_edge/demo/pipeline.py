@@ -25,7 +25,7 @@ from msc_edge.train.training import TrainingOptions, train
 DATA, RUN, KIT, SCORES, SHEET = "data", "run", "kit", "scores.csv", "contact-sheet.png"
 _MARK = ".msc-edge-demo"  # marks a folder that a demo may replace
 SIZES = Sizes()
-STEPS = 10  # enough to see it train, in a minute
+STEPS = 10  # trains in a minute
 _SHOWN = 8
 _HOLDOUT = 0.25
 
@@ -42,13 +42,13 @@ class Alarms:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo measured on its test images."""
+    """Results of the demo on its test images."""
 
     auroc: float
     auroc_of: dict[str, float]
-    """Of each defect type against all normal images."""
+    """AUROC of each defect type against all normal images."""
     rejected_of: dict[str, tuple[int, int]]
-    """(rejected, all) of each defect type."""
+    """Rejected images and all images of each defect type."""
     warned: Alarms
     rejected: Alarms
     milliseconds: float
@@ -66,13 +66,13 @@ def run_demo(
 ) -> DemoResult:
     """Draw parts, train, export and score below the folder `out`; needs no network.
 
-    Writes data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. `overwrite` replaces these of an
-    earlier demo and nothing else. Raises UsageError when `out` is taken.
+    Writes data/ (MVTec-AD layout), run/, kit/, scores.csv and contact-sheet.png. With `overwrite`, these files of an
+    earlier demo are replaced; other files in `out` stay. UsageError for a folder that is not an earlier demo.
     """
     _prepare(out, overwrite=overwrite)
     draw_data_set(out / DATA, seed=seed, sizes=sizes, threads=usable_cores(), report=report)
     train(out / DATA, out / RUN, TrainingOptions(holdout=_HOLDOUT, steps=steps, seed=seed), report=report)
-    export(out / RUN, out / KIT, name="demo", precision="fp32", report=report)  # int8 would take longer than the rest
+    export(out / RUN, out / KIT, name="demo", precision="fp32", report=report)  # int8 takes longer than the rest
 
     images: list[ImageResult] = []
     done = score_folder(out / KIT, [out / DATA / "test"], out / SCORES, on_result=[images.append], report=report)

@@ -1,6 +1,7 @@
-"""Drawing with signed distances: how far each point lies outside a shape, negative within; and light on a height map.
+"""Shapes as signed distances, and light on a height map.
 
-All arrays are float32 of one shape (side, side), in the part's own coordinates, where the image spans [-1, 1].
+A signed distance is the distance of each point to the edge of a shape, negative inside. All arrays are float32 of shape
+(side, side), in the coordinates of the part, where the image spans [-1, 1].
 """
 
 from itertools import pairwise
@@ -36,19 +37,19 @@ def path(x: Field, y: Field, points: NDArray[np.floating]) -> Field:
 
 
 def cover(distance: Field) -> Field:
-    """How much of each pixel a shape covers, 0..1: its edge is one pixel wide."""
+    """The share of each pixel that a shape covers, in [0, 1]: its edge is one pixel wide."""
     pixel = 2 / distance.shape[0]
     return np.clip(0.5 - distance / pixel, 0, 1).astype(np.float32)
 
 
 def bevel(distance: Field, width: float) -> Field:
-    """A height that rises from the edge of a shape inwards, 0..1, over `width`."""
+    """A height that rises from 0 at the edge of a shape to 1 at `width` inside it."""
     rise = np.clip(-distance / width, 0, 1)
     return (rise * rise * (3 - 2 * rise)).astype(np.float32)
 
 
 def noise(rng: np.random.Generator, side: int, grain: tuple[float, float]) -> Field:
-    """Smooth noise of mean 0 and deviation 1, whose grains are `grain` = (height, width) pixels large."""
+    """Smooth noise with mean 0 and standard deviation 1, in grains of `grain` = (height, width) pixels."""
     rows, columns = (max(2, round(side / size)) for size in grain)
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
     smooth = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -56,9 +57,9 @@ def noise(rng: np.random.Generator, side: int, grain: tuple[float, float]) -> Fi
 
 
 def lit(height: Field, light: tuple[float, float], *, shine: float) -> Field:
-    """Brightness of a surface under a distant light that leans by `light` = (x, y), about 1 where it is flat.
+    """Brightness of a surface under a distant light from direction `light` = (x, y): about 1 where it is flat.
 
-    Lambert's law, and a highlight of strength `shine`.
+    Lambert's law, with a highlight of strength `shine`.
     """
     slope_y, slope_x = np.gradient(height)
     length = np.sqrt(slope_x**2 + slope_y**2 + 1)

@@ -44,7 +44,7 @@ class _Zip:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         members = [member for member in archive.infolist() if not member.is_dir()]
-        # People zip either the folder or its contents.
+        # A zip holds either the kit's folder or the contents of that folder.
         own = [member.filename for member in members if not _is_system_file(member.filename)]
         tops = {name.partition("/")[0] for name in own}
         nested = len(tops) == 1 and all("/" in name for name in own) and tops != {THUMBNAILS}
@@ -84,7 +84,7 @@ def verify_folder(path: Path) -> Verified:
 
 
 def verify_zip(path: Path, copy_to: Path) -> Verified:
-    """Unpack a zipped kit into `copy_to` and check every file on the way. Errors as for verify_folder."""
+    """Unpack a zipped kit into `copy_to` and check every file while it is unpacked. Errors as for verify_folder."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -98,7 +98,7 @@ def verify_zip(path: Path, copy_to: Path) -> Verified:
         if error.errno:  # from writing the copy, not from the archive
             raise
         raise KitError(f"{path}: damaged zip ({error}); {_COPY_AGAIN}") from error
-    except Exception as error:  # zipfile raises many kinds on damaged archives, and documents few of them
+    except Exception as error:  # zipfile raises many undocumented exceptions for damaged archives
         raise KitError(f"{path}: not a zip, or a damaged one ({error}); {_COPY_AGAIN}") from error
 
 

@@ -1,6 +1,20 @@
-"""File names in a kit. Readers take the names of model and bank files from the manifest; export writes these."""
+"""Names in a kit: of the kit itself, its models and its files.
 
-from msc_edge.kit.manifest import Precision
+`export` gives files the names below. Readers take the names of model and bank files from the manifest.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
+
+Precision = Literal["fp32", "int8"]
+"""Numeric format of a model, and its name in the manifest."""
+PrecisionChoice = Literal["auto", "fp32", "int8"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# One optional folder, plain characters, no leading dot: a name cannot point outside the kit.
+FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+KitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
@@ -14,3 +28,12 @@ INDEX_FILES: dict[Precision, str] = {"fp32": "bank.hnsw", "int8": "bank.int8.hns
 def thumbnail_file(row: int) -> str:
     """The thumbnail of one row of the memory bank, as its path in the kit."""
     return f"{THUMBNAILS}/{row:05d}.jpg"
+
+
+def kit_name(text: str) -> str:
+    """A valid kit name made from any text, such as a folder name: `Bottles 3` gives `Bottles-3`.
+
+    Text without any valid character gives `kit`.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip("_.-")
+    return name[:63] or "kit"

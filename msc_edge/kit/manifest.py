@@ -4,36 +4,21 @@ The written specification is docs/kit-format.md; docs/manifest.schema.json is ge
 """
 
 import json
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from msc_edge.calibration import Calibration, Limits
 from msc_edge.errors import KitError
 from msc_edge.images import DecodePolicy
+from msc_edge.kit.layout import FileName, KitName, Precision, PrecisionChoice, Sha256, kit_name
 from msc_edge.kit.upgrade import FORMAT_VERSION, upgraded
 from msc_edge.preprocessing import Preprocessing
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
 HELD_OUT = "held out of the training images"
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# One optional folder, plain characters, no leading dot: a name cannot point outside the kit.
-FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
-KitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Rate = Annotated[float, Field(gt=0, lt=1)]
-Precision = Literal["fp32", "int8"]
-PrecisionChoice = Literal["auto", "fp32", "int8"]
 Target = Literal["x86-vnni", "x86", "arm64"]
 
 
@@ -275,12 +260,6 @@ class Manifest(_Part):
             for precision, model in self.models.items()
         }
         return self.model_copy(update={"models": models})
-
-
-def kit_name(text: str) -> str:
-    """A valid kit name made from any text, such as the name of a folder: `Bottles ü` -> `Bottles-`, else `kit`."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip("_.-")
-    return name[:63] or "kit"
 
 
 def parse_manifest(text: bytes, *, name: str = "kit") -> Manifest:

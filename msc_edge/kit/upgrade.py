@@ -1,7 +1,7 @@
 """Manifests of older formats, converted to the current one in memory.
 
-One function for each format version converts a document to the next version. A kit that is read this way has the files,
-scores and verdicts it always had; only `msc-edge upgrade` writes the new manifest to disk.
+One function for each format version converts a document to the next version. Files, scores and verdicts of such a kit
+stay the same. Only `msc-edge upgrade` writes the new manifest to disk.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ Document = dict[str, Any]
 
 
 def upgraded(document: object, *, name: str) -> Document:
-    """A manifest of an older format as a document of the current format; `name` is used where it has no name.
+    """Convert a manifest of an older format to the current format; `name` is the kit's name where it has none.
 
-    KitError for a format that is newer or unknown, and for a document that is not a manifest of its own format.
+    KitError for a newer or unknown format, and for a document that is not a manifest of the format it states.
     """
     version = document.get("format_version") if isinstance(document, dict) else None
     version = None if isinstance(version, bool) else version

@@ -1,9 +1,9 @@
-"""Writing a kit: the manifest with the hashes of all files, and a kit written again with another manifest."""
+"""Writing kits: the manifest with the hashes of all files, and copies of a kit with another manifest."""
 
 import shutil
 from pathlib import Path
 
-from msc_edge.errors import KitError, UsageError
+from msc_edge.errors import KitError, UsageError, writing
 from msc_edge.files import folder_written_whole, kind_of, sha256_of
 from msc_edge.kit.container import digest_line
 from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST
@@ -34,7 +34,7 @@ def refuse_zip(out: Path) -> None:
 def rewrite_target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:
     """Where `rewrite` writes: the new folder `out`, the kit itself with `in_place`, or None where neither is given.
 
-    UsageError for a place that cannot be used, so that it is found before the work.
+    Call it before the work: it raises UsageError for a place that cannot be used.
     """
     if out is not None and in_place:
         raise UsageError("--out and --in-place exclude each other; pass one of them")
@@ -50,7 +50,9 @@ def rewrite_target(kit: Path, out: Path | None, *, in_place: bool) -> Path | Non
     if out.resolve().is_relative_to(kit.resolve()):
         raise UsageError(f"--out {out}: lies within the kit and would make it invalid; choose another place")
     kind, _ = kind_of(out)
-    if kind == "file" or (kind == "folder" and any(out.iterdir())):
+    with writing(out):
+        is_taken = kind == "file" or (kind == "folder" and any(out.iterdir()))
+    if is_taken:
         raise UsageError(f"--out {out}: exists already; choose another name, or pass --in-place to change {kit} itself")
     return out
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from msc_edge.errors import UsageError, writing
+from msc_edge.errors import OtherColumnsError, UsageError, writing
 from msc_edge.runtime.results.formats import RowFormat
 
 Record = TypeVar("Record")
@@ -20,10 +20,6 @@ Record = TypeVar("Record")
 _MAX_ROW_BYTES = 1 << 16  # three paths and a reason are far shorter
 _RESULT_COLUMNS = {"score", "verdict"}  # columns that every version of msc-edge has written
 _MOMENT = "%Y-%m-%dT%H-%M-%S-%f"  # to the microsecond: a later file must not replace an earlier one
-
-
-class OtherColumnsError(UsageError):
-    """A row file of msc-edge that has other columns: another version wrote it."""
 
 
 class RowFile(Generic[Record]):
@@ -186,21 +182,29 @@ def _check_beginning(path: Path, form: RowFormat[Any], file: io.BufferedReader) 
         # No complete line: empty, or the process died within the header or the first row.
         begin = file.read(len(form.first_bytes)).rstrip(b"\0")
         file.seek(0)
-        if form.first_bytes.startswith(begin):
+        if form.first_bytes.startswith(begin) and not (form.header == b"" and _is_other_record(first, form)):
             return
         raise _not_a_row_file(path, f"does not begin with {form.first_bytes.decode().strip()}")
     try:
         columns = form.columns(first)
     except ValueError:
         columns = ()
-    if columns == form.names:
+    if columns == form.names and first.startswith(form.first_bytes):  # not with the line ends of another program
         return
-    if set(columns) >= _RESULT_COLUMNS:
+    if columns != form.names and set(columns) >= _RESULT_COLUMNS:
         raise OtherColumnsError(
             f"{path}: has other columns than this msc-edge writes; another version wrote it. Move it away, or pass "
             "another name"
         )
     raise _not_a_row_file(path, f"does not begin with {form.first_bytes.decode().strip()}")
+
+
+def _is_other_record(line: bytes, form: RowFormat[Any]) -> bool:
+    """Whether a line without its line end is a record of another program, and not the incomplete one of a row."""
+    try:
+        return form.columns(line) != form.names
+    except ValueError:
+        return False
 
 
 def _not_a_row_file(path: Path, reason: str) -> UsageError:

@@ -1,20 +1,31 @@
-"""The kit that a running stream scores with, and its exchange for another without missing a frame."""
+"""The kit that a running stream scores with, and its replacement without dropping a frame."""
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit.manifest import PrecisionChoice
-from msc_edge.kit.opening import Kit
-from msc_edge.runtime.backends.openvino_backend import BackendChoice
+from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.stream.config import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """Outcome of a reload."""
+
+    loaded: bool
+    """False: the previous kit remains active."""
+    message: str
+    detector: Detector
+    """The detector of the active kit after the reload."""
+
+
 class ActiveKit:
-    """A detector, and the way to another one. Safe to use from several threads."""
+    """Holds the active kit and replaces it. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -25,64 +36,62 @@ class ActiveKit:
         precision: PrecisionChoice | None = None,
         backend: BackendChoice = "auto",
     ) -> None:
-        """Load the kit. KitError when it does not verify."""
+        """Load the kit. KitError when it does not verify, UsageError for limits that exclude each other."""
         self.path = path
         self._threads = threads
         self._precision: PrecisionChoice | None = precision
-        self._engine: BackendChoice = backend
+        self._backend: BackendChoice = backend
         self._limits = limits
-        self._detector, self._sha256 = self._load()
+        self._detector = self._load()
         self._loading = threading.Lock()
-
-    def _load(self) -> tuple[Detector, str]:
-        with Kit.open(self.path) as kit:
-            detector = Detector.of(kit, threads=self._threads, precision=self._precision, backend=self._engine)
-        if kit.manifest.decode.jpeg_keep:
-            LOG.warning("%s: learnt from JPEG files decoded at a reduced size; train for cameras without it", self.path)
-        if len(kit.manifest.precisions) > 1:
-            LOG.info("%s: the model in %s is used", self.path, detector.precision)
-        if detector.backend != "onnxruntime":
-            LOG.info("%s: computed by %s", self.path, detector.backend)
-        limits = self._limits
-        return (
-            detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate),
-            kit.sha256,
-        )
 
     @property
     def detector(self) -> Detector:
-        """The one in force. A frame is scored with one detector throughout: ask once."""
+        """The detector of the active kit. Read it once per frame: a reload replaces it at any time."""
         return self._detector
 
-    @property
-    def sha256(self) -> str:
-        """Of the manifest."""
-        return self._sha256
+    def _load(self) -> Detector:
+        detector = Detector.load(self.path, threads=self._threads, precision=self._precision, backend=self._backend)
+        if detector.manifest.decode.jpeg_keep:
+            LOG.warning(
+                "%s: trained on JPEG files decoded at reduced size; train without this option for cameras", self.path
+            )
+        if len(detector.manifest.models) > 1:
+            LOG.info("%s: uses the %s model", self.path, detector.model)
+        if detector.spec.name != "onnxruntime":
+            LOG.info("%s: uses the %s backend", self.path, detector.spec.name)
+        limits = self._limits
+        return detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate)
 
-    def reload(self, finished: Callable[[bool, str], None]) -> None:
-        """Load the kit from its path again, on a thread; the old one scores meanwhile, and stays if this fails.
+    def reload(self, on_finished: Callable[[ReloadResult], None]) -> None:
+        """Load the kit from its path again, on a thread. The previous kit scores meanwhile, and remains if this fails.
 
-        `finished` is told whether it was loaded, and a sentence. While one load is under way, another is turned down.
+        `on_finished` is called once with the outcome. A reload during another one is refused.
         """
         if not self._loading.acquire(blocking=False):
-            finished(False, "a kit is being loaded already; try again when that is done")
+            on_finished(ReloadResult(False, "a kit is being loaded already; try again afterwards", self._detector))
             return
 
         def work() -> None:
             try:
-                loaded, words = self._exchange()
+                result = self._replace()
             finally:
                 self._loading.release()
-            finished(loaded, words)
+            on_finished(result)
 
         threading.Thread(target=work, name="msc-edge reload", daemon=True).start()
 
-    def _exchange(self) -> tuple[bool, str]:
+    def _replace(self) -> ReloadResult:
         try:
-            self._detector, self._sha256 = self._load()
+            detector = self._load()
         except (MscEdgeError, MemoryError) as error:
-            return False, f"the kit before stays in force: {error or 'there is not enough memory'}"
+            return self._refused(str(error) or "not enough memory")
         except Exception:
-            LOG.exception("a defect of msc-edge kept a kit from being loaded")
-            return False, "the kit before stays in force: a defect of msc-edge, see the log"
-        return True, f"{self.path} is in force, SHA-256 of its manifest {self.sha256[:12]}"
+            LOG.exception("internal error while loading a kit; please report it")
+            return self._refused("internal error, see the log")
+        self._detector = detector
+        sha256 = detector.kit.sha256[:12]
+        return ReloadResult(True, f"{self.path} is active, SHA-256 of its manifest {sha256}", detector)
+
+    def _refused(self, reason: str) -> ReloadResult:
+        return ReloadResult(False, f"the previous kit remains active: {reason}", self._detector)

@@ -1,4 +1,4 @@
-"""When rejected frames make a `reject` event: m of the last n, and not again before a while has passed."""
+"""When rejected frames raise a `reject` event: after m rejects among the last n frames, and after a cooldown."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,28 +8,28 @@ from msc_edge.calibration import Verdict
 
 @dataclass
 class Debounce:
-    """One for each source. With m = n = 1 and no cooldown, each rejected frame is an event."""
+    """Debouncing for one source. With m = n = 1 and no cooldown, each rejected frame raises an event."""
 
     m: int
     n: int
     cooldown: float
     """Seconds."""
-    _window: deque[bool] = field(init=False)
-    _last: float | None = field(default=None, init=False)
+    _rejected: deque[bool] = field(init=False)
+    _last_event: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._window = deque(maxlen=self.n)
+        self._rejected = deque(maxlen=self.n)
 
-    def judged(self, verdict: Verdict, now: float) -> bool:
-        """Whether this frame's verdict, at `now` seconds of a monotonic clock, makes an event.
+    def raises_event(self, verdict: Verdict, now: float) -> bool:
+        """Add a frame's verdict; whether it raises an event. `now`: seconds of a monotonic clock.
 
-        After an event the count begins anew: the next one takes m more rejects.
+        An event resets the count: the next one takes m more rejects.
         """
-        self._window.append(verdict == "reject")
-        if verdict != "reject" or sum(self._window) < self.m:
+        self._rejected.append(verdict == "reject")
+        if verdict != "reject" or sum(self._rejected) < self.m:
             return False
-        if self._last is not None and now - self._last < self.cooldown:
+        if self._last_event is not None and now - self._last_event < self.cooldown:
             return False
-        self._window.clear()
-        self._last = now
+        self._rejected.clear()
+        self._last_event = now
         return True

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from msc_edge.deprecation import deprecated_option
+from msc_edge.text import one_line
+
 if TYPE_CHECKING:
     from msc_edge.runtime.stream.config import StreamConfig
     from msc_edge.runtime.stream.service import Stream
@@ -21,73 +24,82 @@ def stream(
         str | None,
         typer.Argument(
             metavar="[SOURCE]",
-            help="0 or /dev/video0, rtsp:// or http:// stream, video file, or a folder being written to.",
+            help="0 or /dev/video0, an rtsp:// or http:// stream, a video file, or a folder that receives images.",
             show_default=False,
         ),
     ] = None,
     source: Annotated[
-        list[str] | None, typer.Option("--source", metavar="SOURCE", help="One more source; may be repeated.")
+        list[str] | None, typer.Option("--source", metavar="SOURCE", help="Another source; may be repeated.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="All options from this TOML file; those given here go first.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Read options from this TOML file; options given here override it."),
     ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the configuration in force, and exit.")
+        bool, typer.Option("--print-config", help="Print the resulting configuration and exit.")
     ] = False,
-    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a frame, as JSON lines.")] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row a frame, as CSV.")] = None,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the frames that are rejected.")] = None,
+    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row per frame, as JSON lines.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row per frame, as CSV.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Save rejected frames here.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", hidden=True, callback=deprecated_option("--pictures", "--images"))
+    ] = None,
     every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Save every n-th normal frame too, with --images.")
+        int | None, typer.Option(min=1, metavar="N", help="With --images, save every n-th normal frame too.")
     ] = None,
     mqtt: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="Send events to this MQTT broker.")] = None,
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Send events by HTTP POST.")] = None,
     http: Annotated[
-        int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Serve /metrics, /healthz and /readyz here.")
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="Serve /metrics, /healthz and /readyz on this port."),
     ] = None,
     alarm_after: Annotated[
         str | None,
-        typer.Option(metavar="M-of-N", help="Reject event after m rejects in n frames.", show_default="1-of-1"),
+        typer.Option(metavar="M-of-N", help="Raise a reject event after m rejects in n frames.", show_default="1-of-1"),
     ] = None,
     cooldown: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="At most one reject event in this time.", show_default="0")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Raise at most one reject event in this time.", show_default="0"),
     ] = None,
     max_fps: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Score at most this many frames a second of a live source.")
+        float | None, typer.Option(metavar="RATE", help="Score at most this many frames a second of each live source.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Reject scores above this one, instead of the kit's limit.")
+        float | None, typer.Option(help="Reject scores above this value, instead of the kit's limit.")
     ] = None,
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Reject at most this share of good images, such as 0.01.")
+        float | None, typer.Option(help="Set the reject limit for this target false-alarm rate, such as 0.01.")
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
-        typer.Option(help="Which of the kit's models; auto: the faster one here.", show_default="the kit's"),
+        typer.Option(help="Which of the kit's models; auto: the faster one on this PC.", show_default="the kit's"),
     ] = None,
     station: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of this line.", show_default="the PC's name")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep undelivered events and what was done here.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the outbox and of the list of processed files.")
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Open a window.")] = False,
-    log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Of the log.", show_default="text")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Open a window with the frame and its verdict.")] = False,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Format of the log.", show_default="text")
+    ] = None,
 ) -> None:
-    """Score cameras, streams, videos or a folder being written to, for as long as they run.
+    """Score cameras, streams, videos, or folders that receive images, until stopped.
 
-    Ctrl-C and SIGTERM end it in order; SIGHUP and `msc-edge reload` load the kit anew.
+    Ctrl-C and SIGTERM stop the stream; SIGHUP and `msc-edge reload` load the kit again.
 
-    Exit codes: 0 ended in order, 2 usage, 3 source, 4 kit, 5 output cannot be written,
-    70 a defect of msc-edge.
+    Exit codes: 0 stopped in order, 2 usage, 3 source, 4 kit, 5 output cannot be written,
+    70 internal error.
     """
     if hasattr(signal, "SIGHUP") and sys.stderr and not sys.stderr.isatty():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before we can load a kit anew must not end us
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # before the kit can be reloaded, SIGHUP must not end the process
     from msc_edge.errors import UsageError
     from msc_edge.runtime.stream.config_file import config_as_toml
 
+    images = images or pictures
     if every and not images and not config:
-        raise UsageError("--every: saves images, and needs --images DIR")
+        raise UsageError("--every saves images; add --images DIR")
     addresses = [*([address] if address else []), *(source or [])]
     given: dict[str, Any] = {
         "kit": str(kit) if kit else None,
@@ -106,7 +118,7 @@ def stream(
         "log": {"format": log_format},
     }
     if max_fps is not None and not addresses:
-        raise UsageError("--max-fps: concerns a source that is given here; in a configuration file it stands there")
+        raise UsageError("--max-fps applies to sources given here; for others set max_fps in the configuration file")
     options = _configured(config, _without_none(given))
     if print_config:
         typer.echo(config_as_toml(options), nl=False)
@@ -116,33 +128,39 @@ def stream(
 
 def reload(
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The configuration file of the stream.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Configuration file of the stream.", show_default=False)
     ] = None,
-    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Or its state folder.", show_default=False)] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="State folder of the stream.", show_default=False)
+    ] = None,
     station: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Or its station, where the state folder is the user's own.")
+        str | None, typer.Option(metavar="NAME", help="Station of the stream, if it uses the default state folder.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Wait at most so long.")] = 60,
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Longest wait for an answer.")] = 60,
 ) -> None:
-    """Let a running stream load its kit again, without missing a frame.
+    """Make a running stream load its kit again, without dropping a frame.
 
-    Exit codes: 0 the kit is in force, 4 it does not verify and the one before stays,
-    2 no stream answered.
+    Identify the stream by --config, --state or --station.
+
+    Exit codes: 0 the new kit is active, 4 it does not verify and the previous kit remains
+    active, 2 no stream answered.
     """
-    from msc_edge.runtime.stream.config import state_folder
-    from msc_edge.runtime.stream.config_file import check_config, where_its_state_is
+    from msc_edge.runtime.station import state_folder
+    from msc_edge.runtime.stream.config_file import check_config, read_state_options
     from msc_edge.runtime.stream.control import request_reload
 
-    found = where_its_state_is(config) if config else {}
+    found = read_state_options(config) if config else {}
     given = _without_none({"station": station, "state": str(state) if state else None})
     options = check_config({"kit": ".", "source": [{"address": "0"}], **found, **given})
-    typer.echo(request_reload(state_folder(options), timeout=timeout))
+    typer.echo(request_reload(state_folder(options.state, station=options.station), timeout=timeout))
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> "StreamConfig":
     from msc_edge.runtime.stream.config_file import check_config, read_config
 
-    return read_config(file, given) if file else check_config(given)
+    if file is None:
+        return check_config(given)
+    return read_config(file, given, on_warning=lambda message: typer.echo(one_line(f"warning: {message}"), err=True))
 
 
 def _without_none(value: Any) -> Any:
@@ -175,7 +193,7 @@ def _run(options: "StreamConfig") -> None:
 
 
 def _stop_on_signals(running: "Stream", stack: ExitStack) -> None:
-    """Ctrl-C and SIGTERM: in order. A second Ctrl-C: at once."""
+    """Ctrl-C and SIGTERM stop in order; a second Ctrl-C stops at once."""
 
     def stop(signum: int, frame: object) -> None:  # noqa: ARG001
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -185,5 +203,5 @@ def _stop_on_signals(running: "Stream", stack: ExitStack) -> None:
         if hasattr(signal, name):
             number = getattr(signal, name)
             stack.callback(signal.signal, number, signal.signal(number, stop))
-    if hasattr(signal, "SIGHUP") and not sys.stderr.isatty():  # from a terminal it says that this was closed
+    if hasattr(signal, "SIGHUP") and not sys.stderr.isatty():  # from a terminal, SIGHUP means that it was closed
         stack.callback(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, lambda *_: running.reload()))

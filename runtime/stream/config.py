@@ -1,12 +1,9 @@
-"""Every option of `msc-edge stream`, as the TOML file has them. Unknown keys are refused; see config_file.py."""
+"""Every option of `msc-edge stream`, named as in the TOML file. Unknown names are refused; see config_file.py."""
 
-import os
 import re
-import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-import platformdirs
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,9 +18,13 @@ from pydantic import (
 )
 from pydantic import NonNegativeFloat as Seconds
 
+from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.runtime.backends.interface import BackendChoice
+from msc_edge.runtime.station import default_station
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-TimeOut = Annotated[float, Field(gt=0, le=3600)]
+Timeout = Annotated[float, Field(gt=0, le=3600)]
 
 
 class _Section(BaseModel):
@@ -31,9 +32,9 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("expected a number or a text, and not true or false")
+            raise ValueError("expected a number or a text, not true or false")
         return value
 
 
@@ -66,31 +67,33 @@ class SourceConfig(_Section):
 
     address: SecretStr = Field(
         min_length=1,
-        description="webcam number, /dev/videoN, rtsp:// or http(s):// stream, video file, or folder being written to",
+        description="webcam number, /dev/videoN, rtsp:// or http(s):// stream, video file, or folder of new images",
     )
-    name: Name | None = Field(default=None, description="in results and events; without it, made from the address")
+    name: Name | None = Field(default=None, description="in results and events; derived from the address by default")
     max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
     lost_after: PositiveFloat = Field(default=20, description="live: seconds without a frame until source_lost")
     frozen_after: Seconds = Field(
         default=20, description="live: seconds of one repeated frame until source_frozen; 0 never"
     )
-    open_timeout: TimeOut = Field(default=5, description="live: seconds")
-    read_timeout: TimeOut = Field(default=5, description="live: seconds")
-    width: PositiveInt | None = Field(default=None, description="webcam: pixels to ask for")
-    height: PositiveInt | None = Field(default=None, description="webcam: pixels to ask for")
-    fps: PositiveFloat | None = Field(default=None, description="webcam: frames a second to ask for")
-    settle: PositiveFloat = Field(default=0.5, description="folder: seconds that a file must stay the same to be whole")
+    open_timeout: Timeout = Field(default=5, description="live: seconds")
+    read_timeout: Timeout = Field(default=5, description="live: seconds")
+    width: PositiveInt | None = Field(default=None, description="webcam: requested width in pixels")
+    height: PositiveInt | None = Field(default=None, description="webcam: requested height in pixels")
+    fps: PositiveFloat | None = Field(default=None, description="webcam: requested frames a second")
+    settle: PositiveFloat = Field(default=0.5, description="folder: seconds without a change until a file is complete")
 
 
 class LimitsConfig(_Section):
-    """`[limits]`: another reject limit than the kit's own."""
+    """`[limits]`: a reject limit that replaces the kit's."""
 
-    threshold: float | None = Field(default=None, description="reject scores above this one")
-    false_alarm_rate: float | None = Field(default=None, gt=0, lt=1, description="share of good images to reject")
+    threshold: float | None = Field(default=None, description="reject scores above this value")
+    false_alarm_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="target false-alarm rate: share of normal images"
+    )
 
 
 class AlarmConfig(_Section):
-    """`[alarm]`: when rejected frames make a `reject` event."""
+    """`[alarm]`: when rejected frames raise a `reject` event."""
 
     after: Annotated[MofN, BeforeValidator(_parse_m_of_n)] = Field(
         default=MofN(m=1, n=1), description="m rejects among the last n frames, such as 2-of-3"
@@ -99,12 +102,12 @@ class AlarmConfig(_Section):
 
 
 class ResultsConfig(_Section):
-    """`[results]`: one row a frame."""
+    """`[results]`: one row per frame."""
 
     jsonl: Path | None = None
     csv: Path | None = None
-    rotate_mb: PositiveFloat = Field(default=100, description="begin a new file at this size")
-    keep: PositiveInt = Field(default=10, description="finished files that are kept")
+    rotate_mb: PositiveFloat = Field(default=100, description="start a new file at this size")
+    keep: PositiveInt = Field(default=10, description="number of finished files to keep")
 
     @model_validator(mode="after")
     def _suffixes_fit(self) -> "ResultsConfig":
@@ -117,13 +120,11 @@ class ResultsConfig(_Section):
 class ImagesConfig(_Section):
     """`[images]`: frames that are saved."""
 
-    folder: Path | None = Field(default=None, description="save the frames that are rejected here")
+    folder: Path | None = Field(default=None, description="save rejected frames here")
     every: PositiveInt | None = Field(default=None, description="save every n-th normal frame too")
-    format: Literal["jpg", "png"] = Field(
-        default="jpg", description="png loses nothing and takes several times the space"
-    )
-    max_mb: PositiveFloat = Field(default=2000, description="the oldest are removed beyond this")
-    max_days: PositiveFloat = Field(default=30, description="older ones are removed")
+    format: Literal["jpg", "png"] = Field(default="jpg", description="png is lossless and several times larger")
+    max_mb: PositiveFloat = Field(default=2000, description="remove the oldest beyond this size")
+    max_days: PositiveFloat = Field(default=30, description="remove older images")
 
 
 class MqttConfig(_Section):
@@ -134,19 +135,19 @@ class MqttConfig(_Section):
     username: str | None = None
     password: SecretStr | None = None
     tls: bool = False
-    ca_file: Path | None = Field(default=None, description="certificate authority, where it is not a public one")
-    # MQTT 5.0, 4.7: no wildcards, no U+0000, and what begins with $ is the broker's own.
+    ca_file: Path | None = Field(default=None, description="certificate authority, if it is not a public one")
+    # MQTT 5.0, 4.7: no wildcards and no U+0000; topics that begin with $ belong to the broker.
     topic: Annotated[str, Field(pattern=r"^[^$+#\s/\x00]([^+#\s\x00]*[^+#\s/\x00])?$")] = Field(
-        default="msc-edge", description="what all topics begin with"
+        default="msc-edge", description="first part of all topics"
     )
     style: Literal["plain", "home-assistant"] = "plain"
-    timeout: TimeOut = Field(default=10, description="seconds to wait for an acknowledgement")
+    timeout: Timeout = Field(default=10, description="seconds to wait for an acknowledgement")
 
     @field_validator("host")
     @classmethod
     def _is_a_host(cls, host: str | None) -> str | None:
         if host is not None and not re.fullmatch(r"[^\s/@]+", host):
-            raise ValueError("expected a name or address alone; `username` and `password` have places of their own")
+            raise ValueError("expected a name or address only; give `username` and `password` as options of their own")
         return host
 
 
@@ -154,52 +155,54 @@ class WebhookConfig(_Section):
     """`[webhook]`."""
 
     url: SecretStr | None = None
-    secret: SecretStr | None = Field(default=None, description="sign each request with it")
-    timeout: TimeOut = Field(default=10, description="seconds")
+    secret: SecretStr | None = Field(default=None, description="key that signs each request")
+    timeout: Timeout = Field(default=10, description="seconds")
 
 
 class OutboxConfig(_Section):
-    """`[outbox]`: events that wait for a broker or a server."""
+    """`[outbox]`: the backlog of events for a broker or a server."""
 
-    max_mb: PositiveFloat = Field(default=200, description="the oldest are dropped, and counted, beyond this")
-    max_days: PositiveFloat = Field(default=7, description="older ones are dropped, and counted")
+    max_mb: PositiveFloat = Field(default=200, description="drop and count the oldest events beyond this size")
+    max_days: PositiveFloat = Field(default=7, description="drop and count older events")
 
 
 class HttpConfig(_Section):
     """`[http]`: /metrics, /healthz, /readyz."""
 
-    port: Port | None = Field(default=None, description="without it, no port is opened")
+    port: Port | None = Field(default=None, description="no port is opened by default")
     host: str = "127.0.0.1"
-    ready_within: PositiveFloat = Field(default=30, description="/readyz: seconds that the last frame may be old")
+    ready_within: PositiveFloat = Field(default=30, description="/readyz: maximum age of the last frame, in seconds")
 
 
 class LogConfig(_Section):
     """`[log]`."""
 
     format: Literal["text", "json"] = "text"
-    status_every: PositiveFloat = Field(default=60, description="seconds between lines of status")
+    status_every: PositiveFloat = Field(default=60, description="seconds between two status lines in the log")
 
 
 class StreamConfig(_Section):
     """The whole file."""
 
     kit: Path
-    station: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63] or "line")
+    station: Name = Field(
+        default_factory=default_station, description="name of this PC or line; the host name by default"
+    )
     state: Path | None = Field(
         default=None,
-        description="folder of the outbox and of what was done; without it $STATE_DIRECTORY or the user's own",
+        description="folder of the outbox and the processed files; by default $STATE_DIRECTORY or a folder of the user",
     )
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
-        default=None, description="cores for one frame; all usable ones by default"
+        default=None, description="cores per frame; by default all usable ones, divided by the number of sources"
     )
-    precision: Literal["auto", "fp32", "int8"] | None = Field(
+    precision: PrecisionChoice | None = Field(
         default=None,
-        description="which of the kit's models; the kit's own choice by default, auto: the faster one here",
+        description="which of the kit's models; the kit's default model by default; auto: the faster one on this PC",
     )
-    backend: Literal["auto", "onnxruntime", "openvino"] = Field(
-        default="auto", description="what computes the model; auto: OpenVINO where it is installed and faster for float"
+    backend: BackendChoice = Field(
+        default="auto", description="runs the model; auto: OpenVINO if it is installed and faster for fp32"
     )
-    show: bool = Field(default=False, description="a window with the frame, its score and its verdict")
+    show: bool = Field(default=False, description="open a window with the frame, its score and its verdict")
     source: list[SourceConfig] = Field(min_length=1)
     limits: LimitsConfig = LimitsConfig()
     alarm: AlarmConfig = AlarmConfig()
@@ -210,12 +213,3 @@ class StreamConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
-
-
-def state_folder(config: StreamConfig) -> Path:
-    """Where a stream keeps its state: as configured, or systemd's $STATE_DIRECTORY, or the user's own folder."""
-    if config.state:
-        return config.state
-    if given := os.environ.get("STATE_DIRECTORY", ""):
-        return Path(given.partition(":")[0])
-    return platformdirs.user_state_path("msc-edge", appauthor=False) / config.station

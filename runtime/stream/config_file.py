@@ -1,11 +1,11 @@
-"""The TOML file of `msc-edge stream`: read, checked, and printed."""
+"""The TOML file of `msc-edge stream`: reading, checking and printing it."""
 
 import difflib
 import os
 import re
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 from urllib.parse import urlsplit
@@ -18,37 +18,42 @@ from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, Web
 from msc_edge.runtime.stream.sources.address import redacted, shown
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# Where paths stand: relative ones are meant from the folder of the file, as a service has no folder of its own.
+# Options that are paths. A relative path is relative to the folder of the file: a service has no useful working folder.
 _PATHS = (("kit",), ("state",), ("results", "jsonl"), ("results", "csv"), ("images", "folder"), ("mqtt", "ca_file"))
+_DEPRECATED = {"pictures": "images", "engine": "backend"}  # names of 0.1.0
 
 
-def read_config(path: Path, overrides: Mapping[str, Any]) -> StreamConfig:
-    """Read a file and lay `overrides` (nested as the file is) over it. UsageError says what is wrong, and where.
+def read_config(
+    path: Path, overrides: Mapping[str, Any], *, on_warning: Callable[[str], None] = lambda _: None
+) -> StreamConfig:
+    """Read a file and replace options by `overrides`, which are nested like the file. UsageError for a wrong option.
 
-    `${NAME}` in any text stands for that environment variable, so that no password need be in the file.
+    `${NAME}` in any text stands for that environment variable, so that the file needs no passwords. `on_warning` takes
+    one line about deprecated names.
     """
-    document = _from_folder(_expanded(_read(path), str(path)), path.resolve().parent)
-    if "limits" in overrides:  # they exclude each other: one that is given replaces both
+    document = _renamed(_read(path), path, on_warning)
+    document = _with_absolute_paths(_expanded(document, str(path)), path.resolve().parent)
+    if "limits" in overrides:  # the two limits exclude each other: one that is given replaces both
         document.pop("limits", None)
-    return check_config(_laid_over(document, overrides), where=f"--config {path}: ")
+    return check_config(_merged(document, overrides), where=f"--config {path}: ")
 
 
-def where_its_state_is(path: Path) -> dict[str, Any]:
-    """`state` and `station` of a file, as far as they are there; the rest of it, and its passwords, is not needed."""
+def read_state_options(path: Path) -> dict[str, Any]:
+    """`state` and `station` of a file, if present. The other options and their passwords are not needed."""
     document = _read(path)
-    wanted = {key: document[key] for key in ("state", "station") if key in document}
-    return _from_folder(_expanded(wanted, str(path)), path.resolve().parent)
+    found = {key: document[key] for key in ("state", "station") if key in document}
+    return _with_absolute_paths(_expanded(found, str(path)), path.resolve().parent)
 
 
 def check_config(document: Mapping[str, Any], *, where: str = "") -> StreamConfig:
-    """Check nested options. UsageError for the first that is wrong; an unknown one with the nearest known name."""
+    """Check nested options. UsageError for the first wrong one; for an unknown one with the most similar name."""
     try:
         return StreamConfig.model_validate(document)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
-        # A misspelt option first: what is missing is then often that very one.
+        # A misspelt option first: the missing option is often the same one.
         first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
-        raise UsageError(f"{where}{_in_words(first)}") from None  # the original would show passwords
+        raise UsageError(f"{where}{_description(first)}") from None  # the original contains passwords
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -60,17 +65,31 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: not TOML: {error}") from error
 
 
-def _in_words(error: Any) -> str:
+def _renamed(document: dict[str, Any], path: Path, on_warning: Callable[[str], None]) -> dict[str, Any]:
+    """Replace deprecated names by the current ones."""
+    found = {old: new for old, new in _DEPRECATED.items() if old in document}
+    for old, new in found.items():
+        if new in document:
+            raise UsageError(
+                f"--config {path}: {old} is the deprecated name of {new}, and both are given; remove {old}"
+            )
+    if found:
+        renames = "; ".join(f"{old} is deprecated, use {new}" for old, new in found.items())
+        on_warning(f"--config {path}: {renames}")
+    return {found.get(name, name): value for name, value in document.items()}
+
+
+def _description(error: Any) -> str:
     place = ".".join(f"{part + 1}" if isinstance(part, int) else str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = sorted(_model_at(error["loc"][:-1]).model_fields)
         name = str(error["loc"][-1])
         near = difflib.get_close_matches(name, known, n=1)
-        return f"{place}: there is no such option; " + (
-            f"is {near[0]} meant?" if near else f"there are {', '.join(known)}"
+        return f"{place}: unknown option; " + (
+            f"did you mean {near[0]}?" if near else f"known options: {', '.join(known)}"
         )
     if place == "source" and error["type"] == "list_type":
-        return "source: write [[source]], in double brackets, once for each source"
+        return "source: write [[source]] in double brackets, once for each source"
     if error["type"] == "missing":
         return f"{place}: is missing; " + (
             "name a kit" if place == "kit" else "name at least one source" if place == "source" else "give it"
@@ -103,17 +122,17 @@ def _expanded(value: Any, where: str) -> Any:
         return value
     for name in _REFERENCE.findall(value):
         if name not in os.environ:
-            raise UsageError(f"--config {where}: ${{{name}}}: there is no such environment variable; set it")
+            raise UsageError(f"--config {where}: ${{{name}}}: this environment variable is not set; set it")
     return _REFERENCE.sub(lambda match: os.environ[match[1]], value)
 
 
-def _from_folder(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_absolute_paths(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     for *sections, name in _PATHS:
-        at: Any = document
+        parent: Any = document
         for section in sections:
-            at = at.get(section) if isinstance(at, dict) else None
-        if isinstance(at, dict) and isinstance(at.get(name), str):
-            at[name] = str(folder / at[name])
+            parent = parent.get(section) if isinstance(parent, dict) else None
+        if isinstance(parent, dict) and isinstance(parent.get(name), str):
+            parent[name] = str(folder / parent[name])
     sources = document.get("source")
     for source in sources if isinstance(sources, list) else []:
         address = source.get("address") if isinstance(source, dict) else None
@@ -122,16 +141,16 @@ def _from_folder(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     return document
 
 
-def _laid_over(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(document)
     for key, value in overrides.items():
-        below = merged.get(key)
-        merged[key] = _laid_over(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
     return merged
 
 
 def config_as_toml(config: StreamConfig) -> str:
-    """The configuration in force, as the file would have it; what is secret is hidden, what is not set left out."""
+    """The configuration in the format of the file, without options that are not set. Secrets become asterisks."""
     return tomli_w.dumps(_plain(config))
 
 
@@ -141,14 +160,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, SourceConfig):
         return _fields(value) | {"address": shown(value.address.get_secret_value())}
     if isinstance(value, WebhookConfig) and value.url:
-        # The path of a webhook is often a secret itself.
+        # The path of a webhook is often a secret.
         parts = urlsplit(redacted(value.url.get_secret_value()).replace("***@", ""))
         return _fields(value) | {"url": f"{parts.scheme}://{parts.netloc}/***"}
     if isinstance(value, BaseModel):
         return _fields(value)
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path | SecretStr) else value  # a SecretStr shows asterisks
+    return str(value) if isinstance(value, Path | SecretStr) else value  # str(SecretStr) is asterisks
 
 
 def _fields(section: BaseModel) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A running stream is told to load its kit again: by files in its state folder, which work on every system.
+"""Reload requests to a running stream, as files in its state folder. This works on every operating system.
 
-`msc-edge reload` writes `reload-<id>.request`; the stream takes it away, and answers in `reload-<id>.answer`.
+`msc-edge reload` writes `reload-<id>.request`. The stream removes it and writes `reload-<id>.answer`.
 """
 
 import json
@@ -16,7 +16,7 @@ _REQUEST, _ANSWER = "reload-{}.request", "reload-{}.answer"
 
 
 def take_requests(folder: Path) -> list[str]:
-    """The ids of the requests that lie in the state folder, which are removed."""
+    """Remove the requests from the state folder, and return their ids."""
     prefix, suffix = _REQUEST.split("{}")
     taken = []
     for path in folder.glob(_REQUEST.format("*")):
@@ -28,35 +28,37 @@ def take_requests(folder: Path) -> list[str]:
     return taken
 
 
-def answer(folder: Path, asked: str, *, loaded: bool, words: str) -> None:
-    """Answer a request: whether the kit was loaded, and a sentence. OutputError when it cannot be written."""
-    with written_whole(folder / _ANSWER.format(asked)) as path:
-        path.write_text(json.dumps({"loaded": loaded, "words": words}), encoding="utf-8")
+def answer(folder: Path, request: str, *, loaded: bool, message: str) -> None:
+    """Answer the request with this id. OutputError when the answer cannot be written."""
+    with written_whole(folder / _ANSWER.format(request)) as path:
+        path.write_text(json.dumps({"loaded": loaded, "message": message}), encoding="utf-8")
 
 
 def request_reload(folder: Path, *, timeout: float, wait: Callable[[float], None] = time.sleep) -> str:
-    """Ask the stream that works in `folder` to load its kit again, and return what it says.
+    """Request a reload from the stream with this state folder, and return its message.
 
-    Raises KitError when it keeps the old one, UsageError when no stream answers in `timeout` seconds.
+    Raises KitError when the stream keeps the previous kit, UsageError when no stream answers in `timeout` seconds.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such state folder; give the `state` or the --config of the stream")
-    asked = new_id()
-    request, said_in = folder / _REQUEST.format(asked), folder / _ANSWER.format(asked)
-    with written_whole(request):  # its name says all
+    id = new_id()
+    request, answered = folder / _REQUEST.format(id), folder / _ANSWER.format(id)
+    with written_whole(request):  # an empty file: its name is the request
         pass
     try:
-        until = time.monotonic() + timeout
-        while time.monotonic() < until:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
             wait(0.1)
             try:
-                said = json.loads(said_in.read_text(encoding="utf-8"))
+                answer = json.loads(answered.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            if said["loaded"]:
-                return str(said["words"])
-            raise KitError(str(said["words"]))
+            # A stream that was started before an upgrade from 0.1.0 answers with "words".
+            message = str(answer.get("message") or answer.get("words"))
+            if answer["loaded"]:
+                return message
+            raise KitError(message)
     finally:
         request.unlink(missing_ok=True)
-        said_in.unlink(missing_ok=True)
-    raise UsageError(f"{folder}: no stream answered in {timeout:g} s; is one running with this state folder?")
+        answered.unlink(missing_ok=True)
+    raise UsageError(f"{folder}: no stream answered in {timeout:g} s; is a stream running with this state folder?")

@@ -1,46 +1,23 @@
-"""The SQLite file of a stream's state: its tables, and how it is opened."""
+"""The SQLite file of a stream's state: opening, locking, and migration from older versions.
 
-import sqlite3
-from pathlib import Path
-
-from msc_edge.errors import OutputError, UsageError, writing
-
-_VERSION = 1
-_TABLES = """
-CREATE TABLE outbox (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    channel TEXT NOT NULL,
-    id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    recorded REAL NOT NULL,   -- time.time()
-    due REAL NOT NULL,        -- time.time() before which it is not tried again
-    attempts INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (channel, id)
-) STRICT;
-CREATE INDEX outbox_of_channel ON outbox (channel, number);
-CREATE TABLE done (
-    folder TEXT NOT NULL,
-    path BLOB NOT NULL,       -- relative to the folder, as the file system has it
-    size INTEGER NOT NULL,
-    modified INTEGER NOT NULL, -- nanoseconds
-    PRIMARY KEY (folder, path)
-) STRICT, WITHOUT ROWID;
+The version is `PRAGMA user_version`. A database of an older version is backed up beside the file and migrated in one
+transaction; a process that is killed meanwhile leaves the old database.
 """
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is, however it is called: device and inode; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+from msc_edge import __version__
+from msc_edge.errors import OutputError, UsageError, writing
+from msc_edge.files import written_whole
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Open the file, or begin it, and lock it.
+    """Open the file, or create it, migrate it to the current version, and lock it.
 
-    UsageError when another process has it, OutputError when it cannot be used.
+    Raises UsageError when another process uses it or a newer msc-edge wrote it, OutputError when it cannot be used.
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,33 +27,114 @@ def open_database(path: Path) -> sqlite3.Connection:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-            _prepare(database, path)
-            database.execute("SELECT count(*), sum(length(body)) FROM outbox").fetchone()  # is it damaged?
+            # Locks the file now, not at the first event.
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("COMMIT")
+            _migrate(database, path)
+            database.execute("SELECT count(*), sum(length(body)) FROM outbox").fetchone()  # fails if it is damaged
         except BaseException:
             database.close()
             raise
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if _code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UsageError(
-                f"{path.parent}: another msc-edge stream works with this state; stop it, or give this one "
-                "a `state` folder of its own"
+                f"{path.parent}: another msc-edge stream uses this state; stop it, or give this one "
+                "its own `state` folder"
             ) from error
+        if _code_of(error) == sqlite3.SQLITE_FULL:
+            raise OutputError(f"{path}: cannot be migrated ({error}); free some space there") from error
         raise OutputError(
             f"{path}: cannot be used ({error}); check the disk, or move the file away: "
-            "events that wait in it would then not be delivered"
+            "events in it are then not delivered"
         ) from error
     return database
 
 
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
+def _code_of(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _migrate(database: sqlite3.Connection, path: Path) -> None:
+    """Bring the database to the current version, and record which msc-edge writes it."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        database.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
-    elif version != _VERSION:
-        raise UsageError(
-            f"{path}: is of another msc-edge (version {version}, this one has {_VERSION}); "
-            "give this one a `state` folder of its own"
-        )
-    else:
-        # Take the lock now, and not at the first event.
-        database.executescript("BEGIN IMMEDIATE; COMMIT;")
+    if version > len(_MIGRATIONS):
+        raise UsageError(_too_new(database, path, version))
+    if version == len(_MIGRATIONS):
+        with suppress(sqlite3.OperationalError):  # a full disk must not prevent the start
+            database.execute(
+                "UPDATE metadata SET value = ? WHERE name = 'msc_edge_version' AND value <> ?", (__version__,) * 2
+            )
+        return
+    if version > 0:
+        _back_up(database, path.with_name(f"{path.name}.version-{version}.backup"))
+    # Not executescript, which would commit the transaction.
+    database.execute("BEGIN IMMEDIATE")
+    for migrate in _MIGRATIONS[version:]:
+        migrate(database)
+    database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    database.execute("INSERT INTO metadata VALUES ('msc_edge_version', ?)", (__version__,))
+    database.execute("COMMIT")
+
+
+def _too_new(database: sqlite3.Connection, path: Path, version: int) -> str:
+    try:
+        (writer,) = database.execute("SELECT value FROM metadata WHERE name = 'msc_edge_version'").fetchone()
+    except (sqlite3.Error, TypeError):  # the newer version has another table, or no such row
+        writer = ""
+    return (
+        f"{path}: written by msc-edge {writer or 'of a newer version'} (database version {version}); msc-edge "
+        f"{__version__} reads versions up to {len(_MIGRATIONS)}. Install msc-edge {writer or 'in a newer version'}, "
+        "or give this stream another `state` folder"
+    )
+
+
+def _back_up(database: sqlite3.Connection, path: Path) -> None:
+    with written_whole(path) as partial:
+        backup = sqlite3.connect(partial)
+        try:
+            database.backup(backup)
+        finally:
+            backup.close()
+
+
+def _version_1(database: sqlite3.Connection) -> None:
+    """The tables of msc-edge 0.1.0."""
+    database.execute("""
+        CREATE TABLE outbox (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            channel TEXT NOT NULL,
+            id TEXT NOT NULL,
+            body BLOB NOT NULL,
+            recorded REAL NOT NULL,   -- time.time()
+            due REAL NOT NULL,        -- time.time() of the next attempt
+            attempts INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (channel, id)
+        ) STRICT
+    """)
+    database.execute("CREATE INDEX outbox_of_channel ON outbox (channel, number)")
+    database.execute("""
+        CREATE TABLE done (
+            folder TEXT NOT NULL,
+            path BLOB NOT NULL,       -- relative to the folder, in the encoding of the file system
+            size INTEGER NOT NULL,
+            modified INTEGER NOT NULL, -- nanoseconds
+            PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID
+    """)
+
+
+def _version_2(database: sqlite3.Connection) -> None:
+    """Kind and source of each event as columns; `done` becomes `processed_files`; metadata."""
+    database.execute("ALTER TABLE outbox ADD COLUMN kind TEXT NOT NULL DEFAULT ''")
+    database.execute("ALTER TABLE outbox ADD COLUMN source TEXT")
+    database.execute("""
+        UPDATE outbox SET
+            kind = json_extract(CAST(body AS TEXT), '$.kind'),
+            source = json_extract(CAST(body AS TEXT), '$.source')
+    """)
+    database.execute("ALTER TABLE done RENAME TO processed_files")
+    database.execute("CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
+
+
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2)
+"""Number n brings a database from version n to n + 1."""

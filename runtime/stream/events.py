@@ -1,6 +1,6 @@
-"""Events: what somebody should know of, now or when the network is back.
+"""Events: what the stream reports to a broker or a server, at once or when the network is back.
 
-Each is one JSON object, the same for MQTT and webhooks; docs/event.schema.json is generated from the model below.
+Each event is one JSON object, the same for MQTT and webhooks. docs/event.schema.json is generated from the model below.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from msc_edge.calibration import Verdict
+from msc_edge.kit.manifest import Precision
+from msc_edge.runtime.results.fields import description_of
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.text import valid_text
 
@@ -29,50 +31,57 @@ EventKind = Literal[
     "events_lost",
 ]
 
-MEANING: dict[EventKind, str] = {
-    "started": "scoring has begun",
-    "stopped": "scoring has ended, on request or because all sources ended",
-    "reject": "a part was rejected (after the debouncing that was asked for)",
+EVENT_KINDS: dict[EventKind, str] = {
+    "started": "scoring has started",
+    "stopped": "scoring has stopped, on request or because all sources ended",
+    "reject": "a part was rejected (after debouncing, as configured in [alarm])",
     "source_up": "frames arrive and are scored",
-    "source_lost": "no frames arrive: parts pass unseen until `source_up`",
+    "source_lost": "no frames arrive: parts pass without inspection until `source_up`",
     "source_frozen": "the camera repeats one frame: nothing is scored until `source_up`",
-    "source_ended": "a video file has come to its end",
-    "kit_loaded": "another kit is in force from now on",
-    "kit_refused": "another kit was to be loaded and did not verify; the one before stays in force",
+    "source_ended": "a video file was scored to its end",
+    "kit_loaded": "another kit is now the active kit",
+    "kit_refused": "another kit did not verify; the previous kit remains active",
     "results_lost": "rows or images could not be written, for example because the disk is full",
-    "events_lost": "the outbox was full, or events in it too old, and some were dropped",
+    "events_lost": "events were dropped because the outbox was full or they were too old",
 }
 
 
 class Event(BaseModel):
-    """One event. `id` is unique and stable: whoever receives it twice can tell."""
+    """One event. `id` is unique and stable: a receiver that gets an event twice can recognise it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     id: str = Field(min_length=1)
-    kind: EventKind = Field(description="; ".join(f"{kind}: {words}" for kind, words in MEANING.items()))
+    kind: EventKind = Field(description="; ".join(f"{kind}: {meaning}" for kind, meaning in EVENT_KINDS.items()))
     time: AwareDatetime = Field(description="when it happened; for `reject`, when the frame was captured")
     station: str = Field(description="name of the PC or line, as configured")
-    source: str | None = Field(default=None, description="name of the source; null: concerns all")
+    source: str | None = Field(default=None, description="name of the source; null: not about one source")
     message: str = Field(description="one sentence for a person")
     frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
     path: str | None = Field(default=None, description="the image file that was scored")
-    position: float | None = Field(default=None, description="seconds from the beginning of a video file")
-    score: float | None = Field(default=None, description="0 is identical to a normal image, larger is stranger")
-    p_value: float | None = Field(default=None, description="share of good images at least as strange")
-    verdict: Verdict | None = None
-    nearest: str | None = Field(default=None, description="the normal image most like it")
+    position: float | None = Field(default=None, description="seconds from the start of a video file")
+    score: float | None = Field(default=None, description=description_of("score"))
+    p_value: float | None = Field(default=None, description=description_of("p_value"))
+    verdict: Verdict | None = Field(default=None, description=description_of("verdict"))
+    limit: float | None = Field(default=None, description=description_of("limit"))
+    nearest: str | None = Field(default=None, description=description_of("nearest"))
+    model: Precision | None = Field(default=None, description=description_of("model"))
     image: str | None = Field(default=None, description="where the frame was saved")
-    kit: str | None = Field(default=None, description="SHA-256 of the manifest of the kit in force")
-    count: int | None = Field(default=None, ge=0, description="of `results_lost` and `events_lost`: how many")
-    seconds: float | None = Field(default=None, ge=0, description="of `source_up`: how long no frame was scored")
+    kit: str | None = Field(
+        default=None,
+        description="SHA-256 of the manifest of a kit: for `reject` the one that scored the frame, else the active one",
+    )
+    count: int | None = Field(default=None, ge=0, description="for `results_lost` and `events_lost`: how many")
+    seconds: float | None = Field(
+        default=None, ge=0, description="for `source_up`: how long no frame of this source was scored"
+    )
 
 
-def rejection(decision: Decision, image: Path | None, *, station: str, kit: str) -> Event:
-    """The event of a rejected part; `image`: where its frame was saved, `kit`: the SHA-256 of the one in force."""
+def rejection(decision: Decision, image: Path | None, *, station: str) -> Event:
+    """The event of a rejected part. `image`: where its frame was saved."""
     frame, result = decision.frame, decision.result
-    assert result is not None, "only what has a verdict is rejected"
+    assert result is not None, "only a scored frame is rejected"
     return Event(
         id=decision.id,
         kind="reject",
@@ -86,19 +95,21 @@ def rejection(decision: Decision, image: Path | None, *, station: str, kit: str)
         score=result.score,
         p_value=result.p_value,
         verdict=result.verdict,
-        nearest=_text(result.nearest_images[0].path),
+        limit=result.limit,
+        nearest=_text(result.nearest),
+        model=result.model,
         image=_text(str(image)) if image else None,
-        kit=kit,
+        kit=result.kit,
     )
 
 
 def new_id() -> str:
-    """An id that nobody else has."""
+    """A unique id."""
     return str(uuid.uuid4())
 
 
 def now() -> datetime:
-    """The wall clock, with UTC offset 0."""
+    """The wall clock, in UTC."""
     return datetime.now(UTC)
 
 

@@ -1,4 +1,4 @@
-"""What a source yields, and what becomes of it."""
+"""Frames, as sources yield them, and decisions, as workers make them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,57 +10,73 @@ from msc_edge.runtime.results.result import Result
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessedFile:
+    """An image file of a watched folder, with the size and date that it had when it was read."""
+
+    folder: str
+    path: bytes
+    """Relative to the folder, in the encoding of the file system."""
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
-    """One image of a source, as it was captured; or a file that could not be read, which has an `error`."""
+    """One image from a source. A file that cannot be decoded is a frame with an `error` and without an image."""
 
     source: str
-    """Name of the source; never its address, which may hold a password."""
+    """Name of the source. Not its address, which may contain a password."""
     index: int
-    """Counts the frames that the source gave, dropped ones too, from 0."""
+    """Number of the frame in its source, from 0. Dropped frames count."""
     time: datetime
-    """Wall clock when it was captured or read, with UTC offset."""
+    """Wall clock at capture, with UTC offset."""
     captured: float
-    """`time.monotonic()` at that moment."""
+    """`time.monotonic()` at capture."""
     image: np.ndarray | None
-    """uint8 (height, width, 3), RGB. Valid until the next frame is asked for: copy it to keep it."""
+    """uint8 (height, width, 3), RGB. Valid until the next frame is requested; copy it to keep it."""
     dropped: int = 0
-    """Frames that the source gave since the frame before, and that nobody scored: live sources are freshest-first."""
+    """Frames of a live source since the previous one that were not scored."""
     position: float | None = None
-    """Seconds from the beginning of a video file, as its container has it; None where it has none for this frame."""
+    """Seconds from the start of a video file; None where the container has no time for this frame."""
     path: str | None = None
-    """Of an image file."""
+    """Path of an image file."""
     error: str | None = None
-    """Why it could not be read, and then `image` is None, or could not be scored."""
+    """Why the file cannot be decoded (then `image` is None) or why the frame cannot be scored."""
     id: str | None = None
-    """Of a file: the same one after a restart, as long as the file is unchanged."""
+    """Id of an image file. It is the same after a restart if the file is unchanged."""
+    file: ProcessedFile | None = None
+    """To be recorded together with the decision, so that this file is never scored again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Where the time of one decision went, in milliseconds."""
+    """Duration of each stage of one decision, in milliseconds."""
 
     age: float
-    """From capture until scoring began."""
+    """From capture to the start of scoring."""
     infer: float
     """Preprocessing and network."""
     search: float
-    """Nearest normals, p-value, verdict."""
+    """Nearest normal images, p-value and verdict."""
     total: float
-    """From capture until the decision stood."""
+    """From capture to the decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One frame, decided."""
+    """The result of one frame."""
 
     id: str
-    """Stable: the same file, unchanged, gets the same one after a restart. Unique for each frame of a live source."""
+    """Unique. An unchanged image file has the same id after a restart."""
     frame: Frame
     result: Result | None
-    """None for a file that could not be read."""
+    """None for a frame that was not scored."""
     stages: Stages | None
+    """None for a frame that was not scored."""
 
     @property
     def verdict(self) -> Verdict | None:
-        """None for a file that could not be read."""
+        """None for a frame that was not scored."""
         return self.result.verdict if self.result else None

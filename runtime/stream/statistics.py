@@ -1,4 +1,4 @@
-"""How the stream is doing: the statistics behind the line of status, and behind /readyz."""
+"""Counts, rates and latencies of a stream: the source of the status line and of /readyz."""
 
 import threading
 import time
@@ -9,55 +9,55 @@ import numpy as np
 
 from msc_edge.runtime.stream.frame import Decision
 
-_LATELY = 10.0  # seconds that rates and percentiles look back
+_WINDOW = 10.0  # seconds that rates and percentiles cover
 
 
 @dataclass
 class Statistics:
-    """Counted over all sources. Safe to use from several threads."""
+    """Statistics over all sources. Safe to use from several threads."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _lately: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10_000))
-    """(when it was decided, milliseconds from capture to decision)."""
-    _last: dict[str, float] = field(default_factory=dict)
+    _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10_000))
+    """(time of the decision, milliseconds from capture to decision)."""
+    _last_decision: dict[str, float] = field(default_factory=dict)
     frames: int = 0
     dropped: int = 0
     unreadable: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
 
-    def decided(self, decision: Decision) -> None:
+    def add_decision(self, decision: Decision) -> None:
         """Count a decision."""
         now = time.monotonic()
         with self._lock:
             self.frames += 1
             self.dropped += decision.frame.dropped
-            self._last[decision.frame.source] = now
+            self._last_decision[decision.frame.source] = now
             if decision.verdict is None or decision.stages is None:
                 self.unreadable += 1
             else:
                 self.verdicts[decision.verdict] += 1
-                self._lately.append((now, decision.stages.total))
+                self._recent.append((now, decision.stages.total))
 
-    def happened(self, kind: str) -> None:
+    def add_event(self, kind: str) -> None:
         """Count an event."""
         with self._lock:
             self.events[kind] += 1
 
-    def age_of_last(self, source: str) -> float | None:
-        """Seconds since a frame of this source was decided; None before the first."""
+    def seconds_since_last(self, source: str) -> float | None:
+        """Seconds since the last decision of this source; None before the first."""
         with self._lock:
-            last = self._last.get(source)
+            last = self._last_decision.get(source)
         return None if last is None else time.monotonic() - last
 
-    def line(self, *, outbox: int) -> str:
-        """The line of status."""
+    def status_line(self, *, outbox: int) -> str:
+        """The status line. `outbox`: number of events in the outbox."""
         now = time.monotonic()
         with self._lock:
-            while self._lately and now - self._lately[0][0] > _LATELY:
-                self._lately.popleft()
-            totals = [total for _, total in self._lately]
-            span = max(1.0, now - self._lately[0][0]) if totals else 1.0
+            while self._recent and now - self._recent[0][0] > _WINDOW:
+                self._recent.popleft()
+            totals = [total for _, total in self._recent]
+            span = max(1.0, now - self._recent[0][0]) if totals else 1.0
             counts = (
                 f"{self.frames} frames, {self.dropped} dropped, "
                 f"{self.verdicts['warn']} warned, {self.verdicts['reject']} rejected"

@@ -1,4 +1,4 @@
-"""The line of status: kept up to date at the bottom of a terminal, or logged now and then where there is none."""
+"""The status line: updated at the bottom of a terminal, or logged at intervals where there is no terminal."""
 
 import sys
 import time
@@ -11,31 +11,31 @@ from msc_edge.runtime.stream.logs import LOG, log_to, standard_error
 
 @contextmanager
 def status_line(config: LogConfig) -> Iterator[Callable[[str], None]]:
-    """Gives a function that takes the line of status, as often as the caller likes."""
+    """Give a function that takes the status line, as often as the caller likes."""
     if sys.stderr.isatty() and config.format == "text":
-        with _at_the_bottom(config) as show:
+        with _on_terminal(config) as show:
             yield show
         return
-    told = time.monotonic()
+    logged = time.monotonic()
 
     def log(line: str) -> None:
-        nonlocal told
-        if time.monotonic() - told >= config.status_every:
-            told = time.monotonic()
+        nonlocal logged
+        if time.monotonic() - logged >= config.status_every:
+            logged = time.monotonic()
             LOG.info("%s", line)
 
     yield log
 
 
 @contextmanager
-def _at_the_bottom(config: LogConfig) -> Iterator[Callable[[str], None]]:
+def _on_terminal(config: LogConfig) -> Iterator[Callable[[str], None]]:
     from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     handler = standard_error()
-    # Through the console, which draws the line of status anew below what is logged.
+    # Log through the console, which redraws the status line below each log line.
     handler.emit = lambda record: console.print(Text(handler.format(record)), soft_wrap=True)
     log_to(handler, config.format)
     with Live(

@@ -1,6 +1,6 @@
-"""`--show`: a window with the frame, its score and its verdict, in a process of its own.
+"""`--show`: a window with the frame, its score and its verdict, in its own process.
 
-The libraries behind OpenCV's windows end the process when a display cannot be reached; that must not end the stream.
+The libraries behind OpenCV's windows end the process when the display cannot be reached. The stream must go on.
 """
 
 import contextlib
@@ -15,67 +15,66 @@ from multiprocessing.connection import Connection
 import cv2
 import numpy as np
 
-from msc_edge.calibration import Verdict
+from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, fit, printable, text_width
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.logs import LOG
 
-_WIDEST, _HIGHEST, _NARROWEST = 1280, 720, 320
-_COLOURS: dict[Verdict, tuple[int, int, int]] = {  # RGB
-    "normal": (67, 160, 71),
-    "warn": (251, 140, 0),
-    "reject": (229, 57, 53),
-}
+_MAX_WIDTH, _MAX_HEIGHT, _MIN_WIDTH = 1280, 720, 320
+_UNSCORED: Colour = (180, 180, 180)
+_NAME: Colour = (170, 170, 170)
 _READY = b"ready"
 
 
 class Window:
-    """Shows decisions as fast as it can draw them, and lets the others pass. Safe to use from several threads."""
+    """Displays decisions as fast as it can draw them, and skips the rest. Safe to use from several threads."""
 
     def __init__(self, title: str) -> None:
-        """Open it; without a display it says so in the log, and does nothing."""
-        self._wanted = threading.Event()  # the window can take another image
+        """Open the window. Without a display it logs a warning and does nothing."""
+        self._ready = threading.Event()  # the window can take another image
         self._images: queue.Queue[np.ndarray | None] = queue.Queue()
         self._lock = threading.Lock()
         self._closed = False
         self._process = None
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            LOG.warning("--show: there is no display here (DISPLAY is not set); going on without a window")
+            LOG.warning("--show: no display (DISPLAY is not set); continuing without a window")
             return
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_show, args=(theirs, title), daemon=True, name="msc-edge window")
+        self._connection, child_connection = context.Pipe()
+        self._process = context.Process(
+            target=_run_window, args=(child_connection, title), daemon=True, name="msc-edge window"
+        )
         self._process.start()
-        theirs.close()
-        # A display that hangs holds up this thread, and nobody else.
-        threading.Thread(target=self._hand_over, name="msc-edge window", daemon=True).start()
+        child_connection.close()
+        # A display that hangs blocks this thread only.
+        threading.Thread(target=self._send_images, name="msc-edge window", daemon=True).start()
 
     def show(self, decision: Decision) -> None:
-        """Show a decision, if the window is ready for one."""
+        """Display a decision, if the window is ready for one."""
         if decision.frame.image is None:
             return
         with self._lock:
-            if not self._wanted.is_set():
+            if not self._ready.is_set():
                 return
-            self._wanted.clear()
+            self._ready.clear()
         self._images.put(drawn(decision))
 
-    def _hand_over(self) -> None:
+    def _send_images(self) -> None:
         try:
             while True:
                 self._connection.recv_bytes()
-                self._wanted.set()
+                self._ready.set()
                 if (image := self._images.get()) is None:
                     return
                 self._connection.send(image)
-        except (OSError, EOFError, TypeError):  # TypeError: the connection was closed while it was waited for
-            self._wanted.clear()
+        except (OSError, EOFError, TypeError):  # TypeError: the connection was closed during recv
+            self._ready.clear()
             if not self._closed:
-                LOG.warning("--show: the window was closed, or the display cannot be used; going on without it")
+                LOG.warning("--show: the window was closed, or the display cannot be used; continuing without it")
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         self._closed = True
-        self._wanted.clear()
+        self._ready.clear()
         self._images.put(None)
         if self._process is not None:
             self._process.kill()
@@ -83,55 +82,41 @@ class Window:
 
 
 def drawn(decision: Decision) -> np.ndarray:
-    """The frame, made to fit on a screen, with its verdict drawn: uint8 (h, w, 3), RGB."""
+    """The frame in a size that fits on a screen, with its verdict: uint8 (h, w, 3), RGB."""
     image, result = decision.frame.image, decision.result
     assert image is not None, "a frame that was read has an image"
     if result is None:
-        words, colour = decision.frame.error or "unreadable", (180, 180, 180)
+        text, colour = decision.frame.error or "unreadable", _UNSCORED
     else:
-        words, colour = f"{result.verdict}  {result.score:.4f}", _COLOURS[result.verdict]
-    fitted = _fitted(image)
+        text, colour = f"{result.verdict}  {result.score:.4f}", VERDICT_COLOURS[result.verdict]
+    if image.shape[1] < _MIN_WIDTH:
+        fitted = fit(image, width=_MIN_WIDTH, height=_MAX_HEIGHT, enlarge="pixels")
+    else:
+        fitted = fit(image, width=_MAX_WIDTH, height=_MAX_HEIGHT)
     height, width = fitted.shape[:2]
     cv2.rectangle(fitted, (0, 0), (width - 1, height - 1), colour, 4)
-    canvas = np.full((height + 44, max(width, _NARROWEST), 3), 24, np.uint8)
+    canvas = np.full((height + 44, max(width, _MIN_WIDTH), 3), 24, np.uint8)
     left = (canvas.shape[1] - width) // 2
     canvas[:height, left : left + width] = fitted
-    _write(canvas[height:], words, decision.frame.source, colour)
+    _write(canvas[height:], text, decision.frame.source, colour)
     return canvas
 
 
-def _fitted(image: np.ndarray) -> np.ndarray:
-    """A copy that is at most 1280 x 720; a small image is enlarged by a whole factor, each pixel to a square."""
-    height, width = image.shape[:2]
-    scale = min(_WIDEST / width, _HIGHEST / height)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    factor = max(1, min(int(scale), _NARROWEST // width))
-    return cv2.resize(image, (width * factor, height * factor), interpolation=cv2.INTER_NEAREST)
+def _write(bar: np.ndarray, text: str, name: str, colour: Colour) -> None:
+    available = bar.shape[1] - 24
+    text = printable(text)
+    while (used := text_width(text, scale=0.8, thickness=2)) > available:
+        text = f"{text[:-4]}..."
+    draw_text(bar, text, left=12, baseline=29, scale=0.8, colour=colour, thickness=2)
+    name_width = text_width(name, scale=0.5)
+    if used + name_width + 16 < available:
+        draw_text(bar, name, left=bar.shape[1] - name_width - 12, baseline=28, scale=0.5, colour=_NAME)
 
 
-def _write(bar: np.ndarray, words: str, name: str, colour: tuple[int, int, int]) -> None:
-    room = bar.shape[1] - 24
-    words = words.encode("ascii", "replace").decode()  # OpenCV's letters are ASCII
-    words = "".join(letter if letter.isprintable() else "?" for letter in words)
-    while (used := _wide(words, 0.8, 2)) > room:
-        words = f"{words[:-4]}..."
-    cv2.putText(bar, words, (12, 29), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 2, cv2.LINE_AA)
-    wide = _wide(name, 0.5, 1)
-    if used + wide + 16 < room:
-        at = (bar.shape[1] - wide - 12, 28)
-        cv2.putText(bar, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (170, 170, 170), 1, cv2.LINE_AA)
-
-
-def _wide(text: str, scale: float, thickness: int) -> int:
-    return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)[0][0]
-
-
-def _show(connection: Connection, title: str) -> None:
-    """The whole life of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent ends us when it is through
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Qt's own words about displays and fonts
+def _run_window(connection: Connection, title: str) -> None:
+    """Main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the parent ends it afterwards
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # messages of Qt about displays and fonts
     with contextlib.suppress(OSError, EOFError, cv2.error):
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
         connection.send_bytes(_READY)

@@ -1,121 +1,137 @@
-"""The loop of one source: a frame, a decision, and whoever is to know of it."""
+"""The loop of one source: score a frame, write its row and image, record its event, count it."""
 
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
-from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.stream.active_kit import ActiveKit
 from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.events import Event, EventKind, new_id
+from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
-from msc_edge.runtime.stream.logs import LOG
-from msc_edge.runtime.stream.outbox import Outbox
+from msc_edge.runtime.stream.journal import EventJournal
+from msc_edge.runtime.stream.logs import LOG, FailureLog
+from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sources.interface import Source
+from msc_edge.runtime.stream.statistics import Statistics
+from msc_edge.runtime.stream.window import Window
 
-_RETRY = 1.0  # seconds between two tries to write what must not be lost
+_RETRY = 1.0  # seconds between two attempts to write what must not be lost
 
 
 class Worker(threading.Thread):
-    """One for each source. It ends when its source does."""
+    """The thread of one source. It ends when its source ends."""
 
     def __init__(
         self,
         source: Source,
         *,
-        detector: Callable[[], Detector],
+        active_kit: ActiveKit,
         debounce: Debounce,
         recorder: Recorder,
-        outbox: Outbox,
-        reject: Callable[[Decision, Path | None], Event],
-        tell: Callable[[str, EventKind, str, float | None], None],
-        decided: Callable[[Decision], None],
+        journal: EventJournal,
+        statistics: Statistics,
+        metrics: Metrics,
+        window: Window | None = None,
     ) -> None:
-        """`detector` gives the one in force; `reject` words an event; `decided` takes each decision at the end."""
+        """All but `source` and `debounce` are shared by the workers of a stream."""
         super().__init__(name=f"msc-edge {source.name}", daemon=True)
         self.source = source
-        self._detector = detector
+        self._active_kit = active_kit
         self._debounce = debounce
         self._recorder = recorder
-        self._outbox = outbox
-        self._reject = reject
-        self._tell = tell
-        self._decided = decided
+        self._journal = journal
+        self._statistics = statistics
+        self._metrics = metrics
+        self._window = window
         self._closing = threading.Event()
-        self._said = ""
-        self.turned = time.monotonic()
-        """When the loop went round last."""
+        self._failures = FailureLog(f"{source.name}: frames are scored again")
+        self.last_activity = time.monotonic()
+        """`time.monotonic()` of the last iteration of the loop."""
         self.failure: BaseException | None = None
-        """What ended it, if that was a defect."""
+        """The internal error that ended the loop, if any."""
 
     def run(self) -> None:
         """Score until the source ends."""
-        name = self.source.name
         try:
-            with closing(
-                self.source.frames(lambda kind, words, seconds: self._tell(name, kind, words, seconds))
-            ) as frames:
+            with closing(self.source.frames(self._on_event)) as frames:
                 for frame in frames:
-                    self.turned = time.monotonic()
+                    self.last_activity = time.monotonic()
                     if frame is not None:
-                        self._deliver(self._decide(frame))
+                        self._process(frame)
         except BaseException as error:
             self.failure = error
-            LOG.exception("%s: a defect of msc-edge ended this source", name)
+            LOG.exception("%s: internal error; this source has stopped, please report it", self.source.name)
 
-    def _decide(self, frame: Frame) -> Decision:
-        """Score one frame. One that cannot be scored becomes a decision that says why, never a verdict."""
-        error, stages, result = frame.error, None, None
-        if frame.image is not None:
-            detector = self._detector()
-            begun = time.monotonic()
-            try:
-                embedding = detector.embed(frame.image)
-                embedded = time.monotonic()
-                result = detector.score_embedding(embedding)
-                ended = time.monotonic()
-                stages = Stages(
-                    age=1000 * (begun - frame.captured),
-                    infer=1000 * (embedded - begun),
-                    search=1000 * (ended - embedded),
-                    total=1000 * (ended - frame.captured),
-                )
-            except MscEdgeError as problem:
-                error = str(problem)
-            except MemoryError:
-                error = "there is not enough memory to score it"
-            self._say(error)
-        if error:
-            frame = replace(frame, error=error)
-        return Decision(frame.id or new_id(), frame, result, stages)
+    def _on_event(self, kind: EventKind, message: str, seconds: float | None) -> None:
+        self._journal.report(kind, message, source=self.source.name, seconds=seconds)
 
-    def _say(self, error: str | None) -> None:
-        if error and error != self._said:
-            LOG.error("%s: a frame cannot be scored: %s", self.source.name, error)
-        self._said = error or ""
+    def _process(self, frame: Frame) -> None:
+        decision = self._score(frame)
+        if not self._record(decision):
+            return
+        self._statistics.add_decision(decision)
+        self._metrics.add_decision(decision)
+        if self._window:
+            self._window.show(decision)
 
-    def _deliver(self, decision: Decision) -> None:
-        image = self._recorder.save_image(decision, patient=not self.source.is_live)
-        rejected = decision.verdict is not None and self._debounce.judged(decision.verdict, decision.frame.captured)
-        events = [self._reject(decision, image)] if rejected else []
-        done = self.source.done(decision)
-        if done is None:
+    def _score(self, frame: Frame) -> Decision:
+        """Score one frame. A frame that cannot be scored gets an error and no verdict."""
+        if frame.image is None:
+            return Decision(_id_of(frame), frame, None, None)
+        detector = self._active_kit.detector  # once: a reload may replace it at any time
+        started = time.monotonic()
+        try:
+            embedding = detector.embed(frame.image)
+            embedded = time.monotonic()
+            result = detector.score_embedding(embedding)
+        except (MscEdgeError, MemoryError) as error:
+            message = str(error) if isinstance(error, MscEdgeError) else "not enough memory to score it"
+            self._failures.report_failure(f"{frame.source}: a frame cannot be scored: {message}")
+            return Decision(_id_of(frame), replace(frame, error=message), None, None)
+        ended = time.monotonic()
+        self._failures.recovered()
+        stages = Stages(
+            age=1000 * (started - frame.captured),
+            infer=1000 * (embedded - started),
+            search=1000 * (ended - embedded),
+            total=1000 * (ended - frame.captured),
+        )
+        return Decision(_id_of(frame), frame, result, stages)
+
+    def _record(self, decision: Decision) -> bool:
+        """Write the row, the image and the event. False when the stream ends before a file's row could be written."""
+        frame = decision.frame
+        image = self._recorder.save_image(decision, wait=not self.source.is_live)
+        rejected = decision.verdict is not None and self._debounce.raises_event(decision.verdict, frame.captured)
+        event = self._journal.rejection(decision, image) if rejected else None
+        file = frame.file
+        if file is None:
             self._recorder.write(decision)
-            self._outbox.put(events)
-        else:
-            # A file must be neither lost nor scored twice: its row first, then the mark, together with its event.
-            for write in (lambda: self._recorder.write_once(decision), lambda: self._outbox.put_with(events, done)):
-                while not write():
-                    self.turned = time.monotonic()
-                    if self._closing.wait(_RETRY):
-                        return  # it is not marked, and is scored again after the next start
-        self._decided(decision)
+            if event:
+                self._journal.record(event)
+            return True
+        # A file must be neither lost nor scored twice: its row first, then its mark, together with its event.
+        return self._until_written(lambda: self._recorder.write_once(decision)) and self._until_written(
+            lambda: self._journal.record_file(file, event)
+        )
+
+    def _until_written(self, write: Callable[[], bool]) -> bool:
+        """Repeat `write` until it succeeds. False when the stream ends first: the next start scores the file again."""
+        while not write():
+            self.last_activity = time.monotonic()
+            if self._closing.wait(_RETRY):
+                return False
+        return True
 
     def close(self) -> None:
-        """Let the loop end after the frame that it is at."""
+        """End the loop after the current frame."""
         self._closing.set()
         self.source.close()
+
+
+def _id_of(frame: Frame) -> str:
+    return frame.id or new_id()

@@ -1,4 +1,4 @@
-"""What deploy/ gives to operators is what the tools that will read it accept."""
+"""The tools that read the files of deploy/ accept them, and the files agree with the code."""
 
 import re
 import shutil
@@ -55,8 +55,8 @@ def test_a_file_is_clean_text(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_no_registry_is_named_and_no_password_given(path: Path) -> None:
-    """A plant has its own mirror; and what is copied from an example is what runs."""
+def test_a_file_contains_no_registry_and_no_password(path: Path) -> None:
+    """A plant has its own mirror, and a password of an example would be used."""
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"docker\.io|ghcr\.io|quay\.io|pypi\.org|files\.pythonhosted|registry\.", text)
     given = re.findall(r"(?:password|secret)\w*\"?\s*[=:]\s*\"([^\"]+)\"", text, flags=re.IGNORECASE)
@@ -65,10 +65,10 @@ def test_no_registry_is_named_and_no_password_given(path: Path) -> None:
     assert [value for value in credentials if not re.fullmatch(r"\$\{\w+\}", value)] == []
 
 
-def test_every_file_is_told_of() -> None:
+def test_the_readme_links_every_file() -> None:
     page = (DEPLOY / "README.md").read_text(encoding="utf-8")
-    told = {target for target in re.findall(r"\]\(([^)]+)\)", page) if "://" not in target}
-    assert told == {path.name for path in FILES} - {"README.md", "Dockerfile.dockerignore"}
+    linked = {target for target in re.findall(r"\]\(([^)]+)\)", page) if "://" not in target}
+    assert linked == {path.name for path in FILES} - {"README.md", "Dockerfile.dockerignore"}
 
 
 class TestUnit:
@@ -87,11 +87,11 @@ class TestUnit:
         assert runnable != text
         (tmp_path / UNIT.name).write_text(runnable, encoding="utf-8")
         done = run(analyze, "verify", tmp_path / "msc-edge@line3.service")
-        # It loads the units of the machine too, and speaks of theirs.
-        said = [line for line in (done.stdout + done.stderr).splitlines() if "msc-edge@" in line]
+        # It also loads the units of the machine, and reports on them.
+        messages = [line for line in (done.stdout + done.stderr).splitlines() if "msc-edge@" in line]
         if version < 254:
-            said = [line for line in said if not re.search(r"RestartSteps|RestartMaxDelaySec", line)]
-        assert said == []
+            messages = [line for line in messages if not re.search(r"RestartSteps|RestartMaxDelaySec", line)]
+        assert messages == []
         assert done.returncode == 0
 
     @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ class TestUnit:
             ("Install", "WantedBy", "multi-user.target"),
         ],
     )
-    def test_it_runs_for_ever(self, unit: RawConfigParser, section: str, key: str, value: str) -> None:
+    def test_it_runs_forever(self, unit: RawConfigParser, section: str, key: str, value: str) -> None:
         assert unit[section][key] == value
 
-    def test_cameras_are_not_shut_out(self, unit: RawConfigParser) -> None:
-        """Each of these hides /dev/video*, ProtectClock by the allow-list of devices that it implies."""
+    def test_no_option_hides_the_cameras(self, unit: RawConfigParser) -> None:
+        """Each of these hides /dev/video*; ProtectClock implies an allow-list of devices."""
         assert {"PrivateDevices", "DevicePolicy", "DeviceAllow", "ProtectClock"} & set(unit["Service"]) == set()
 
-    def test_an_option_stands_once(self, unit: RawConfigParser) -> None:
-        """In a unit the last of two wins; RawConfigParser(strict=True) has refused a second one."""
+    def test_no_option_is_given_twice(self, unit: RawConfigParser) -> None:
+        """systemd would use the last one. RawConfigParser(strict=True) refuses a second one."""
         assert unit.sections() == ["Unit", "Service", "Install"]
 
 
 def section_models() -> dict[str, type[BaseModel]]:
-    """The name of each section of the file, and what it may hold; "" is the top."""
+    """The sections of the file and their models; "" is the top level."""
     models: dict[str, type[BaseModel]] = {"": StreamConfig}
     for name, field in StreamConfig.model_fields.items():
         for kind in (field.annotation, *get_args(field.annotation)):
@@ -132,7 +132,7 @@ def section_models() -> dict[str, type[BaseModel]]:
 
 
 def set_all(text: str) -> str:
-    """The example with every option set; of the two that exclude each other the rate is left out."""
+    """The example with every option set, except for the rate, which excludes the threshold."""
     return OPTION.sub("", re.sub(r"^#(false_alarm_rate = )", r"# \1", text, flags=re.MULTILINE))
 
 
@@ -148,32 +148,32 @@ class TestExample:
             monkeypatch.setenv(name, f"value-of-{name}")
         return names
 
-    def test_it_is_read_as_it_is(self) -> None:
+    def test_it_is_valid(self) -> None:
         assert read_config(EXAMPLE, {}).source[0].address.get_secret_value() == "/dev/video0"
 
     @pytest.mark.usefixtures("passwords")
-    def test_it_is_read_with_every_option_set(self, text: str, tmp_path: Path) -> None:
+    def test_it_is_valid_with_every_option_set(self, text: str, tmp_path: Path) -> None:
         (tmp_path / "line.toml").write_text(set_all(text), encoding="utf-8")
         config = read_config(tmp_path / "line.toml", {})
-        assert [source.name for source in config.source] == ["camera-1", "camera-2", "handed-in"]
+        assert [source.name for source in config.source] == ["camera-1", "camera-2", "manual-check"]
         assert config.mqtt.password
         assert config.mqtt.password.get_secret_value() == "value-of-MQTT_PASSWORD"
         assert "value-of-CAMERA_PASSWORD" in config.source[1].address.get_secret_value()
 
-    def test_a_password_that_is_not_given_is_missed(self, text: str, tmp_path: Path) -> None:
+    def test_a_missing_password_is_reported(self, text: str, tmp_path: Path) -> None:
         (tmp_path / "line.toml").write_text(set_all(text), encoding="utf-8")
         with pytest.raises(UsageError, match="_PASSWORD"):
             read_config(tmp_path / "line.toml", {})
 
-    def test_every_option_of_every_section_is_named_and_no_other(self, text: str) -> None:
+    def test_it_names_every_option_and_no_other(self, text: str) -> None:
         document: dict[str, Any] = tomllib.loads(OPTION.sub("", text))
         for name, model in section_models().items():
             value = document if name == "" else document[name]
             section = value[0] if isinstance(value, list) else value
-            assert set(section) == set(model.model_fields), name or "the top"
+            assert set(section) == set(model.model_fields), name or "the top level"
 
-    def test_what_is_set_is_the_default(self, text: str) -> None:
-        """All but what has none: the kit and the source's address."""
+    def test_an_option_that_is_set_has_its_default(self, text: str) -> None:
+        """Except for options without a default: the kit and the address of the source."""
         document: dict[str, Any] = tomllib.loads(text)
         config = read_config(EXAMPLE, {})
         for name, model in section_models().items():
@@ -186,8 +186,8 @@ class TestExample:
                 if not isinstance(section[option], dict | list) and not field.is_required():
                     assert getattr(got, option) == field.get_default(), (name, option)
 
-    def test_what_is_not_set_has_no_default(self, text: str) -> None:
-        """An option that has one is written out with it."""
+    def test_an_option_that_is_not_set_has_no_default(self, text: str) -> None:
+        """An option with a default is written with it."""
         document: dict[str, Any] = tomllib.loads(text)
         for name, model in section_models().items():
             value = document if name == "" else document[name]
@@ -196,8 +196,8 @@ class TestExample:
                 if option not in section:
                     assert field.default is None or field.default_factory is not None, (name, option)
 
-    def test_the_state_of_the_service_is_where_the_example_writes(self, text: str) -> None:
-        """ProtectSystem=strict lets the service write nowhere else."""
+    def test_the_example_writes_to_the_state_folder_of_the_service(self, text: str) -> None:
+        """ProtectSystem=strict forbids the service to write elsewhere."""
         document = tomllib.loads(set_all(text))
         places = [document["results"]["jsonl"], document["results"]["csv"], document["images"]["folder"]]
         assert all(place.startswith("/var/lib/msc-edge/") for place in [*places, document["state"]])
@@ -208,23 +208,23 @@ class TestContainer:
     def compose(self) -> dict[str, Any]:
         return YAML(typ="safe").load(COMPOSE.read_text(encoding="utf-8"))
 
-    def test_hadolint_has_nothing_to_say_of_the_dockerfile(self) -> None:
+    def test_hadolint_accepts_the_dockerfile(self) -> None:
         done = run(program("hadolint"), "--no-color", DOCKERFILE)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
-    def test_the_compose_file_keeps_to_its_specification(self) -> None:
+    def test_the_compose_file_follows_its_specification(self) -> None:
         done = run(program("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", COMPOSE)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def test_what_is_copied_into_the_image_exists_and_is_let_through(self) -> None:
-        """`.dockerignore` keeps out everything that it does not name."""
-        through = re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), flags=re.MULTILINE)
+    def test_what_the_image_copies_exists_and_is_not_ignored(self) -> None:
+        """`.dockerignore` excludes everything that it does not name."""
+        included = re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), flags=re.MULTILINE)
         copied = [
             name
             for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(), flags=re.MULTILINE)
             for name in line.split()[:-1]
         ]
-        assert sorted(copied) == sorted(through)
+        assert sorted(copied) == sorted(included)
         assert [name for name in copied if not (REPOSITORY / name).exists()] == []
 
     def test_the_image_runs_without_a_shell_and_not_as_root(self) -> None:
@@ -232,7 +232,7 @@ class TestContainer:
         assert 'ENTRYPOINT ["msc-edge"]' in text
         assert re.findall(r"^USER (\S+)$", text, flags=re.MULTILINE) == ["10001"]
 
-    def test_the_configuration_within_is_read(self, compose: dict[str, Any], tmp_path: Path) -> None:
+    def test_its_configuration_is_valid(self, compose: dict[str, Any], tmp_path: Path) -> None:
         content = compose["configs"]["line"]["content"].replace("$$", "$")
         (tmp_path / "line.toml").write_text(content, encoding="utf-8")
         config = read_config(tmp_path / "line.toml", {})
@@ -242,19 +242,17 @@ class TestContainer:
         assert ports == [f"127.0.0.1:{config.http.port}:{config.http.port}"]
         assert f"http://127.0.0.1:{config.http.port}/healthz" in DOCKERFILE.read_text(encoding="utf-8")
 
-    def test_a_file_that_is_mounted_exists(self, compose: dict[str, Any]) -> None:
+    def test_the_mounted_file_exists(self, compose: dict[str, Any]) -> None:
         mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
         local = [mount["source"] for mount in mounts if isinstance(mount, dict) and mount["source"].startswith(".")]
         assert local == ["./mosquitto.conf"]
         assert all((DEPLOY / source).is_file() for source in local)
 
-    def test_mosquitto_starts_with_its_configuration(self, tmp_path: Path, free_port: int) -> None:
-        broker = program("mosquitto")
+    def test_mosquitto_starts_with_its_configuration(self, tmp_path: Path, free_port: Callable[[], int]) -> None:
+        broker, port = program("mosquitto"), free_port()
         text = (DEPLOY / "mosquitto.conf").read_text(encoding="utf-8")
-        there = text.replace("listener 1883", f"listener {free_port} 127.0.0.1").replace(
-            "/mosquitto/data/", f"{tmp_path}/"
-        )
-        (tmp_path / "mosquitto.conf").write_text(f"{there}user root\n", encoding="utf-8")
+        local = text.replace("listener 1883", f"listener {port} 127.0.0.1").replace("/mosquitto/data/", f"{tmp_path}/")
+        (tmp_path / "mosquitto.conf").write_text(f"{local}user root\n", encoding="utf-8")
         with subprocess.Popen(
             [broker, "-c", str(tmp_path / "mosquitto.conf")],
             stdout=subprocess.PIPE,
@@ -262,18 +260,12 @@ class TestContainer:
             text=True,
         ) as process:
             try:
-                answered = eventually(lambda: connected(free_port), process)
+                answered = eventually(lambda: connected(port), process)
             finally:
                 process.terminate()
             output = process.communicate(timeout=30)[0]
         assert answered, output
         assert "Error" not in output
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def connected(port: int) -> bool:
@@ -285,10 +277,10 @@ def connected(port: int) -> bool:
         return False
 
 
-def eventually(answer: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and process.poll() is None:
-        if answer():
+def eventually(condition: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        if condition():
             return True
         time.sleep(0.05)
     return False

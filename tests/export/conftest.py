@@ -1,16 +1,24 @@
-"""A run over drawn images with a small random backbone, and its kit: trained and exported once."""
+"""Runs over drawn images with a small random backbone, and two kits: trained and exported once."""
 
 from collections.abc import Callable, Iterator
+from functools import wraps
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typer.testing import CliRunner, Result
 
+from msc_edge.cli import app
+from msc_edge.export import int8, onnx_model
 from msc_edge.export.pack import export
 from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime import detector
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.run_record import BACKBONE, read_record
@@ -20,17 +28,44 @@ from msc_edge.train.weights import load_into
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
+    """More threads gain nothing on images this small, and those of onnxruntime spin while they wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (int8, detector):
+            patch.setattr(module, "usable_cores", lambda: 1)
+        yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced_once() -> Iterator[None]:
+    """A trace takes two seconds: the same weights at the same size are traced once for all tests."""
+    traces: dict[str, onnx.ModelProto] = {}
+    trace = onnx_model._traced
+
+    @wraps(trace)
+    def traced(module: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+        digest = sha256(f"{module} {tuple(example.shape)}".encode())
+        for value in module.state_dict().values():
+            digest.update(value.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in traces:
+            traces[key] = trace(module, example)
+        model = onnx.ModelProto()
+        model.CopyFrom(traces[key])
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_model, "_traced", traced)
+        yield
 
 
 @pytest.fixture(scope="session")
 def random_weights() -> Callable[..., nn.Module]:
     """An untrained backbone, with statistics in its batch norm as a trained one has them."""
 
-    def build(name: str, *, stop_at: str | None = None, seed: int = 0):
+    def build(name: str, *, stop_at: str | None = None, seed: int = 1):
         torch.manual_seed(seed)
         backbone = build_backbone(name, stop_at=stop_at)
         for module in backbone.modules():
@@ -57,7 +92,7 @@ def drawn_parts(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save:
 
 @pytest.fixture(scope="session")
 def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable) -> Callable[..., Path]:
-    """Train for a second on a folder; gives the run folder."""
+    """Make a run over a folder, by default without fine-tuning; gives the run folder."""
     weights = tmp_path_factory.mktemp("weights") / "resnet18_to_layer1.safetensors"
     save_file(random_weights("resnet18", stop_at="layer1").state_dict(), weights)
 
@@ -67,11 +102,11 @@ def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable)
             "backbone": "resnet18",
             "weights": weights,
             "stop_at": "layer1",
-            "image_size": 32,
-            "steps": 3,
+            "image_size": 33,
+            "steps": 0,
             "batch": 8,
             "accelerator": "cpu",
-            "precision": "fp32",
+            "dtype": "fp32",
         }
         train(folder, out, TrainingOptions(**{**quick, **changed}))
         return out
@@ -81,15 +116,37 @@ def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable)
 
 @pytest.fixture(scope="session")
 def drawn_run(train_on: Callable, drawn_parts: Path) -> Path:
-    """A finished run over the drawn parts; not to be changed."""
+    """A run over the drawn parts with three steps of fine-tuning; not to be changed."""
+    return train_on(drawn_parts, steps=3)
+
+
+@pytest.fixture(scope="session")
+def untuned_run(train_on: Callable, drawn_parts: Path) -> Path:
+    """A run over the drawn parts without fine-tuning, so with other weights; not to be changed."""
     return train_on(drawn_parts)
 
 
 @pytest.fixture(scope="session")
 def drawn_kit(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    """Its kit, not to be changed, and what `export` returned."""
+    """The fp32 kit of the drawn run, not to be changed, and what `export` returned."""
     out = tmp_path_factory.mktemp("kits") / "drawn.kit"
     return out, export(drawn_run, out, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def export_command(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The kit of the drawn run with fp32 and int8, not to be changed, and what `msc-edge export` printed."""
+    out = tmp_path_factory.mktemp("kits") / "both.kit"
+    return out, CliRunner().invoke(
+        app, ["export", str(drawn_run), "--out", str(out), "--name", "line-3", "--warn-rate", "0.2"]
+    )
+
+
+@pytest.fixture(scope="session")
+def both_kit(export_command: tuple[Path, Result]) -> tuple[Path, Manifest]:
+    """The kit of the drawn run with fp32 and int8, not to be changed, and its manifest."""
+    with Kit.open(export_command[0]) as kit:
+        return export_command[0], kit.manifest
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +160,10 @@ def network_of() -> Callable[[Path], EmbeddingNetwork]:
         return EmbeddingNetwork(backbone, record.preprocessing).eval()
 
     return load
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The path of a kit to write, in an empty folder."""
+    (tmp_path / "kits").mkdir()
+    return tmp_path / "kits" / "new.kit"

@@ -1,4 +1,4 @@
-"""The graph against the torch module, in grey levels."""
+"""The graph compared with the torch module, in grey levels."""
 
 from pathlib import Path
 
@@ -23,9 +23,9 @@ PRESETS = {
     "fewer pixels than a band": Preprocessing(preset="whole-frame", image_size=3, resize="stretch", resize_to=3),
     "one pixel": Preprocessing(preset="whole-frame", image_size=1, resize="stretch", resize_to=1),
     "stretch and crop, odd excess": Preprocessing(preset="paper", image_size=32, resize="stretch", resize_to=39),
-    "large": preset("paper", image_size=512),
+    "large": preset("paper", image_size=300),
 }
-WITHIN = 0.001  # grey levels
+TOLERANCE = 0.001  # grey levels
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -35,7 +35,7 @@ def session(spec: Preprocessing) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def grey_levels_apart(graph: ort.InferenceSession, spec: Preprocessing, image: np.ndarray) -> float:
+def difference(graph: ort.InferenceSession, spec: Preprocessing, image: np.ndarray) -> float:
     ours = torch.from_numpy(graph.run([OUTPUT], {INPUT: image[None]})[0])
     module = Preprocess(spec)
     theirs = module(torch.from_numpy(image)[None])
@@ -48,10 +48,10 @@ def test_random_images_of_any_size_are_resized_as_torch_does(spec: Preprocessing
     rng = np.random.default_rng(5)
     graph = session(spec)
     sizes = [(1, 1), (1, 40), (40, 1), (2, 3), (224, 224), (225, 223), (1080, 1920)]
-    sizes += [tuple(int(each) for each in 2 ** rng.uniform(5, 10, 2)) for _ in range(20)]
+    sizes += [tuple(int(each) for each in 2 ** rng.uniform(5, 10, 2)) for _ in range(6)]
     for height, width in sizes:
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        assert grey_levels_apart(graph, spec, image) < WITHIN, (height, width)
+        assert difference(graph, spec, image) < TOLERANCE, (height, width)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
@@ -59,17 +59,17 @@ def test_random_images_of_any_size_are_resized_as_torch_does(spec: Preprocessing
 def test_real_images_and_video_frames_are_resized_as_torch_does(name: PresetName) -> None:
     spec = preset(name)
     graph = session(spec)
-    files = sorted((DATA / "magnetic_tile/test").rglob("*.jpg"))[::40]
-    files += sorted((DATA / "paper").rglob("*.bmp"))[::100]
-    assert len(files) > 15
+    files = sorted((DATA / "magnetic_tile/test").rglob("*.jpg"))[::120]
+    files += sorted((DATA / "paper").rglob("*.bmp"))[::300]
+    assert len(files) > 5
     images = [read_image(path, DecodePolicy()) for path in files]
     video = cv2.VideoCapture(str(DATA / "video/bottle-detection.mp4"))
     frame = video.read()[1]
-    images += [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for size in [(1920, 1080), (3840, 2160)]]
-    assert max(grey_levels_apart(graph, spec, image) for image in [*images, frame]) < WITHIN
+    images += [frame, cv2.resize(frame, (3840, 2160), interpolation=cv2.INTER_CUBIC)]
+    assert max(difference(graph, spec, image) for image in images) < TOLERANCE
 
 
-def test_a_constant_image_stays_what_it_is() -> None:
+def test_a_constant_image_stays_constant() -> None:
     spec = preset("whole-frame")
     image = np.full((1080, 1920, 3), (3, 128, 255), np.uint8)
     pixels = np.asarray(session(spec).run([OUTPUT], {INPUT: image[None]})[0])[0]

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def in_child() -> Callable[..., str]:
-    """Run Python code in a process of its own, where a hang or a crash of the decoder is a failure; what it prints."""
+    """Run Python code in a process of its own, where a hang or a crash is a failure, and return its output."""
 
     def run(code: str, *arguments: str | Path, timeout: float = 60) -> str:
         done = subprocess.run(
@@ -18,3 +19,12 @@ def in_child() -> Callable[..., str]:
         return done.stdout.decode()
 
     return run
+
+
+@pytest.fixture
+def enforced_permissions(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip a test where modes of files forbid nothing: for root, and on Windows."""
+    file = tmp_path_factory.mktemp("permissions") / "file"
+    file.touch(mode=0)
+    if os.access(file, os.R_OK):
+        pytest.skip("runs as root: file modes forbid nothing")

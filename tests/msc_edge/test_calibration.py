@@ -26,7 +26,7 @@ def test_p_value_counts_the_calibration_scores_at_least_as_large(scores: list[fl
 
 
 @given(tied_scores | any_scores, rates, st.data())
-def test_above_the_limit_means_a_p_value_within_the_promised_rate(
+def test_above_the_limit_means_a_p_value_up_to_the_expected_rate(
     scores: list[float], rate: Fraction, data: st.DataObject
 ) -> None:
     calibration = Calibration(scores)
@@ -38,7 +38,9 @@ def test_above_the_limit_means_a_p_value_within_the_promised_rate(
 
 
 @given(tied_scores | any_scores, rates)
-def test_the_promise_is_the_largest_step_within_the_request(scores: list[float], rate: Fraction) -> None:
+def test_the_expected_rate_is_the_target_rounded_down_to_a_step_but_at_least_one_step(
+    scores: list[float], rate: Fraction
+) -> None:
     steps = len(scores) + 1
     limit = Calibration(scores).limit(float(rate))
     assert limit.expected_rate == max(1, math.floor(rate * steps)) / steps
@@ -46,7 +48,7 @@ def test_the_promise_is_the_largest_step_within_the_request(scores: list[float],
 
 
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=30, unique=True), rates)
-def test_each_of_n_plus_1_exchangeable_scores_left_out_in_turn_gives_exactly_the_promised_rate(
+def test_leaving_out_each_of_n_plus_1_exchangeable_scores_gives_exactly_the_expected_rate(
     scores: list[float], rate: Fraction
 ) -> None:
     """The theorem itself: of n + 1 distinct scores any is equally likely to be the new one."""
@@ -61,7 +63,7 @@ def test_each_of_n_plus_1_exchangeable_scores_left_out_in_turn_gives_exactly_the
     ("n", "rate", "flagged"),
     [(19, 0.05, 1), (50, 0.1, 5), (99, 0.01, 1), (99, 0.29, 29), (30, 0.01, 1), (3, 0.5, 2)],
 )
-def test_simulated_false_alarm_rate_is_the_promised_one(n: int, rate: float, flagged: int) -> None:
+def test_the_simulated_false_alarm_rate_is_the_expected_rate(n: int, rate: float, flagged: int) -> None:
     trials = 20_000
     random = np.random.default_rng(n)
     scores = np.exp(random.normal(size=(trials, n + 1)))
@@ -71,7 +73,7 @@ def test_simulated_false_alarm_rate_is_the_promised_one(n: int, rate: float, fla
     assert alarms / trials == pytest.approx(expected, abs=four_sigma)
 
 
-def test_ties_only_make_alarms_rarer() -> None:
+def test_ties_lower_the_false_alarm_rate() -> None:
     trials, n, rate = 20_000, 40, 0.1
     scores = np.random.default_rng(0).integers(0, 6, size=(trials, n + 1))
     alarms = sum(row[0] > Calibration(row[1:]).limit(rate).score for row in scores)
@@ -108,21 +110,21 @@ def test_images_needed(rate: float, expected: int) -> None:
 
 
 @given(st.floats(1e-3, 0.5))
-def test_with_the_images_needed_the_request_is_kept_and_with_one_fewer_it_is_not(rate: float) -> None:
+def test_the_images_needed_meet_the_target_and_one_fewer_do_not(rate: float) -> None:
     needed = images_needed(rate)
     assert Calibration(np.arange(needed)).limit(rate).meets_target
     if needed > 1:
         assert not Calibration(np.arange(needed - 1)).limit(rate).meets_target
 
 
-def test_too_few_images_promise_one_step_and_say_so() -> None:
+def test_too_few_images_give_a_rate_of_one_step_and_do_not_meet_the_target() -> None:
     limit = Calibration([0.1, 0.3, 0.2]).limit(0.01)
     assert (limit.score, limit.expected_rate, limit.meets_target) == (0.3, 0.25, False)
 
 
 @pytest.mark.parametrize(("flagged", "held_out"), [(1, 1), (1, 99), (5, 99), (1, 120), (6, 120), (50, 1000)])
 @pytest.mark.parametrize("images", [1, 20, 120, 2000])
-def test_the_band_of_alarms_is_that_of_the_beta_binomial(flagged: int, held_out: int, images: int) -> None:
+def test_the_interval_of_the_alarm_count_is_that_of_the_beta_binomial(flagged: int, held_out: int, images: int) -> None:
     oracle = scipy.stats.betabinom(images, flagged, held_out + 1 - flagged)
     low, high = alarm_count_interval(flagged, held_out, images)
     rounding = 1e-8
@@ -130,7 +132,7 @@ def test_the_band_of_alarms_is_that_of_the_beta_binomial(flagged: int, held_out:
     assert oracle.cdf(high - 1) - rounding < 0.95 <= oracle.cdf(high) + rounding
 
 
-def test_realised_alarms_lie_in_the_band_as_often_as_it_says() -> None:
+def test_simulated_alarm_counts_lie_in_the_90_percent_interval_as_often_as_stated() -> None:
     random = np.random.default_rng(0)
     flagged, held_out, images, trials = 6, 120, 300, 4000
     low, high = alarm_count_interval(flagged, held_out, images)
@@ -145,7 +147,7 @@ HELD_OUT = [1, 2, 3, 5, 8, 19, 32, 99, 152, 180, 300, 999, 1000, 2500, 4999, 500
 
 @pytest.mark.parametrize("held_out", HELD_OUT)
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.999])
-def test_the_band_of_rates_is_that_of_the_beta_distribution(held_out: int, confidence: float) -> None:
+def test_the_interval_of_the_rate_is_that_of_the_beta_distribution(held_out: int, confidence: float) -> None:
     for flagged in {1, 2, 3, held_out // 100, held_out // 20, held_out // 2, held_out - 1, held_out}:
         if 1 <= flagged <= held_out:
             tail = (1 - confidence) / 2
@@ -154,7 +156,9 @@ def test_the_band_of_rates_is_that_of_the_beta_distribution(held_out: int, confi
 
 
 @given(st.integers(1, 5000), st.data())
-def test_the_band_of_rates_holds_the_promised_rate_and_is_scipys(held_out: int, data: st.DataObject) -> None:
+def test_the_interval_of_the_rate_holds_the_expected_rate_and_agrees_with_scipy(
+    held_out: int, data: st.DataObject
+) -> None:
     flagged = data.draw(st.integers(1, held_out))
     low, high = rate_interval(flagged, held_out)
     assert low < flagged / (held_out + 1) < high
@@ -164,33 +168,33 @@ def test_the_band_of_rates_holds_the_promised_rate_and_is_scipys(held_out: int, 
 
 @pytest.mark.parametrize(
     ("held_out", "percents"),
-    [(300, (0.27, 2.1)), (1000, (0.54, 1.6))],  # for 1 %, from the facts that this project began with
+    [(300, (0.27, 2.1)), (1000, (0.54, 1.6))],  # in percent, to two digits
 )
-def test_the_band_of_rates_in_figures_known_before(held_out: int, percents: tuple[float, float]) -> None:
+def test_reference_intervals_for_a_rate_of_one_percent(held_out: int, percents: tuple[float, float]) -> None:
     low, high = rate_interval(held_out // 100, held_out)
     assert (float(f"{100 * low:.2g}"), float(f"{100 * high:.2g}")) == percents
 
 
 @given(st.integers(1, 500))
-def test_the_band_of_the_largest_score_has_a_closed_form(held_out: int) -> None:
-    # No score above it: 1 - (1 - r) ** n is the chance that the largest of n was passed by the share r or less.
+def test_the_interval_of_the_largest_score_has_a_closed_form(held_out: int) -> None:
+    # 1 - (1 - r) ** n is the probability that at most the share r of all images lies above the largest of n scores.
     expected = (1 - 0.95 ** (1 / held_out), 1 - 0.05 ** (1 / held_out))
     assert rate_interval(1, held_out) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
-def test_a_limit_of_a_calibration_has_the_band_of_its_count() -> None:
+def test_a_limit_has_the_interval_of_its_count() -> None:
     calibration = Calibration(np.arange(152))
-    assert calibration.band(calibration.limit(0.05)) == rate_interval(7, 152)
-    assert calibration.band(calibration.limit(0.001)) == rate_interval(1, 152)  # the strictest there is
-    assert calibration.band(Limit(score=3.0, target_rate=None, expected_rate=None)) is None
+    assert calibration.interval(calibration.limit(0.05)) == rate_interval(7, 152)
+    assert calibration.interval(calibration.limit(0.001)) == rate_interval(1, 152)  # the strictest there is
+    assert calibration.interval(Limit(score=3.0, target_rate=None, expected_rate=None)) is None
 
 
 @pytest.mark.parametrize(
     ("flagged", "held_out", "confidence"),
     [(0, 5, 0.9), (6, 5, 0.9), (1, 0, 0.9), (1, 5, 0), (1, 5, 1), (1, 5, math.nan)],
 )
-def test_a_band_of_rates_that_has_no_meaning_is_refused(flagged: int, held_out: int, confidence: float) -> None:
-    with pytest.raises(ValueError, match="expected 1 <= flagged <= held_out"):
+def test_an_interval_without_a_meaning_is_refused(flagged: int, held_out: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="expected 1 <= count <= held_out"):
         rate_interval(flagged, held_out, confidence)
 
 
@@ -203,12 +207,12 @@ def test_a_rate_outside_0_to_1_is_refused(rate: float) -> None:
 
 
 @pytest.mark.parametrize("scores", [[], [math.nan], [0.1, math.inf], [[0.1, 0.2]], 0.1])
-def test_scores_that_are_none_or_not_finite_are_refused(scores: list[float]) -> None:
+def test_missing_or_infinite_scores_are_refused(scores: list[float]) -> None:
     with pytest.raises(ValueError, match=r"at least one score|axis -1 is out of bounds"):
         Calibration(scores)
 
 
-def test_the_order_of_the_scores_does_not_matter_and_the_callers_array_stays() -> None:
+def test_the_order_of_the_scores_does_not_matter_and_the_given_array_stays() -> None:
     given_scores = np.array([0.3, 0.1, 0.2])
     assert Calibration(given_scores).limit(0.5) == Calibration([0.1, 0.2, 0.3]).limit(0.5)
     assert given_scores.tolist() == [0.3, 0.1, 0.2]
@@ -223,7 +227,7 @@ def test_verdict_of_a_score(score: float, expected: str) -> None:
     assert limits.verdict(score) == expected
 
 
-def test_a_limit_set_by_hand_promises_nothing_and_so_breaks_no_promise() -> None:
+def test_a_limit_set_by_hand_has_no_target_to_miss() -> None:
     assert Limit(score=0.5, target_rate=None, expected_rate=None).meets_target
 
 
@@ -237,5 +241,5 @@ def test_every_reject_is_also_above_the_warn_limit(
 
 
 def test_a_warn_rate_below_the_reject_rate_is_refused() -> None:
-    with pytest.raises(UsageError, match="give the larger rate to warn"):
+    with pytest.raises(UsageError, match="pass a warn rate that is at least the reject rate"):
         Calibration([1.0]).limits(warn_rate=0.01, reject_rate=0.02)

@@ -13,7 +13,7 @@ PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml
 
 
 def drawn_tree() -> dict[str, tuple[str | None, int | None]]:
-    """Name -> (parent, exit code) as the docstring of msc_edge/errors.py draws it."""
+    """Name -> (parent, exit code), as drawn in the docstring of msc_edge/errors.py."""
     tree: dict[str, tuple[str | None, int | None]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -37,25 +37,25 @@ def test_the_tree_in_the_docstring_is_the_real_one() -> None:
     assert all(getattr(errors, name).__module__ == "msc_edge.errors" for name in drawn_tree())
 
 
-def test_no_error_of_ours_looks_like_success_or_like_anomalies_found() -> None:
+def test_no_exit_code_means_success_or_anomalies_found() -> None:
     assert {code for parent, code in real_tree(MscEdgeError).values() if parent} == {2, 3, 4, 5}
 
 
 def extras_of_packages() -> list[tuple[str, str]]:
-    """(package, extra) for what the extras add to the base install; here import and distribution names agree."""
+    """(package, extra) of the packages that extras add; their import and distribution names agree."""
 
     def names(requirements: list[str]) -> list[str]:
         return [re.split(r"[^\w-]", each)[0] for each in requirements]
 
     project = PYPROJECT["project"]
     named = {name: names(project["optional-dependencies"][name]) for name in ("hnsw", "train")}
-    known = {"scikit-learn", *names(project["dependencies"])}  # an extra may ask for a later one of what is there
+    known = {"scikit-learn", *names(project["dependencies"])}  # an extra may need a later version of these
     return [(package, extra) for extra, packages in named.items() for package in packages if package not in known]
 
 
 @pytest.mark.parametrize("package", sorted({package for package, _ in extras_of_packages()}))
 @pytest.mark.parametrize("module", ["", ".deep.inside"])
-def test_a_missing_package_names_an_extra_that_brings_it(package: str, module: str) -> None:
+def test_a_missing_package_names_an_extra_that_installs_it(package: str, module: str) -> None:
     with pytest.raises(MissingExtraError) as refusal, extras_named():
         raise ModuleNotFoundError(f"No module named '{package}{module}'", name=package + module)
     message = str(refusal.value)
@@ -67,7 +67,7 @@ def test_a_missing_package_names_an_extra_that_brings_it(package: str, module: s
 
 
 @pytest.mark.parametrize("name", ["numpy", "msc_edge.trian", "torchy", None])
-def test_a_missing_package_that_no_extra_brings_stays_an_error_of_the_code(name: str | None) -> None:
+def test_other_missing_packages_stay_import_errors(name: str | None) -> None:
     with pytest.raises(ModuleNotFoundError), extras_named():
         raise ModuleNotFoundError("missing", name=name)
 
@@ -89,7 +89,7 @@ def test_a_real_failed_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         (errno.EIO, "check the disk and the path"),
     ],
 )
-def test_a_failed_write_says_what_why_and_what_to_do(code: int, remedy: str) -> None:
+def test_a_failed_write_names_target_cause_and_remedy(code: int, remedy: str) -> None:
     with pytest.raises(OutputError) as refusal, writing(Path("out/scores.csv")):
         raise OSError(code, os.strerror(code))
     message = str(refusal.value)
@@ -97,13 +97,13 @@ def test_a_failed_write_says_what_why_and_what_to_do(code: int, remedy: str) -> 
     assert "\n" not in message
 
 
-def test_a_failed_write_without_a_number_still_says_why() -> None:
-    with pytest.raises(OutputError, match="the tape is torn; check the disk"), writing(Path("x")):
-        raise OSError("the tape is torn")
+def test_a_failed_write_without_an_error_number_names_its_cause() -> None:
+    with pytest.raises(OutputError, match="no tape in the drive; check the disk"), writing(Path("x")):
+        raise OSError("no tape in the drive")
 
 
 @pytest.mark.parametrize("other", [ValueError("x"), UsageError("x"), KeyboardInterrupt()])
-def test_what_is_no_failed_write_passes_unchanged(other: BaseException) -> None:
+def test_other_errors_pass_unchanged(other: BaseException) -> None:
     with pytest.raises(type(other)) as passed, writing(Path("x")):
         raise other
     assert passed.value is other

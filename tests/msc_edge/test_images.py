@@ -62,17 +62,17 @@ def samples() -> list[Path]:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
-def test_ordinary_files_decode_as_opencv_shows_them() -> None:
+def test_ordinary_files_decode_as_opencv_reads_them() -> None:
     files = samples()
     assert {file.suffix for file in files} == {".bmp", ".jpg", ".png"}
     for file in files:
-        shown = cv2.imread(str(file))
-        assert shown is not None
-        np.testing.assert_array_equal(read_image(file), shown[..., ::-1], err_msg=file.name)
+        expected = cv2.imread(str(file))
+        assert expected is not None
+        np.testing.assert_array_equal(read_image(file), expected[..., ::-1], err_msg=file.name)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
-def test_another_decoder_sees_the_same_colours() -> None:
+def test_another_decoder_gives_the_same_colours() -> None:
     for file in samples():
         with Image.open(file) as image:
             assert far(read_image(file), np.asarray(image.convert("RGB"))) <= (3 if file.suffix == ".jpg" else 0), file
@@ -88,7 +88,7 @@ LOSSLESS = {".webp": (cv2.IMWRITE_WEBP_QUALITY, 101)}
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".pgm", ".webp"])
 @pytest.mark.parametrize("name", ["part.jpg", "part.png", "part.txt", "part"])
-def test_the_content_counts_and_not_the_suffix(tmp_path: Path, suffix: str, name: str) -> None:
+def test_the_content_decides_the_format_and_not_the_suffix(tmp_path: Path, suffix: str, name: str) -> None:
     grey = np.repeat(PATCHES[..., :1], 3, axis=2)
     content = encoded(grey[..., 0] if suffix == ".pgm" else grey, suffix)
     assert far(read(tmp_path, content, name=name), grey) <= 8
@@ -129,7 +129,7 @@ def test_alpha_is_dropped(tmp_path: Path, content: bytes, expected: np.ndarray) 
 
 
 def cmyk() -> tuple[np.ndarray, np.ndarray]:
-    """Patches as inks in [0, 255], and as the colours that remain of white light: (1 - ink)(1 - black)."""
+    """Patches as inks in [0, 255], and the colours that they leave of white light: (1 - ink)(1 - black)."""
     inks = np.random.default_rng(5).integers(0, 256, (3, 4, 4), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
     inks[:16, :16] = 0  # white paper
     inks[:16, 16:32] = (0, 255, 255, 0)  # red
@@ -139,7 +139,7 @@ def cmyk() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ycck_jpeg(inks: np.ndarray) -> bytes:
-    """A CMYK JPEG as Photoshop writes it: the inks as YCbCr, and the marker that says so."""
+    """A CMYK JPEG as Photoshop writes it: the inks as YCbCr, with the marker for that."""
     luma = cv2.cvtColor(np.ascontiguousarray(inks[..., :3]), cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
     stored = np.dstack([255 - luma, inks[..., 3]])  # Pillow inverts what it stores
     content = by_pillow(Image.fromarray(stored, "CMYK"), "JPEG", quality=99, subsampling=0)
@@ -161,7 +161,7 @@ def test_cmyk_becomes_the_colours_that_the_inks_leave(tmp_path: Path, content: b
     assert far(read(tmp_path, content), cmyk()[1]) <= tolerance
 
 
-# EXIF 2.3, tag 0x0112: where row 0 and column 0 of the stored image belong in the one to be shown.
+# EXIF 2.3, tag 0x0112: how to turn the stored image.
 SHOWN = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -195,14 +195,14 @@ FULL_CHROMA = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTO
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
 @pytest.mark.parametrize("orientation", [*SHOWN, 0, 9])
-def test_a_jpeg_is_turned_as_its_exif_says(tmp_path: Path, orientation: int, order: str) -> None:
+def test_a_jpeg_is_turned_by_its_exif_orientation(tmp_path: Path, orientation: int, order: str) -> None:
     image = read(tmp_path, jpeg_with_exif(orientation, order))
     assert far(image, SHOWN.get(orientation, SHOWN[1])(PATCHES)) <= 3
 
 
 @pytest.mark.parametrize("orientation", SHOWN)
 @pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
-def test_so_is_every_other_kind(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_other_formats_are_turned_by_their_exif_orientation(tmp_path: Path, kind: str, orientation: int) -> None:
     if kind == "png":
         plain = encoded(PATCHES, ".png")
         content = plain[:33] + chunk(b"eXIf", exif(orientation)) + plain[33:]  # after the 8 + 25 bytes of IHDR
@@ -214,7 +214,7 @@ def test_so_is_every_other_kind(tmp_path: Path, kind: str, orientation: int) -> 
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"])
-def test_one_pixel(tmp_path: Path, suffix: str) -> None:
+def test_an_image_of_one_pixel_is_read(tmp_path: Path, suffix: str) -> None:
     image = read(tmp_path, encoded(np.array([[[90, 90, 90]]], dtype=np.uint8), suffix))
     assert far(image, np.array([[[90, 90, 90]]])) <= 2
 
@@ -247,7 +247,7 @@ def test_twelve_grey_bits_become_eight_in_three_channels(tmp_path: Path, suffix:
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 @pytest.mark.parametrize(
     ("bit_depth", "reason"),
-    [(8, "it has 16 bits a channel, where 8 are expected"), (10, "its largest value is 4095, more than 10")],
+    [(8, "it has 16 bits a channel, and 8 are expected"), (10, "its largest value is 4095, more than 10")],
 )
 def test_a_depth_that_does_not_fit_is_refused(tmp_path: Path, suffix: str, bit_depth: int, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
@@ -255,7 +255,7 @@ def test_a_depth_that_does_not_fit_is_refused(tmp_path: Path, suffix: str, bit_d
 
 
 @pytest.mark.parametrize("bit_depth", [10, 12, 14, 16])
-def test_the_largest_value_of_a_depth_is_white_and_one_more_is_refused(tmp_path: Path, bit_depth: int) -> None:
+def test_the_largest_value_of_a_bit_depth_is_white_and_a_larger_one_is_refused(tmp_path: Path, bit_depth: int) -> None:
     white = np.full((4, 4), 2**bit_depth - 1, dtype=np.uint16)
     assert (read(tmp_path, encoded(white, ".png"), bit_depth=bit_depth) == 255).all()
     if bit_depth < 16:
@@ -263,7 +263,7 @@ def test_the_largest_value_of_a_depth_is_white_and_one_more_is_refused(tmp_path:
             read(tmp_path, encoded(white + np.uint16(1), ".png"), bit_depth=bit_depth)
 
 
-def test_files_of_eight_bits_are_read_alike_under_every_depth(tmp_path: Path) -> None:
+def test_files_of_eight_bits_are_read_the_same_with_any_bit_depth(tmp_path: Path) -> None:
     for bit_depth in (8, 10, 12, 14, 16):
         np.testing.assert_array_equal(read(tmp_path, encoded(PATCHES, ".png"), bit_depth=bit_depth), PATCHES)
 
@@ -285,7 +285,7 @@ def test_a_policy_of_another_depth_cannot_be_made(bit_depth: Any) -> None:
         DecodePolicy(bit_depth=bit_depth)
 
 
-# --- files that are no images, or no longer ------------------------------------------------------------------------
+# --- other files, and damaged ones -----------------------------------------------------------------------------------
 
 WHOLE = {
     "jpg": encoded(SCENE, ".jpg"),
@@ -328,7 +328,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, share: float) ->
     ],
     ids=["empty", "one zero", "zeros", "text", "pdf", "svg", "zip", "noise", "png signature", "empty jpeg"],
 )
-def test_what_is_not_a_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         read(tmp_path, content)
 
@@ -344,10 +344,10 @@ def test_a_png_with_any_altered_byte_in_its_pixels_is_refused(
         read(tmp_path_factory.getbasetemp(), bytes(damaged))
 
 
-def test_damaged_files_end_in_a_image_or_one_reason_and_never_in_a_crash(
+def test_a_damaged_file_gives_an_image_or_one_reason_and_never_a_crash(
     tmp_path: Path, in_child: Callable[..., str]
 ) -> None:
-    """What has no checksum may decode to something else; see DecodePolicy."""
+    """A file without a checksum may decode to another image; see DecodePolicy."""
     for kind, whole in WHOLE.items():
         (tmp_path / kind).write_bytes(whole)
     counts = json.loads(
@@ -391,29 +391,29 @@ print(json.dumps(outcomes))
 
 
 def black_png(width: int, height: int) -> bytes:
-    """One bit a pixel: 900 megapixels in a hundred kilobytes."""
-    row = bytes(1 + (width + 7) // 8)
-    squeeze = zlib.compressobj(1)
-    pixels = b"".join(squeeze.compress(row * 500) for _ in range(height // 500)) + squeeze.flush()
+    """One bit a pixel. Only the first rows are in the file, but the header declares all of them."""
+    pixels = zlib.compress(bytes(1 + (width + 7) // 8) * 50)
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def huge_files() -> dict[str, bytes]:
     frame = WHOLE["jpg"].index(b"\xff\xc0") + 5
+    tiff = by_pillow(Image.new("1", (20_000, 50)), "TIFF", compression="tiff_deflate")
+    height, more = (struct.pack("<HHIHH", 257, 3, 1, rows, 0) for rows in (50, 20_000))
+    assert tiff.count(height) == 1
     return {
         "400-megapixels.png": black_png(20_000, 20_000),
-        "900-megapixels.png": black_png(30_000, 30_000),
-        "claims.jpg": WHOLE["jpg"][:frame] + struct.pack(">HH", 60_000, 60_000) + WHOLE["jpg"][frame + 4 :],
-        "claims.bmp": WHOLE["bmp"][:18] + struct.pack("<ii", 30_000, 30_000) + WHOLE["bmp"][26:],
-        "claims.ppm": b"P6\n30000 30000\n255\n" + bytes(1000),
+        "large.jpg": WHOLE["jpg"][:frame] + struct.pack(">HH", 60_000, 60_000) + WHOLE["jpg"][frame + 4 :],
+        "large.bmp": WHOLE["bmp"][:18] + struct.pack("<ii", 30_000, 30_000) + WHOLE["bmp"][26:],
+        "large.ppm": b"P6\n30000 30000\n255\n" + bytes(1000),
         "four-gigabyte-chunk.png": WHOLE["png"][:33] + b"\xff\xff\xff\xff" + WHOLE["png"][37:],
-        "deflated.tif": by_pillow(Image.new("1", (20_000, 20_000)), "TIFF", compression="tiff_deflate"),
+        "large.tif": tiff.replace(height, more),
     }
 
 
 @pytest.fixture(scope="module")
-def verdicts_on_huge_files(
+def results_for_huge_files(
     tmp_path_factory: pytest.TempPathFactory, in_child: Callable[..., str]
 ) -> dict[str, tuple[str, int]]:
     pytest.importorskip("resource", reason="peak memory is measured with POSIX's getrusage")
@@ -431,14 +431,14 @@ def peak():
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes // 1024 if sys.platform != "darwin" else kibibytes // 1024**2
 
-answers, before = {}, peak()
+results, before = {}, peak()
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        answer = str(read_image(path).shape)
+        result = str(read_image(path).shape)
     except UnreadableImageError as error:
-        answer = str(error)
-    answers[path.name] = answer, peak() - before
-print(json.dumps(answers))
+        result = str(error)
+    results[path.name] = result, peak() - before
+print(json.dumps(results))
 """
     return json.loads(in_child(code, folder))
 
@@ -447,54 +447,55 @@ print(json.dumps(answers))
     ("name", "reason"),
     [
         ("400-megapixels.png", "larger than 100 megapixels; "),
-        ("900-megapixels.png", "larger than 100 megapixels; "),
-        ("claims.jpg", "larger than 100 megapixels; "),
-        ("claims.bmp", "larger than 100 megapixels; "),
-        ("claims.ppm", "larger than 100 megapixels; "),
-        ("deflated.tif", "larger than 100 megapixels; "),
+        ("large.jpg", "larger than 100 megapixels; "),
+        ("large.bmp", "larger than 100 megapixels; "),
+        ("large.ppm", "larger than 100 megapixels; "),
+        ("large.tif", "larger than 100 megapixels; "),
         ("four-gigabyte-chunk.png", "not an image, or a truncated or damaged one: a chunk of this PNG"),
     ],
 )
-def test_what_is_too_large_is_refused_before_memory_is_taken(
-    verdicts_on_huge_files: dict[str, tuple[str, int]], name: str, reason: str
+def test_a_large_image_is_refused_before_memory_is_allocated(
+    results_for_huge_files: dict[str, tuple[str, int]], name: str, reason: str
 ) -> None:
-    answer, mebibytes = verdicts_on_huge_files[name]
-    assert answer.startswith(reason)
+    result, mebibytes = results_for_huge_files[name]
+    assert result.startswith(reason)
     assert mebibytes < 100
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        ("1000", "larger than 0.001 megapixels"),
-        ("1KB", "larger than 1KB pixels"),
-        ("1000000", "(96, 128, 3)"),
-    ],
-)
 def test_the_limit_can_be_set_as_opencv_documents(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: str, in_child: Callable[..., str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_child: Callable[..., str]
 ) -> None:
-    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "1KB")
     (tmp_path / "part.png").write_bytes(WHOLE["png"])
     code = """
 import sys
 from pathlib import Path
-from msc_edge.images import read_image
 from msc_edge.errors import UnreadableImageError
+from msc_edge.images import read_image
 try:
-    print(read_image(Path(sys.argv[1])).shape)
+    read_image(Path(sys.argv[1]))
 except UnreadableImageError as error:
     print(error)
 """
-    assert in_child(code, tmp_path / "part.png").startswith(expected)
+    assert in_child(code, tmp_path / "part.png").startswith("larger than 1KB pixels")
 
 
-def test_a_file_larger_than_the_decoder_takes_is_refused_unread(tmp_path: Path) -> None:
+def test_the_limit_holds_where_opencv_was_imported_with_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(SCENE.shape[0] * SCENE.shape[1]))
+    np.testing.assert_array_equal(read(tmp_path, WHOLE["png"]), SCENE)
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "1000")
+    with pytest.raises(UnreadableImageError, match=r"^larger than 0\.001 megapixels; shrink or tile it first"):
+        read(tmp_path, WHOLE["png"])
+
+
+def test_a_file_larger_than_the_decoder_accepts_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "part.jpg"
     with path.open("wb") as file:
         try:
-            file.truncate(1 << 40)  # a hole: it takes no room on the disk
+            file.truncate(1 << 40)  # sparse: it needs no space on the disk
         except OSError as error:
-            pytest.skip(f"no files with holes here: {error}")
+            pytest.skip(f"no sparse files here: {error}")
     with pytest.raises(UnreadableImageError, match="the file has 1048576 MiB"):
         read_image(path)

@@ -32,7 +32,7 @@ def test_the_size_in_the_header_is_that_of_the_image(height, width, options):
     assert jpeg_header(memoryview(data)) == JpegHeader(height, width, 3)
 
 
-def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_image():
+def test_the_size_is_not_that_of_a_thumbnail_in_the_metadata():
     exif = PIL.Image.Exif()
     exif[0x927C] = jpeg(np.zeros((50, 60, 3), np.uint8))
     data = jpeg(smooth(300, 400), exif=exif)
@@ -51,11 +51,11 @@ def test_a_thumbnail_in_the_metadata_is_not_taken_for_the_image():
         b"\xff\xd8\xff\xda" + bytes(9),
     ],
 )
-def test_what_is_no_whole_header_has_no_size(data):
+def test_an_incomplete_header_has_no_size(data):
     assert jpeg_header(memoryview(data)) is None
 
 
-def test_every_cut_and_every_changed_byte_of_a_header_is_survived():
+def test_no_truncated_or_changed_header_raises_an_error():
     data = jpeg(smooth(64, 64))[:700]
     rng = np.random.default_rng(0)
     for end in range(len(data)):
@@ -69,7 +69,7 @@ def test_every_cut_and_every_changed_byte_of_a_header_is_survived():
 @pytest.mark.parametrize(
     ("keep", "factor"), [(1081, 1), (1080, 1), (541, 1), (540, 2), (271, 2), (270, 4), (135, 8), (1, 8)]
 )
-def test_the_shorter_side_keeps_what_it_must(keep, factor):
+def test_the_shorter_side_keeps_the_required_pixels(keep, factor):
     data = memoryview(jpeg(np.zeros((1080, 1920, 3), np.uint8)))
     header = jpeg_header(data)
     assert header
@@ -87,10 +87,10 @@ def test_a_reduced_image_is_the_mean_of_its_blocks(factor):
     data = np.frombuffer(jpeg(image), np.uint8)
     reduced = decode_image(data, DecodePolicy(jpeg_keep=640 // factor)).astype(float)
     means = image.reshape(640 // factor, factor, 960 // factor, factor, 3).mean(axis=(1, 3))
-    assert np.abs(reduced - means).max() < 6  # what the compression loses
+    assert np.abs(reduced - means).max() < 6  # compression loss
 
 
-def test_the_exif_orientation_counts_for_reduced_images_too(tmp_path):
+def test_reduced_images_are_turned_by_their_exif_orientation(tmp_path):
     image = smooth(400, 800)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
@@ -102,7 +102,7 @@ def test_the_exif_orientation_counts_for_reduced_images_too(tmp_path):
     assert np.abs(small.astype(int) - reduced).max() < 6
 
 
-def test_grey_jpegs_and_other_kinds_of_file(tmp_path):
+def test_grey_jpegs_are_reduced_and_other_formats_are_not(tmp_path):
     grey = smooth(640, 640)[..., 0]
     PIL.Image.fromarray(grey).save(tmp_path / "grey.jpg", quality=95)
     PIL.Image.fromarray(grey).save(tmp_path / "grey.png")
@@ -113,8 +113,8 @@ def test_grey_jpegs_and_other_kinds_of_file(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "grey.png", policy)[..., 1], grey)
 
 
-def by_way_of_colours(path: Path) -> np.ndarray:
-    """Decoded as every kind of file is, with the conversion that a grey or an 8-bit image does not need."""
+def decoded_in_colour(path: Path) -> np.ndarray:
+    """Decoded as other formats are, with a conversion that a grey or an 8-bit image does not need."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     assert image is not None
@@ -123,27 +123,27 @@ def by_way_of_colours(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_the_short_way_to_a_image_gives_the_same_pixels(mode, orientation, tmp_path):
+def test_the_faster_flags_for_jpegs_give_the_same_pixels(mode, orientation, tmp_path):
     rng = np.random.default_rng(3)
     image = PIL.Image.fromarray(rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)).convert(mode)
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "image.jpg", quality=90, exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "image.jpg"), by_way_of_colours(tmp_path / "image.jpg"))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.jpg"), decoded_in_colour(tmp_path / "image.jpg"))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
-def test_real_grey_jpegs_give_the_same_pixels_by_the_short_way():
+def test_the_faster_flags_give_the_same_pixels_for_real_jpegs():
     paths = sorted((DATA / "magnetic_tile").rglob("*.jpg"))[::25]
     assert len(paths) > 30
     for path in paths:
         header = jpeg_header(memoryview(path.read_bytes()))
         assert header is not None
         assert header.channels in (1, 3)
-        np.testing.assert_array_equal(read_image(path), by_way_of_colours(path))
+        np.testing.assert_array_equal(read_image(path), decoded_in_colour(path))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the images of ../shared/data are not here")
-def test_real_images_that_are_small_enough_are_decoded_as_ever():
+def test_small_real_images_are_not_reduced():
     for path in sorted((DATA / "magnetic_tile/test").rglob("*.jpg"))[::50]:
         np.testing.assert_array_equal(read_image(path, DecodePolicy(jpeg_keep=448)), read_image(path))

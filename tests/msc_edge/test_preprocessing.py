@@ -12,22 +12,22 @@ from msc_edge.preprocessing import Preprocessing, Region, preset
 sizes = st.integers(32, 2048)
 
 
-def test_the_papers_preset_is_resize_256_and_centre_crop_224() -> None:
+def test_the_preset_paper_is_resize_256_and_centre_crop_224() -> None:
     paper = preset("paper")
     assert (paper.resize, paper.resize_to, paper.image_size) == ("short-side", 256, 224)
-    cut_away = 1 - paper.image_size**2 / paper.resize_to**2
-    assert round(cut_away, 2) == 0.23
+    removed = 1 - paper.image_size**2 / paper.resize_to**2
+    assert round(removed, 2) == 0.23
 
 
 @given(sizes)
-def test_the_default_preset_cuts_nothing_away(image_size: int) -> None:
+def test_the_preset_whole_frame_removes_nothing(image_size: int) -> None:
     whole = preset("whole-frame", image_size=image_size)
     assert whole.resize == "stretch"
     assert whole.resize_to == whole.image_size == image_size
 
 
 @given(sizes)
-def test_the_paper_keeps_its_proportions_at_any_size_to_the_pixel(image_size: int) -> None:
+def test_the_preset_paper_scales_with_the_image_size_to_the_pixel(image_size: int) -> None:
     resize_to = preset("paper", image_size=image_size).resize_to
     assert resize_to == math.floor(image_size * 256 / 224)
     assert resize_to >= image_size
@@ -44,7 +44,7 @@ def test_a_description_survives_json(name: Any, image_size: int, region: Region 
 
 
 @pytest.mark.parametrize("image_size", [31, 1, 0, -224, 2049, 1_000_000])
-def test_a_size_that_no_backbone_can_see_is_refused(image_size: int) -> None:
+def test_an_image_size_out_of_range_is_refused(image_size: int) -> None:
     with pytest.raises(UsageError, match=f"--image-size {image_size}: expected 32 to 2048"):
         preset("whole-frame", image_size=image_size)
 
@@ -65,7 +65,7 @@ def test_a_size_that_no_backbone_can_see_is_refused(image_size: int) -> None:
     ],
     ids=str,
 )
-def test_a_description_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+def test_an_impossible_description_is_refused(change: dict[str, Any]) -> None:
     described = preset("paper").model_dump()
     Preprocessing.model_validate(described)
     with pytest.raises(ValidationError):
@@ -80,7 +80,7 @@ def test_a_description_that_cannot_be_is_refused(change: dict[str, Any]) -> None
         (" 10, 20 ,300,400 ", (10, 20, 300, 400)),
     ],
 )
-def test_a_region_in_words(text: str, expected: tuple[int, int, int, int]) -> None:
+def test_a_region_is_parsed_from_text(text: str, expected: tuple[int, int, int, int]) -> None:
     region = Region.parse(text)
     assert (region.x, region.y, region.width, region.height) == expected
 
@@ -89,14 +89,14 @@ def test_a_region_in_words(text: str, expected: tuple[int, int, int, int]) -> No
     "text",
     ["", "1,2,3", "1,2,3,4,5", "1,2,3,x", "1.5,2,3,4", "-1,0,3,4", "0,-1,3,4", "0,0,0,4", "0,0,4,0", "1;2;3;4"],
 )
-def test_what_is_no_region_is_a_usage_error_that_repeats_it(text: str) -> None:
+def test_other_text_is_a_usage_error_that_repeats_it(text: str) -> None:
     with pytest.raises(UsageError) as refusal:
         Region.parse(text)
     assert str(refusal.value).startswith(f"--roi {text}: expected four whole numbers x,y,w,h")
 
 
 @given(st.integers(0, 40), st.integers(0, 40), *[st.integers(1, 40)] * 4)
-def test_a_region_fits_where_each_of_its_pixels_is_a_pixel_of_the_frame(
+def test_a_region_fits_if_each_of_its_pixels_is_in_the_frame(
     x: int, y: int, width: int, height: int, frame_height: int, frame_width: int
 ) -> None:
     frame = [[(row, column) for column in range(frame_width)] for row in range(frame_height)]

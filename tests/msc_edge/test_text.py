@@ -1,6 +1,6 @@
 import pytest
 
-from msc_edge.text import many, one_line, percent, size
+from msc_edge.text import many, one_line, percent, size, valid_text
 
 
 @pytest.mark.parametrize(
@@ -14,8 +14,26 @@ from msc_edge.text import many, one_line, percent, size
         ("right to left: \u202egnp.exe", "right to left: \\u202egnp.exe"),
     ],
 )
-def test_one_line_leaves_nothing_that_a_terminal_would_obey(text, expected):
+def test_control_characters_become_escapes(text, expected):
     assert one_line(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Prüfling 日本 🙂.png", "Prüfling 日本 🙂.png"),
+        ("line\nend.png", "line\nend.png"),
+        (b"a\xff.png".decode("utf-8", "surrogateescape"), "a\\xff.png"),
+        (b"\xff\xfe\x80.png".decode("utf-8", "surrogateescape"), "\\xff\\xfe\\x80.png"),
+        ("half a pair \ud83d.png", "half a pair \\ud83d.png"),
+        # A process with the locale C decodes names as ASCII.
+        ("Prüfling 日本.png".encode().decode("ascii", "surrogateescape"), "Prüfling 日本.png"),
+    ],
+)
+def test_only_bytes_that_are_not_text_become_escapes(text, expected):
+    assert valid_text(text) == expected
+    assert valid_text(valid_text(text)) == valid_text(text)
+    valid_text(text).encode()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 from onnx import numpy_helper
 
 from msc_edge.errors import KitError, SourceError, UsageError
-from msc_edge.images import decode_image, find_images
+from msc_edge.image_files import find_images
+from msc_edge.images import decode_image
 from msc_edge.kit.layout import MANIFEST, MODEL_FILES
 from msc_edge.kit.manifest import parse_manifest
 from msc_edge.kit.opening import Kit

@@ -1,4 +1,4 @@
-"""A random backbone of a few hundred kilobytes and a folder of drawn images: training in less than a second."""
+"""A small random backbone, drawn images, and runs that several tests share."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from msc_edge.train.backbones import build_backbone
-from msc_edge.train.training import TrainingOptions
+from msc_edge.train.training import TrainingOptions, train
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Sums are rounded alike here and in child processes, and tests that run beside each other do not fight."""
+    """One thread: rounding is the same as in child processes, and parallel test processes do not compete for cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -24,7 +24,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def randomise() -> Callable[[nn.Module, int], None]:
-    """Give every tensor of a network values that a trained one could have, batch norm's statistics included."""
+    """Set every tensor of a network to plausible trained values, including the statistics of batch norm."""
 
     def change(network: nn.Module, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -43,17 +43,17 @@ def randomise() -> Callable[[nn.Module, int], None]:
 
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory, randomise: Callable) -> Path:
-    """A random ResNet-18 up to layer2, with statistics in its batch norm."""
-    backbone = build_backbone("resnet18", stop_at="layer2")
+    """Random weights of a ResNet-18 up to layer1."""
+    backbone = build_backbone("resnet18", stop_at="layer1")
     randomise(backbone, 0)
-    path = tmp_path_factory.mktemp("weights") / "resnet18_to_layer2.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "resnet18_to_layer1.safetensors"
     save_file(backbone.state_dict(), path)
     return path
 
 
 @pytest.fixture(scope="session")
-def drawn_normals(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
-    """Twenty drawn images of good parts; not to be changed."""
+def normal_images(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
+    """A folder of 20 drawn normal images; read-only."""
     folder = tmp_path_factory.mktemp("line") / "good parts"
     for seed in range(20):
         save(folder / f"part_{seed:02d}.png", toy.draw(seed))
@@ -62,20 +62,36 @@ def drawn_normals(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, sav
 
 @pytest.fixture(scope="session")
 def options(small_weights: Path) -> Callable[..., TrainingOptions]:
-    """Options of a run of a second, which a test may change."""
+    """Options of a run that takes a fraction of a second; a test can change them."""
 
     def make(**changed) -> TrainingOptions:
         quick = {
             "backbone": "resnet18",
             "weights": small_weights,
-            "stop_at": "layer2",
+            "stop_at": "layer1",
             "image_size": 32,
             "steps": 4,
             "batch": 4,
             "learning_rate": 1e-2,
             "accelerator": "cpu",
-            "precision": "fp32",
+            "dtype": "fp32",
         }
         return TrainingOptions(**{**quick, **changed})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, normal_images: Path, options: Callable) -> Path:
+    """A finished run of `normal_images` with `options()`; read-only."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(normal_images, out, options())
+    return out
+
+
+@pytest.fixture(scope="session")
+def frozen_run(tmp_path_factory: pytest.TempPathFactory, normal_images: Path, options: Callable) -> Path:
+    """A finished run of `normal_images` without training steps; read-only."""
+    out = tmp_path_factory.mktemp("frozen") / "run"
+    train(normal_images, out, options(steps=0))
+    return out

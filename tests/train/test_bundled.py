@@ -7,10 +7,10 @@ from safetensors.torch import load_file
 from msc_edge.train.backbones import EDGE_SMALL, build_backbone
 from msc_edge.train.weights import bundled_weights, load_into, pretrained_weights
 
-WEIGHTS = files("msc_edge.train") / "bundled"
+WEIGHTS = files("msc_edge.train.bundled")
 
 
-def test_the_bundled_weights_are_those_of_edge_small_as_float16_of_at_most_ten_megabytes() -> None:
+def test_the_bundled_weights_are_a_float16_edge_small_of_at_most_ten_megabytes() -> None:
     file = WEIGHTS / "edge-small.safetensors"
     assert len(file.read_bytes()) <= 10_000_000
     state = load_file(str(file))
@@ -20,14 +20,14 @@ def test_the_bundled_weights_are_those_of_edge_small_as_float16_of_at_most_ten_m
     assert state.keys() == backbone.state_dict().keys()
 
 
-def test_edge_small_needs_no_file_and_says_where_its_weights_come_from() -> None:
+def test_edge_small_needs_no_file_and_has_an_origin() -> None:
     pretrained = pretrained_weights(EDGE_SMALL, None)
     assert pretrained.origin == bundled_weights().origin
     assert pretrained.origin.source.startswith("edge-small, of msc-edge")
     assert pretrained.origin.licence.startswith("Apache-2.0")
 
 
-def test_the_model_card_is_that_of_these_weights() -> None:
+def test_the_model_card_describes_these_weights() -> None:
     card = (WEIGHTS / "edge-small.md").read_text(encoding="utf-8")
     assert bundled_weights().origin.sha256 in card
     for topic in ("Teacher", "Licence", "Data", "Command", "Seed", "Figures", "--seed", "msc-edge distil"):

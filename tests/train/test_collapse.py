@@ -19,7 +19,7 @@ def test_mean_pairwise_cosine_is_the_mean_over_all_pairs(rows: int, dim: int) ->
     assert mean_pairwise_cosine(embeddings) == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
 
 
-def test_mean_pairwise_cosine_of_shapes_that_are_known() -> None:
+def test_mean_pairwise_cosine_of_known_shapes() -> None:
     assert mean_pairwise_cosine(torch.eye(5)) == pytest.approx(0, abs=1e-9)
     assert mean_pairwise_cosine(unit_rows(0, 1, 8).expand(6, -1)) == pytest.approx(1, abs=1e-6)
     assert mean_pairwise_cosine(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-1, abs=1e-9)
@@ -31,7 +31,7 @@ def test_mean_pairwise_cosine_of_shapes_that_are_known() -> None:
 def test_effective_rank_is_the_exponential_of_the_entropy_of_the_singular_values(rows: int, dim: int) -> None:
     embeddings = unit_rows(1, rows, dim).double()
     centred = embeddings - embeddings.mean(dim=0)
-    # Singular values the long way round: roots of the eigenvalues of the scatter matrix.
+    # The singular values, computed as roots of the eigenvalues of the scatter matrix.
     singular = [math.sqrt(max(0.0, value)) for value in torch.linalg.eigvalsh(centred.T @ centred).tolist()]
     shares = [value / sum(singular) for value in singular if value > 1e-7]
     expected = math.exp(-sum(share * math.log(share) for share in shares))
@@ -39,12 +39,12 @@ def test_effective_rank_is_the_exponential_of_the_entropy_of_the_singular_values
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
-def test_corners_of_a_simplex_are_spread_over_as_many_directions_as_it_has(count: int) -> None:
+def test_the_effective_rank_of_a_simplex_is_its_dimension(count: int) -> None:
     # Orthonormal rows less their mean: count - 1 equal singular values.
     assert effective_rank(torch.eye(count, 10)) == pytest.approx(count - 1, rel=1e-6)
 
 
-def test_images_along_one_line_have_rank_one_and_so_has_a_single_point() -> None:
+def test_the_effective_rank_of_a_line_and_of_a_point_is_one() -> None:
     line = torch.linspace(-1, 1, 9)[:, None] * unit_rows(2, 1, 16)
     assert effective_rank(line) == pytest.approx(1, abs=1e-4)
     assert effective_rank(unit_rows(3, 1, 16).expand(7, -1)) == pytest.approx(1, abs=1e-4)
@@ -52,35 +52,35 @@ def test_images_along_one_line_have_rank_one_and_so_has_a_single_point() -> None
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
-def test_rank_r_data_have_an_effective_rank_of_at_most_r(rank: int) -> None:
+def test_the_effective_rank_is_at_most_the_rank(rank: int) -> None:
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(50, rank, generator=generator) @ torch.randn(rank, 64, generator=generator)
     assert rank - 1 < effective_rank(data) <= rank + 1e-3
 
 
-def figures(spread: float, rank: float, steps: int) -> list[tuple[float, float]]:
+def course(spread: float, rank: float, steps: int) -> list[tuple[float, float]]:
     return [(1 - spread, rank)] * steps
 
 
 @pytest.mark.parametrize(
-    ("course", "expected"),
+    ("metrics", "warnings"),
     [
-        (figures(0.4, 20, 30), 0),  # nothing moves
-        (figures(0.4, 20, 10) + figures(0.25, 14, 40), 0),  # less, but more than half
-        (figures(0.4, 20, 10) + figures(0.8, 40, 40), 0),  # wider is no collapse
-        (figures(0.4, 20, 10) + figures(0.1, 20, 40), 1),  # the spread has halved
-        (figures(0.4, 20, 10) + figures(0.4, 5, 40), 1),  # the rank has halved
-        (figures(0.4, 20, 10) + figures(0.0, 1, 40), 1),  # both, and it is said once
-        (figures(0.4, 20, 1) + figures(0.0, 1, 5), 1),  # in the first steps already
-        (figures(0.4, 20, 1) + figures(0.15, 20, 9), 0),  # one batch beside one is noisy
-        (figures(0.0, 1, 9), 0),  # too few steps to tell
-        (figures(0.4, 20, 10) + figures(0.05, 20, 1) + figures(0.4, 20, 30), 0),  # one odd batch
+        (course(0.4, 20, 30), 0),  # no change
+        (course(0.4, 20, 10) + course(0.25, 14, 40), 0),  # smaller, but more than half
+        (course(0.4, 20, 10) + course(0.8, 40, 40), 0),  # a wider spread is not a collapse
+        (course(0.4, 20, 10) + course(0.1, 20, 40), 1),  # the spread has halved
+        (course(0.4, 20, 10) + course(0.4, 5, 40), 1),  # the rank has halved
+        (course(0.4, 20, 10) + course(0.0, 1, 40), 1),  # both have halved: one warning
+        (course(0.4, 20, 1) + course(0.0, 1, 5), 1),  # in the first steps
+        (course(0.4, 20, 1) + course(0.15, 20, 9), 0),  # two single batches: noise
+        (course(0.0, 1, 9), 0),  # too few steps
+        (course(0.4, 20, 10) + course(0.05, 20, 1) + course(0.4, 20, 30), 0),  # a single outlier
     ],
 )
-def test_collapse_is_said_once_and_only_where_spread_or_rank_halves(
-    course: list[tuple[float, float]], expected: int
+def test_a_collapse_is_reported_once_if_spread_or_rank_halves(
+    metrics: list[tuple[float, float]], warnings: int
 ) -> None:
-    watch = CollapseMonitor()
-    said = [sentence for cosine, rank in course if (sentence := watch.warning(cosine, rank))]
-    assert len(said) == expected
-    assert all("collapsing" in sentence and "--learning-rate" in sentence for sentence in said)
+    monitor = CollapseMonitor()
+    messages = [message for cosine, rank in metrics if (message := monitor.update(cosine, rank))]
+    assert len(messages) == warnings
+    assert all("collapsing" in message and "--learning-rate" in message for message in messages)

@@ -13,7 +13,7 @@ from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.dataset import (
     NormalImage,
     Role,
-    find_normals,
+    find_normal_images,
     fingerprint,
     groups_of,
     hold_out,
@@ -23,8 +23,8 @@ from msc_edge.train.dataset import (
 )
 
 
-def touched(folder: Path, *names: str) -> Path:
-    """Files that differ; finding them does not decode them."""
+def create(folder: Path, *names: str) -> Path:
+    """Create files with different content. Finding images does not decode them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
@@ -48,12 +48,12 @@ def held_out_places(images: list[NormalImage]) -> list[int]:
         (["monday/line 1/a.png", "tuesday/b.png"], "."),
         (["good/a.png"], "."),
         (["good/a.png", "good/deep/er/b.png", "readme.txt"], "."),
-        (["good/a.png", ".cache/x.png"], "."),  # what is hidden is not searched
+        (["good/a.png", ".cache/x.png"], "."),  # hidden folders are not searched
         (["train/crack/a.png"], "."),
     ],
 )
-def test_normals_are_found_in_the_known_layouts(files: list[str], found: str, tmp_path: Path) -> None:
-    assert normal_folder(touched(tmp_path, *files)) == tmp_path / found
+def test_normal_images_are_found_in_the_known_layouts(files: list[str], found: str, tmp_path: Path) -> None:
+    assert normal_folder(create(tmp_path, *files)) == tmp_path / found
 
 
 @pytest.mark.parametrize(
@@ -64,62 +64,62 @@ def test_normals_are_found_in_the_known_layouts(files: list[str], found: str, tm
         (["normal/a.png", "abnormal/b.png"], "normal"),
     ],
 )
-def test_good_parts_beside_other_folders_are_not_guessed_at(files: list[str], good: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="taken for good") as refused:
-        normal_folder(touched(tmp_path, *files))
+def test_a_good_folder_with_sibling_folders_is_refused(files: list[str], good: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="would be used as normal images") as refused:
+        normal_folder(create(tmp_path, *files))
     assert f"pass --normal {tmp_path / good}" in str(refused.value)
 
 
-def test_a_missing_folder_and_a_file_in_its_place_are_refused(tmp_path: Path) -> None:
-    touched(tmp_path, "a.png")
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
+    create(tmp_path, "a.png")
     for path, reason in (("nowhere", "No such file or directory"), ("a.png", "it is not a folder")):
         with pytest.raises(SourceError, match=f"--normal .*{path}: {reason}; check the path"):
             normal_folder(tmp_path / path)
 
 
-def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(touched(tmp_path, "a.png"))
-    with pytest.raises(SourceError, match="empty path"):
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(create(tmp_path, "a.png"))
+    with pytest.raises(SourceError, match="the path is empty"):
         normal_folder("")
     assert normal_folder(".") == Path()
 
 
-def test_images_in_any_nesting_are_listed_in_order_with_forward_slashes(tmp_path: Path) -> None:
-    touched(tmp_path, "b.png", "a/z.JPG", "a/b/c/d.tiff", "ü/ö.bmp", "notes.txt", ".hidden.png")
-    images = find_normals(tmp_path)
+def test_images_in_subfolders_are_listed_in_order_with_forward_slashes(tmp_path: Path) -> None:
+    create(tmp_path, "b.png", "a/z.JPG", "a/b/c/d.tiff", "ü/ö.bmp", "notes.txt", ".hidden.png")
+    images = find_normal_images(tmp_path)
     assert [image.path for image in images] == ["a/b/c/d.tiff", "a/z.JPG", "b.png", "ü/ö.bmp"]
     assert images[2].sha256 == sha256(b"b.png").hexdigest()
     assert all(image.role == "bank" for image in images)
 
 
-def test_of_exact_copies_the_first_is_kept(tmp_path: Path) -> None:
-    touched(tmp_path, "a.png", "c.png")
+def test_all_identical_files_but_the_first_are_duplicates(tmp_path: Path) -> None:
+    create(tmp_path, "a.png", "c.png")
     for copy in ("b.png", "z/again.jpg"):
         (tmp_path / copy).parent.mkdir(exist_ok=True)
         (tmp_path / copy).write_bytes((tmp_path / "a.png").read_bytes())
-    roles = {image.path: image.role for image in find_normals(tmp_path)}
-    assert roles == {"a.png": "bank", "b.png": "copy", "c.png": "bank", "z/again.jpg": "copy"}
+    roles = {image.path: image.role for image in find_normal_images(tmp_path)}
+    assert roles == {"a.png": "bank", "b.png": "duplicate", "c.png": "bank", "z/again.jpg": "duplicate"}
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no images found"):
-        find_normals(touched(tmp_path, "notes.txt"))
+        find_normal_images(create(tmp_path, "notes.txt"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_fewer_than_three_images_are_refused(count: int) -> None:
-    with pytest.raises(SourceError, match=f", {count} can be read and are no copies of others; at least 3"):
+    with pytest.raises(SourceError, match=f", {count} are readable and not duplicates; at least 3"):
         hold_out(table(count), holdout=0.2)
 
 
-def test_copies_and_unreadable_files_do_not_count_as_images() -> None:
-    images = [*table(2), NormalImage("copy.png", "0" * 64, "copy"), NormalImage("bad.png", "1" * 64, "unreadable")]
-    with pytest.raises(SourceError, match=r"^of 4 images found, 2 can be read"):
+def test_duplicates_and_unreadable_files_do_not_count_as_images() -> None:
+    images = [*table(2), NormalImage("copy.png", "0" * 64, "duplicate"), NormalImage("bad.png", "1" * 64, "unreadable")]
+    with pytest.raises(SourceError, match=r"^of 4 images found, 2 are readable"):
         hold_out(images, holdout=0.2)
 
 
 @given(st.integers(3, 400), st.floats(0.01, 0.9))
-def test_the_share_is_held_out_and_two_images_always_stay(count: int, holdout: float) -> None:
+def test_the_share_is_held_out_and_at_least_two_images_stay(count: int, holdout: float) -> None:
     images = hold_out(table(count), holdout=holdout)
     held = held_out_places(images)
     assert len(held) >= 1
@@ -129,7 +129,7 @@ def test_the_share_is_held_out_and_two_images_always_stay(count: int, holdout: f
 
 
 @pytest.mark.parametrize(("count", "holdout"), [(3, 0.2), (37, 0.2), (100, 0.2), (761, 0.2), (761, 0.9), (5000, 0.1)])
-def test_held_out_images_stand_in_at_most_ten_blocks_spread_over_the_order(count: int, holdout: float) -> None:
+def test_held_out_images_form_at_most_ten_blocks_spread_over_the_order(count: int, holdout: float) -> None:
     held = held_out_places(hold_out(table(count), holdout=holdout))
     starts = [place for place in held if place - 1 not in held]
     assert len(starts) <= 10
@@ -143,12 +143,12 @@ def test_held_out_images_stand_in_at_most_ten_blocks_spread_over_the_order(count
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_images_that_are_not_used_stay_so_and_blocks_pass_over_them() -> None:
+def test_blocks_skip_images_that_are_not_used() -> None:
     images = table(40)
     for place in range(0, 40, 3):
-        images[place] = NormalImage(images[place].path, images[place].sha256, "copy")
+        images[place] = NormalImage(images[place].path, images[place].sha256, "duplicate")
     held = hold_out(images, holdout=0.2)
-    assert [i for i, image in enumerate(held) if image.role == "copy"] == list(range(0, 40, 3))
+    assert [i for i, image in enumerate(held) if image.role == "duplicate"] == list(range(0, 40, 3))
     assert len(held_out_places(held)) == round(0.2 * 26)
 
 
@@ -157,7 +157,7 @@ def test_holding_out_again_gives_the_same_split() -> None:
     assert hold_out(once, holdout=0.2) == once
 
 
-def named(*paths: str) -> list[NormalImage]:
+def images_at(*paths: str) -> list[NormalImage]:
     return [NormalImage(path, sha256(path.encode()).hexdigest(), "bank") for path in paths]
 
 
@@ -178,8 +178,8 @@ def test_the_group_of_a_path(group_by: str, groups: list[str]) -> None:
     st.lists(st.integers(0, 30), min_size=3, max_size=200).filter(lambda groups: len(set(groups)) > 1),
     st.floats(0.01, 0.9),
 )
-def test_no_group_is_on_both_sides_and_no_other_group_would_come_nearer(groups: list[int], holdout: float) -> None:
-    images = named(*(f"{place:03d}_part{group}.png" for place, group in enumerate(groups)))
+def test_groups_are_not_split_and_no_other_group_is_nearer_to_the_share(groups: list[int], holdout: float) -> None:
+    images = images_at(*(f"{place:03d}_part{group}.png" for place, group in enumerate(groups)))
     count = len(groups)
     wanted = min(count - 2, max(1, round(holdout * count)))
     sizes = {group: groups.count(group) for group in set(groups)}
@@ -193,53 +193,53 @@ def test_no_group_is_on_both_sides_and_no_other_group_would_come_nearer(groups: 
         assert held_out_places(hold_out(images, holdout=float(share[1]), group_by=r"part(\d+)"))
         return
     out = {groups[place] for place in held_out_places(held)}
-    kept = {group for group, image in zip(groups, held, strict=True) if image.role == "bank"}
+    in_bank = {group for group, image in zip(groups, held, strict=True) if image.role == "bank"}
     assert out
-    assert not out & kept
+    assert not out & in_bank
     number = len(held_out_places(held))
     assert count - number >= 2
-    for group in kept:
+    for group in in_bank:
         if count - number - sizes[group] >= 2:
             assert abs(number + sizes[group] - wanted) >= abs(number - wanted)
-    assert hold_out(held, holdout=holdout, group_by=r"part(\d+)") == held  # again, the same
+    assert hold_out(held, holdout=holdout, group_by=r"part(\d+)") == held  # the same result again
 
 
 @pytest.mark.parametrize("parts", [20, 50, 128, 700])
 def test_held_out_groups_are_spread_over_the_order(parts: int) -> None:
-    images = named(*(f"{part:04d}/{view}.png" for part in range(parts) for view in "abc"))
+    images = images_at(*(f"{part:04d}/{view}.png" for part in range(parts) for view in "abc"))
     places = held_out_places(hold_out(images, holdout=0.2, group_by="folder"))
     assert len(places) == pytest.approx(0.2 * 3 * parts, abs=1.5)
     held = sorted({place // 3 for place in places})
     gaps = [after - before for before, after in zip(held, [*held[1:], parts], strict=True)]
     assert held[0] == 0
-    assert max(gaps) <= 2 * parts / len(held) + 1  # twice that of perfectly even ones: as van der Corput's sequence
+    assert max(gaps) <= 2 * parts / len(held) + 1  # twice an even spacing, the bound of van der Corput's sequence
 
 
-def test_copies_are_in_no_group() -> None:
-    images = [*named("a/1.png", "a/2.png", "b/1.png", "b/2.png"), NormalImage("nowhere", "0" * 64, "copy")]
+def test_duplicates_are_in_no_group() -> None:
+    images = [*images_at("a/1.png", "a/2.png", "b/1.png", "b/2.png"), NormalImage("nowhere", "0" * 64, "duplicate")]
     held = hold_out(images, holdout=0.5, group_by=r"^(\w)/")
-    assert [image.role for image in held] == ["calibration"] * 2 + ["bank"] * 2 + ["copy"]
+    assert [image.role for image in held] == ["calibration"] * 2 + ["bank"] * 2 + ["duplicate"]
 
 
 @pytest.mark.parametrize(
-    ("group_by", "said"),
+    ("group_by", "message"),
     [
-        ("part", r"has 0 groups in parentheses, where one is expected"),
-        ("(a)(b)", r"has 2 groups in parentheses, where one is expected"),
-        ("(", r"not a regular expression \(missing \)"),
-        (r"a/(\d)", r"matches nothing in 2 of 4 paths, the first of them b/3\.png; widen the pattern"),
-        (r"(x)?\.png", r"matches nothing in 4 of 4 paths, the first of them a/1\.png"),
-        (r"(png)", r"all 4 images are of one group, 'png', so none can be held out"),
-        ("folder", r"1 of 4 images are to be held out, and the smallest of the 2 groups has 2; pass --holdout 0\.5"),
+        ("part", r"has 0 groups in parentheses, expected 1"),
+        ("(a)(b)", r"has 2 groups in parentheses, expected 1"),
+        ("(", r"not a valid regular expression \(missing \)"),
+        (r"a/(\d)", r"does not match 2 of 4 paths, such as b/3\.png; widen the pattern"),
+        (r"(x)?\.png", r"does not match 4 of 4 paths, such as a/1\.png"),
+        (r"(png)", r"all 4 images are in one group, 'png', so none can be held out"),
+        ("folder", r"1 of 4 images should be held out, but the smallest of the 2 groups has 2; pass --holdout 0\.5"),
     ],
 )
-def test_a_pattern_that_gives_no_split_is_refused_in_one_line(group_by: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as refused:
-        hold_out(named("a/1.png", "a/2.png", "b/3.png", "b/4.png"), holdout=0.2, group_by=group_by)
+def test_a_pattern_without_a_valid_split_is_refused(group_by: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as refused:
+        hold_out(images_at("a/1.png", "a/2.png", "b/3.png", "b/4.png"), holdout=0.2, group_by=group_by)
     assert str(refused.value).startswith(f"--group-by {group_by}: ")
 
 
-ROLES: list[Role] = ["bank", "calibration", "copy", "unreadable"]
+ROLES: list[Role] = ["bank", "calibration", "duplicate", "unreadable"]
 NAMES = [
     "a.png",
     "ü/日本 語.png",
@@ -251,7 +251,7 @@ NAMES = [
 ]
 
 
-def test_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_an_image_table_is_read_back_exactly(tmp_path: Path) -> None:
     images = [
         NormalImage(name, sha256(name.encode()).hexdigest(), ROLES[i % len(ROLES)]) for i, name in enumerate(NAMES)
     ]
@@ -260,45 +260,55 @@ def test_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=5))
-def test_table_holds_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_an_image_table_can_contain_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "any-name.csv"
     images = [NormalImage(name, "0" * 64, "bank") for name in names]
     write_image_table(path, images)
     assert read_image_table(path) == images
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems hold text alone")
-def test_table_holds_names_that_are_not_text(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems accept valid text only")
+def test_an_image_table_can_contain_names_that_are_not_text(tmp_path: Path) -> None:
     name = b"caf\xe9.png"
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name.decode("utf-8", "surrogateescape")).write_bytes(b"x")
-    images = find_normals(tmp_path / "in")
+    images = find_normal_images(tmp_path / "in")
     write_image_table(tmp_path / "images.csv", images)
     assert read_image_table(tmp_path / "images.csv") == images
     assert name in (tmp_path / "images.csv").read_bytes()
     assert fingerprint(images) != fingerprint(table(1))
 
 
-def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images.csv").write_text("step,loss\n1,0.5\n")
-    with pytest.raises(KitError, match="not a table of images"):
+    with pytest.raises(KitError, match="not an image table"):
         read_image_table(tmp_path / "images.csv")
 
 
-def test_fingerprint_is_that_of_sha256sum_wherever_the_folder_lies(tmp_path: Path, drawn_normals: Path) -> None:
-    moved = shutil.copytree(drawn_normals, tmp_path / "moved ü" / "again")
+def test_the_image_table_of_0_1_0_is_read(tmp_path: Path) -> None:
+    digest = "0" * 64
+    rows = f'"path","sha256","role"\n"a.png","{digest}","bank"\n"b.png","{digest}","copy"\n'
+    (tmp_path / "pictures.csv").write_text(rows)
+    assert read_image_table(tmp_path / "images.csv") == [
+        NormalImage("a.png", digest, "bank"),
+        NormalImage("b.png", digest, "duplicate"),
+    ]
+
+
+def test_the_fingerprint_can_be_reproduced_in_any_location(tmp_path: Path, normal_images: Path) -> None:
+    moved = shutil.copytree(normal_images, tmp_path / "moved ü" / "again")
     lines = [
         f"{sha256(path.read_bytes()).hexdigest()}  {path.relative_to(moved).as_posix()}\n" for path in moved.iterdir()
     ]
     expected = sha256("".join(sorted(lines)).encode()).hexdigest()
-    assert fingerprint(find_normals(drawn_normals)) == fingerprint(find_normals(moved)) == expected
+    assert fingerprint(find_normal_images(normal_images)) == fingerprint(find_normal_images(moved)) == expected
 
 
 @pytest.mark.parametrize("change", ["byte", "name", "missing", "added"])
-def test_fingerprint_changes_with_any_byte_name_or_file(
-    change: str, tmp_path: Path, drawn_normals: Path, change_byte: Callable
+def test_the_fingerprint_changes_with_any_byte_name_or_file(
+    change: str, tmp_path: Path, normal_images: Path, change_byte: Callable
 ) -> None:
-    moved = shutil.copytree(drawn_normals, tmp_path / "moved")
+    moved = shutil.copytree(normal_images, tmp_path / "moved")
     first = min(moved.iterdir())
     if change == "byte":
         change_byte(first, 100)
@@ -308,4 +318,4 @@ def test_fingerprint_changes_with_any_byte_name_or_file(
         first.unlink()
     else:
         (moved / "zzz.png").write_bytes(b"new")
-    assert fingerprint(find_normals(moved)) != fingerprint(find_normals(drawn_normals))
+    assert fingerprint(find_normal_images(moved)) != fingerprint(find_normal_images(normal_images))

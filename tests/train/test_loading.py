@@ -19,9 +19,9 @@ def noise(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
-        ("whole-frame", (480, 640), (74, 74)),  # ceil(64 * 8 / 7), and square as the stretched frame
+        ("whole-frame", (480, 640), (74, 74)),  # ceil(64 * 8 / 7), square as the stretched frame
         ("whole-frame", (1, 500), (74, 74)),
-        ("whole-frame", (50, 60), (60, 60)),  # never larger than the image's longer side
+        ("whole-frame", (50, 60), (60, 60)),  # not larger than the longer side of the image
         ("whole-frame", (30, 30), (30, 30)),
         ("whole-frame", (1, 1), (1, 1)),
         ("paper", (480, 640), (74, 99)),
@@ -31,7 +31,7 @@ def noise(height: int, width: int) -> np.ndarray:
         ("paper", (1, 1), (1, 1)),
     ],
 )
-def test_copy_has_the_shape_that_the_preset_gives_the_frame(
+def test_a_training_copy_has_the_shape_of_the_preset(
     name: PresetName, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     copy = training_copy(noise(*size), preset(name, image_size=64))
@@ -40,23 +40,23 @@ def test_copy_has_the_shape_that_the_preset_gives_the_frame(
     assert copy.is_contiguous()
 
 
-def test_copy_of_a_image_that_is_small_already_is_the_image_itself() -> None:
+def test_the_training_copy_of_a_small_image_is_an_independent_copy() -> None:
     image = noise(60, 60)
     for name in ("whole-frame", "paper"):
         copy = training_copy(image, preset(name, image_size=64))
         np.testing.assert_array_equal(copy.permute(1, 2, 0), image)
-        copy.zero_()  # and does not hold on to the decoder's memory
+        copy.zero_()  # it does not share memory with the image
         assert image.any()
 
 
-def test_copy_is_an_antialiased_reduction() -> None:
-    # A fine checkerboard becomes an even grey: without antialiasing some of its fields would show.
+def test_a_training_copy_is_resized_with_antialiasing() -> None:
+    # A fine checkerboard becomes uniform grey. Without antialiasing, some of its fields would be visible.
     image = np.kron(np.indices((296, 296)).sum(axis=0) % 2, np.ones((2, 2)))[..., None].repeat(3, axis=2) * 255
     copy = training_copy(image.astype(np.uint8), preset("whole-frame", image_size=64))
     assert np.abs(copy[:, 1:-1, 1:-1].numpy().astype(int) - 127).max() <= 2
 
 
-def test_copy_is_of_the_region_alone() -> None:
+def test_a_training_copy_contains_only_the_region() -> None:
     image, region = noise(200, 300), Region(x=40, y=10, width=150, height=90)
     cut = np.ascontiguousarray(image[10:100, 40:190])
     for name in ("whole-frame", "paper"):
@@ -64,13 +64,13 @@ def test_copy_is_of_the_region_alone() -> None:
         assert torch.equal(with_region, training_copy(cut, preset(name, image_size=64)))
 
 
-def test_images_come_in_order_with_their_names_and_the_unreadable_are_told(tmp_path: Path, save: Callable) -> None:
+def test_images_are_in_order_and_unreadable_ones_are_reported(tmp_path: Path, save: Callable) -> None:
     names = [f"{i:02d} ü.png" for i in range(12)]
     for i, name in enumerate(names):
         save(tmp_path / name, np.full((8, 9, 3), 10 * i, dtype=np.uint8))
     (tmp_path / names[4]).write_bytes(b"not an image")
     (tmp_path / names[7]).unlink()
-    told: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str]] = []
     counted: list[int] = []
 
     def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
@@ -83,23 +83,23 @@ def test_images_come_in_order_with_their_names_and_the_unreadable_are_told(tmp_p
             DecodePolicy(),
             task="reading",
             report=report,
-            unreadable=lambda name, reason: told.append((name, reason)),
+            unreadable=lambda name, reason: unreadable.append((name, reason)),
         )
     )
     assert [name for name, _ in images] == [name for i, name in enumerate(names) if i not in (4, 7)]
     assert all((image == 10 * int(name[:2])).all() for name, image in images)
-    assert [name for name, _ in told] == [names[4], names[7]]
-    assert all(reason for _, reason in told)
+    assert [name for name, _ in unreadable] == [names[4], names[7]]
+    assert all(reason for _, reason in unreadable)
     assert counted == list(range(1, 13))
 
 
-def test_without_anybody_to_tell_an_unreadable_image_stops_the_work(tmp_path: Path) -> None:
+def test_without_a_callback_an_unreadable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"not an image")
     with pytest.raises(UnreadableImageError, match=r"bad\.png"):
         list(decoded(tmp_path, ["bad.png"], DecodePolicy(), task="reading"))
 
 
-def test_twelve_bit_images_are_decoded_as_the_policy_says(tmp_path: Path) -> None:
+def test_twelve_bit_images_are_decoded_with_the_bit_depth_of_the_policy(tmp_path: Path) -> None:
     deep = np.full((5, 5), 4000, dtype=np.uint16)
     (tmp_path / "deep.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
     ((_, image),) = decoded(tmp_path, ["deep.png"], DecodePolicy(bit_depth=12), task="reading")

@@ -8,53 +8,54 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from msc_edge.errors import KitError
-from msc_edge.train.metrics import METRICS, TENSORBOARD, MetricsLog, StepMetrics, read_metrics
+from msc_edge.train.metrics import MetricsLog, StepMetrics, read_metrics
+from msc_edge.train.run_folder import METRICS, TENSORBOARD
 
 
 def rows(*steps: int) -> list[StepMetrics]:
     return [StepMetrics(step, 1 / step, math.sin(step), math.pi * step) for step in steps]
 
 
-def logged(folder: Path, metrics: list[StepMetrics], *, keep_steps: int = 0) -> None:
+def write(folder: Path, metrics: list[StepMetrics], *, keep_steps: int = 0) -> None:
     with MetricsLog(folder, StepMetrics, keep_steps=keep_steps) as log:
         for row in metrics:
             log.add(row)
 
 
-def test_rows_come_back_to_the_last_digit(tmp_path: Path) -> None:
-    logged(tmp_path, rows(1, 2, 3))
+def test_rows_are_read_back_exactly(tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 2, 3))
     assert read_metrics(tmp_path / METRICS, StepMetrics) == rows(1, 2, 3)
 
 
-def test_file_is_plain_csv_with_one_row_a_step(tmp_path: Path) -> None:
-    logged(tmp_path, [StepMetrics(1, 2.5, 0.75, 12.0)])
+def test_the_file_is_plain_csv_with_one_row_per_step(tmp_path: Path) -> None:
+    write(tmp_path, [StepMetrics(1, 2.5, 0.75, 12.0)])
     expected = b"step,loss,mean_pairwise_cosine,effective_rank\n1,2.5,0.75,12.0\n"
     assert (tmp_path / METRICS).read_bytes() == expected
 
 
-def test_each_row_is_on_disk_when_it_was_added(tmp_path: Path) -> None:
+def test_each_row_is_written_immediately(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, StepMetrics, keep_steps=0) as log:
         for row in rows(1, 2, 3):
             log.add(row)
             assert read_metrics(tmp_path / METRICS, StepMetrics)[-1] == row
 
 
-def test_resumed_log_keeps_the_steps_of_the_checkpoint_and_drops_the_later_ones(tmp_path: Path) -> None:
-    logged(tmp_path, rows(1, 2, 3, 4, 5))
+def test_a_resumed_log_keeps_the_steps_up_to_the_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 2, 3, 4, 5))
     with MetricsLog(tmp_path, StepMetrics, keep_steps=3) as log:
-        assert log.kept == rows(1, 2, 3)
+        assert log.restored == rows(1, 2, 3)
         log.add(StepMetrics(4, 0.5, 0.5, 0.5))
     assert read_metrics(tmp_path / METRICS, StepMetrics) == [*rows(1, 2, 3), StepMetrics(4, 0.5, 0.5, 0.5)]
 
 
-def test_run_begun_anew_drops_them_all(tmp_path: Path) -> None:
-    logged(tmp_path, rows(1, 2, 3))
-    logged(tmp_path, rows(1), keep_steps=0)
+def test_a_new_run_removes_all_rows(tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 2, 3))
+    write(tmp_path, rows(1), keep_steps=0)
     assert read_metrics(tmp_path / METRICS, StepMetrics) == rows(1)
 
 
-def test_resuming_at_any_byte_of_the_file_gives_whole_rows(tmp_path: Path) -> None:
-    logged(tmp_path, rows(1, 2, 3))
+def test_a_file_cut_at_any_byte_gives_its_complete_rows(tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 2, 3))
     whole = (tmp_path / METRICS).read_bytes()
     for length in range(len(whole) + 1):
         (tmp_path / METRICS).write_bytes(whole[:length])
@@ -63,19 +64,19 @@ def test_resuming_at_any_byte_of_the_file_gives_whole_rows(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\n1,2,3,4\n", b"step,loss\n1,0.5\n", b"photo,colour\na,b\n", None])
-def test_a_damaged_file_is_told(content: bytes | None, tmp_path: Path) -> None:
-    logged(tmp_path, rows(1, 2))
+def test_a_damaged_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 2))
     whole = (tmp_path / METRICS).read_bytes()
     (tmp_path / METRICS).write_bytes(content or whole.replace(b"1,1.0", b"1,one"))
     with pytest.raises(KitError, match=r"metrics\.csv: is damaged .*; move it away"):
         read_metrics(tmp_path / METRICS, StepMetrics)
 
 
-def test_without_a_file_there_are_no_rows(tmp_path: Path) -> None:
+def test_a_missing_file_gives_no_rows(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / METRICS, StepMetrics) == []
 
 
-def test_other_ranks_write_and_say_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_ranks_write_and_log_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, StepMetrics, keep_steps=0, enabled=False) as log:
         log.add(rows(1)[0])
         log.warn("collapse")
@@ -84,16 +85,16 @@ def test_other_ranks_write_and_say_nothing(tmp_path: Path, caplog: pytest.LogCap
     assert not caplog.records
 
 
-def test_warnings_reach_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), MetricsLog(tmp_path, StepMetrics, keep_steps=0) as log:
         log.warn("the embeddings are collapsing")
     assert [record.getMessage() for record in caplog.records] == ["the embeddings are collapsing"]
 
 
-def test_tensorboard_reads_the_same_figures(tmp_path: Path) -> None:
-    logged(tmp_path, rows(1, 2, 3, 4))
-    time.sleep(1.1)  # TensorBoard orders its files by the second that their names hold
-    logged(tmp_path, rows(3, 4, 5), keep_steps=2)
+def test_tensorboard_shows_the_same_values(tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 2, 3, 4))
+    time.sleep(1.1)  # TensorBoard sorts its files by the second in their names
+    write(tmp_path, rows(3, 4, 5), keep_steps=2)
     events = EventAccumulator(str(tmp_path / TENSORBOARD)).Reload()
     with (tmp_path / METRICS).open(newline="") as file:
         table = list(csv.DictReader(file))

@@ -31,8 +31,8 @@ def test_embeddings_are_features_of_unit_length(network: EmbeddingNetwork) -> No
     torch.testing.assert_close(embedding * features.norm(), features)
 
 
-def test_images_of_any_sizes_embedded_together_are_as_each_by_itself(network: EmbeddingNetwork) -> None:
-    images = [(f"{i}.png", noise(i, 20 + 7 * i, 90 - 3 * i)) for i in range(19)]  # more than fit one batch
+def test_images_of_any_sizes_embedded_together_equal_each_image_alone(network: EmbeddingNetwork) -> None:
+    images = [(f"{i}.png", noise(i, 20 + 7 * i, 90 - 3 * i)) for i in range(19)]  # more than one batch
     together = network.embed_all(images)
     assert together.shape == (19, 64)
     assert together.dtype == np.float32
@@ -45,23 +45,23 @@ def test_no_images_give_no_embeddings(network: EmbeddingNetwork) -> None:
     assert len(network.embed_all([])) == 0
 
 
-def test_embedding_leaves_no_trace_in_the_network(network: EmbeddingNetwork) -> None:
+def test_embedding_does_not_change_the_network(network: EmbeddingNetwork) -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     network.embed_all([("a.png", noise(0, 40, 40))])
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_a_checkpoint_of_the_network_holds_the_backbone_and_no_constants(network: EmbeddingNetwork) -> None:
+def test_the_state_dict_contains_only_the_backbone(network: EmbeddingNetwork) -> None:
     assert all(key.startswith("backbone.") for key in network.state_dict())
 
 
 @pytest.mark.parametrize("region", [(60, 0, 20, 20), (0, 40, 10, 20), (1000, 1000, 5, 5)])
-def test_a_region_that_leaves_the_image_is_refused_by_name(region: tuple, network: EmbeddingNetwork) -> None:
+def test_the_error_names_the_image_that_does_not_contain_the_region(region: tuple, network: EmbeddingNetwork) -> None:
     x, y, width, height = region
     spec = preset("whole-frame", image_size=32, region=Region(x=x, y=y, width=width, height=height))
-    looking = EmbeddingNetwork(network.backbone, spec)
+    with_region = EmbeddingNetwork(network.backbone, spec)
     with pytest.raises(SourceError, match=rf"part 7\.png: is 70x50 pixels, and --roi {x},{y},{width},{height}"):
-        looking.embed_all([("part 7.png", noise(0, 50, 70))])
-    whole = noise(0, y + height, x + width)
-    assert looking.embed_all([("fits.png", whole)]).shape == (1, 64)
+        with_region.embed_all([("part 7.png", noise(0, 50, 70))])
+    large_enough = noise(0, y + height, x + width)
+    assert with_region.embed_all([("fits.png", large_enough)]).shape == (1, 64)

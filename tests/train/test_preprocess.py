@@ -30,7 +30,7 @@ def normalised(pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("image_size", "resize_to"), [(64, 73), (224, 256)])
-def test_paper_preset_is_torchvisions_resize_and_centre_crop(
+def test_the_paper_preset_equals_torchvisions_resize_and_centre_crop(
     size: tuple[int, int], image_size: int, resize_to: int
 ) -> None:
     image = noise(*size)
@@ -41,7 +41,7 @@ def test_paper_preset_is_torchvisions_resize_and_centre_crop(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_whole_frame_preset_is_pillows_antialiased_resize_of_each_channel(size: tuple[int, int]) -> None:
+def test_the_whole_frame_preset_equals_pillows_antialiased_resize_of_each_channel(size: tuple[int, int]) -> None:
     image = noise(*size)
     planes = [
         PIL.Image.fromarray(image[..., channel].astype(np.float32)).resize((64, 64), PIL.Image.Resampling.BILINEAR)
@@ -52,14 +52,14 @@ def test_whole_frame_preset_is_pillows_antialiased_resize_of_each_channel(size: 
 
 
 @pytest.mark.parametrize("name", ["whole-frame", "paper"])
-def test_a_region_is_cut_out_before_anything_else(name: PresetName) -> None:
+def test_the_region_is_cut_out_first(name: PresetName) -> None:
     image, region = noise(120, 200), Region(x=31, y=7, width=90, height=60)
     cut = np.ascontiguousarray(image[7:67, 31:121])
     assert torch.equal(preprocessed(image, name, region=region), preprocessed(cut, name))
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (124, 116, 104), (255, 0, 128)])
-def test_a_image_of_one_colour_is_that_colour_normalised(colour: tuple[int, int, int]) -> None:
+def test_an_image_of_one_colour_gives_that_colour_normalised(colour: tuple[int, int, int]) -> None:
     image = np.full((50, 80, 3), colour, dtype=np.uint8)
     expected = [(c / 255 - mean) / std for c, mean, std in zip(colour, IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     for name in ("whole-frame", "paper"):
@@ -68,7 +68,7 @@ def test_a_image_of_one_colour_is_that_colour_normalised(colour: tuple[int, int,
             np.testing.assert_allclose(result[channel], expected[channel], atol=2e-6)
 
 
-def test_whole_frame_sees_the_border_and_the_paper_preset_does_not() -> None:
+def test_the_border_influences_the_whole_frame_preset_only() -> None:
     image = np.full((128, 128, 3), 128, dtype=np.uint8)
     framed = image.copy()
     framed[:4] = framed[-4:] = framed[:, :4] = framed[:, -4:] = 255
@@ -77,7 +77,7 @@ def test_whole_frame_sees_the_border_and_the_paper_preset_does_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["whole-frame", "paper"])
-def test_a_batch_is_its_images_one_by_one(name: PresetName) -> None:
+def test_a_batch_equals_its_images_one_by_one(name: PresetName) -> None:
     images = np.stack([noise(60, 91), noise(60, 91)[::-1]])
     together = Preprocess(preset(name, image_size=64))(torch.from_numpy(images))
     apart = torch.stack([preprocessed(image, name) for image in images])

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.weights import load_into, weights_from_file, weights_from_torchvision
 
 State = dict[str, Tensor]
@@ -21,13 +21,13 @@ State = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def state(randomise: Callable) -> State:
-    """A whole MobileNetV3-small, head included."""
+    """All tensors of a MobileNetV3-small, including the head."""
     network = torchvision.models.mobilenet_v3_small(weights=None)
     randomise(network, 3)
     return network.state_dict()
 
 
-def whole_file(path: Path, state: State) -> Path:
+def write_file(path: Path, state: State) -> Path:
     save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
     return path
 
@@ -37,8 +37,8 @@ def same(one: State, other: State) -> bool:
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "Gewichte ü.safetensors"])
-def test_a_file_of_any_kind_gives_its_tensors(name: str, state: State, tmp_path: Path) -> None:
-    given = weights_from_file(whole_file(tmp_path / name, state))
+def test_each_file_format_gives_its_tensors(name: str, state: State, tmp_path: Path) -> None:
+    given = weights_from_file(write_file(tmp_path / name, state))
     assert same(dict(given.state), state)
     assert given.origin.source == name
 
@@ -52,20 +52,18 @@ def test_a_file_of_any_kind_gives_its_tensors(name: str, state: State, tmp_path:
     ],
     ids=["state_dict", "module.", "both"],
 )
-def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(
-    wrap: Callable, state: State, tmp_path: Path
-) -> None:
+def test_the_wrappers_of_training_scripts_are_removed(wrap: Callable, state: State, tmp_path: Path) -> None:
     torch.save(wrap(state), tmp_path / "w.pth")
     assert same(dict(weights_from_file(tmp_path / "w.pth").state), state)
 
 
-def test_origin_holds_the_sha256_of_the_file(state: State, tmp_path: Path) -> None:
-    path = whole_file(tmp_path / "w.safetensors", state)
+def test_the_origin_has_the_sha256_of_the_file(state: State, tmp_path: Path) -> None:
+    path = write_file(tmp_path / "w.safetensors", state)
     assert weights_from_file(path).origin.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Bomb:
-    """A pickle that creates a file when it is opened without care."""
+    """A pickle that creates a folder when it is loaded with weights_only=False."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,13 +73,13 @@ class Bomb:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_that_would_run_code_is_refused_and_the_code_is_not_run(legacy: bool, tmp_path: Path) -> None:
+def test_a_file_with_code_is_refused_and_its_code_does_not_run(legacy: bool, tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     torch.save({"conv.weight": Bomb(harm)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UsageError, match=r"holds more than tensors.*give a \.safetensors"):
+    with pytest.raises(UsageError, match=r"contains more than tensors.*use a \.safetensors"):
         weights_from_file(tmp_path / "w.pth")
     assert not harm.exists()
-    torch.load(tmp_path / "w.pth", weights_only=False)  # the trap works
+    torch.load(tmp_path / "w.pth", weights_only=False)  # the bomb works
     assert harm.exists()
 
 
@@ -91,23 +89,23 @@ def test_a_file_that_would_run_code_is_refused_and_the_code_is_not_run(legacy: b
     ids=["empty", "text", "zeros", "zip", "pickle", "html"],
 )
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_a_file_of_something_else_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=rf"--weights .*{name}: "):
+    with pytest.raises(UsageError, match=rf"^weights .*{name}: "):
         weights_from_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
 def test_a_truncated_file_is_refused(name: str, share: float, state: State, tmp_path: Path) -> None:
-    path = whole_file(tmp_path / name, state)
+    path = write_file(tmp_path / name, state)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(UsageError, match=rf"--weights .*{name}: "):
+    with pytest.raises(UsageError, match=rf"^weights .*{name}: "):
         weights_from_file(path)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_damage_anywhere_in_the_head_of_a_file_never_ends_in_another_error(tmp_path: Path) -> None:
+def test_damage_at_the_start_of_a_file_never_causes_another_error(tmp_path: Path) -> None:
     tensors = {"layer.weight": torch.zeros(3, 2), "layer.bias": torch.zeros(3)}
     torch.save(tensors, tmp_path / "new.pth")
     torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
@@ -132,7 +130,7 @@ def test_damage_anywhere_in_the_head_of_a_file_never_ends_in_another_error(tmp_p
 )
 def test_a_file_without_names_and_tensors_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(UsageError, match="holds no state dict"):
+    with pytest.raises(UsageError, match="contains no state dict"):
         weights_from_file(tmp_path / "w.pth")
 
 
@@ -141,29 +139,36 @@ def test_a_file_without_names_and_tensors_is_refused(content: object, tmp_path: 
 )
 def test_a_path_without_a_file_is_refused(name: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(UsageError, match=rf"--weights .*{name}: {reason}; check the path"):
+    with pytest.raises(UsageError, match=rf"^weights .*{name}: {reason}; check the path"):
         weights_from_file(tmp_path / name)
 
 
-def test_loading_fills_every_tensor_and_leaves_the_head_aside(state: State) -> None:
+def test_all_tensors_are_loaded_and_the_head_is_ignored(state: State) -> None:
     backbone = build_backbone("mobilenet_v3_small")
     load_into(backbone, state, source="w")
     assert all(torch.equal(value, state[key]) for key, value in backbone.state_dict().items())
 
 
-def test_checkpoints_without_the_counters_of_batch_norm_load(state: State) -> None:
+def test_checkpoints_without_batch_norm_counters_are_loaded(state: State) -> None:
     older = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     load_into(build_backbone("mobilenet_v3_small"), older, source="w")
 
 
-def test_half_precision_weights_are_widened(state: State) -> None:
+def test_float16_weights_become_float32(state: State) -> None:
     backbone = build_backbone("mobilenet_v3_small")
     load_into(backbone, {key: value.half() for key, value in state.items()}, source="w")
     assert all(value.dtype == torch.float32 for value in backbone.parameters())
 
 
-def random_state(name: str) -> State:
-    return torchvision.models.get_model(name, weights=None).state_dict()
+def structure(name: str, stop_at: str | None = None) -> Backbone:
+    """A backbone without values, which is faster to build."""
+    with torch.device("meta"):
+        return build_backbone(name, stop_at=stop_at)
+
+
+def state_of(name: str) -> State:
+    with torch.device("meta"):
+        return torchvision.models.get_model(name, weights=None).state_dict()
 
 
 @pytest.mark.parametrize(
@@ -172,23 +177,20 @@ def random_state(name: str) -> State:
         ("resnet34", "resnet18", None),  # has every tensor of a ResNet-18, in the same shapes
         ("resnet34", "resnet18", "layer2"),
         ("resnet18", "resnet34", None),
-        ("resnet50", "resnet18", None),
         ("resnext50_32x4d", "resnet50", None),  # the same names, other shapes
-        ("mobilenet_v3_large", "mobilenet_v3_small", None),
         ("mobilenet_v2", "efficientnet_b0", None),
-        ("efficientnet_b1", "efficientnet_b0", None),
     ],
 )
 def test_the_checkpoint_of_another_network_is_refused(given: str, wanted: str, stop_at: str | None) -> None:
-    with pytest.raises(UsageError, match=r"^w\.pth: .*another network"):
-        load_into(build_backbone(wanted, stop_at=stop_at), random_state(given), source="w.pth")
+    with pytest.raises(UsageError, match=rf"^w\.pth: .*use a checkpoint of {wanted}"):
+        load_into(structure(wanted, stop_at), state_of(given), source="w.pth")
 
 
-def test_a_checkpoint_that_is_cut_off_serves_a_backbone_that_stops_there_and_no_other() -> None:
+def test_a_cut_checkpoint_fits_backbones_that_stop_there_or_earlier() -> None:
     cut = build_backbone("resnet18", stop_at="layer3").state_dict()
     for stage in ("layer3", "layer2"):
         load_into(build_backbone("resnet18", stop_at=stage), cut, source="w")
-    with pytest.raises(UsageError, match=r"layer4.*cut off at an earlier stage"):
+    with pytest.raises(UsageError, match=r"layer4.*stop at an earlier stage if the checkpoint is cut"):
         load_into(build_backbone("resnet18"), cut, source="w")
 
 
@@ -202,24 +204,24 @@ def test_weights_that_are_not_finite_are_refused(value: float, state: State) -> 
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache of torch, and a proxy that nobody answers at. Gives the folder of cached weights."""
+    """An empty torch cache, and a proxy that does not answer. Returns the folder of cached weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
+    monkeypatch.setattr("urllib.request._opener", None)  # it caches the proxies
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_where_no_network_reaches_torchvision_the_error_names_the_ways_round(no_network: Path) -> None:
-    with pytest.raises(UsageError, match=r"could not be fetched.*https://\S+\.pth.*--weights FILE.*edge-small"):
+def test_a_failed_download_is_reported_with_alternatives(no_network: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot be downloaded.*https://\S+\.pth.*pass the file.*edge-small"):
         weights_from_torchvision("mobilenet_v3_small")
     assert not list(no_network.glob("*.pth"))
 
 
 class Site:
-    """A web server with one weights file, of the name and hash that torchvision is told to expect."""
+    """A web server with one weights file. Torchvision is patched to expect its URL and hash."""
 
     def __init__(self, folder: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.save(state, folder / "weights")
@@ -249,21 +251,21 @@ def site(tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> Itera
     site.server.server_close()
 
 
-def test_weights_are_fetched_once_and_then_taken_from_torchs_cache(site: Site, state: State) -> None:
-    fetched = weights_from_torchvision("mobilenet_v3_small")
-    assert same(dict(fetched.state), state)
-    assert fetched.origin.source == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"
-    assert fetched.origin.sha256 == site.sha256
-    assert "BSD-3-Clause" in fetched.origin.licence
+def test_weights_are_downloaded_once_and_then_cached(site: Site, state: State) -> None:
+    downloaded = weights_from_torchvision("mobilenet_v3_small")
+    assert same(dict(downloaded.state), state)
+    assert downloaded.origin.source == "MobileNet_V3_Small_Weights.IMAGENET1K_V1"
+    assert downloaded.origin.sha256 == site.sha256
+    assert "BSD-3-Clause" in downloaded.origin.licence
     site.server.shutdown()
     site.server.server_close()
-    assert weights_from_torchvision("mobilenet_v3_small").origin == fetched.origin
+    assert weights_from_torchvision("mobilenet_v3_small").origin == downloaded.origin
 
 
-def test_what_is_fetched_with_another_hash_is_refused_and_not_kept(site: Site, tmp_path: Path) -> None:
+def test_a_download_with_another_hash_is_refused_and_removed(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "site" / site.name
     file.write_bytes(site.content[:-1] + bytes([site.content[-1] ^ 1]))
-    with pytest.raises(UsageError, match=r"could not be fetched.*hash.*--weights FILE.*edge-small"):
+    with pytest.raises(UsageError, match=r"cannot be downloaded.*hash.*pass the file.*edge-small"):
         weights_from_torchvision("mobilenet_v3_small")
     assert not list((tmp_path / "torch").rglob("*.pth"))
 
@@ -271,11 +273,11 @@ def test_what_is_fetched_with_another_hash_is_refused_and_not_kept(site: Site, t
 def test_a_cached_file_with_another_hash_is_refused(site: Site, tmp_path: Path) -> None:
     weights_from_torchvision("mobilenet_v3_small")
     (cached,) = (tmp_path / "torch").rglob("*.pth")
-    cached.write_bytes(site.content[:1000])  # a copy that was broken off
-    with pytest.raises(UsageError, match=rf"{site.name} is not what torchvision published.*delete it"):
+    cached.write_bytes(site.content[:1000])  # an incomplete copy
+    with pytest.raises(UsageError, match=rf"{site.name} is not the file that torchvision published.*delete it"):
         weights_from_torchvision("mobilenet_v3_small")
 
 
-def test_a_narrower_network_has_no_weights_of_torchvisions() -> None:
-    with pytest.raises(UsageError, match=r"resnet50_x0.5: has no pretrained weights.*msc-edge distil"):
+def test_a_narrower_network_has_no_weights_in_torchvision() -> None:
+    with pytest.raises(UsageError, match=r"resnet50_x0.5: torchvision has no pretrained weights.*msc-edge distil"):
         weights_from_torchvision("resnet50_x0.5")

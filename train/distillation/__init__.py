@@ -1,1 +1,1 @@
-"""Distillation: a small network learns to see as a large one does, from images without labels."""
+"""Distillation: train a small student network to reproduce the embeddings of a larger teacher, without labels."""

@@ -1,69 +1,80 @@
-"""`msc-edge distil`."""
+"""The command `msc-edge distil`."""
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from msc_edge.train import option_types
 
 
 def distil(
     images: Annotated[
         list[str],
-        typer.Option(metavar="DIR", help="Folder or .zip of unlabelled images, in any nesting; may be repeated."),
+        typer.Option(
+            metavar="DIR", help="Folder or .zip of unlabelled images, with any subfolders; can be given several times."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Weights of the student to write, .safetensors.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File for the student's weights, .safetensors.")],
     teacher: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Teach what this run of msc-edge train has learned.")
+        Path | None, typer.Option(metavar="RUN", help="Use the fine-tuned backbone of this run as teacher.")
     ] = None,
     teacher_backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Or teach what this pretrained backbone knows.")
+        str | None, typer.Option(metavar="NAME", help="Use this pretrained backbone as teacher.")
     ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its weights, .safetensors or .pth, instead of its own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the teacher, .safetensors or .pth, instead of the default ones."),
     ] = None,
     teacher_stop_at: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Teach the features of this stage, such as layer3.")
+        str | None, typer.Option(metavar="STAGE", help="Cut the teacher after this stage, such as layer3.")
     ] = None,
     student: Annotated[
-        str, typer.Option(metavar="NAME", help="edge-small, a torchvision network, or a narrower one: resnet50_x0.5.")
+        str,
+        typer.Option(
+            metavar="NAME", help="edge-small, a torchvision network, or a narrower network such as resnet50_x0.5."
+        ),
     ] = "edge-small",
     student_weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Start the student from these weights.", show_default="see docs/train.md"),
+        typer.Option(metavar="FILE", help="Initial weights of the student.", show_default="see docs/train.md"),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 2000,
-    batch: Annotated[int, typer.Option(min=2, help="Crops a step, over all devices; even.")] = 64,
+    batch: Annotated[
+        int, typer.Option(min=2, help="Crops per step, over all devices; an even number for each device.")
+    ] = 64,
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="RATE", show_default="2e-4; from scratch 1e-3", help="Of AdamW.")
+        float | None,
+        typer.Option(metavar="RATE", show_default="2e-4; from scratch 1e-3", help="Learning rate of AdamW."),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            metavar="PIXELS", show_default="224, or the run's", help="Side of the frames that the student will see."
+            metavar="PIXELS", show_default="that of the run, or 224", help="Side of the square input, in pixels."
         ),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Write float16: half the size.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same student.")] = 0,
-    accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where to train.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on the CPU.")] = 1,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="Of the training steps; auto: bf16 where the device has it.")
-    ] = "auto",
+    half: Annotated[bool, typer.Option("--half", help="Write the weights as float16: half the size.")] = False,
+    seed: option_types.Seed = 0,
+    accelerator: option_types.Accelerator = "auto",
+    devices: option_types.Devices = 1,
+    dtype: option_types.Dtype = "auto",
+    precision: option_types.DeprecatedPrecision = None,
     measure_every: Annotated[
         int, typer.Option(min=1, help="Steps between rows of metrics.csv, and between checkpoints.")
     ] = 100,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a distillation that was broken off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted distillation.")] = False,
 ) -> None:
-    """Teach a small network to see as a large one does, from unlabelled images."""
+    """Distil a small network: train a student to reproduce a larger teacher, from unlabelled images."""
     from msc_edge.errors import extras_named
     from msc_edge.progress import progress_bars
     from msc_edge.text import one_line
 
     with extras_named():
-        from msc_edge.train.distillation.distil import DistilOptions, work_folder
         from msc_edge.train.distillation.distil import distil as distil_student
-        from msc_edge.train.learning_rate import check_learning_rate
+        from msc_edge.train.distillation.distil import work_folder
+        from msc_edge.train.distillation.options import DistilOptions
+        from msc_edge.train.options import check_learning_rate
 
     check_learning_rate(learning_rate)
     options = DistilOptions(
@@ -81,30 +92,30 @@ def distil(
         seed=seed,
         accelerator=accelerator,
         devices=devices,
-        precision=precision,
+        dtype=dtype if precision is None else precision,
         measure_every=measure_every,
     )
-    unread: list[str] = []
+    skipped: list[str] = []
 
-    def left_out(name: str, reason: str) -> None:
-        unread.append(name)
-        if len(unread) <= 5:  # at once, and not hours later
-            typer.echo(one_line(f"left out, unreadable: {name}: {reason}"), err=True)
+    def print_skipped(name: str, reason: str) -> None:
+        skipped.append(name)
+        if len(skipped) <= 5:  # immediately: the distillation may take hours
+            typer.echo(one_line(f"skipped: {name}: {reason}"), err=True)
 
     with progress_bars() as report:
-        record = distil_student(images, out, options, resume=resume, report=report, unreadable=left_out)
+        record = distil_student(images, out, options, resume=resume, report=report, unreadable=print_skipped)
     if record is None:
         return
-    if len(unread) > 5:
-        typer.echo(f"left out, unreadable: and {len(unread) - 5} more", err=True)
+    if len(skipped) > 5:
+        typer.echo(f"skipped: {len(skipped) - 5} more", err=True)
     unexplained = record.result["unexplained"]
-    share = "" if unexplained is None else f"{1 - unexplained:.1%} of the teacher's embedding explained, "
+    explained = "" if unexplained is None else f"{1 - unexplained:.1%} of the teacher's embedding explained, "
     correlation = record.result["rank_correlation"]
     ranks = "" if correlation is None else f"rank correlation {correlation:.3f}, "
     typer.echo(
         f"{out}: {record.student} ({record.start}), "
-        f"{record.settings.steps} steps on {record.images} images; {share}"
-        f"{ranks}on {record.held_out} held out; "
+        f"{record.settings.steps} steps on {record.images} images; {explained}"
+        f"{ranks}on {record.held_out} held-out images; "
         f"see {work_folder(out)}\n"
         f"next: msc-edge train --backbone {record.student} --weights {shlex.quote(str(out))} --normal DIR --out RUN"
     )

@@ -1,11 +1,11 @@
-"""Distil a student from a teacher: read, start, train, write."""
+"""Distil a student from a teacher: load images, build the networks, train, write the student."""
 
 import hashlib
 import importlib.metadata
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,58 +20,30 @@ from msc_edge.files import sha256_of, written_whole
 from msc_edge.kit.manifest import Weights
 from msc_edge.preprocessing import preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone
-from msc_edge.train.checkpoint import CHECKPOINT
-from msc_edge.train.devices import Accelerator, Precision, launched_fabric, precision_of
+from msc_edge.train.devices import launch_fabric, resolve_dtype
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.loop import distil_into
-from msc_edge.train.distillation.pruning import initialise_pruned, is_pruned_version
+from msc_edge.train.distillation.networks import FROM_SCRATCH, PRUNED, build_student, build_teacher
+from msc_edge.train.distillation.options import DistilOptions
+from msc_edge.train.distillation.pruning import initialise_pruned
 from msc_edge.train.distillation.settings import Distillation
 from msc_edge.train.distillation.student_file import write_student
 from msc_edge.train.distillation.unlabelled import find_unlabelled, read_unlabelled
 from msc_edge.train.loading import training_copy
-from msc_edge.train.named import Named
 from msc_edge.train.preprocess import Preprocess
-from msc_edge.train.run_folder import exclusive_run_folder
-from msc_edge.train.run_record import BACKBONE, PACKAGES, read_record
-from msc_edge.train.seeds import seed_of_torch
-from msc_edge.train.weights import bundled_weights, load_into, pretrained_weights, weights_from_file
+from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
+from msc_edge.train.run_record import PACKAGES
 
 DISTIL_RECORD = "distil.json"
-FEWEST = 32
-_HELD_OUT_EVERY, _HELD_OUT_AT_MOST = 10, 64
+MIN_IMAGES = 32
+_HELD_OUT_EVERY, _MAX_HELD_OUT = 10, 64
 _CHUNK = 16
-_PRUNED, _FROM_SCRATCH = "thinned", "from scratch"  # how a student starts
-_LEARNING_RATE, _LEARNING_RATES = 2e-4, {_FROM_SCRATCH: 1e-3}
-_TEACHER = Named("--teacher-backbone", "--teacher-weights", "--teacher-stop-at")
-_STUDENT = Named("--student", "--student-weights")
-_TO_START = 128  # crops, for the least squares of a thinner student
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistilOptions:
-    """What a user can choose. The teacher is a backbone with weights, or what a run has learned."""
-
-    teacher_run: Path | None = None
-    teacher_backbone: str | None = None
-    teacher_weights: Path | None = None
-    teacher_stop_at: str | None = None
-    student: str = EDGE_SMALL
-    student_weights: Path | None = None
-    steps: int = 2000
-    batch: int = 64
-    learning_rate: float | None = None
-    image_size: int | None = None
-    half: bool = False
-    seed: int = 0
-    accelerator: Accelerator = "auto"
-    devices: int = 1
-    precision: Precision = "auto"
-    measure_every: int = 100
+_LEARNING_RATE, _LEARNING_RATES = 2e-4, {FROM_SCRATCH: 1e-3}
+_PRUNING_CROPS = 128  # for the least squares of a pruned student
 
 
 class DistilRecord(BaseModel):
-    """The whole of distil.json: where a student's weights come from."""
+    """The content of distil.json: the origin of a student's weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,26 +72,26 @@ def distil(
     report: Report = silent,
     unreadable: Callable[[str, str], None] | None = None,
 ) -> DistilRecord | None:
-    """Distil on the images of all `images` (folders, zips, files), and write the student's weights to `out`.
+    """Distil on all images of `images` (folders, zip archives, files) and write the student's weights to `out`.
 
-    Metrics, checkpoint and record go to the folder `work_folder(out)`. `unreadable` is told (name, reason) of
-    images that are left out. Raises SourceError when too few remain, UsageError for options that cannot be met.
-    On several devices the processes beside the first return None.
+    Metrics, checkpoint and record are in the folder `work_folder(out)`. `unreadable` is called with the name and the
+    reason of images that are skipped. Raises SourceError for too few images, UsageError for invalid options. With
+    several devices, only the first process returns the record; the others return None.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name that ends in .safetensors")
     folder = work_folder(out)
     with writing(out):
-        begun_here = resume and any((folder / name).is_file() for name in (CHECKPOINT, DISTIL_RECORD))
-        # With --resume too: it may be somebody else's weights. A link that leads nowhere is somebody's as well.
-        if out.is_dir() or (os.path.lexists(out) and not begun_here):
+        started = resume and any((folder / name).is_file() for name in (CHECKPOINT, DISTIL_RECORD))
+        # Any other file at `out` is not ours, also a dangling link, and also with --resume.
+        if out.is_dir() or (os.path.lexists(out) and not started):
             raise UsageError(f"{out}: exists already; choose another name")
-    with exclusive_run_folder(folder, record=DISTIL_RECORD, then=f"its student is {out}", resume=resume):
+    with exclusive_run_folder(folder, record=DISTIL_RECORD, hint=f"the student is {out}", resume=resume):
         return _distil(images, out, folder, options, resume=resume, report=report, unreadable=unreadable)
 
 
 def work_folder(out: Path) -> Path:
-    """Where a distillation to `out` keeps its metrics, checkpoint and record."""
+    """The folder with metrics, checkpoint and record of a distillation to `out`."""
     return out.with_name(f"{out.stem}-distil")
 
 
@@ -135,39 +107,39 @@ def _distil(
 ) -> DistilRecord | None:
     if options.batch % (2 * options.devices):
         raise UsageError(f"--batch {options.batch}: expected an even number of images for each device")
-    fabric = launched_fabric(options.accelerator, options.devices, options.precision)
+    fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     if not fabric.is_global_zero:
         report, unreadable = silent, None
 
-    teacher, teacher_origin, image_size = _teacher(options)
+    teacher, teacher_origin, image_size = build_teacher(options)
     teacher.to(fabric.device).requires_grad_(False)
-    student, start = _student(options, teacher)
+    student, start = build_student(options, teacher)
     student.to(fabric.device)
 
-    frame = Preprocess(preset("whole-frame", image_size=image_size)).to(fabric.device)
-    copies, held_out, digests = _read(images, frame, report=report, unreadable=unreadable)
+    preprocess = Preprocess(preset("whole-frame", image_size=image_size)).to(fabric.device)
+    training_copies, held_out, digests = _load(images, preprocess, report=report, unreadable=unreadable)
     settings = Distillation(
         steps=options.steps,
-        batch=min(options.batch, len(copies) // (2 * options.devices) * 2 * options.devices),
+        batch=min(options.batch, len(training_copies) // (2 * options.devices) * 2 * options.devices),
         learning_rate=_LEARNING_RATES.get(start, _LEARNING_RATE)
         if options.learning_rate is None
         else options.learning_rate,
         image_size=image_size,
-        precision=precision_of(options.accelerator, options.precision),
+        dtype=resolve_dtype(options.accelerator, options.dtype),
         seed=options.seed,
     )
-    if start == _PRUNED:
-        initialise_pruned(student, teacher, _to_start(copies, frame, settings), report=report)
+    if start == PRUNED:
+        initialise_pruned(student, teacher, _pruning_crops(training_copies, preprocess, settings), report=report)
     fingerprint = hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
     result = distil_into(
         fabric,
         student,
         teacher,
-        frame,
-        copies,
+        preprocess,
+        training_copies,
         held_out,
         settings,
-        from_scratch=start == _FROM_SCRATCH,
+        from_scratch=start == FROM_SCRATCH,
         fingerprint=_fingerprint(fingerprint, student.name, start, teacher_origin),
         folder=folder,
         resume=resume,
@@ -186,7 +158,7 @@ def _distil(
         teacher_stop_at=teacher.stop_at,
         teacher_weights=teacher_origin,
         settings=settings,
-        images=len(copies),
+        images=len(training_copies),
         held_out=len(held_out),
         data_fingerprint=fingerprint,
         result={name: value if np.isfinite(value) else None for name, value in asdict(result).items()},
@@ -199,92 +171,54 @@ def _distil(
     return record
 
 
-def _teacher(options: DistilOptions) -> tuple[Backbone, Weights, int]:
-    """The teacher, where its weights come from, and the side of the frames that it shall see."""
-    if (options.teacher_run is None) == (options.teacher_backbone is None):
-        raise UsageError("name one teacher: --teacher RUN, or --teacher-backbone NAME")
-    if options.teacher_run:
-        if options.teacher_weights or options.teacher_stop_at:
-            raise UsageError("--teacher RUN has its own weights and stage; leave out --teacher-weights and -stop-at")
-        record = read_record(options.teacher_run)
-        backbone = build_backbone(record.backbone, stop_at=record.stop_at)
-        pretrained = weights_from_file(options.teacher_run / BACKBONE, named=_TEACHER)
-        image_size = record.preprocessing.image_size
-    else:
-        assert options.teacher_backbone
-        backbone = build_backbone(options.teacher_backbone, stop_at=options.teacher_stop_at, named=_TEACHER)
-        pretrained = pretrained_weights(options.teacher_backbone, options.teacher_weights, named=_TEACHER)
-        image_size = 224
-    load_into(backbone, pretrained.state, source=pretrained.origin.source)
-    return backbone, pretrained.origin, image_size if options.image_size is None else options.image_size
-
-
-def _student(options: DistilOptions, teacher: Backbone) -> tuple[Backbone, str]:
-    """The student and how it starts: from a file, thinned from the teacher, from its own weights, or from scratch."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of_torch(options.seed))
-        student = build_backbone(options.student, named=_STUDENT)
-    if options.student_weights:
-        pretrained = weights_from_file(options.student_weights, named=_STUDENT)
-        load_into(student, pretrained.state, source=pretrained.origin.source)
-        return student, f"{pretrained.origin.source} ({pretrained.origin.sha256})"
-    if is_pruned_version(student, teacher):
-        return student, _PRUNED
-    if options.student == EDGE_SMALL:
-        pretrained = bundled_weights()
-        load_into(student, pretrained.state, source=pretrained.origin.source)
-        return student, f"{pretrained.origin.source} ({pretrained.origin.sha256})"
-    return student, _FROM_SCRATCH
-
-
 def _fingerprint(data: str, student: str, start: str, teacher: Weights) -> str:
     return hashlib.sha256(f"{data} {student} {start} {teacher.sha256}".encode()).hexdigest()
 
 
-def _read(
+def _load(
     images: Sequence[str | Path],
-    frame: Preprocess,
+    preprocess: Preprocess,
     *,
     report: Report,
     unreadable: Callable[[str, str], None] | None,
 ) -> tuple[list[Tensor], Tensor, list[str]]:
-    """Small copies to cut crops from; normalised frames, evenly spread over the images and held out; all SHA-256."""
-    shape = preset("paper", image_size=frame.spec.image_size)  # copies keep the ratio of their sides
+    """Training copies; held-out images, preprocessed, spread evenly over all images; SHA-256 of all files."""
+    spec = preset("paper", image_size=preprocess.spec.image_size)  # its training copies keep the aspect ratio
     failed: list[str] = []
 
-    def note(name: str, reason: str) -> None:
+    def add_failed(name: str, reason: str) -> None:
         failed.append(f"{name}: {reason}")
         if unreadable:
             unreadable(name, reason)
 
-    found = find_unlabelled(images, unopened=note)
-    every = max(_HELD_OUT_EVERY, math.ceil(len(found) / _HELD_OUT_AT_MOST))
-    copies: list[Tensor] = []
-    frames: list[Tensor] = []
+    found = find_unlabelled(images, skipped=add_failed)
+    every = max(_HELD_OUT_EVERY, math.ceil(len(found) / _MAX_HELD_OUT))
+    training_copies: list[Tensor] = []
+    held_out: list[Tensor] = []
     digests: list[str] = []
-    for digest, image in read_unlabelled(found, report=report, unreadable=note):
+    for digest, image in read_unlabelled(found, report=report, unreadable=add_failed):
         if len(digests) % every == 0:
-            frames.append(frame(torch.from_numpy(image)[None].to(frame.mean.device)))
+            held_out.append(preprocess(torch.from_numpy(image)[None].to(preprocess.mean.device)))
         else:
-            copies.append(training_copy(image, shape))
+            training_copies.append(training_copy(image, spec))
         digests.append(digest)
-    if len(digests) < FEWEST:
-        why = f" ({len(failed)} left out, the first: {failed[0]})" if failed else ""
+    if len(digests) < MIN_IMAGES:
+        skipped = f" ({len(failed)} skipped, the first: {failed[0]})" if failed else ""
         raise SourceError(
-            f"of {len(found)} images found, {len(digests)} can be read and are no copies of others{why}; at least "
-            f"{FEWEST} are needed, and a thousand are a good start"
+            f"of {len(found)} images found, {len(digests)} are readable and not duplicates{skipped}; at least "
+            f"{MIN_IMAGES} are needed, a thousand are recommended"
         )
-    return copies, torch.cat(frames), digests
+    return training_copies, torch.cat(held_out), digests
 
 
-def _to_start(copies: Sequence[Tensor], frame: Preprocess, settings: Distillation) -> list[Tensor]:
-    """Crops, as the steps see them, by which a thinner student starts."""
+def _pruning_crops(training_copies: Sequence[Tensor], preprocess: Preprocess, settings: Distillation) -> list[Tensor]:
+    """The crops of the first steps, normalised, in chunks."""
     chunks: list[Tensor] = []
-    for step in range(math.ceil(_TO_START / settings.batch)):
+    for step in range(math.ceil(_PRUNING_CROPS / settings.batch)):
         chosen, draws = batch_of(
-            step, images=len(copies), batch=settings.batch, image_size=settings.image_size, seed=settings.seed
+            step, images=len(training_copies), batch=settings.batch, image_size=settings.image_size, seed=settings.seed
         )
         whole = slice(0, settings.batch)
-        crops = make_crops([copies[i] for i in chosen], draws, whole, device=frame.mean.device)
-        chunks += frame.normalise(crops).split(_CHUNK)
+        crops = make_crops([training_copies[i] for i in chosen], draws, whole, device=preprocess.mean.device)
+        chunks += preprocess.normalise(crops).split(_CHUNK)
     return chunks

@@ -1,4 +1,4 @@
-"""The training loop of distillation: teacher and student see the same crops, the student follows."""
+"""The training loop of distillation: the student learns the teacher's outputs for the same crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, is_finite
-from msc_edge.train.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
+from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.losses import (
@@ -25,33 +25,37 @@ from msc_edge.train.distillation.losses import (
     spread_of_map,
     spread_of_similarities,
 )
-from msc_edge.train.distillation.settings import Distillation, begun_to_fall, learning_rate_at
-from msc_edge.train.distillation.taps import Student, features_and_maps, taps_of
+from msc_edge.train.distillation.settings import Distillation, decay_started, learning_rate_at
+from msc_edge.train.distillation.taps import StudentWithAdapters, features_and_maps, taps_of
 from msc_edge.train.metrics import MetricsLog, MetricsRow
 from msc_edge.train.preprocess import Preprocess
-from msc_edge.train.seeds import seed_of_torch
+from msc_edge.train.run_folder import CHECKPOINT
+from msc_edge.train.seeds import torch_seed
 
 _CHUNK = 16
-_NEARLY_CONSTANT = 1e-9  # mean squared distance of unit embeddings, not far above what rounding makes of equal ones
+_NEARLY_CONSTANT = 1e-9  # mean squared distance of unit embeddings, slightly above the rounding error of equal ones
 
 
 @dataclass(frozen=True)
 class DistilMetrics(MetricsRow):
-    """A row of metrics.csv: means over the steps since the row before, and the state on the held-out images."""
+    """A row of metrics.csv: mean losses since the previous row, and metrics on the held-out images."""
 
     embedding_loss: float
     map_loss: float
     unexplained: float
-    """Of the teacher's embeddings: 0 is the teacher, 1 a constant answer. Not a figure where dimensions differ."""
+    """Share of the spread of the teacher's embeddings that the student misses: 0 is the teacher, 1 a constant output.
+
+    NaN if the dimensions differ.
+    """
     rank_correlation: float
-    """Spearman's, between the cosines of all pairs of held-out images under the student and under the teacher."""
+    """Spearman's correlation between the cosines of all pairs of held-out images under student and teacher."""
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """The teacher on the held-out images: what the student is measured against, and the scale of the losses."""
+    """The teacher's embeddings of the held-out images, and the spreads that scale the losses."""
 
-    frames: Tensor
+    images: Tensor
     embeddings: Tensor
     same_dim: bool
     spread: float
@@ -63,7 +67,7 @@ def distil_into(
     student: Backbone,
     teacher: Backbone,
     preprocess: Preprocess,
-    copies: Sequence[Tensor],
+    training_copies: Sequence[Tensor],
     held_out: Tensor,
     settings: Distillation,
     *,
@@ -74,22 +78,22 @@ def distil_into(
     measure_every: int = 100,
     report: Report = silent,
 ) -> DistilMetrics:
-    """Train `student` in place, and return how it ends.
+    """Train `student` in place. Returns its final metrics.
 
-    `copies`: uint8 (3, h, w) images to crop from; `held_out`: normalised frames, float32 (n, 3, side, side).
-    A student `from_scratch` learns its batch-norm statistics; one that starts from trained weights keeps them.
-    `folder` takes metrics.csv, the TensorBoard log and the checkpoint, which stands for this `fingerprint` of
-    images and weights. Raises UsageError when the loss ceases to be finite.
+    `training_copies`: uint8 (3, h, w) images to crop from; `held_out`: preprocessed images, float32 (n, 3, side, side).
+    With `from_scratch` the student learns its batch-norm statistics, else it keeps those of its initial weights.
+    `folder` is for metrics.csv, the TensorBoard log and the checkpoint, which is valid only for the same `fingerprint`
+    of images and weights. `report` is for display only. Raises UsageError if the loss is no longer finite.
     """
     taps = taps_of(student, teacher)
-    seen_by_teacher = [tap.teacher for tap in taps]
-    reference = _reference(teacher, held_out, seen_by_teacher, dim=_dim_of(student))
+    teacher_places = [tap.teacher for tap in taps]
+    reference = _reference(teacher, held_out, teacher_places, dim=_dim_of(student))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of_torch(settings.seed))  # of the adapters
-        pupil = Student(student, taps).to(fabric.device).to(memory_format=torch.channels_last)
+        torch.manual_seed(torch_seed(settings.seed))  # for the initial weights of the adapters
+        trained = StudentWithAdapters(student, taps).to(fabric.device).to(memory_format=torch.channels_last)
     teacher.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(pupil.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    model, optimizer = fabric.setup(pupil, optimizer)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    model, optimizer = fabric.setup(trained, optimizer)
     state = {
         "model": model,
         "optimizer": optimizer,
@@ -99,39 +103,39 @@ def distil_into(
     }
     if resume:
         restore_checkpoint(
-            fabric, folder / CHECKPOINT, state, same=lambda stored: _may_go_on(stored, settings, fingerprint)
+            fabric, folder / CHECKPOINT, state, same=lambda stored: _can_resume(stored, settings, fingerprint)
         )
         state["settings"] = settings.model_dump_json()
 
     with MetricsLog(folder, DistilMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
-        row = log.kept[-1] if log.kept else None
+        row = log.restored[-1] if log.restored else None
         since: list[tuple[float, float]] = []
         for step in range(state["step"], settings.steps):
             chosen, draws = batch_of(
                 step,
-                images=len(copies),
+                images=len(training_copies),
                 batch=settings.batch,
                 image_size=settings.image_size,
                 seed=settings.seed,
             )
             part = part_of_rank(fabric, settings.batch)
-            crops = make_crops([copies[i] for i in chosen[part]], draws, part, device=fabric.device)
+            crops = make_crops([training_copies[i] for i in chosen[part]], draws, part, device=fabric.device)
             pixels = preprocess.normalise(crops).contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), fabric.autocast():
-                wanted, wanted_maps = features_and_maps(teacher, pixels, seen_by_teacher)
+                theirs, their_maps = features_and_maps(teacher, pixels, teacher_places)
             student.train(from_scratch)
-            given, given_maps = model(pixels)
+            ours, our_maps = model(pixels)
 
-            wanted, given = F.normalize(wanted, dim=1), F.normalize(given.float(), dim=1)
+            theirs, ours = F.normalize(theirs, dim=1), F.normalize(ours.float(), dim=1)
             if reference.same_dim:
-                by_embedding = embedding_loss(given, wanted, spread=reference.spread)
+                by_embedding = embedding_loss(ours, theirs, spread=reference.spread)
             else:
-                given, wanted = from_all_ranks(fabric, given), from_all_ranks(fabric, wanted)
-                by_embedding = similarity_loss(given, wanted, spread=reference.spread)
+                ours, theirs = from_all_ranks(fabric, ours), from_all_ranks(fabric, theirs)
+                by_embedding = similarity_loss(ours, theirs, spread=reference.spread)
             by_map = sum(
                 (
-                    map_loss(ours.float(), theirs.float(), spread=spread)
-                    for ours, theirs, spread in zip(given_maps, wanted_maps, reference.map_spreads, strict=True)
+                    map_loss(our_map.float(), their_map.float(), spread=spread)
+                    for our_map, their_map, spread in zip(our_maps, their_maps, reference.map_spreads, strict=True)
                 ),
                 torch.zeros((), device=fabric.device),
             ) / max(1, len(taps))
@@ -144,7 +148,7 @@ def distil_into(
 
             since.append(_mean_over_ranks(fabric, by_embedding, by_map))
             if not np.isfinite(since[-1]).all():
-                raise _no_longer_finite("the loss", step + 1)
+                raise _not_finite("the loss", step + 1)
             state["step"] = step + 1
             report("distilling", step + 1, settings.steps, f"loss {sum(since[-1]):.3f}")
             if state["step"] % measure_every == 0 or state["step"] == settings.steps:
@@ -153,21 +157,21 @@ def distil_into(
                 log.add(row)
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
-        if row is None or row.step != settings.steps:  # metrics.csv was lost since the last step
+        if row is None or row.step != settings.steps:  # metrics.csv has been deleted since the last step
             row = _measure(student.eval(), reference, settings.steps, [(float("nan"), float("nan"))])
             log.add(row)
     return row
 
 
-def _may_go_on(stored: object, settings: Distillation, fingerprint: str) -> bool:
+def _can_resume(stored: object, settings: Distillation, fingerprint: str) -> bool:
     before = Distillation.model_validate_json(stored["settings"])  # pyright: ignore[reportIndexIssue]
     step = stored["step"]  # pyright: ignore[reportIndexIssue]
     same = stored["fingerprint"] == fingerprint and before.model_copy(update={"steps": settings.steps}) == settings  # pyright: ignore[reportIndexIssue]
-    steps_fit = before.steps == settings.steps or not (begun_to_fall(step, before) or begun_to_fall(step, settings))
+    steps_fit = before.steps == settings.steps or not (decay_started(step, before) or decay_started(step, settings))
     return same and steps_fit
 
 
-def _no_longer_finite(what: str, step: int) -> UsageError:
+def _not_finite(what: str, step: int) -> UsageError:
     return UsageError(f"{what} is no longer finite at step {step}; distil again with a lower --learning-rate")
 
 
@@ -178,28 +182,28 @@ def _mean_over_ranks(fabric: Fabric, one: Tensor, other: Tensor) -> tuple[float,
 
 
 @torch.no_grad()
-def _reference(teacher: Backbone, frames: Tensor, places: Sequence[int], *, dim: int) -> _Reference:
-    features, maps = features_and_maps(teacher, frames, places)
+def _reference(teacher: Backbone, images: Tensor, places: Sequence[int], *, dim: int) -> _Reference:
+    features, maps = features_and_maps(teacher, images, places)
     embeddings = F.normalize(features, dim=1)
     same_dim = features.shape[1] == dim
     spread = spread_of_embeddings(embeddings) if same_dim else spread_of_similarities(embeddings)
-    spreads = tuple(spread_of_map(found) for found in maps)
+    spreads = tuple(spread_of_map(features_map) for features_map in maps)
     if not (spread > _NEARLY_CONSTANT and all(value > 0 for value in spreads)):
         raise UsageError(
-            "the teacher gives nearly the same answer to all held-out images; give it other --images or weights"
+            "the teacher's output is nearly the same for all held-out images; use other --images or another teacher"
         )
-    return _Reference(frames, embeddings, same_dim, spread, spreads)
+    return _Reference(images, embeddings, same_dim, spread, spreads)
 
 
 @torch.no_grad()
 def _measure(
     student: Backbone, reference: _Reference, step: int, since: Sequence[tuple[float, float]]
 ) -> DistilMetrics:
-    # In float32, and in small batches, as the reference.
-    features = torch.cat([student(chunk) for chunk in reference.frames.split(_CHUNK)])
+    # In float32 and in small batches, as for the reference.
+    features = torch.cat([student(chunk) for chunk in reference.images.split(_CHUNK)])
     embeddings = F.normalize(features, dim=1)
     if not (is_finite(student) and embeddings.isfinite().all()):
-        raise _no_longer_finite("the student", step)
+        raise _not_finite("the student", step)
     by_embedding, by_map = np.mean(since, axis=0)
     return DistilMetrics(
         step=step,
@@ -214,9 +218,9 @@ def _measure(
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Spearman's correlation between the cosines of all pairs of rows, of two sets of unit embeddings (n, dim).
+    """Spearman's correlation between the cosines of all pairs of rows, for two sets of unit embeddings (n, dim).
 
-    Equal cosines share their mean rank. Not a number where all cosines of one set are equal.
+    Equal cosines get their mean rank. NaN if all cosines of one set are equal.
     """
     above = np.triu_indices(len(one), 1)
     ours, theirs = ((rows @ rows.T).cpu().numpy()[above] for rows in (one, other))

@@ -1,9 +1,9 @@
-"""A thinner MobileNetV2 starts from the channels of the one that teaches it.
+"""Channel pruning: initialise a narrower MobileNetV2 from the channels of its teacher.
 
-Of each inverted residual block (Sandler et al., arXiv 1801.04381) the hidden channels that carry most of its answer are
-kept, and the projection behind them is fitted anew, by least squares, to the teacher's answer: channel pruning (He,
-Zhang & Sun, arXiv 1707.06168), block by block, with the errors of the blocks before taken into account. The stream
-between the blocks keeps its width, so the student's maps are comparable with the teacher's from the first step.
+Of each inverted residual block (Sandler et al., arXiv 1801.04381), the student keeps the hidden channels that
+contribute most to the output. The projection after them is fitted to the teacher's output by least squares: channel
+pruning (He, Zhang & Sun, arXiv 1707.06168), block by block, with the errors of the previous blocks as input. The width
+between the blocks does not change, so the feature maps of student and teacher are comparable from the first step.
 """
 
 import math
@@ -18,14 +18,14 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone
 
 _Block = Any  # an InvertedResidual; torch types the attributes of a module as Tensor | Module
-_RIDGE = 1e-3  # of the mean diagonal: few images leave some directions without evidence
+_RIDGE = 1e-3  # of the mean diagonal: a few images do not determine all directions
 
 
 def is_pruned_version(student: Backbone, teacher: Backbone) -> bool:
-    """Whether `student` is `teacher` with fewer hidden channels in its inverted residual blocks, and else equal."""
-    ours: list[_Block] = [step for _, step in student.chain()]
-    theirs: list[_Block] = [step for _, step in teacher.chain()]
-    if len(ours) != len(theirs) or not any(_is_expanded(step) for step in theirs):
+    """Whether `student` is `teacher` with fewer or equal hidden channels in its inverted residual blocks."""
+    ours: list[_Block] = [module for _, module in student.chain()]
+    theirs: list[_Block] = [module for _, module in teacher.chain()]
+    if len(ours) != len(theirs) or not any(_is_expanded(module) for module in theirs):
         return False
     return all(
         one.use_res_connect == other.use_res_connect
@@ -43,26 +43,26 @@ def is_pruned_version(student: Backbone, teacher: Backbone) -> bool:
 def initialise_pruned(
     student: Backbone, teacher: Backbone, batches: Sequence[Tensor], *, report: Report = silent
 ) -> None:
-    """Give `student`, for which `is_pruned_version` holds, weights from `teacher`, by what both see in `batches`.
+    """Initialise `student`, a pruned version of `teacher` (see `is_pruned_version`), from the teacher's weights.
 
-    `batches`: normalised images, float32 (B, 3, h, w); a hundred images are enough for the least squares.
+    `batches`: normalised images, float32 (B, 3, h, w), for the least squares; a hundred images are enough.
     """
-    seen_by_teacher, seen_by_student = list(batches), list(batches)
-    steps = list(zip(student.chain(), teacher.chain(), strict=True))
-    for done, ((_, ours), (_, theirs)) in enumerate(steps, start=1):
+    teacher_inputs, student_inputs = list(batches), list(batches)
+    modules = list(zip(student.chain(), teacher.chain(), strict=True))
+    for done, ((_, ours), (_, theirs)) in enumerate(modules, start=1):
         if _is_expanded(theirs) and _hidden(ours) < _hidden(theirs):
-            _prune(ours, theirs, seen_by_student, seen_by_teacher)
+            _prune(ours, theirs, student_inputs, teacher_inputs)
         else:
             ours.load_state_dict(theirs.state_dict())
-        seen_by_teacher = [theirs(batch) for batch in seen_by_teacher]
-        seen_by_student = [ours(batch) for batch in seen_by_student]
-        report("starting from the teacher's channels", done, len(steps))
+        teacher_inputs = [theirs(batch) for batch in teacher_inputs]
+        student_inputs = [ours(batch) for batch in student_inputs]
+        report("pruning the teacher", done, len(modules))
 
 
-def _prune(ours: _Block, theirs: _Block, to_us: Sequence[Tensor], to_them: Sequence[Tensor]) -> None:
+def _prune(ours: _Block, theirs: _Block, our_inputs: Sequence[Tensor], their_inputs: Sequence[Tensor]) -> None:
     expand, depthwise, project, _ = theirs.conv
-    # The energy of a hidden channel in the block's answer.
-    energy = torch.stack([depthwise(expand(batch)).square().mean(dim=(0, 2, 3)) for batch in to_them]).mean(dim=0)
+    # The energy that each hidden channel contributes to the output of the block.
+    energy = torch.stack([depthwise(expand(batch)).square().mean(dim=(0, 2, 3)) for batch in their_inputs]).mean(dim=0)
     energy *= project.weight.square().sum(dim=(0, 2, 3))
     kept = energy.topk(_hidden(ours)).indices.sort().values
     for our_part, their_part in zip(ours.conv[:2], (expand, depthwise), strict=True):
@@ -70,11 +70,11 @@ def _prune(ours: _Block, theirs: _Block, to_us: Sequence[Tensor], to_them: Seque
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(our_part[1], name).copy_(getattr(their_part[1], name)[kept])
 
-    # weights W and bias minimise |W h + bias - y|^2 over all places, h our hidden channels and y what shall be added.
+    # Weights W and bias minimise |W h + bias - y|^2 over all places; h: our hidden channels, y: the required output.
     size = len(kept) + 1
     gram = torch.zeros(size, size, dtype=torch.float64, device=project.weight.device)
     moment = torch.zeros(size, project.weight.shape[0], dtype=torch.float64, device=project.weight.device)
-    for ours_in, theirs_in in zip(to_us, to_them, strict=True):
+    for ours_in, theirs_in in zip(our_inputs, their_inputs, strict=True):
         hidden = _columns(ours.conv[1](ours.conv[0](ours_in)))
         hidden = torch.cat([hidden, hidden.new_ones(1, hidden.shape[1])])
         wanted = theirs(theirs_in) - ours_in if theirs.use_res_connect else theirs(theirs_in)
@@ -95,13 +95,13 @@ def _columns(features: Tensor) -> Tensor:
     return features.transpose(0, 1).flatten(1).double()
 
 
-def _is_expanded(step: nn.Module) -> bool:
-    return isinstance(step, InvertedResidual) and len(step.conv) == 4
+def _is_expanded(module: nn.Module) -> bool:
+    return isinstance(module, InvertedResidual) and len(module.conv) == 4
 
 
 def _hidden(block: _Block) -> int:
     return block.conv[1][0].weight.shape[0]
 
 
-def _shapes(step: nn.Module) -> list[tuple[str, torch.Size]]:
-    return [(name, value.shape) for name, value in step.state_dict().items()]
+def _shapes(module: nn.Module) -> list[tuple[str, torch.Size]]:
+    return [(name, value.shape) for name, value in module.state_dict().items()]

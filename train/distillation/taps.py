@@ -1,4 +1,4 @@
-"""Where student and teacher are compared half-way: their last feature maps at strides 8 and 16."""
+"""The intermediate feature maps at which student and teacher are compared: their last maps at strides 8 and 16."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _STRIDES = (8, 16)
 
 @dataclass(frozen=True)
 class Tap:
-    """A pair of steps, by their places in `Backbone.chain`, whose maps have the same size."""
+    """Two modules, by their places in `Backbone.chain`, whose feature maps have the same size."""
 
     student: int
     teacher: int
@@ -21,7 +21,7 @@ class Tap:
 
 
 def taps_of(student: Backbone, teacher: Backbone) -> list[Tap]:
-    """The pairs of maps to compare; none where a network has no map at these strides."""
+    """The pairs of feature maps to compare; none if a network has no map at these strides."""
     ours, theirs = _last_at_stride(student), _last_at_stride(teacher)
     both = [stride for stride in _STRIDES if stride in ours and stride in theirs]
     return [Tap(ours[stride][0], theirs[stride][0], ours[stride][1], theirs[stride][1]) for stride in both]
@@ -33,20 +33,20 @@ def _last_at_stride(backbone: Backbone) -> dict[int, tuple[int, int]]:
 
 
 def features_and_maps(backbone: Backbone, pixels: Tensor, places: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
-    """Pooled features, float32 (B, dim), and the maps at `places` (ascending) of the chain."""
+    """Pooled features, float32 (B, dim), and the feature maps at `places` (ascending) of the chain."""
     wanted = set(places)
     maps = []
-    for place, (_, step) in enumerate(backbone.chain()):
-        pixels = step(pixels)
+    for place, (_, module) in enumerate(backbone.chain()):
+        pixels = module(pixels)
         if place in wanted:
             maps.append(pixels)
     return pixels.float().mean(dim=(2, 3)), maps
 
 
-class Student(nn.Module):
-    """A backbone, and for each tap a 1x1 convolution to the teacher's channels, where they differ.
+class StudentWithAdapters(nn.Module):
+    """A backbone and, for each tap whose channels differ, a 1x1 convolution to the teacher's channels.
 
-    The convolutions are a help in training and are left behind.
+    The convolutions exist in training only.
     """
 
     def __init__(self, backbone: Backbone, taps: Iterable[Tap]) -> None:
@@ -61,6 +61,6 @@ class Student(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Normalised images (B, 3, h, w) -> features (B, dim), and a map for each tap."""
+        """Normalised images (B, 3, h, w) -> features (B, dim), and a feature map for each tap."""
         features, maps = features_and_maps(self.backbone, pixels, self.places)
-        return features, [adapter(found) for adapter, found in zip(self.adapters, maps, strict=True)]
+        return features, [adapter(features_map) for adapter, features_map in zip(self.adapters, maps, strict=True)]

@@ -1,1 +1,1 @@
-"""The losses, one a file."""
+"""The losses of fine-tuning, one per module."""

@@ -4,9 +4,9 @@ from torch import Tensor
 
 
 def angular_center_loss(first: Tensor, second: Tensor, center: Tensor) -> Tensor:
-    """Draw both views towards the centre, on the sphere.
+    """Pull both views towards the centre, on the sphere.
 
-    The paper writes -f(x) . c. The scale here is that of the authors' experiments: for unit vectors
+    The paper writes -f(x) . c. The scale here is the one of the authors' experiments: for unit vectors
 
         |f - c|^2 = 2 - 2 f . c,   summed over the two views, averaged over the batch.
 

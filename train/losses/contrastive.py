@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def contrastive_loss(first: Tensor, second: Tensor, *, temperature: float = 0.25) -> Tensor:
-    """Pull the two views of each image together, push all other views apart.
+    """Pull the two views of each image together and push all other views apart.
 
-    For the 2B unit vectors z of both views, s_ij = z_i . z_j / temperature and p(i) the other view of i:
+    For the 2B unit vectors z of both views, with s_ij = z_i . z_j / temperature and p(i) the other view of i:
 
         L = mean over i of  -s_{i p(i)} + log sum_{j != i} exp(s_ij)
 
-    `first`, `second`: (B, dim), unit rows, row i of each from the same image. Returns a scalar.
+    `first`, `second`: (B, dim), unit rows, row i of both from the same image. Returns a scalar.
     """
     batch = len(first)
     z = torch.cat([first, second])

@@ -1,8 +1,8 @@
 """The mean-shifted contrastive loss (Reiss & Hoshen, arXiv 2106.03844, section 4.1).
 
-Plain contrastive fine-tuning spreads embeddings over the sphere around the origin, and so away from the tight
-cluster that a pretrained network gives the normal images: it destroys what made them separable. Measured around
-the cluster's own centre c, the same loss spreads the *directions from c* and leaves the cluster together.
+A pretrained network maps the normal images to a tight cluster. Plain contrastive fine-tuning spreads the embeddings
+over the sphere around the origin: the cluster dissolves, and anomalies are no longer separable from it. Relative to
+the centre c of the cluster, the same loss spreads the *directions from c* and keeps the cluster together.
 """
 
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from msc_edge.train.losses.contrastive import contrastive_loss
 
 
 def mean_shift(embeddings: Tensor, center: Tensor) -> Tensor:
-    """theta(x) = (f(x) - c) / |f(x) - c|: the direction in which an image differs from the normal centre.
+    """theta(x) = (f(x) - c) / |f(x) - c|: the direction from the centre of the normal images to an image.
 
-    `embeddings`: (B, dim), unit rows; `center`: (dim,), the mean embedding of the normals, raw or of unit length.
+    `embeddings`: (B, dim), unit rows; `center`: (dim,), the mean embedding of the normal images, raw or of unit length.
     Returns (B, dim), unit rows.
     """
     return F.normalize(embeddings - center, dim=1)

@@ -1,1 +1,1 @@
-"""The paper's protocol: one class is normal, all others are not, for each class in turn."""
+"""The paper's protocol: each class in turn is normal, and all other classes are anomalous."""

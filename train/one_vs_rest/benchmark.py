@@ -1,4 +1,4 @@
-"""The whole benchmark: every class, method and seed, each kept as soon as it is finished."""
+"""The benchmark: all classes, methods and seeds. Each finished job is written immediately."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from msc_edge.train.one_vs_rest.protocol import (
     Method,
     ProtocolOptions,
     Split,
-    check,
+    check_options,
     read_jobs,
     run_job,
     splits_of,
@@ -27,8 +27,8 @@ from msc_edge.train.run_folder import folder_lock
 from msc_edge.train.weights import pretrained_weights
 
 _SETTINGS = "settings.json"
-_DATA = "data"  # where --dataset puts what it fetches
-_SETS = {
+_DATA = "data"  # for downloads of --dataset
+_DATASETS = {
     "cifar10": torchvision.datasets.CIFAR10,
     "cifar100": torchvision.datasets.CIFAR100,
     "fashion_mnist": torchvision.datasets.FashionMNIST,
@@ -47,16 +47,16 @@ def run_protocol(
     seeds: int,
     report: Report = silent,
 ) -> str:
-    """Run what is not finished yet and write the tables into `out`; the table as Markdown.
+    """Run the jobs that are not finished and write the tables into `out`. Returns the table as Markdown.
 
-    Raises UsageError when `out` holds jobs of other settings.
+    Raises UsageError if `out` contains jobs with other settings or other files.
     """
     splits = splits_of(train, test, classes, images=options.images)
-    check(splits, methods, options)
+    check_options(splits, methods, options)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
-        _claim(out, options, splits, train=train, test=test)
+        _check_settings(out, options, splits, train=train, test=test)
         return _run(splits, methods, seeds, options, train=train, test=test, out=out, report=report)
 
 
@@ -88,25 +88,27 @@ def _run(
     return write_tables(out, finished.values())
 
 
-def _claim(out: Path, options: ProtocolOptions, splits: Sequence[Split], *, train: Path, test: Path) -> None:
-    """Write down settings and images, or see that they are those of the jobs that are there."""
+def _check_settings(out: Path, options: ProtocolOptions, splits: Sequence[Split], *, train: Path, test: Path) -> None:
+    """Write settings and image hashes to `out`, or compare them with those of the jobs in `out`."""
     settings = {key: str(value) for key, value in asdict(options).items()}
     settings["weights"] = pretrained_weights(options.backbone, options.weights).origin.sha256
     settings["test images"] = _digest(test, splits[0].test)
     settings |= {f"training images of {split.name}": _digest(train, split.train) for split in splits}
     path = out / _SETTINGS
     if not path.exists() and any(not inside.name.startswith(".") and inside.name != _DATA for inside in out.iterdir()):
-        raise UsageError(f"{out}: is not empty, and what is there is no benchmark; choose another --out")
+        raise UsageError(f"{out}: is not empty, and contains no benchmark; choose another --out")
     before: dict[str, str] = {}
     if path.exists():
         try:
             before = {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, AttributeError) as error:
-            raise KitError(f"{path}: cannot be read ({error}); give another --out, or delete {out}") from error
+            raise KitError(f"{path}: cannot be read ({error}); choose another --out, or delete {out}") from error
+    if "precision" in before:  # msc-edge 0.1.0
+        before["dtype"] = before.pop("precision")
     if different := [key for key in settings if before.get(key, settings[key]) != settings[key]]:
         raise UsageError(
-            f"{out}: holds results of other {different[0]} ({before[different[0]]}, and now "
-            f"{settings[different[0]]}); give another --out"
+            f"{out}: contains results with other {different[0]} ({before[different[0]]}, now "
+            f"{settings[different[0]]}); choose another --out"
         )
     with writing(out), written_whole(path) as partial:
         partial.write_text(json.dumps(before | settings, indent=2) + "\n", encoding="utf-8")
@@ -120,10 +122,10 @@ def _digest(folder: Path, names: Sequence[str]) -> str:
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def fetched(name: str, folder: Path, *, report: Report = silent) -> tuple[Path, Path]:
-    """A data set of torchvision's as images, a folder for each class: (train, test). Fetched once.
+def download_dataset(name: str, folder: Path, *, report: Report = silent) -> tuple[Path, Path]:
+    """Download a torchvision data set and write its images, one folder per class. Does nothing the second time.
 
-    Raises UsageError when it cannot be fetched.
+    Returns the folders of training and test images. Raises UsageError if the download fails.
     """
     made = []
     for part in ("train", "test"):
@@ -133,11 +135,11 @@ def fetched(name: str, folder: Path, *, report: Report = silent) -> tuple[Path, 
             continue
         try:
             split = {"split": part} if name == "svhn" else {"train": part == "train"}
-            data = _SETS[name](str(folder / "downloads"), download=True, **split)
+            data = _DATASETS[name](str(folder / "downloads"), download=True, **split)
         except (OSError, RuntimeError) as error:
             raise UsageError(
-                f"--dataset {name}: cannot be fetched ({error}); fetch it elsewhere, write it as a folder for each "
-                "class, and give --train and --test"
+                f"--dataset {name}: cannot be downloaded ({error}); download it on another machine, write one folder "
+                "per class, and pass --train and --test"
             ) from error
         names = getattr(data, "classes", [str(label) for label in range(10)])
         with folder_written_whole(target) as whole:

@@ -1,86 +1,89 @@
-"""`msc-edge benchmark one-vs-rest`."""
+"""The command `msc-edge benchmark one-vs-rest`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-benchmark = typer.Typer(help="Benchmarks of the method, as the literature has them.", no_args_is_help=True)
+from msc_edge.deprecation import deprecated_option
+from msc_edge.train import option_types
+
+benchmark = typer.Typer(help="Benchmarks of the method, as in the literature.", no_args_is_help=True)
 
 
 @benchmark.callback()
 def _benchmark() -> None:
-    """Benchmarks of the method, as the literature has them."""
+    """Benchmarks of the method, as in the literature."""
 
 
 @benchmark.command("one-vs-rest")
 def one_vs_rest(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for tables, curves and finished jobs.")],
-    train: Annotated[Path | None, typer.Option(metavar="DIR", help="Training images, a folder for each class.")] = None,
-    test: Annotated[Path | None, typer.Option(metavar="DIR", help="Test images, a folder for each class.")] = None,
+    train: Annotated[Path | None, typer.Option(metavar="DIR", help="Training images, one folder per class.")] = None,
+    test: Annotated[Path | None, typer.Option(metavar="DIR", help="Test images, one folder per class.")] = None,
     dataset: Annotated[
         Literal["cifar10", "cifar100", "fashion_mnist", "svhn"] | None,
-        typer.Option(help="Or a data set that torchvision fetches, into DIR/data."),
+        typer.Option(help="Instead of --train and --test: a data set that torchvision downloads to DIR/data."),
     ] = None,
     classes: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Normal in turn; may be repeated. All by default.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", show_default="all", help="Classes that are normal in turn; can be given several times."
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="dn2, contrastive, v1, v2; may be repeated. All by default."),
+        typer.Option(metavar="NAME", show_default="all", help="dn2, contrastive, v1, v2; can be given several times."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with seeds 0, 1, ...")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each class and method, with seeds 0, 1, ...")] = 1,
     images: Annotated[
-        int | None, typer.Option(min=2, help="Train on so many images of a class, the first by name.")
+        int | None, typer.Option(min=2, show_default="all", help="Training images of each class, the first by name.")
     ] = None,
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="As for train.")] = "resnet152",
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="As for train.")] = None,
-    stop_at: Annotated[str | None, typer.Option(metavar="STAGE", help="As for train.")] = None,
-    preset: Annotated[Literal["whole-frame", "paper"], typer.Option(help="As for train.")] = "paper",
-    image_size: Annotated[int, typer.Option(metavar="PIXELS", help="As for train.")] = 224,
-    steps: Annotated[
-        int | None, typer.Option(min=1, show_default="of the preset", help="Training steps of each run.")
+    pictures: Annotated[
+        int | None, typer.Option(min=2, hidden=True, callback=deprecated_option("--pictures", "--images"))
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="RATE", show_default="of the preset", help="Of SGD.")
-    ] = None,
-    freeze_to: Annotated[str | None, typer.Option(metavar="STAGE", help="As for train.")] = None,
-    select: Annotated[
-        Literal["synthetic", "last"] | None,
-        typer.Option(show_default="last; with --preset whole-frame, of v1 and v2, synthetic", help="As for train."),
-    ] = None,
+    backbone: option_types.Backbone = "resnet152",
+    weights: option_types.BackboneWeights = None,
+    stop_at: option_types.StopAt = None,
+    preset: option_types.Preset = "paper",
+    image_size: option_types.ImageSize = 224,
+    steps: option_types.Steps = None,
+    batch: option_types.Batch = 64,
+    learning_rate: option_types.LearningRate = None,
+    freeze_to: option_types.FreezeTo = None,
+    select: option_types.SelectCheckpoint = None,
     measure_every: Annotated[
-        int | None, typer.Option(min=1, show_default="an epoch", help="Steps between points of the curve.")
+        int | None, typer.Option(min=1, show_default="one epoch", help="Steps between points of the curve.")
     ] = None,
-    accelerator: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="As for train.")] = "auto",
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="As for train.")] = "auto",
+    accelerator: option_types.Accelerator = "auto",
+    dtype: option_types.Dtype = "auto",
+    precision: option_types.DeprecatedPrecision = None,
 ) -> None:
-    """One class is normal, the others are not: DN2, plain contrastive, v1 and v2, at the last step or the selected one.
+    """Run the one-versus-rest benchmark: one class is normal, the others are anomalous, with DN2, contrastive, v1, v2.
 
-    What is finished is kept: the same command goes on where it was broken off.
+    Finished jobs are kept: run the same command again to continue an interrupted benchmark.
     """
     from msc_edge.errors import UsageError, extras_named
     from msc_edge.progress import progress_bars
-    from msc_edge.train.learning_rate import check_learning_rate
 
     with extras_named():
-        from msc_edge.train.one_vs_rest.benchmark import fetched, run_protocol
+        from msc_edge.train.one_vs_rest.benchmark import download_dataset, run_protocol
         from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
+        from msc_edge.train.options import check_learning_rate
 
     check_learning_rate(learning_rate)
     if unknown := sorted(set(method or []) - set(METHODS)):
         raise UsageError(f"--method {unknown[0]}: expected one of {', '.join(METHODS)}")
-    named = [folder for folder in (train, test) if folder is not None]
-    if len(named) != (0 if dataset else 2):
-        raise UsageError("name --train DIR and --test DIR, or a --dataset and neither of them")
+    given = [folder for folder in (train, test) if folder is not None]
+    if len(given) != (0 if dataset else 2):
+        raise UsageError("expected either --train DIR and --test DIR, or --dataset NAME")
     options = ProtocolOptions(
         backbone=backbone,
         weights=weights,
         stop_at=stop_at,
         preset=preset,
         image_size=image_size,
-        images=images,
+        images=images if pictures is None else pictures,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,
@@ -88,11 +91,11 @@ def one_vs_rest(
         select=select,
         measure_every=measure_every,
         accelerator=accelerator,
-        precision=precision,
+        dtype=dtype if precision is None else precision,
     )
     with progress_bars() as report:
         if dataset:
-            train, test = fetched(dataset, out / "data", report=report)
+            train, test = download_dataset(dataset, out / "data", report=report)
         assert train is not None
         assert test is not None
         table = run_protocol(

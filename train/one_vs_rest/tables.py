@@ -1,4 +1,4 @@
-"""The tables of the benchmark: table.md to read and publish, table.csv and curves.csv to compute with."""
+"""The tables of the benchmark: table.md for readers, table.csv and curves.csv for further computations."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from msc_edge.train.one_vs_rest.protocol import METHODS, Job
 
 
 def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
-    """Write curves.csv, table.csv and table.md, by class, method and seed; the text of the last."""
+    """Write curves.csv, table.csv and table.md, sorted by class, method and seed. Returns the text of table.md."""
     jobs = sorted(jobs, key=lambda job: (job.label, METHODS.index(job.method), job.seed))
     with written_whole(folder / "curves.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -29,42 +29,42 @@ def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
                 job.label,
                 job.method,
                 job.seed,
-                job.kept.step,
-                f"{job.kept.auroc:.6f}",
+                job.selected.step,
+                f"{job.selected.auroc:.6f}",
                 job.best.step,
                 f"{job.best.auroc:.6f}",
             )
             for job in jobs
         )
-    table = f"{_results(jobs)}\n{_choices(jobs)}"
+    table = f"{_results(jobs)}\n{_selections(jobs)}"
     with written_whole(folder / "table.md") as path:
         path.write_text(table, encoding="utf-8")
     return table
 
 
 def _results(jobs: Sequence[Job]) -> str:
-    """AUROC of each class and method: mean, and standard deviation over the seeds."""
+    """AUROC of each class and method: mean and standard deviation over the seeds."""
     labels = list(dict.fromkeys(job.label for job in jobs))
     methods = [method for method in METHODS if any(job.method == method for job in jobs)]
     cells = {
-        (label, method): [job.kept.auroc for job in jobs if (job.label, job.method) == (label, method)]
+        (label, method): [job.selected.auroc for job in jobs if (job.label, job.method) == (label, method)]
         for label in labels
         for method in methods
     }
     lines = [f"| class | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
     lines += [
-        f"| {_safe(label)} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels
+        f"| {_escaped(label)} | {' | '.join(_cell(cells[label, method]) for method in methods)} |" for label in labels
     ]
-    # Means of different classes do not compare: while some are not finished, the mean is over those that all have.
+    # Means over different classes are not comparable: average only the classes that all methods have finished.
     common = [label for label in labels if all(cells[label, method] for method in methods)]
     if common:
-        name = "mean" if len(common) == len(labels) else f"mean of {len(common)} that all have"
+        name = "mean" if len(common) == len(labels) else f"mean of {len(common)} common classes"
         means = [np.mean([np.mean(cells[label, method]) for label in common]) for method in methods]
         lines.append(f"| {name} | {' | '.join(f'{mean:.4f}' for mean in means)} |")
     return "\n".join(lines) + "\n"
 
 
-def _safe(label: str) -> str:
+def _escaped(label: str) -> str:
     return label.replace("|", "\\|")
 
 
@@ -75,17 +75,17 @@ def _cell(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f}{spread}"
 
 
-def _choices(jobs: Sequence[Job]) -> str:
-    """What the step that counts keeps of what the best step, known to the test labels alone, would have gained."""
-    lines = ["| class | method | seed | frozen | kept step | AUROC | best step | AUROC | of its gain kept |"]
+def _selections(jobs: Sequence[Job]) -> str:
+    """Selected and best step of each job, and the share of the best step's gain that the selected step reaches."""
+    lines = ["| class | method | seed | frozen | selected step | AUROC | best step | AUROC | share of the best gain |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for job in jobs:
         if job.method == "dn2":
             continue
-        frozen, kept, best = job.curve[0].auroc, job.kept, job.best
-        share = f"{(kept.auroc - frozen) / (best.auroc - frozen):.0%}" if best.auroc > frozen else "nothing to gain"
+        frozen, selected, best = job.curve[0].auroc, job.selected, job.best
+        share = f"{(selected.auroc - frozen) / (best.auroc - frozen):.0%}" if best.auroc > frozen else "no gain"
         lines.append(
-            f"| {_safe(job.label)} | {job.method} | {job.seed} | {frozen:.4f} | {kept.step} | {kept.auroc:.4f} "
-            f"| {best.step} | {best.auroc:.4f} | {share} |"
+            f"| {_escaped(job.label)} | {job.method} | {job.seed} | {frozen:.4f} | {selected.step} "
+            f"| {selected.auroc:.4f} | {best.step} | {best.auroc:.4f} | {share} |"
         )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What waits in the outbox, brought to a broker or a server by one thread for each: at least once, oldest first."""
+"""Delivers the events of the outbox to a broker or a server: one thread per channel, at least once, oldest first."""
 
 import logging
 import threading
@@ -9,22 +9,21 @@ from typing import Protocol
 from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set, wait_random_exponential
 
 from msc_edge.errors import OutputError
+from msc_edge.runtime.stream.logs import LOG, FailureLog
 from msc_edge.runtime.stream.state import State, Waiting
 
-_LOG = logging.getLogger("msc_edge.stream")
-
-# Seconds between two looks at the outbox without being woken: postponed events come due, connections are looked after.
+# Seconds between two attempts without a wake-up: postponed events become due, and channels check their connection.
 _IDLE = 1.0
-# Seconds until a refused event is tried again: doubled each time, up to a quarter of an hour.
+# Seconds until the first retry of a refused event; doubled each time up to a quarter of an hour.
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 900.0
 
 
 class ChannelError(Exception):
-    """The other end cannot be reached. Never leaves Delivery, which tries again.
+    """The other side cannot be reached. Delivery handles it and retries.
 
-    `reason` is for logs: no credentials, and the same words for the same trouble. `acknowledged`: the numbers of the
-    batch that had arrived before.
+    `reason` is for logs: without credentials, and the same text for the same failure. `acknowledged`: the numbers of
+    the batch that were acknowledged before the failure.
     """
 
     def __init__(self, reason: str, *, acknowledged: Sequence[int] = ()) -> None:
@@ -34,11 +33,11 @@ class ChannelError(Exception):
 
 
 class Channel(Protocol):
-    """A way to the outside. Used by one thread only."""
+    """A connection to a broker or a server. Used by one thread only."""
 
     @property
     def name(self) -> str:
-        """The channel in the outbox, and in logs."""
+        """The channel in the outbox and in logs."""
         ...
 
     @property
@@ -47,24 +46,24 @@ class Channel(Protocol):
         ...
 
     def deliver(self, batch: Sequence[Waiting]) -> list[int]:
-        """Deliver in order; the numbers that were acknowledged. The others were refused by a side that is there.
+        """Deliver in order; returns the numbers that were acknowledged. The others were refused.
 
-        Called every second with an empty batch too: then it looks after its connection, if it keeps one. Raises
-        ChannelError when the other end cannot be reached.
+        Called every second with an empty batch too, so that a channel can check its connection. Raises ChannelError
+        when the other side cannot be reached.
         """
         ...
 
     def close(self) -> None:
-        """Say goodbye and let go. Never raises, and takes a second at most."""
+        """Disconnect. Never raises, and takes a second at most."""
         ...
 
 
 class Delivery:
-    """A thread that delivers what waits for one channel. Start it, wake it after each event, stop it.
+    """The thread of one channel. Start it, wake it after each event, stop it.
 
-    An unreachable side is tried again for ever, with growing random pauses up to `longest_pause` seconds. An event
-    that is refused is put off and those behind it go on. An event is removed from the outbox once it was acknowledged:
-    it can arrive twice (its id tells), and is not lost.
+    An unreachable side is retried forever, with growing random pauses up to `longest_pause` seconds. A refused event is
+    postponed, and later ones are delivered. An event is removed from the outbox after it was acknowledged: it is never
+    lost, and may arrive twice with the same id.
     """
 
     def __init__(self, channel: Channel, state: State, *, batch: int = 20, longest_pause: float = 10) -> None:
@@ -82,41 +81,41 @@ class Delivery:
             stop=stop_when_event_set(self._stop),
             reraise=True,
         )
-        # Acknowledged, and still in the outbox because the disk did not take the removal: not to be sent again.
-        self._arrived: set[int] = set()
+        # Acknowledged, and still in the outbox because the disk was full: not to be sent again.
+        self._acknowledged: set[int] = set()
         self._connected = False
+        self._failures = FailureLog(f"{channel.name}: delivers again", level=logging.WARNING)
         self._failure: str | None = None
         self._refusal: str | None = None
-        # Refused and not accepted since: number -> when it must have been tried again, unless it was dropped meanwhile.
+        # Refused events: number -> time.monotonic() by which they are retried, unless they were dropped meanwhile.
         self._refused: dict[int, float] = {}
-        self._logged: set[str] = set()
 
     @property
     def connected(self) -> bool:
-        """Whether the other end was reached when it was tried last."""
+        """Whether the other side was reached at the last attempt."""
         return self._connected
 
     @property
-    def trouble(self) -> str | None:
-        """What is wrong, without credentials; None when nothing fails and no refused event waits."""
+    def failure(self) -> str | None:
+        """The current failure, without credentials; None when nothing fails and no refused event waits."""
         if self._failure:
             return self._failure
         now = time.monotonic()
         return self._refusal if any(until > now for until in list(self._refused.values())) else None
 
     def start(self) -> None:
-        """Begin. Once only."""
+        """Start the thread. Once only."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is a new event. Does not cut the pause short that an unreachable side is given."""
+        """Deliver a new event at once. A pause after a failure is not shortened."""
         self._wake.set()
 
     def stop(self, timeout: float) -> None:
-        """Deliver what waits, for `timeout` seconds at most, and end. What is left is delivered after the next start.
+        """Deliver the backlog for `timeout` seconds at most, and end. The rest is delivered after the next start.
 
-        A side that cannot be reached is tried once more and not again. Never raises. When the thread hangs longer, as
-        with a side that is connected and silent, it is left behind; it ends with the process.
+        An unreachable side is tried once more. Never raises. A thread that does not end in time, because the other side
+        is connected and silent, ends with the process.
         """
         self._deadline = time.monotonic() + timeout
         self._stop.set()
@@ -126,7 +125,7 @@ class Delivery:
             return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            _LOG.warning("%s: no answer while stopping; what waits is delivered after the next start", self._name)
+            LOG.warning("%s: no answer while stopping; the backlog is delivered after the next start", self._name)
 
     @property
     def _name(self) -> str:
@@ -143,7 +142,7 @@ class Delivery:
                     break
                 self._wake.wait(_IDLE)
         except Exception:
-            # Only while stopping, and then _attempt has told already.
+            # Only while stopping, and _attempt has reported it.
             pass
         finally:
             self._channel.close()
@@ -153,26 +152,28 @@ class Delivery:
             return self._deliver_batch()
         except ChannelError as error:
             self._connected = False
-            self._tell(error.reason, "cannot be reached, events wait in the outbox")
+            self._report_failure("cannot be reached, events wait in the outbox", error.reason)
             raise
         except OutputError as error:
-            self._tell(str(error), "the outbox is in trouble")
+            self._report_failure("the outbox cannot be used", str(error))
             raise
         except Exception as error:
-            # A defect of ours must not end the deliveries of a station for good. The text of a foreign error can
-            # hold anything, a URL with a password too: only its kind and place are told.
+            # An internal error must not end the deliveries of a station. Log its type and place only: the text of an
+            # exception from a library can contain a URL with a password.
             where = error.__traceback__
             while where and where.tb_next:
                 where = where.tb_next
             place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
-            self._tell(f"internal error {type(error).__name__} at {place}; please report it", "deliveries fail")
+            self._report_failure(
+                "deliveries fail", f"internal error {type(error).__name__} at {place}; please report it"
+            )
             raise
 
     def _deliver_batch(self) -> bool:
         """Deliver the oldest events; whether there were any."""
-        # _arrived is empty unless the disk is full.
-        waiting = self._state.waiting(self._name, most=self._batch + len(self._arrived))
-        batch = [one for one in waiting if one.number not in self._arrived][: self._batch]
+        # _acknowledged is empty unless the disk is full.
+        waiting = self._state.waiting(self._name, limit=self._batch + len(self._acknowledged))
+        batch = [event for event in waiting if event.number not in self._acknowledged][: self._batch]
         try:
             acknowledged = self._channel.deliver(batch)
         except ChannelError as error:
@@ -180,53 +181,42 @@ class Delivery:
             raise
         self._connected = True
         self._remove(acknowledged)
-        refused = [one for one in batch if one.number not in acknowledged]
+        refused = [event for event in batch if event.number not in acknowledged]
         if refused:
-            self._put_off(refused)
-        self._recovered()
+            self._postpone(refused)
+        self._failure = None
+        self._failures.recovered()
         return bool(batch)
 
     def _remove(self, numbers: Collection[int]) -> None:
-        self._arrived.update(numbers)
+        self._acknowledged.update(numbers)
         for number in numbers:
             self._refused.pop(number, None)
-        if self._arrived:
-            self._state.delivered(sorted(self._arrived))
-            self._arrived.clear()
+        if self._acknowledged:
+            self._state.remove(sorted(self._acknowledged))
+            self._acknowledged.clear()
 
-    def _put_off(self, refused: Sequence[Waiting]) -> None:
+    def _postpone(self, refused: Sequence[Waiting]) -> None:
         self._refusal = self._channel.refusal
         now = time.monotonic()
         self._refused = {number: until for number, until in self._refused.items() if until > now}
-        for one in refused:
-            delay = delay_after(one.attempts)
-            self._refused[one.number] = now + delay + 60
-            self._state.postpone(one.number, seconds=delay)
-        # Told when an event is refused for the first time; it may be refused a hundred times.
-        if fresh := [one.id for one in refused if one.attempts == 0]:
-            _LOG.warning(
-                "%s: %d events refused, first %s: %s; tried again later",
-                self._name,
-                len(fresh),
-                fresh[0],
-                self._refusal,
+        for event in refused:
+            delay = retry_delay(event.attempts)
+            self._refused[event.number] = now + delay + 60
+            self._state.postpone(event.number, seconds=delay)
+        # Logged at the first refusal only; an event can be refused a hundred times.
+        if new := [event.id for event in refused if event.attempts == 0]:
+            LOG.warning(
+                "%s: %d events refused, first %s: %s; retried later", self._name, len(new), new[0], self._refusal
             )
 
-    def _recovered(self) -> None:
-        if self._failure:
-            _LOG.info("%s: delivers again", self._name)
-        self._failure = None
-        self._logged.clear()
-
-    def _tell(self, reason: str, consequence: str) -> None:
+    def _report_failure(self, consequence: str, reason: str) -> None:
         if time.monotonic() >= self._deadline:
-            return  # Left behind by stop; the outbox may be closed by now.
+            return  # `stop` has given up on this thread; the outbox may be closed.
         self._failure = reason
-        if reason not in self._logged:
-            self._logged.add(reason)
-            _LOG.warning("%s: %s: %s", self._name, consequence, reason)
+        self._failures.report_failure(f"{self._name}: {consequence}: {reason}")
 
 
-def delay_after(attempts: int) -> float:
-    """Seconds until an event is tried again that was refused now, and `attempts` times before."""
+def retry_delay(attempts: int) -> float:
+    """Seconds until the next attempt for an event that was refused `attempts` times before this time."""
     return min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(attempts, 20))

@@ -1,4 +1,4 @@
-"""All that a decision is given to, as the configuration has it, and how failures there are counted."""
+"""Rows and saved images of the decisions of a stream, as configured."""
 
 import threading
 from collections.abc import Sequence
@@ -8,79 +8,72 @@ from pathlib import Path
 from msc_edge.errors import OutputError
 from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.stream.frame import Decision
-from msc_edge.runtime.stream.logs import LOG
+from msc_edge.runtime.stream.logs import FailureLog
 from msc_edge.runtime.stream.sinks.image_store import ImageStore
-from msc_edge.runtime.stream.sinks.rows import RowFile
+from msc_edge.runtime.stream.sinks.rows import FrameRows
 
 
 class Recorder:
-    """Files of rows, and saved images. Safe to use from several threads. A full disk costs rows, not the stream."""
+    """Writes rows and saves images. Safe to use from several threads. A full disk loses rows and counts them."""
 
     def __init__(self, config: StreamConfig) -> None:
-        """Open them. UsageError for a file of another kind, OutputError when one cannot be written."""
+        """Open the files. UsageError for a file of another kind, OutputError for one that cannot be written."""
         results = config.results
         rotate = int(1e6 * results.rotate_mb)
         self._rows = [
-            RowFile(path, rotate_bytes=rotate, keep=results.keep) for path in (results.jsonl, results.csv) if path
+            FrameRows(path, rotate_bytes=rotate, keep=results.keep) for path in (results.jsonl, results.csv) if path
         ]
         self._images = ImageStore(config.images) if config.images.folder else None
         self._lock = threading.Lock()
         self._lost = 0
         self._reason = ""
-        self._troubled = False
+        self._failures = FailureLog("rows can be written again")
 
-    def save_image(self, decision: Decision, *, patient: bool) -> Path | None:
-        """Save the frame if it is to be saved; where it will lie. `patient`: its source can wait for the disk."""
-        if self._images is None or (why := self._images.wants(decision)) is None:
+    def save_image(self, decision: Decision, *, wait: bool) -> Path | None:
+        """Save the frame if it is to be saved; the path it will have. `wait`: until the disk has caught up."""
+        if self._images is None or (reason := self._images.reason_to_save(decision)) is None:
             return None
-        return self._images.save(decision, why=why, patient=patient)
+        return self._images.save(decision, reason=reason, wait=wait)
 
     def write(self, decision: Decision) -> None:
-        """Write a row; one that the disk does not take is lost, and counted."""
+        """Write a row. A row that the disk does not take is lost, and counted."""
+        failed = False
         for rows in self._rows:
             try:
                 rows.write(decision)
-                self._recovered()
             except OutputError as error:
-                self._say(error)
+                failed = True
+                self._failures.report_failure(str(error))
                 with self._lock:
                     self._lost += 1
                     self._reason = str(error)
+        if not failed:
+            self._failures.recovered()
 
     def write_once(self, decision: Decision) -> bool:
-        """Write a row durably, unless it stands there already from before a crash. False when the disk is full."""
+        """Write a row durably, unless it was written before a crash. False when the disk is full."""
         try:
             for rows in self._rows:
                 if not rows.has(decision.id):
                     rows.write(decision, durable=True)
         except OutputError as error:
-            self._say(error)
+            self._failures.report_failure(str(error))
             return False
-        self._recovered()
+        self._failures.recovered()
         return True
 
-    def _say(self, error: OutputError) -> None:
-        if not self._troubled:
-            LOG.error("%s", error)
-        self._troubled = True
-
-    def _recovered(self) -> None:
-        if self._troubled:
-            LOG.info("rows can be written again")
-        self._troubled = False
-
     def take_lost(self) -> tuple[int, Sequence[str]]:
-        """Rows and images that were lost since this was asked last, and why."""
+        """Number of rows and images lost since the last call, and the reasons."""
         with self._lock:
             rows, self._lost = self._lost, 0
         reasons = [f"{rows} rows could not be written ({self._reason})"] if rows else []
         images = self._images.take_lost() if self._images else 0
         if images and self._images:
-            reasons.append(f"{images} images could not be saved ({self._images.reason})")
+            reasons.append(f"{images} images could not be saved ({self._images.loss_reason})")
         return rows + images, reasons
 
     def close(self) -> None:
-        """Write what waits, and close."""
+        """Write pending images, and close."""
         with ExitStack() as stack:
             if self._images:
                 stack.callback(self._images.close, 0.5)

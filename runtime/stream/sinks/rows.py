@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from msc_edge.errors import OutputError, UsageError, writing
+from msc_edge.errors import OtherColumnsError, OutputError, UsageError, writing
 from msc_edge.runtime.results.fields import Field, result_fields
 from msc_edge.runtime.results.formats import format_of
-from msc_edge.runtime.results.row_file import OtherColumnsError, RowFile, move_aside
+from msc_edge.runtime.results.row_file import RowFile, move_aside
 from msc_edge.runtime.stream.frame import Decision, Stages
 from msc_edge.runtime.stream.logs import LOG
 
@@ -78,8 +78,8 @@ class FrameRows:
     """A file of rows that is appended to and rotated. Safe to use from several threads.
 
     When a row would make it larger than `rotate_bytes`, the file is renamed to `<stem>.<UTC time><suffix>` beside it
-    and a new one begins; the newest `keep` finished files stay. A file with other columns, which another version wrote, is
-    renamed to `<stem>.<UTC time>.other-columns<suffix>` and stays.
+    and a new one begins; the newest `keep` finished files stay. A file with other columns, which another version wrote,
+    is renamed to `<stem>.<UTC time>.other-columns<suffix>` and stays.
     """
 
     def __init__(self, path: Path, *, rotate_bytes: int, keep: int) -> None:

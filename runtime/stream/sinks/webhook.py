@@ -1,4 +1,4 @@
-"""Events by HTTP POST, signed as the Standard Webhooks specification says (https://www.standardwebhooks.com)."""
+"""Delivers events by HTTP POST, signed by the Standard Webhooks specification (https://www.standardwebhooks.com)."""
 
 import base64
 import binascii
@@ -17,21 +17,21 @@ from msc_edge.runtime.stream.config import WebhookConfig
 from msc_edge.runtime.stream.sinks.delivery import ChannelError
 from msc_edge.runtime.stream.state import Waiting
 
-# The server is there and asks for patience: nothing is wrong with the event. 5xx are of this kind too.
-_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-_HOW = "write it as https://HOST/PATH"
+# Temporary failures of the server; the event itself is not refused. 5xx are temporary too.
+_TEMPORARY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_FORM = "write it as https://HOST/PATH"
 
 
 class WebhookChannel:
     """One POST for each event; any 2xx acknowledges it. Redirects are not followed, proxies not used.
 
-    The body is the event, as docs/event.schema.json has it. Headers: `webhook-id`, the event's id, the same at each
+    The body is the event, as in docs/event.schema.json. Headers: `webhook-id`, the event's id, the same at each
     attempt; `webhook-timestamp`, seconds since 1970 of this attempt; and with a secret `webhook-signature`,
-    `v1,` and the base64 HMAC-SHA256 of `ID.TIMESTAMP.BODY`. The key is the secret's UTF-8, or what
-    follows `whsec_`, decoded from base64. A user and password in the URL become Basic authorization.
+    `v1,` and the base64 HMAC-SHA256 of `ID.TIMESTAMP.BODY`. The key is the secret in UTF-8, or, if it begins with
+    `whsec_`, the rest decoded from base64. A user and password in the URL become Basic authorization.
 
-    408, 425, 429, 5xx and network errors: the server is away, everything waits. Other statuses: this event is refused.
-    Nothing of the URL but scheme, host and port is ever told: paths and queries of webhooks are often secrets.
+    After 408, 425, 429, 5xx and network errors all events wait. Any other status refuses this event only.
+    Messages contain the scheme, host and port of the URL only: paths and queries of webhooks are often secrets.
     """
 
     name = "webhook"
@@ -55,24 +55,24 @@ class WebhookChannel:
         self.refusal = ""
 
     def deliver(self, batch: Sequence[Waiting]) -> list[int]:
-        """Post one after the other; see Channel."""
+        """Post the events one by one; see Channel."""
         acknowledged: list[int] = []
         for event in batch:
             try:
                 status = self._post(event)
             except (OSError, http.client.HTTPException) as error:
-                reason = f"{self._where}: {_words(error)}"
+                reason = f"{self._where}: {_description(error)}"
                 raise ChannelError(reason, acknowledged=acknowledged) from error
             if 200 <= status < 300:
                 acknowledged.append(event.number)
-            elif status in _LATER or status >= 500:
-                raise ChannelError(f"{self._where}: {_status_words(status)}", acknowledged=acknowledged)
+            elif status in _TEMPORARY or status >= 500:
+                raise ChannelError(f"{self._where}: {_status_text(status)}", acknowledged=acknowledged)
             else:
-                self.refusal = f"{self._where}: {_status_words(status)}"
+                self.refusal = f"{self._where}: {_status_text(status)}"
         return acknowledged
 
     def close(self) -> None:
-        """Nothing is kept open between events."""
+        """Does nothing: no connection stays open between events."""
 
     def _post(self, event: Waiting) -> int:
         moment = str(int(time.time()))
@@ -86,7 +86,7 @@ class WebhookChannel:
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
-            # A connection for each event, and the answer's body unread: a server that trickles cannot hold us up.
+            # One connection per event, and the body of the answer is not read: a slow server cannot block the thread.
             connection.request("POST", self._target, body=event.body, headers={**headers, "Connection": "close"})
             return connection.getresponse().status
         finally:
@@ -96,7 +96,7 @@ class WebhookChannel:
 def _checked(text: str) -> SplitResult:
     if not text.isascii() or any(letter <= " " or letter == "\x7f" for letter in text):
         raise UsageError(
-            f"[webhook] `url` holds blanks or letters that a URL cannot have; percent-encode them, and {_HOW}"
+            f"[webhook] `url` contains blanks or characters that a URL cannot have; percent-encode them, and {_FORM}"
         )
     try:
         url = urlsplit(text)
@@ -104,18 +104,18 @@ def _checked(text: str) -> SplitResult:
         if url.hostname:
             url.hostname.encode("idna")
     except ValueError:
-        # Its text repeats parts of the URL, and with them perhaps a password.
+        # The text of the exception repeats parts of the URL, and may contain a password.
         usable, url = False, SplitResult("", "", "", "", "")
     if not usable:
         raise UsageError(
-            f"[webhook] `url` is not an http:// or https:// URL with a host (and a port up to 65535); {_HOW}"
+            f"[webhook] `url` is not an http:// or https:// URL with a host (and a port up to 65535); {_FORM}"
         )
     return url
 
 
 def _key(secret: str) -> bytes:
     if not secret:
-        raise UsageError("[webhook] `secret` is empty; give one, or leave the line out to send without signature")
+        raise UsageError("[webhook] `secret` is empty; give one, or remove the line to send without signature")
     if not secret.startswith("whsec_"):
         return secret.encode()
     try:
@@ -123,22 +123,22 @@ def _key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise UsageError("[webhook] `secret` begins with whsec_ and is not base64 after it; copy it again, whole")
+        raise UsageError("[webhook] `secret` begins with whsec_ and the rest is not base64; copy it again")
     return key
 
 
-def _status_words(status: int) -> str:
-    # The server's own words for it are not repeated: they can hold anything.
+def _status_text(status: int) -> str:
+    # Not the reason phrase of the server: it can contain anything.
     return f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
 
 
-def _words(error: Exception) -> str:
+def _description(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted ({error.verify_message})"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, http.client.RemoteDisconnected):
-        return "hung up without an answer"
+        return "disconnected without an answer"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return f"does not answer with HTTP ({type(error).__name__})"
+    return f"the answer is not HTTP ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""What a source is, told from its address; and how it is named without giving away a password."""
+"""Addresses of sources: their kind, and how they are displayed without passwords."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
-# As cameras of some makes want it in the path: /user=admin_password=secret_channel=1
+# Some cameras have the password in the path: /user=admin_password=secret_channel=1
 _NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
 _HIGHEST_CAMERA = 255
 _DEVICE = re.compile(r"/dev/video(\d+)")
@@ -22,45 +22,47 @@ _DEVICE = re.compile(r"/dev/video(\d+)")
 
 @dataclass(frozen=True)
 class Address:
-    """Where a source is found."""
+    """Where a source is."""
 
     kind: SourceKind
     given: str
-    """What to open. May hold a password: show `shown`."""
+    """What to open. May contain a password; display `shown` instead."""
     shown: str
-    """For logs, events and pages."""
+    """For logs and events: without passwords."""
 
     @property
     def is_live(self) -> bool:
-        """Whether frames come whether they are asked for or not."""
+        """Whether frames arrive at their own rate."""
         return self.kind in ("webcam", "network")
 
     @property
     def default_name(self) -> str:
-        """A short name, for results and events."""
+        """A short name for results and events."""
         if self.kind == "webcam":
             return f"camera{camera_number(self.given)}"
         if self.kind == "network":
             parts = urlsplit(self.shown)
-            words = f"{parts.hostname or ''}{parts.path}"
+            text = f"{parts.hostname or ''}{parts.path}"
         else:
-            words = Path(self.given).resolve().name
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", words, flags=re.ASCII).strip("-._")[:63] or self.kind
+            text = Path(self.given).resolve().name
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text, flags=re.ASCII).strip("-._")[:63] or self.kind
 
 
 def parse_address(given: str) -> Address:
-    """OnEvent the kind of a source. SourceError when it is none: what is missing, and what can be given."""
+    """Determine the kind of a source. SourceError when it is none."""
     if (given.isascii() and given.isdecimal()) or _DEVICE.fullmatch(given):
         if camera_number(given) > _HIGHEST_CAMERA:
-            raise SourceError(f"source {given}: no webcam has such a number; expected 0 to {_HIGHEST_CAMERA}")
+            raise SourceError(f"source {given}: not a webcam number; expected 0 to {_HIGHEST_CAMERA}")
         return Address("webcam", given, given)
     if "://" in given:
         scheme = given.partition("://")[0].lower()
         public = redacted(given)
         if scheme not in _SCHEMES:
-            raise SourceError(f"source {public}: {scheme}:// is not known; expected one of {', '.join(_SCHEMES)}")
+            raise SourceError(f"source {public}: {scheme}:// is not supported; expected one of {', '.join(_SCHEMES)}")
         if not _host_of(given):
-            raise SourceError(f"source {public}: no host in this address; expected, say, rtsp://192.168.1.20/stream1")
+            raise SourceError(
+                f"source {public}: no host in this address; expected an address such as rtsp://192.168.1.20/stream1"
+            )
         return Address("network", given, public)
     path = Path(given)
     try:
@@ -68,31 +70,31 @@ def parse_address(given: str) -> Address:
             return Address("folder", given, given)
         if path.is_file():
             return Address("video", given, given)
-    except (OSError, ValueError):  # a name that no file system takes
+    except (OSError, ValueError):  # not a valid file name
         pass
     raise SourceError(
-        f"source {shown(given)}: there is no such file or folder; expected a webcam number (0), /dev/video0, "
-        "rtsp:// or http:// stream, a video file, or a folder that images are written to"
+        f"source {shown(given)}: no such file or folder; expected a webcam number (0), /dev/video0, an rtsp:// or "
+        "http:// stream, a video file, or a folder that receives images"
     )
 
 
 def camera_number(given: str) -> int:
-    """The number of a webcam, given as such or as /dev/videoN."""
+    """The number of a webcam, from a number or /dev/videoN."""
     match = _DEVICE.fullmatch(given)
     return int(match[1] if match else given)
 
 
 def shown(given: str) -> str:
-    """An address as it may be shown, be it one or not: with a slip in it, it may still hold a password."""
+    """An address, valid or not, as it may be displayed: a mistyped one can contain a password too."""
     if "://" in given:
         return redacted(given)
     return f"***@{given.rpartition('@')[2]}" if "@" in given else given
 
 
 def redacted(url: str) -> str:
-    """A URL without what may be secret: user and password, the values of its query, and its fragment.
+    """A URL without user, password, values of the query, and fragment.
 
-    Passwords are seen in the field with @, /, ? and # in them, unquoted: when in doubt too much is hidden.
+    Real passwords contain unquoted @, /, ? and #. In case of doubt this hides too much.
     """
     scheme, _, rest = url.partition("://")
     before, _, query = rest.partition("?")
@@ -100,7 +102,7 @@ def redacted(url: str) -> str:
         before, _, query = f"@{rest.rpartition('@')[2]}".partition("?")
     user, at, place = before.rpartition("@")
     place = _NAMED_SECRET.sub(r"\1=***", place.partition("#")[0])
-    # A name that has no value may be the secret itself.
+    # A name without a value may be the secret itself.
     values = [f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in query.split("&") if pair]
     return f"{scheme}://{'***@' if at or user else ''}{place}{'?' if values else ''}{'&'.join(values)}"
 

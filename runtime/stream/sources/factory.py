@@ -1,4 +1,4 @@
-"""From the configuration to sources."""
+"""Creates the configured sources."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,17 +16,20 @@ from msc_edge.runtime.stream.state import State
 
 
 def addresses_of(configs: Sequence[SourceConfig]) -> list[tuple[str, Address, SourceConfig]]:
-    """The name, the address and the options of each source. Raises SourceError and UsageError for what is wrong."""
+    """The name, the address and the options of each source.
+
+    Raises SourceError for an address that is none, UsageError for a source or a name that is given twice.
+    """
     found = []
     for config in configs:
         address = parse_address(config.address.get_secret_value())
         found.append((config.name or address.default_name, address, config))
+    for index, (_, address, _) in enumerate(found):
+        if any(_is_same(address, other) for _, other, _ in found[:index]):
+            raise UsageError(f"the source {address.shown} is given twice; give it once")
     names = Counter(name for name, _, _ in found)
-    for one, (_, address, _) in enumerate(found):
-        if any(_is_same(address, other) for _, other, _ in found[:one]):
-            raise UsageError(f"the source {address.shown} is named twice; name it once")
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise UsageError(f"two sources are named {twice[0]}; give each a `name` of its own in the configuration file")
+    if duplicates := [name for name, count in names.items() if count > 1]:
+        raise UsageError(f"two sources have the name {duplicates[0]}; give each its own `name` in the configuration")
     return found
 
 
@@ -45,11 +48,11 @@ def open_source(
     *,
     state: State,
     decode: Callable[[], DecodePolicy],
-    restarted: Callable[[str], None],
+    on_restart: Callable[[str], None],
 ) -> Source:
-    """Open one source. `restarted` is told its name when its camera's process was started anew."""
+    """Open one source. `on_restart` takes its name whenever the process of its camera was restarted."""
     if address.is_live:
-        return CameraSource(name, address, config, restarted=lambda: restarted(name))
+        return CameraSource(name, address, config, on_restart=lambda: on_restart(name))
     if address.kind == "video":
         return VideoSource(name, Path(address.given))
     return FolderSource(name, Path(address.given), state=state, decode=decode, settle=config.settle)

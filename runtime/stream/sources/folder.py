@@ -1,9 +1,9 @@
-"""A folder that images are written to: each file once, when it is whole, also across restarts.
+"""A folder that receives image files: each file is scored once, when it is complete, also across restarts.
 
-A file is whole when its size and date have stayed the same for a while; the dates themselves are not trusted, for the
-clock of a file server need not be ours. What cannot be decoded is given more time, for it may still be on its way, and
-is then reported. The folder is looked through, not watched by the system's notifications: those
-do not reach over a network share, and tell nothing of what happened while we were away.
+A file is complete when its size and date have not changed for a while. Dates are not compared with the clock: the
+clock of a file server may differ. A file that cannot be decoded may still be arriving; it is retried once after a
+longer wait, and then reported. The folder is listed at intervals: the notifications of operating systems do not work
+on network shares, and do not cover the time before the start.
 """
 
 import os
@@ -16,40 +16,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy, read_image
+from msc_edge.image_files import IMAGE_SUFFIXES
+from msc_edge.images import DecodePolicy, read_image
 from msc_edge.runtime.stream.events import now
-from msc_edge.runtime.stream.frame import Decision, Frame
+from msc_edge.runtime.stream.frame import Frame, ProcessedFile
 from msc_edge.runtime.stream.sources.interface import OnEvent
-from msc_edge.runtime.stream.state import DoneFile, State
+from msc_edge.runtime.stream.state import State
 from msc_edge.text import valid_text
 
-_PAUSE = 0.1  # seconds between two looks, at least
-_LOOK_AGAIN = 5.0  # seconds of scoring after which the folder is looked at again
-_PATIENCE = 10  # times `settle`: how long a file that cannot be decoded must stay the same to be given up
-_FORGET_EVERY = 3600.0
+_MIN_PAUSE = 0.1  # seconds between two listings
+_LISTING_INTERVAL = 5.0  # seconds of scoring after which the folder is listed again
+_DECODE_PATIENCE = 10  # times `settle`: how long a file that cannot be decoded must not change
+_FORGET_INTERVAL = 3600.0  # seconds
 _NAMESPACE = uuid.UUID("7f0c0a52-5d4a-4b1e-9a0e-6c1f3e1d2b10")
+
+Files = dict[bytes, tuple[int, int]]  # relative path -> (size in bytes, date in nanoseconds)
 
 
 @dataclass(slots=True)
-class _Seen:
-    """A file that is not done: as it was last seen, and since when it has been so."""
+class _PendingFile:
+    """A file that is not processed yet, with its last known size and date."""
 
     size: int
     modified: int
     since: float
+    """`time.monotonic()` of the last change."""
     failed: bool = False
-    """It could not be decoded, and is tried once more, when its patience is over."""
+    """Decoding has failed once."""
 
 
 class FolderSource:
-    """Yields the images of a folder as they come, in the order of their dates."""
+    """Yields the images of a folder as they arrive, oldest first."""
 
     is_live = False
 
     def __init__(
         self, name: str, folder: Path, *, state: State, decode: Callable[[], DecodePolicy], settle: float
     ) -> None:
-        """`decode`: the policy of the kit in force. `settle`: seconds that a file must stay the same to be whole."""
+        """`decode` gives the policy of the active kit. `settle`: seconds without a change until a file is complete."""
         self.name = name
         self._folder = folder.resolve()
         self._key = valid_text(str(self._folder))
@@ -57,67 +61,66 @@ class FolderSource:
         self._decode = decode
         self._settle = settle
         self._closed = threading.Event()
-        self._done = state.done_in(self._key)
-        self._waiting: dict[bytes, _Seen] = {}
-        self._current: DoneFile | None = None
+        self._processed = state.processed_files(self._key)
+        self._pending: dict[bytes, _PendingFile] = {}
         self._forgotten = time.monotonic()
 
-    def frames(self, tell: OnEvent) -> Generator[Frame | None, None, None]:
-        """See Source. A folder that cannot be listed is lost, and comes back."""
-        listed: bool | None = None
+    def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
+        """See Source. A folder that cannot be listed is lost until it can be listed again."""
+        is_up: bool | None = None
         count = 0
         while not self._closed.is_set():
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 files = dict(_files_below(os.fsencode(self._folder)))
             except OSError as error:
-                if listed is not False:
-                    tell("source_lost", f"the folder cannot be listed: {error.strerror}", None)
-                listed = False
+                if is_up is not False:
+                    on_event("source_lost", f"the folder cannot be listed: {error.strerror}", None)
+                is_up = False
                 yield None
                 self._closed.wait(1.0)
                 continue
-            if not listed:
-                tell("source_up", "the folder is looked through for new images", None)
-            listed = True
-            looked = time.monotonic() - begun
-            for relative in self._whole(files):
+            if not is_up:
+                on_event("source_up", "watching the folder for new images", None)
+            is_up = True
+            listing_time = time.monotonic() - started
+            for relative in self._complete(files):
                 frame = self._read(relative, count)
                 if frame is None:
                     continue
                 count += 1
                 yield frame
+                self._mark_processed(frame)
                 if self._closed.is_set():
                     return
-                if time.monotonic() - begun > looked + _LOOK_AGAIN:
+                if time.monotonic() - started > listing_time + _LISTING_INTERVAL:
                     break
-            self._forget(files)
+            self._forget_missing(files)
             yield None
-            # A folder of a hundred thousand files takes long to look through: at most a fifth of the time.
-            self._closed.wait(_PAUSE if self._waiting else max(_PAUSE, 4 * looked))
+            # Listing a folder of a hundred thousand files is slow. Spend at most a fifth of the time on it.
+            self._closed.wait(_MIN_PAUSE if self._pending else max(_MIN_PAUSE, 4 * listing_time))
 
-    def _whole(self, files: dict[bytes, tuple[int, int]]) -> list[bytes]:
-        """Files that are not done and seem whole, the oldest first."""
+    def _complete(self, files: Files) -> list[bytes]:
+        """Files that are not processed and seem complete, oldest first."""
         moment = time.monotonic()
         for path, (size, modified) in files.items():
-            if self._done.get(path) == (size, modified):
+            if self._processed.get(path) == (size, modified):
                 continue
-            seen = self._waiting.get(path)
-            if seen is None or (seen.size, seen.modified) != (size, modified):
-                self._waiting[path] = _Seen(size, modified, moment)
-        for path in self._waiting.keys() - files.keys():
-            del self._waiting[path]
-        patience = _PATIENCE * self._settle
-        ready = [
+            pending = self._pending.get(path)
+            if pending is None or (pending.size, pending.modified) != (size, modified):
+                self._pending[path] = _PendingFile(size, modified, moment)
+        for path in self._pending.keys() - files.keys():
+            del self._pending[path]
+        complete = [
             path
-            for path, seen in self._waiting.items()
-            if moment - seen.since >= (patience if seen.failed else self._settle)
+            for path, pending in self._pending.items()
+            if moment - pending.since >= (_DECODE_PATIENCE if pending.failed else 1) * self._settle
         ]
-        return sorted(ready, key=lambda path: (self._waiting[path].modified, path))
+        return sorted(complete, key=lambda path: (self._pending[path].modified, path))
 
     def _read(self, relative: bytes, index: int) -> Frame | None:
-        """The image; None while it may yet become one, or when it has changed or gone meanwhile."""
-        seen = self._waiting[relative]
+        """Read a file. None if it may still be arriving, or has changed or gone."""
+        pending = self._pending[relative]
         path = Path(os.fsdecode(os.path.join(os.fsencode(self._folder), relative)))  # noqa: PTH118  (bytes)
         captured, moment = time.monotonic(), now()
         image, error = None, None
@@ -129,13 +132,12 @@ class FolderSource:
             status = path.stat()
         except OSError:
             return None
-        if (status.st_size, status.st_mtime_ns) != (seen.size, seen.modified):
+        if (status.st_size, status.st_mtime_ns) != (pending.size, pending.modified):
             return None
-        if error and captured - seen.since < _PATIENCE * self._settle:
-            seen.failed = True
+        if error and captured - pending.since < _DECODE_PATIENCE * self._settle:
+            pending.failed = True
             return None
-        self._current = DoneFile(self._key, relative, seen.size, seen.modified)
-        what = f"{self._key}\0{relative.hex()}\0{seen.size}\0{seen.modified}"
+        content = f"{self._key}\0{relative.hex()}\0{pending.size}\0{pending.modified}"
         return Frame(
             source=self.name,
             index=index,
@@ -144,29 +146,28 @@ class FolderSource:
             image=image,
             path=str(path),
             error=error,
-            id=str(uuid.uuid5(_NAMESPACE, what)),
+            id=str(uuid.uuid5(_NAMESPACE, content)),
+            file=ProcessedFile(self._key, relative, pending.size, pending.modified),
         )
 
-    def done(self, decision: Decision) -> DoneFile | None:  # noqa: ARG002
-        """See Source."""
-        done = self._current
-        if done:
-            self._done[done.path] = (done.size, done.modified)
-            self._waiting.pop(done.path, None)
-        return done
+    def _mark_processed(self, frame: Frame) -> None:
+        file = frame.file
+        assert file is not None, "every frame of a folder is a file"
+        self._processed[file.path] = (file.size, file.modified)
+        self._pending.pop(file.path, None)
 
-    def _forget(self, files: dict[bytes, tuple[int, int]]) -> None:
-        """Now and then, forget files that were taken away.
+    def _forget_missing(self, files: Files) -> None:
+        """Once an hour, forget files that were removed.
 
-        Not where none is left that we know: that is how a network share looks that is not mounted.
+        If no known file is left, keep all: an unmounted network share looks like that.
         """
-        if time.monotonic() - self._forgotten < _FORGET_EVERY or not files.keys() & self._done.keys():
+        if time.monotonic() - self._forgotten < _FORGET_INTERVAL or not files.keys() & self._processed.keys():
             return
         self._forgotten = time.monotonic()
-        gone = self._done.keys() - files.keys()
-        self._state.forget(self._key, gone)
-        for path in gone:
-            del self._done[path]
+        missing = self._processed.keys() - files.keys()
+        self._state.forget(self._key, missing)
+        for path in missing:
+            del self._processed[path]
 
     def close(self) -> None:
         """See Source."""
@@ -174,15 +175,15 @@ class FolderSource:
 
 
 def _files_below(top: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Image files in any nesting, (relative path, (size, date in nanoseconds)); hidden ones are left out.
+    """Image files at any depth: (relative path, (size, date in nanoseconds)). Hidden files and folders are skipped.
 
-    OSError when the top cannot be listed; folders below that cannot be are passed over. Links to folders are not
-    followed: what is written to is meant.
+    Raises OSError when `top` cannot be listed. Subfolders that cannot be listed are skipped, and links to folders are
+    not followed.
     """
     suffixes = tuple(suffix.encode() for suffix in IMAGE_SUFFIXES)
-    waiting = [top]
-    while waiting:
-        folder = waiting.pop()
+    folders = [top]
+    while folders:
+        folder = folders.pop()
         try:
             with os.scandir(folder) as listing:
                 entries = [entry for entry in listing if not entry.name.startswith(b".")]
@@ -193,10 +194,10 @@ def _files_below(top: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
         for entry in entries:
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+                    folders.append(entry.path)
                 elif entry.name.lower().endswith(suffixes):
                     status = entry.stat()
                     if stat.S_ISREG(status.st_mode):
                         yield os.path.relpath(entry.path, top), (status.st_size, status.st_mtime_ns)
-            except OSError:  # gone since it was listed
+            except OSError:  # removed since it was listed
                 continue

@@ -1,7 +1,7 @@
-"""Cameras that give JPEG images by HTTP: one after the other in one answer ("MJPEG"), or one for each request.
+"""Cameras that send JPEG images by HTTP: a sequence in one response ("MJPEG"), or one image for each request.
 
-Read here and not by FFmpeg, which fills up an image that was cut off with the pixels of the one before: a part that
-nobody has seen would be scored. Each image is decoded as a file is, and one that is not whole is none.
+FFmpeg fills a truncated image with pixels of the previous one, and a defect there would be missed. Therefore each image
+is decoded like a file, and a truncated one is skipped.
 """
 
 import base64
@@ -14,90 +14,92 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-import cv2
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.images import decode_image
-from msc_edge.runtime.stream.sources.broken import BrokenError
 
-_MOST_REDIRECTS = 3
-_LARGEST = 64 << 20  # bytes of one image
-_SNAPSHOTS = 5.0  # requests a second, at most, of a camera that gives one image for each
+_MAX_REDIRECTS = 3
+_MAX_BYTES = 64 << 20  # of one image
+_MAX_SNAPSHOTS = 5.0  # requests a second to a camera that sends one image for each
 _CHUNK = 1 << 16
+
+
+class ConnectionBrokenError(Exception):
+    """A connection to a camera ended; the message gives the reason."""
 
 
 @dataclass
 class JpegStream:
-    """A connection that gives JPEG images."""
+    """A connection to a camera that sends JPEG images."""
 
     url: str
     timeout: float
-    answer: http.client.HTTPResponse
+    response: http.client.HTTPResponse
     boundary: bytes | None
     """None: one image for each request."""
 
     @property
-    def words(self) -> str:
-        """What was found."""
+    def description(self) -> str:
+        """For the log."""
         return "JPEG images by HTTP" if self.boundary else "one JPEG image for each request"
 
-    def frames(self, *, skip: Callable[[], None], damaged: Callable[[str], None]) -> Iterator[np.ndarray]:
-        """The images, BGR uint8 (h, w, 3). Raises BrokenError when the connection ends.
+    def frames(self, *, skip: Callable[[], None], on_damaged: Callable[[str], None]) -> Iterator[np.ndarray]:
+        """Yield the images, RGB uint8 (h, w, 3). Raises ConnectionBrokenError when the connection ends.
 
-        One that cannot be decoded is passed over: `skip` counts it, `damaged` is told why.
+        An image that cannot be decoded is skipped: `skip` counts it, `on_damaged` takes the reason.
         """
-        for data in _parts(self.answer, self.boundary) if self.boundary else self._snapshots():
+        for data in _parts(self.response, self.boundary) if self.boundary else self._snapshots():
             try:
-                yield cv2.cvtColor(decode_image(np.frombuffer(data, np.uint8)), cv2.COLOR_RGB2BGR)
+                yield decode_image(np.frombuffer(data, np.uint8))
             except UnreadableImageError as error:
                 skip()
-                damaged(f"an image was passed over: {error}")
+                on_damaged(f"an image was skipped: {error}")
 
     def _snapshots(self) -> Iterator[bytes]:
-        answer: http.client.HTTPResponse | None = self.answer
-        while answer is not None:
-            begun = time.monotonic()
+        response: http.client.HTTPResponse | None = self.response
+        while response is not None:
+            started = time.monotonic()
             with _as_broken():
-                data = answer.read(_LARGEST)
+                data = response.read(_MAX_BYTES)
             yield data
-            time.sleep(max(0.0, begun + 1 / _SNAPSHOTS - time.monotonic()))
-            answer = _ask(self.url, self.timeout)
-        raise BrokenError("the camera gives no image any more")
+            time.sleep(max(0.0, started + 1 / _MAX_SNAPSHOTS - time.monotonic()))
+            response = _get_following_redirects(self.url, self.timeout)
+        raise ConnectionBrokenError("the camera no longer sends images")
 
 
 def open_jpeg_stream(url: str, *, timeout: float) -> JpegStream | None:
-    """Ask for a URL; None when what answers is no such camera, and FFmpeg may try it."""
-    answer = _ask(url, timeout)
-    if answer is None:
+    """Request a URL; None when it is no such camera, and FFmpeg may try it. `timeout`: seconds."""
+    response = _get_following_redirects(url, timeout)
+    if response is None:
         return None
-    kind = answer.headers.get_content_type()
+    kind = response.headers.get_content_type()
     if kind == "multipart/x-mixed-replace":
-        boundary = answer.headers.get_boundary()
+        boundary = response.headers.get_boundary()
         if boundary:
-            return JpegStream(url, timeout, answer, boundary.strip('"').removeprefix("--").encode())
+            return JpegStream(url, timeout, response, boundary.strip('"').removeprefix("--").encode())
     elif kind in ("image/jpeg", "image/jpg", "image/png"):
-        return JpegStream(url, timeout, answer, None)
-    answer.close()
+        return JpegStream(url, timeout, response, None)
+    response.close()
     return None
 
 
-def _ask(url: str, timeout: float) -> http.client.HTTPResponse | None:
-    """GET; redirects are followed on the same host. None for any answer but 200."""
-    for _ in range(_MOST_REDIRECTS + 1):
+def _get_following_redirects(url: str, timeout: float) -> http.client.HTTPResponse | None:
+    """GET; redirects are followed on the same host. None for any status other than 200."""
+    for _ in range(_MAX_REDIRECTS + 1):
         parts = urlsplit(url)
         try:
-            answer = _get(parts, timeout)
+            response = _get(parts, timeout)
         except (OSError, http.client.HTTPException, ValueError):
             return None
-        if answer.status == 200:
-            return answer
-        answer.close()
-        place = answer.headers.get("Location")
-        if answer.status not in (301, 302, 303, 307, 308) or not place:
+        if response.status == 200:
+            return response
+        response.close()
+        location = response.headers.get("Location")
+        if response.status not in (301, 302, 303, 307, 308) or not location:
             return None
-        to = urlsplit(urljoin(url, place))
-        if to.hostname != parts.hostname or to.scheme not in ("http", "https"):  # the password is for this host alone
+        to = urlsplit(urljoin(url, location))
+        if to.hostname != parts.hostname or to.scheme not in ("http", "https"):  # the password is for this host only
             return None
         userinfo = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
         url = to._replace(netloc=f"{userinfo}{to.netloc.rpartition('@')[2]}").geturl()
@@ -107,7 +109,7 @@ def _ask(url: str, timeout: float) -> http.client.HTTPResponse | None:
 def _get(parts: SplitResult, timeout: float) -> http.client.HTTPResponse:
     host = parts.hostname or ""
     if parts.scheme == "https":
-        # Cameras have certificates of their own making. What is protected is the way, not the name.
+        # Cameras have self-signed certificates. TLS encrypts the connection, and does not authenticate the camera.
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -125,43 +127,43 @@ def _get(parts: SplitResult, timeout: float) -> http.client.HTTPResponse:
 
 @contextmanager
 def _as_broken() -> Iterator[None]:
-    """StateChange what reading raises into a BrokenError."""
+    """Convert errors of reading to ConnectionBrokenError."""
     try:
         yield
     except TimeoutError as error:
-        raise BrokenError("no image came in time") from error
+        raise ConnectionBrokenError("no image came in time") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise BrokenError("the connection ended in mid-image") from error
+        raise ConnectionBrokenError("the connection ended within an image") from error
 
 
-def _parts(answer: http.client.HTTPResponse, boundary: bytes) -> Iterator[bytes]:
-    """The bodies of a multipart answer. Raises BrokenError when it ends."""
-    held = b""
-    mark = b"--" + boundary
+def _parts(response: http.client.HTTPResponse, boundary: bytes) -> Iterator[bytes]:
+    """The bodies of a multipart response. Raises ConnectionBrokenError when it ends."""
+    buffer = b""
+    delimiter = b"--" + boundary
 
     def more() -> bytes:
         with _as_broken():
-            data = answer.read1(_CHUNK)
+            data = response.read1(_CHUNK)
         if not data:
-            raise BrokenError("the connection ended")
+            raise ConnectionBrokenError("the connection ended")
         return data
 
     while True:
-        while (start := held.find(mark)) < 0 or (end := held.find(b"\r\n\r\n", start)) < 0:
-            if len(held) > _LARGEST:
-                raise BrokenError("what comes is no multipart answer")
-            held += more()
-        head, held = held[start:end], held[end + 4 :]
+        while (start := buffer.find(delimiter)) < 0 or (end := buffer.find(b"\r\n\r\n", start)) < 0:
+            if len(buffer) > _MAX_BYTES:
+                raise ConnectionBrokenError("the response is not multipart")
+            buffer += more()
+        head, buffer = buffer[start:end], buffer[end + 4 :]
         length = re.search(rb"(?i)content-length:\s*(\d{1,9})", head)
         if length:
             size = int(length[1])
-            while len(held) < min(size, _LARGEST):
-                held += more()
-            body, held = held[:size], held[size:]
+            while len(buffer) < min(size, _MAX_BYTES):
+                buffer += more()
+            body, buffer = buffer[:size], buffer[size:]
         else:
-            while (start := held.find(b"\r\n" + mark)) < 0:
-                if len(held) > _LARGEST:
-                    raise BrokenError("an image is larger than 64 MB")
-                held += more()
-            body, held = held[:start], held[start:]
+            while (start := buffer.find(b"\r\n" + delimiter)) < 0:
+                if len(buffer) > _MAX_BYTES:
+                    raise ConnectionBrokenError("an image is larger than 64 MB")
+                buffer += more()
+            body, buffer = buffer[:start], buffer[start:]
         yield body

@@ -1,49 +1,50 @@
-"""A camera that comes and goes many times a minute must not fill the outbox with its comings and goings."""
+"""A rate limit for state changes: a camera with a loose cable must not fill the outbox."""
 
 from collections import deque
 from dataclasses import dataclass, field, replace
 
 from msc_edge.runtime.stream.sources.health import StateChange
 
-MOST = 10
+MAX_CHANGES = 10
 WINDOW = 60.0  # seconds
 
 
 @dataclass
 class RateLimit:
-    """Lets ten changes of state a minute through; then the latest one, when there is room, with the number between."""
+    """Passes ten state changes a minute. After that the latest one passes later, with the number of omitted ones."""
 
-    _held: list[StateChange] = field(default_factory=list)
-    _told: deque[float] = field(default_factory=deque)
-    _last: str = ""
-    _waited: bool = False
+    _pending: list[StateChange] = field(default_factory=list)
+    _passed: deque[float] = field(default_factory=deque)
+    """Times of the changes passed within the window."""
+    _last_state: str = ""
+    _limited: bool = False
 
-    def take(self, turn: StateChange) -> None:
-        """A change of state."""
-        self._held.append(turn)
+    def add(self, change: StateChange) -> None:
+        """Add a state change."""
+        self._pending.append(change)
 
     def due(self, now: float) -> list[StateChange]:
-        """What is to be told at `now` seconds of a monotonic clock."""
-        while self._told and now - self._told[0] >= WINDOW:
-            self._told.popleft()
-        if not self._held:
+        """The changes to report at `now` seconds of a monotonic clock."""
+        while self._passed and now - self._passed[0] >= WINDOW:
+            self._passed.popleft()
+        if not self._pending:
             return []
-        if len(self._told) >= MOST:
-            self._waited = True
+        if len(self._passed) >= MAX_CHANGES:
+            self._limited = True
             return []
-        due, self._held = self._held, []
-        if self._waited:
-            self._waited = False
+        due, self._pending = self._pending, []
+        if self._limited:
+            self._limited = False
             due = self._latest_of(due)
-        self._told.extend(now for _ in due)
-        self._last = due[-1].to if due else self._last
+        self._passed.extend(now for _ in due)
+        self._last_state = due[-1].to if due else self._last_state
         return due
 
-    def _latest_of(self, turns: list[StateChange]) -> list[StateChange]:
-        """The last of several changes, if it is news."""
-        latest = turns[-1]
-        if latest.to == self._last:
+    def _latest_of(self, changes: list[StateChange]) -> list[StateChange]:
+        """The latest of several changes, unless it leads to the state reported last."""
+        latest = changes[-1]
+        if latest.to == self._last_state:
             return []
-        if len(turns) == 1:
+        if len(changes) == 1:
             return [latest]
-        return [replace(latest, reason=f"{latest.reason} (and {len(turns) - 1} changes in the last minute, not told)")]
+        return [replace(latest, reason=f"{latest.reason} ({len(changes) - 1} changes before it were not reported)")]

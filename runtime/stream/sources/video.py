@@ -1,4 +1,4 @@
-"""A video file: every frame, in order, none dropped, with the time that its container has for it."""
+"""A video file: every frame, in order, with its time in the container."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ import cv2
 
 from msc_edge.errors import SourceError
 from msc_edge.runtime.stream.events import now
-from msc_edge.runtime.stream.frame import Decision, Frame
+from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.interface import OnEvent
 
 
 class VideoSource:
-    """The frames of a file, once through."""
+    """Yields the frames of a file once."""
 
     is_live = False
 
@@ -28,22 +28,22 @@ class VideoSource:
         if not self._capture.isOpened():
             raise SourceError(f"{path}: not a video that can be decoded; check the file, or convert it to H.264")
 
-    def frames(self, tell: OnEvent) -> Generator[Frame | None, None, None]:
+    def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source."""
-        exclusive_run_folder = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        expected = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count, last = 0, -1.0
         try:
             while not self._closed.is_set():
                 captured, moment = time.monotonic(), now()
-                whole, image = self._capture.read()
-                if not whole:
+                success, image = self._capture.read()
+                if not success:
                     break
                 position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                # Some frames have no time in their container; FFmpeg then says 0.
+                # FFmpeg gives 0 for a frame without a time in the container.
                 known = position > last
                 last = position if known else last
                 if count == 0:
-                    tell("source_up", "frames are read", None)
+                    on_event("source_up", "reading frames", None)
                 yield Frame(
                     source=self.name,
                     index=count,
@@ -57,13 +57,10 @@ class VideoSource:
                 return
         finally:
             self._capture.release()
-        cut = f", of the {exclusive_run_folder} that it claims to have" if count < exclusive_run_folder - 1 else ""
-        if cut:
-            LOG.warning("%s: %s: %d frames could be read%s", self.name, self._path, count, cut)
-        tell("source_ended", f"its {count} frames were scored{cut}", None)
-
-    def done(self, decision: Decision) -> None:
-        """A file that is given is scored from its beginning, each time."""
+        missing = f"; the file declares {expected}" if count < expected - 1 else ""
+        if missing:
+            LOG.warning("%s: %s: only %d frames could be read%s", self.name, self._path, count, missing)
+        on_event("source_ended", f"{count} frames were scored{missing}", None)
 
     def close(self) -> None:
         """See Source."""

@@ -52,12 +52,10 @@ def evaluate(
     Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
     4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
-
-    with extras_named():
-        from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
+    from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
 
     if (dataset is None) == (not normal and not abnormal):
         raise UsageError("pass either a DATASET with test/good, or --normal DIR and --abnormal DIR")

@@ -5,12 +5,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
 from pydantic import ConfigDict
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from msc_edge.errors import extras_named
 from msc_edge.progress import Report, silent
 
 RESAMPLES = 1000
@@ -38,25 +39,32 @@ class Metric:
     """From truth and scores, both of shape (n,), with normal and anomalous images among them."""
 
 
+def sklearn_metrics() -> ModuleType:
+    """scikit-learn's metrics, imported on first use: the base install has none. MissingExtraError names the extra."""
+    with extras_named():
+        from sklearn import metrics  # noqa: PLC0415
+    return metrics
+
+
 def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     """The share of pairs of an anomalous and a normal image in which the anomalous one scores higher; a tie is half."""
-    return float(roc_auc_score(truth, scores))
+    return float(sklearn_metrics().roc_auc_score(truth, scores))
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     """The precision at each threshold, weighted by the increase in recall."""
-    return float(average_precision_score(truth, scores))
+    return float(sklearn_metrics().average_precision_score(truth, scores))
 
 
 def tpr_at(rate: float, truth: np.ndarray, scores: np.ndarray) -> float:
     """The largest share of anomalous images found by a threshold that flags at most a share `rate` of normal images."""
-    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    false, true, _ = sklearn_metrics().roc_curve(truth, scores, drop_intermediate=False)
     return float(true[false <= rate + 1e-12].max())
 
 
 def best_f1(truth: np.ndarray, scores: np.ndarray) -> float:
     """The largest harmonic mean of precision and recall over all thresholds. The threshold needs the labels."""
-    precision, recall, _ = precision_recall_curve(truth, scores)
+    precision, recall, _ = sklearn_metrics().precision_recall_curve(truth, scores)
     both = precision + recall
     return float(np.max(2 * precision * recall / np.where(both > 0, both, 1)))
 

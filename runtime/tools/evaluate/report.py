@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
@@ -12,7 +11,7 @@ from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.summary import Largest
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, Scored
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledImage
-from msc_edge.runtime.tools.evaluate.metrics import METRICS
+from msc_edge.runtime.tools.evaluate.metrics import METRICS, sklearn_metrics
 from msc_edge.runtime.tools.report.gallery import Gallery, card
 from msc_edge.runtime.tools.report.page import write_page
 from msc_edge.runtime.tools.report.plots import DEFECT, NORMAL, Scores, histogram, roc
@@ -51,7 +50,7 @@ class EvaluationReport:
         truth = [each.label.is_anomalous for each in scored]
         scores = np.array([each.result.score for each in scored])
         anomalous = np.array(truth)
-        false, true, _ = roc_curve(truth, scores)
+        false, true, _ = sklearn_metrics().roc_curve(truth, scores)
         write_page(
             path,
             "evaluation.html.j2",

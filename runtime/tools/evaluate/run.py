@@ -16,7 +16,7 @@ from msc_edge.runtime.results.image_result import ImageResult, score_file_format
 from msc_edge.runtime.results.row_file import RowFile
 from msc_edge.runtime.tools.evaluate.evaluation import Evaluation, compute_evaluation, match_labels
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
-from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES
+from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES, sklearn_metrics
 from msc_edge.runtime.tools.evaluate.report import EvaluationReport
 from msc_edge.runtime.tools.report.report_path import check_writable
 
@@ -43,8 +43,10 @@ def evaluate(
     `labelled_folders`. The folder appears when all of it is written. `overwrite` replaces an earlier evaluation and
     nothing else. `gallery` is the number of images in each gallery of the report. `threshold` and `false_alarm_rate`:
     see `Detector.with_limits`. Raises KitError, SourceError when the images cannot be read, UsageError when `out` is
-    taken or lies within the kit or the data set, and OutputError when it cannot be written.
+    taken or lies within the kit or the data set, MissingExtraError without scikit-learn, and OutputError when it cannot
+    be written.
     """
+    sklearn_metrics()  # missing: known before all images are scored
     if not isinstance(dataset, LabelledDataset):
         dataset = labelled_dataset(Path(dataset))
     _check_out(out, (Path(kit), *dataset.folders), overwrite=overwrite)

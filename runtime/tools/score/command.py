@@ -148,13 +148,15 @@ def _row_printer() -> "Callable[[ImageResult], None]":
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", newline="\n")  # the bytes that --out writes
 
-    def put(line: bytes) -> None:
-        with printing():
-            stream.write(line.decode())
-            stream.flush()
+    header = [form.header]  # printed with the first row, so that nothing is printed where the kit cannot be used
 
-    put(form.header)
-    return lambda image: put(form.encode(image))
+    def put(image: "ImageResult") -> None:
+        with printing():
+            stream.write((b"".join(header) + form.encode(image)).decode())
+            stream.flush()
+        header.clear()
+
+    return put
 
 
 def _show(done: "FolderScores", out: Path | None, report: Path | None, *, quiet: bool) -> None:

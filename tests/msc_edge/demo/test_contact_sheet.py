@@ -5,38 +5,44 @@ import pytest
 
 from msc_edge.calibration import Verdict
 from msc_edge.demo.contact_sheet import Cell, contact_sheet, write_contact_sheet
+from msc_edge.drawing import VERDICT_COLOURS
 from msc_edge.errors import OutputError
 from msc_edge.images import read_image
+from msc_edge.runtime.results.result import NearestImage, Result
 
 RED, GREEN = np.full((60, 90, 3), (250, 10, 10), np.uint8), np.full((300, 200, 3), (10, 250, 10), np.uint8)
 
 
+def cell(name: str = "stain/0", verdict: Verdict = "reject") -> Cell:
+    nearest = (NearestImage(row=0, path="n.png", distance=0.2), NearestImage(row=1, path="m.png", distance=0.3))
+    result = Result(
+        score=0.25, p_value=0.01, verdict=verdict, limit=0.2, nearest_images=nearest, model="fp32", kit="0" * 64
+    )
+    return Cell(image=RED, nearest=GREEN, name=name, result=result)
+
+
 def cells(count: int) -> list[Cell]:
-    return [Cell(RED, GREEN, f"stain/{i}", 0.25, "reject") for i in range(count)]
+    return [cell(f"stain/{number}") for number in range(count)]
 
 
-def shown(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
+def pixels(sheet: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((sheet == colour).all(axis=2).sum())
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
-def test_each_image_stands_beside_its_nearest_normal_whole_and_undistorted(count: int) -> None:
+def test_each_image_is_whole_and_in_proportion_beside_its_nearest_normal_image(count: int) -> None:
     sheet = contact_sheet([("most anomalous", cells(count))])
     assert sheet.dtype == np.uint8
-    # 168 pixels wide and two thirds as high, but for the frame of three pixels at its two short sides.
-    assert shown(sheet, (250, 10, 10)) == count * 112 * (168 - 2 * 3)
-    assert shown(sheet, (10, 250, 10)) == count * 112 * 168
+    # The space is 168 pixels wide and high, with a frame of three pixels. The image is 2/3 as high as wide.
+    assert pixels(sheet, (250, 10, 10)) == count * 162 * 108
+    assert pixels(sheet, (10, 250, 10)) == count * 112 * 168
 
 
-def test_the_frame_has_the_colour_of_the_verdict() -> None:
-    colours: dict[Verdict, tuple[int, int, int]] = {
-        "reject": (211, 47, 47),
-        "warn": (245, 160, 0),
-        "normal": (56, 142, 60),
-    }
-    for verdict, colour in colours.items():
-        sheet = contact_sheet([("all", [Cell(RED, GREEN, "one", 0.1, verdict)])])
-        assert shown(sheet, colour) > 1500
+@pytest.mark.parametrize("verdict", VERDICT_COLOURS)
+def test_the_frame_has_the_colour_of_the_verdict(verdict: Verdict) -> None:
+    sheet = contact_sheet([("all", [cell(verdict=verdict)])])
+    for each, colour in VERDICT_COLOURS.items():
+        assert (pixels(sheet, colour) > 1500) == (each == verdict)
 
 
 def test_sections_follow_one_another() -> None:
@@ -52,6 +58,6 @@ def test_it_is_written_as_a_png_with_these_pixels(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "blätter.png"), sheet)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_sheet_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*sheet\.png"):
         write_contact_sheet(tmp_path / "nowhere" / "sheet.png", contact_sheet([("a", cells(1))]))

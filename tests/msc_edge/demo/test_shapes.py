@@ -20,11 +20,11 @@ def test_a_circle_covers_its_area(radius: float) -> None:
 
 
 @pytest.mark.parametrize("corner", [0.0, 0.1, 0.3])
-def test_a_box_covers_its_area_less_its_corners(corner: float) -> None:
+def test_a_box_covers_its_area_without_its_corners(corner: float) -> None:
     assert area(box(*grid(), 0.7, 0.3, corner)) == pytest.approx(4 * 0.7 * 0.3 - (4 - np.pi) * corner**2, rel=0.01)
 
 
-def test_distances_are_those_to_the_edge() -> None:
+def test_distances_are_measured_to_the_edge() -> None:
     x, y = (np.array([value], np.float32) for value in (0.9, 0.8))
     assert circle(x, y, 0.5) == pytest.approx(np.hypot(0.9, 0.8) - 0.5)
     assert box(x, y, 0.5, 0.5) == pytest.approx(np.hypot(0.4, 0.3))
@@ -42,7 +42,7 @@ def test_a_bevel_rises_from_the_edge_to_one() -> None:
     assert (np.diff(height) >= 0).all()
 
 
-def test_a_slope_towards_the_light_is_brighter_than_a_flat_than_one_that_turns_away() -> None:
+def test_a_slope_is_brighter_the_more_it_faces_the_light() -> None:
     x, _ = grid(50)
     toward, flat, away = (float(lit(slope * 10 * x, (-0.6, 0.0), shine=0).mean()) for slope in (1, 0, -1))
     assert toward > flat > away

@@ -33,7 +33,7 @@ def score_by_the_specification_of_format_1(kit: Path, document: dict[str, Any], 
     part = document["int8"] if infix else document
     model = ort.InferenceSession(str(kit / f"model{infix}.onnx"), providers=["CPUExecutionProvider"])
     bank = np.load(kit / f"bank{infix}.npy").astype(np.float64)
-    ((embedding,),) = model.run(None, {"image": image[None]})
+    embedding = np.asarray(model.run(None, {"image": image[None]})[0])[0]
     distances = 1 - np.multiply(bank, embedding, dtype=np.float64).sum(axis=1)
     return float(np.sort(distances)[: part["bank"]["k"]].mean())
 
@@ -64,14 +64,15 @@ def test_the_verdicts_cover_all_three(written_by_0_1_0: Path) -> None:
     assert {each["verdict"] for each in results["fp32"].values()} == {"normal", "warn", "reject"}
 
 
-def test_every_value_of_format_1_has_its_place(format_1: Path, document: dict[str, Any]) -> None:
+def test_every_value_of_format_1_is_kept(format_1: Path, document: dict[str, Any]) -> None:
     with Kit.open(format_1) as kit:
         manifest = kit.manifest
     assert manifest.format_version == FORMAT_VERSION
     assert manifest.name == "format-1.kit"
     assert manifest.default_model == document["preferred"] == "int8"
     assert manifest.network.backbone == document["model"]["backbone"]
-    for precision, part in (("fp32", document), ("int8", document["int8"])):
+    parts: dict[Precision, dict[str, Any]] = {"fp32": document, "int8": document["int8"]}
+    for precision, part in parts.items():
         model, bank = manifest.models[precision], part["bank"]
         assert model.dim == bank["dim"]
         assert model.opset == document["model"]["opset"]

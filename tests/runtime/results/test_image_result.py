@@ -6,11 +6,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from msc_edge.errors import UsageError
+from msc_edge.errors import OtherColumnsError, UsageError
 from msc_edge.runtime.results.fields import row_schema
 from msc_edge.runtime.results.image_result import IMAGE_FIELDS, ImageResult, read_score_file, score_file_format
 from msc_edge.runtime.results.result import NearestImage
-from msc_edge.runtime.results.row_file import OtherColumnsError, RowFile
+from msc_edge.runtime.results.row_file import RowFile
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 UNREADABLE = ImageResult("b.png", None, error="the file is empty")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from msc_edge.errors import OutputError, UsageError
+from msc_edge.errors import OtherColumnsError, OutputError, UsageError
 from msc_edge.runtime.results.fields import Field
 from msc_edge.runtime.results.formats import RowFormat, format_of
 from msc_edge.runtime.results.image_result import score_file_format
-from msc_edge.runtime.results.row_file import OtherColumnsError, RowFile, end_of_rows, move_aside, read_rows
+from msc_edge.runtime.results.row_file import RowFile, end_of_rows, move_aside, read_rows
 
 Row = tuple[str, int | None]
 

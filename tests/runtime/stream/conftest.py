@@ -1,11 +1,14 @@
+"""A real camera, the real process of a stream, and disks that can be filled."""
+
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,41 +17,51 @@ from typing import Any
 
 import pytest
 
+from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.logs import LOG
+from msc_edge.runtime.stream.service import Stream
+
 HERE = Path(__file__).parent
 CLIP = HERE.parents[3] / "shared" / "data" / "video" / "bottle-detection.mp4"
 SYSTEM_PYTHON = "/usr/bin/python3"
-PATIENCE = 30.0  # seconds; only a test that fails waits so long
+TIMEOUT = 30.0  # seconds; reached by a failing test only
 
 
-def until(condition: Callable[[], Any], what: str = "it", *, timeout: float = PATIENCE) -> Any:
-    """Wait until a condition holds, and return what it gave."""
-    end = time.monotonic() + timeout
+def wait_until(condition: Callable[[], Any], what: str = "the condition", *, timeout: float = TIMEOUT) -> Any:
+    """Wait until a condition is true, and return its value."""
+    deadline = time.monotonic() + timeout
     while not (found := condition()):
-        assert time.monotonic() < end, f"{what} did not come about in {timeout} s"
+        assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
         time.sleep(0.02)
     return found
 
 
-@pytest.fixture(name="until", scope="session")
-def _until() -> Callable[..., Any]:
-    return until
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    return wait_until
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
+    """The complete rows of a JSON lines file; none while it does not exist."""
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if "\n" in line]
+
+    return read
 
 
 @dataclass
 class RtspServer:
-    """The camera: started, killed, stopped and started again on one port."""
+    """A camera that can be started, killed, suspended and started again on one port."""
 
     clip: Path
-    port: int = field(default_factory=free_port)
+    port: int
     process: subprocess.Popen[str] | None = None
 
-    def url(self, place: str = "clip") -> str:
+    def url(self, place: str = "ball") -> str:
         return f"rtsp://127.0.0.1:{self.port}/{place}"
 
     def start(self, width: int = 320, height: int = 240) -> None:
@@ -62,13 +75,13 @@ class RtspServer:
         assert self.process.stdout
         assert self.process.stdout.readline() == "ready\n"
 
-    def tell(self, line: str) -> None:
+    def command(self, line: str) -> None:
         assert self.process
         assert self.process.stdin
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
-    def send(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         assert self.process
         self.process.send_signal(number)
 
@@ -84,7 +97,7 @@ class RtspServer:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real clip, in the container that the server can loop."""
+    """A real clip, in a container that the server can loop."""
     if not CLIP.is_file():
         pytest.skip(f"{CLIP.name} is not there: ../shared is absent")
     has_bindings = (
@@ -104,10 +117,19 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def camera(clip: Path, free_port: Callable[[], int]) -> Iterator[RtspServer]:
+    """A running camera, shared by all tests that leave it as it is."""
+    server = RtspServer(clip, free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
-def camera(clip: Path) -> Iterator[RtspServer]:
-    """A camera that runs."""
-    server = RtspServer(clip)
+def own_camera(clip: Path, free_port: Callable[[], int]) -> Iterator[RtspServer]:
+    """A running camera that a test may kill, suspend or change."""
+    server = RtspServer(clip, free_port())
     server.start()
     yield server
     server.kill()
@@ -115,33 +137,37 @@ def camera(clip: Path) -> Iterator[RtspServer]:
 
 @dataclass
 class Running:
-    """A `msc-edge stream` process and what it says."""
+    """A `msc-edge stream` process and its log."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def entries(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The log, or the events of one kind in it."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return entries if kind is None else [entry for entry in entries if entry.get("kind") == kind]
 
     def wait_for(self, kind: str, count: int = 1) -> dict[str, Any]:
-        def look() -> list[dict[str, Any]]:
+        """Wait for this number of events of a kind; the last of them."""
+
+        def events() -> list[dict[str, Any]]:
             found = self.entries(kind)
             assert self.process.poll() is None or len(found) >= count, self.log.read_text(encoding="utf-8")
             return found if len(found) >= count else []
 
-        return until(look, f"event {kind}")[count - 1]
+        return wait_until(events, f"event {kind}")[count - 1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
 
 @pytest.fixture
 def stream(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., Running]]:
-    """Start `msc-edge stream` with these arguments, the toy kit, a state folder of its own, and a log in JSON."""
+    """Start `msc-edge stream` with arguments, the toy kit, its own state folder, and a JSON log."""
     started: list[Running] = []
 
     def start(*arguments: str | Path, kit: Path = toy_kit, env: dict[str, str] | None = None) -> Running:
@@ -168,6 +194,73 @@ def stream(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., Running]]:
         running.process.wait()
 
 
+class _EntryList(logging.Handler):
+    """The log as a list, with the fields of a JSON log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.entries.append({"message": record.getMessage(), **getattr(record, "fields", {})})
+
+
+@dataclass
+class InProcess:
+    """A stream in this process and its log: cheaper than a process, where no signal and no exit code is tested."""
+
+    stream: Stream
+    log: _EntryList = field(default_factory=_EntryList)
+    succeeded: bool | None = None
+
+    def __post_init__(self) -> None:
+        LOG.addHandler(self.log)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        self.succeeded = self.stream.run()
+
+    def entries(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The log, or the events of one kind in it."""
+        return [entry for entry in self.log.entries if kind is None or entry.get("kind") == kind]
+
+    def wait_for(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """Wait for this number of events of a kind; the last of them."""
+        return wait_until(lambda: self.entries(kind)[count - 1 :], f"event {kind}")[0]
+
+    def wait(self) -> bool | None:
+        """Wait until it has ended; whether no internal error ended a source."""
+        self.thread.join(TIMEOUT)
+        assert not self.thread.is_alive()
+        LOG.removeHandler(self.log)
+        return self.succeeded
+
+    def stop(self) -> bool | None:
+        """Stop it; see `wait`."""
+        self.stream.stop()
+        return self.wait()
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., InProcess]]:
+    """Start a stream in this process: sources, and options nested as in the configuration file."""
+    started: list[InProcess] = []
+    level = LOG.level
+    LOG.setLevel(logging.INFO)
+
+    def start(*sources: str | Path, **options: Any) -> InProcess:
+        given = {"kit": str(toy_kit), "state": str(tmp_path / "state"), "threads": 1, **options}
+        config = check_config({"source": [{"address": str(address)} for address in sources], **given})
+        started.append(InProcess(Stream(config)))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+    LOG.setLevel(level)
+
+
 @pytest.fixture
 def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mount a real file system of a size such as `64k`, which can be filled."""
@@ -189,7 +282,7 @@ def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture
 def fill() -> Callable[[Path], Path]:
-    """Write a file that takes all the space that is left on a disk; the file."""
+    """Write a file that takes all free space of a disk; its path."""
 
     def filled(folder: Path) -> Path:
         ballast = folder / "ballast"

@@ -1,10 +1,10 @@
-"""A camera for the tests: GStreamer's RTSP server, run by the system's Python, which has the bindings.
+"""A camera for the tests: GStreamer's RTSP server. Run it by the system's Python, which has the bindings.
 
     rtsp_server.py PORT CLIP.ts WIDTH HEIGHT
 
-/clip     the clip, in a loop         /still    the same image for ever
-/ball     a moving ball of that size  /audio    no video at all
-Lines on standard input: `size WIDTH HEIGHT` changes the size of /ball in mid-stream.
+/clip     the clip, in a loop          /still    the same image forever
+/ball     a moving ball of this size   /audio    no video
+`size WIDTH HEIGHT` on standard input changes the size of /ball while it is streaming.
 """
 
 import sys

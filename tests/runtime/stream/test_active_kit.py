@@ -9,56 +9,64 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, UsageError
-from msc_edge.runtime.stream.active_kit import ActiveKit
+from msc_edge.runtime.stream.active_kit import ActiveKit, ReloadResult
 from msc_edge.runtime.stream.config import LimitsConfig
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
-class Answer:
-    """What `reload` told, when it did."""
+class Reload:
+    """Waits for the result of one reload."""
 
     def __init__(self) -> None:
-        self._told = threading.Event()
-        self._loaded, self._words = False, ""
+        self._finished = threading.Event()
+        self._result: ReloadResult | None = None
 
-    def __call__(self, loaded: bool, words: str) -> None:
-        assert not self._told.is_set(), "once"
-        self._loaded, self._words = loaded, words
-        self._told.set()
+    def __call__(self, result: ReloadResult) -> None:
+        assert not self._finished.is_set(), "called once"
+        self._result = result
+        self._finished.set()
 
-    def wait(self) -> tuple[bool, str]:
-        assert self._told.wait(PATIENCE)
-        return self._loaded, self._words
+    def wait(self) -> ReloadResult:
+        assert self._finished.wait(TIMEOUT)
+        assert self._result
+        return self._result
 
 
 def open_kit(path: Path, **limits: float) -> ActiveKit:
     return ActiveKit(path, threads=1, limits=LimitsConfig.model_validate(limits))
 
 
-def reload(kit: ActiveKit) -> tuple[bool, str]:
-    answer = Answer()
-    kit.reload(answer)
-    return answer.wait()
+def reload(kit: ActiveKit) -> ReloadResult:
+    finished = Reload()
+    kit.reload(finished)
+    return finished.wait()
 
 
-@pytest.fixture
-def other_kit(toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Another kit, which gives other scores: the mean of three nearest normals, and not of two."""
-    monkeypatch.setattr(toy, "K", 3)
-    toy.make(tmp_path / "other.kit")
-    return tmp_path / "other.kit"
+def sha256_in(kit: Path) -> str:
+    """manifest.sha256 has the format of `sha256sum`."""
+    return (kit / "manifest.sha256").read_text().split()[0]
 
 
-def put(new: Path, kit: Path) -> None:
-    """As an operator exchanges a kit: the old one aside, the new one in its place."""
+@pytest.fixture(scope="module")
+def other_kit(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kit with other scores: the mean distance to three nearest normal images, not two."""
+    path = tmp_path_factory.mktemp("kits") / "other.kit"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy, "K", 3)
+        toy.make(path)
+    return path
+
+
+def replace(kit: Path, by: Path) -> None:
+    """Replace a kit as an operator does: the old one aside, the new one in its place."""
     kit.rename(kit.with_suffix(".old"))
-    shutil.copytree(new, kit)
+    shutil.copytree(by, kit)
 
 
 @pytest.fixture
 def scoring(toy: ModuleType) -> Iterator[Callable[[ActiveKit], list[float]]]:
-    """Score one image on two threads all the while; gives the scores in order, of both."""
+    """Score one image on two threads until the test ends; the list of scores grows."""
     image = toy.draw(200, "scratch")
     stop = threading.Event()
     threads: list[threading.Thread] = []
@@ -71,7 +79,7 @@ def scoring(toy: ModuleType) -> Iterator[Callable[[ActiveKit], list[float]]]:
             try:
                 while not stop.is_set():
                     scores.append(kit.detector.score(image).score)
-                    time.sleep(0.001)
+                    time.sleep(0.005)
             except BaseException as error:
                 failures.append(error)
 
@@ -83,25 +91,24 @@ def scoring(toy: ModuleType) -> Iterator[Callable[[ActiveKit], list[float]]]:
     yield start
     stop.set()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
     assert failures == []
 
 
 def more_of(scores: list[float]) -> None:
-    """Wait until frames that began after now were scored."""
-    known, end = len(scores), time.monotonic() + PATIENCE
+    """Wait until more frames are scored that were started after this call."""
+    known, deadline = len(scores), time.monotonic() + TIMEOUT
     while len(scores) < known + 10:
-        assert time.monotonic() < end, "scoring goes on"
+        assert time.monotonic() < deadline, "scoring continues"
         time.sleep(0.01)
 
 
-def test_the_hash_is_the_one_that_the_kit_carries(kit: Path) -> None:
-    """manifest.sha256 is in the format of `sha256sum`."""
-    assert open_kit(kit).sha256 == (kit / "manifest.sha256").read_text().split()[0]
+def test_the_hash_is_that_of_the_manifest(kit: Path) -> None:
+    assert open_kit(kit).detector.kit.sha256 == sha256_in(kit)
 
 
-def test_a_kit_that_does_not_verify_is_not_put_in_force_at_the_start(
+def test_a_kit_that_does_not_verify_is_refused_at_the_start(
     kit: Path, change_byte: Callable[[Path, int], None]
 ) -> None:
     change_byte(kit / "bank.npy", 500)
@@ -109,25 +116,26 @@ def test_a_kit_that_does_not_verify_is_not_put_in_force_at_the_start(
         open_kit(kit)
 
 
-def test_a_new_kit_is_put_in_force_while_others_score(
+def test_a_new_kit_becomes_active_while_frames_are_scored(
     kit: Path, other_kit: Path, toy: ModuleType, scoring: Callable[[ActiveKit], list[float]]
 ) -> None:
     image = toy.draw(200, "scratch")
-    before, after = open_kit(kit).detector.score(image).score, open_kit(other_kit).detector.score(image).score
+    before, after = (open_kit(each).detector.score(image).score for each in (kit, other_kit))
     assert before != after
     running = open_kit(kit)
-    old = running.sha256
+    old = running.detector.kit.sha256
     scores = scoring(running)
     more_of(scores)
-    put(other_kit, kit)
+    replace(kit, other_kit)
     more_of(scores)
-    loaded, words = reload(running)
-    assert loaded
-    assert running.sha256 == (other_kit / "manifest.sha256").read_text().split()[0] != old
-    assert words == f"{kit} is in force, SHA-256 of its manifest {running.sha256[:12]}"
+    result = reload(running)
+    assert result.loaded
+    assert result.detector is running.detector
+    assert running.detector.kit.sha256 == sha256_in(other_kit) != old
+    assert result.message == f"{kit} is active, SHA-256 of its manifest {running.detector.kit.sha256[:12]}"
     more_of(scores)
     assert set(scores) == {before, after}, "one or the other, and nothing between"
-    # Two threads: when the first of them has the new kit, the other may be at one frame with the old one.
+    # Two threads: when the first one uses the new kit, the other one may still score a frame with the old one.
     assert set(scores[scores.index(after) + 2 :]) == {after}
 
 
@@ -136,14 +144,12 @@ def test_a_new_kit_is_put_in_force_while_others_score(
     [
         ("a bit of the bank", "bank.npy"),
         ("a bit of the model", "model.onnx"),
-        ("a file less", "normals.json"),
         ("no manifest", "manifest"),
-        ("an empty folder", "manifest"),
-        ("gone", "copy.kit"),
-        ("a text in its place", "copy.kit"),
+        ("no folder", "copy.kit"),
+        ("a file instead", "copy.kit"),
     ],
 )
-def test_one_that_does_not_verify_leaves_the_old_one_in_force_and_says_why(
+def test_a_kit_that_does_not_verify_leaves_the_previous_one_active_and_gives_the_reason(
     kit: Path,
     scoring: Callable[[ActiveKit], list[float]],
     change_byte: Callable[[Path, int], None],
@@ -151,7 +157,7 @@ def test_one_that_does_not_verify_leaves_the_old_one_in_force_and_says_why(
     named: str,
 ) -> None:
     running = open_kit(kit)
-    old, detector = running.sha256, running.detector
+    previous = running.detector
     scores = scoring(running)
     more_of(scores)
     match damage:
@@ -159,78 +165,75 @@ def test_one_that_does_not_verify_leaves_the_old_one_in_force_and_says_why(
             change_byte(kit / "bank.npy", 500)
         case "a bit of the model":
             change_byte(kit / "model.onnx", 100)
-        case "a file less":
-            (kit / "normals.json").unlink()
         case "no manifest":
             (kit / "manifest.json").unlink()
         case _:
             shutil.rmtree(kit)
-    if damage == "an empty folder":
-        kit.mkdir()
-    if damage == "a text in its place":
+    if damage == "a file instead":
         kit.write_text("not a kit")
-    loaded, words = reload(running)
-    assert not loaded
-    assert words.startswith("the kit before stays in force: ")
-    assert named in words
-    assert running.sha256 == old
-    assert running.detector is detector
+    result = reload(running)
+    assert not result.loaded
+    assert result.message.startswith("the previous kit remains active: ")
+    assert named in result.message
+    assert running.detector is previous
+    assert result.detector is previous
     more_of(scores)
     assert len(set(scores)) == 1
 
 
-def test_after_one_was_refused_a_good_one_is_taken(
+def test_a_good_kit_is_loaded_after_one_was_refused(
     kit: Path, other_kit: Path, change_byte: Callable[[Path, int], None]
 ) -> None:
     running = open_kit(kit)
     change_byte(kit / "bank.npy", 500)
-    assert not reload(running)[0]
-    put(other_kit, kit)
-    assert reload(running)[0]
-    assert running.sha256 == (other_kit / "manifest.sha256").read_text().split()[0]
+    assert not reload(running).loaded
+    replace(kit, other_kit)
+    assert reload(running).loaded
+    assert running.detector.kit.sha256 == sha256_in(other_kit)
 
 
-def test_while_one_is_loaded_others_are_turned_down_and_all_are_told(kit: Path) -> None:
+def test_requests_during_a_reload_are_refused_and_all_are_answered(kit: Path) -> None:
     running = open_kit(kit)
-    answers = [Answer() for _ in range(20)]
-    for answer in answers:
-        running.reload(answer)
-    told = [answer.wait() for answer in answers]
-    turned_down = [words for loaded, words in told if not loaded]
-    assert 1 <= len(turned_down) <= 19
-    assert set(turned_down) == {"a kit is being loaded already; try again when that is done"}
-    assert reload(running)[0], "and the next one is taken again"
+    reloads = [Reload() for _ in range(20)]
+    for each in reloads:
+        running.reload(each)
+    results = [each.wait() for each in reloads]
+    refused = [result.message for result in results if not result.loaded]
+    assert 1 <= len(refused) <= 19
+    assert set(refused) == {"a kit is being loaded already; try again afterwards"}
+    assert reload(running).loaded, "the next request is accepted"
 
 
-def test_one_who_is_told_may_ask_again_at_once(kit: Path) -> None:
-    running, second = open_kit(kit), Answer()
-    running.reload(lambda loaded, words: running.reload(second))  # noqa: ARG005
-    assert second.wait()[0]
+def test_a_reload_may_be_requested_when_the_previous_one_has_finished(kit: Path) -> None:
+    running, second = open_kit(kit), Reload()
+    running.reload(lambda _: running.reload(second))
+    assert second.wait().loaded
 
 
 @pytest.mark.parametrize("limits", [{"threshold": 0.5}, {"false_alarm_rate": 0.25}])
-def test_a_limit_of_the_configuration_holds_for_the_next_kit_too(
+def test_a_limit_of_the_configuration_applies_to_the_next_kit_too(
     kit: Path, other_kit: Path, limits: dict[str, float]
 ) -> None:
     running = open_kit(kit, **limits)
-    put(other_kit, kit)
-    assert reload(running)[0]
+    replace(kit, other_kit)
+    assert reload(running).loaded
     plain = open_kit(other_kit).detector
     assert running.detector.limits == plain.with_limits(**limits).limits != plain.limits
 
 
-def test_limits_that_cannot_be_met_are_told(kit: Path) -> None:
-    with pytest.raises(UsageError, match="give one"):
+def test_limits_that_exclude_each_other_are_refused(kit: Path) -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
         open_kit(kit, threshold=0.5, false_alarm_rate=0.25)
 
 
-def test_a_frame_is_scored_with_the_detector_that_it_began_with(kit: Path, other_kit: Path, toy: ModuleType) -> None:
-    """Embedding and judging are two steps: those who took the detector keep it whole."""
+def test_a_detector_is_unchanged_by_a_reload(kit: Path, other_kit: Path, toy: ModuleType) -> None:
+    """Embedding and search are two steps; both use the kit that was read once for the frame."""
     running = open_kit(kit)
-    detector = running.detector
-    embedding = detector.embed(np.ascontiguousarray(toy.draw(200, "stain")))
-    expected = detector.score_embedding(embedding)
-    put(other_kit, kit)
-    assert reload(running)[0]
-    assert detector.score_embedding(embedding) == expected
-    assert running.detector is not detector
+    loaded = running.detector
+    embedding = loaded.embed(np.ascontiguousarray(toy.draw(200, "stain")))
+    expected = loaded.score_embedding(embedding)
+    replace(kit, other_kit)
+    assert reload(running).loaded
+    assert loaded.score_embedding(embedding) == expected
+    assert loaded.kit.sha256 == sha256_in(kit.with_suffix(".old"))
+    assert running.detector is not loaded

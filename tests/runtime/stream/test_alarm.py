@@ -5,14 +5,14 @@ from msc_edge.runtime.stream.alarm import Debounce
 LETTERS = {"r": "reject", "w": "warn", ".": "normal"}
 
 
-def alarms(shown: str, m: int, n: int, cooldown: float = 0) -> list[int]:
-    """Which of the frames, one a second, make an event."""
+def alarms(verdicts: str, m: int, n: int, cooldown: float = 0) -> list[int]:
+    """The frames, one a second, that raise an event."""
     debounce = Debounce(m, n, cooldown)
-    return [second for second, letter in enumerate(shown) if debounce.judged(LETTERS[letter], second)]  # pyright: ignore[reportArgumentType]
+    return [second for second, letter in enumerate(verdicts) if debounce.raises_event(LETTERS[letter], second)]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
-    ("shown", "m", "n", "cooldown", "expected"),
+    ("verdicts", "m", "n", "cooldown", "expected"),
     [
         ("..r.rr.", 1, 1, 0, [2, 4, 5]),
         ("wwww", 1, 1, 0, []),
@@ -26,7 +26,7 @@ def alarms(shown: str, m: int, n: int, cooldown: float = 0) -> list[int]:
         ("rr..........rr", 2, 2, 5, [1, 13]),
     ],
 )
-def test_events_are_m_of_the_last_n_rejects_and_not_before_the_cooldown_is_over(
-    shown: str, m: int, n: int, cooldown: float, expected: list[int]
+def test_m_rejects_among_the_last_n_frames_raise_an_event_after_the_cooldown(
+    verdicts: str, m: int, n: int, cooldown: float, expected: list[int]
 ) -> None:
-    assert alarms(shown, m, n, cooldown) == expected
+    assert alarms(verdicts, m, n, cooldown) == expected

@@ -1,4 +1,4 @@
-"""What a value may be, wherever it was written."""
+"""Valid values of options, wherever they were given."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from msc_edge.runtime.stream.config_file import check_config
         ({"m": 0, "n": 2}, None),
     ],
 )
-def test_an_alarm_takes_m_of_n_with_m_from_one_to_n(given: object, expected: MofN | None) -> None:
+def test_an_alarm_is_m_of_n_with_m_from_one_to_n(given: object, expected: MofN | None) -> None:
     document = {"kit": "k", "source": [{"address": "0"}], "alarm": {"after": given}}
     if expected is None:
         with pytest.raises(UsageError, match=r"alarm\.after"):
@@ -29,20 +29,20 @@ def test_an_alarm_takes_m_of_n_with_m_from_one_to_n(given: object, expected: Mof
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "0", "x" * 63])
-def test_a_name_is_of_letters_that_topics_and_file_names_can_have(name: str) -> None:
+def test_a_name_has_characters_that_topics_and_file_names_allow(name: str) -> None:
     config = check_config({"kit": "k", "station": name, "source": [{"address": "0", "name": name}]})
     assert (config.station, config.source[0].name) == (name, name)
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".", "..", "_a", "a/b", "a b", "ä", "a\n", "a+b", "a#", "x" * 64, "a\\b"])
-def test_another_name_is_refused(name: str) -> None:
+def test_any_other_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"^station: "):
         check_config({"kit": "k", "station": name, "source": [{"address": "0"}]})
     with pytest.raises(UsageError, match=r"^source\.1\.name: "):
         check_config({"kit": "k", "source": [{"address": "0", "name": name}]})
 
 
-def test_the_default_station_is_such_a_name() -> None:
+def test_the_default_station_is_a_valid_name() -> None:
     station = check_config({"kit": "k", "source": [{"address": "0"}]}).station
     assert check_config({"kit": "k", "station": station, "source": [{"address": "0"}]}).station == station
 
@@ -53,17 +53,17 @@ def test_a_topic_may_have_levels(topic: str) -> None:
 
 
 @pytest.mark.parametrize("topic", ["", "/", "a/", "/a", "a/+", "+", "#", "a/#", "a b", "a\tb", "a\n", "a\0b", "$SYS/a"])
-def test_a_topic_that_a_broker_does_not_take_is_refused(topic: str) -> None:
-    """MQTT 3.1.1, 4.7: no wildcard, no U+0000; names that begin with $ are the server's."""
+def test_a_topic_that_a_broker_refuses_is_refused(topic: str) -> None:
+    """MQTT 3.1.1, 4.7: no wildcard, no U+0000; topics that begin with $ belong to the broker."""
     with pytest.raises(UsageError, match=r"^mqtt\.topic: "):
         check_config({"kit": "k", "source": [{"address": "0"}], "mqtt": {"topic": topic}})
 
 
 @pytest.mark.parametrize("section", ["mqtt", "http"])
-@pytest.mark.parametrize(("port", "fits"), [(1, True), (65535, True), (0, False), (65536, False), (-1, False)])
-def test_a_port_is_of_sixteen_bits(section: str, port: int, fits: bool) -> None:
+@pytest.mark.parametrize(("port", "valid"), [(1, True), (65535, True), (0, False), (65536, False), (-1, False)])
+def test_a_port_has_sixteen_bits(section: str, port: int, valid: bool) -> None:
     document = {"kit": "k", "source": [{"address": "0"}], section: {"port": port}}
-    if fits:
+    if valid:
         assert getattr(check_config(document), section).port == port
     else:
         with pytest.raises(UsageError, match=rf"^{section}\.port: "):

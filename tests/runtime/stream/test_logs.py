@@ -3,6 +3,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from msc_edge.runtime.stream.logs import LOG, log_to
+from msc_edge.runtime.stream.logs import LOG, FailureLog, log_to
 
 ESC = "\x1b"
 
 
 @pytest.fixture(autouse=True)
-def _put_back() -> Iterator[None]:
+def _restore_log() -> Iterator[None]:
     before = LOG.handlers, LOG.level, LOG.propagate
     yield
     LOG.handlers, LOG.level, LOG.propagate = before
@@ -31,7 +32,7 @@ def text() -> io.StringIO:
 
 @pytest.fixture
 def lines() -> Any:
-    """What was logged as JSON, one object a line."""
+    """The log as JSON, one object per line."""
     out = io.StringIO()
     log_to(logging.StreamHandler(out), "json")
     return lambda: [json.loads(line) for line in out.getvalue().split("\n")[:-1]]
@@ -42,14 +43,14 @@ def moment_in(shown: str) -> datetime:
     return datetime.fromisoformat(shown)
 
 
-def test_a_line_for_people_has_time_level_and_words(text: io.StringIO) -> None:
+def test_a_text_line_has_time_level_and_message(text: io.StringIO) -> None:
     LOG.warning("%s: no frame for %d s", "cam1", 20)
-    moment, level, words = text.getvalue().split(maxsplit=2)
+    moment, level, message = text.getvalue().split(maxsplit=2)
     assert abs(moment_in(moment) - datetime.now(UTC)) < timedelta(minutes=1)
-    assert (level, words) == ("warning", "cam1: no frame for 20 s\n")
+    assert (level, message) == ("warning", "cam1: no frame for 20 s\n")
 
 
-def test_lines_for_people_stand_in_columns(text: io.StringIO) -> None:
+def test_text_lines_have_columns(text: io.StringIO) -> None:
     LOG.info("MARK")
     LOG.warning("MARK")
     LOG.error("MARK")
@@ -57,22 +58,22 @@ def test_lines_for_people_stand_in_columns(text: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", ["a\nb", f"{ESC}[31mred{ESC}[0m", "a\rb", "a\0b", "\u2028", "\u202egnp.exe", "a\x85b", "tab\there"]
+    "value", ["a\nb", f"{ESC}[31mred{ESC}[0m", "a\rb", "a\0b", "\u2028", "\u202egnp.exe", "a\x85b", "tab\there"]
 )
-def test_nothing_that_is_told_can_break_or_colour_a_line(text: io.StringIO, told: str) -> None:
-    """Names of files and words of servers come from outside."""
-    LOG.error("the file is named %s and that is all", told)
+def test_no_value_can_break_or_colour_a_line(text: io.StringIO, value: str) -> None:
+    """Names of files and messages of servers come from outside."""
+    LOG.error("the file %s is unreadable", value)
     (line,) = text.getvalue().split("\n")[:-1]
     assert line.isprintable()
-    assert line.endswith("and that is all")
+    assert line.endswith("is unreadable")
 
 
-def test_other_scripts_are_left_as_they_are(text: io.StringIO) -> None:
+def test_other_scripts_are_unchanged(text: io.StringIO) -> None:
     LOG.info("größer 写真")
     assert "größer 写真" in text.getvalue()
 
 
-def test_a_line_for_machines_is_one_object(lines: Any) -> None:
+def test_a_json_line_is_one_object(lines: Any) -> None:
     LOG.warning("%s: no frame", "cam1")
     LOG.info('größer "写真"\n\x1b[31m\u2028')
     first, second = lines()
@@ -82,7 +83,7 @@ def test_a_line_for_machines_is_one_object(lines: Any) -> None:
     assert second["message"] == 'größer "写真"\n\x1b[31m\u2028'
 
 
-def test_fields_stand_beside_the_message(lines: Any) -> None:
+def test_fields_are_beside_the_message(lines: Any) -> None:
     LOG.info("rejected", extra={"fields": {"kind": "reject", "score": 0.25, "id": "an-id"}})
     (entry,) = lines()
     assert entry["message"] == "rejected"
@@ -90,42 +91,40 @@ def test_fields_stand_beside_the_message(lines: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_defect_leaves_its_traceback(form: Any) -> None:
+def test_an_exception_is_logged_with_its_traceback(form: Any) -> None:
     out = io.StringIO()
     log_to(logging.StreamHandler(out), form)
     try:
-        raise ZeroDivisionError("what was wrong")
+        raise ZeroDivisionError("the cause")
     except ZeroDivisionError:
-        LOG.exception("a defect")
+        LOG.exception("internal error")
     logged = out.getvalue()
     if form == "json":
         (line,) = logged.splitlines()
         logged = json.loads(line)["traceback"]
     assert "Traceback" in logged
     assert "test_logs.py" in logged
-    assert "ZeroDivisionError: what was wrong" in logged
+    assert "ZeroDivisionError: the cause" in logged
 
 
-def test_details_for_developers_are_left_out(text: io.StringIO) -> None:
+def test_debug_messages_are_omitted(text: io.StringIO) -> None:
     LOG.debug("a detail")
     LOG.info("a fact")
     assert "a detail" not in text.getvalue()
     assert "a fact" in text.getvalue()
 
 
-def test_the_log_goes_to_the_handler_that_was_given_last_and_nowhere_else(
-    text: io.StringIO, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_goes_to_the_last_handler_only(text: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
     other = io.StringIO()
     log_to(logging.StreamHandler(other), "text")
     LOG.info("only there")
     assert (text.getvalue(), other.getvalue().count("only there")) == ("", 1)
-    assert caplog.records == [], "not to the root's handlers: a line would be there twice"
+    assert caplog.records == [], "not to the handlers of the root logger too"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_name_that_is_not_utf8_does_not_stop_the_log(form: str, tmp_path: Path) -> None:
-    """Written to a real standard error, as a service's is: a pipe, in whatever locale."""
+def test_a_name_that_is_not_utf8_can_be_logged(form: str, tmp_path: Path) -> None:
+    """To the standard error of a service: a pipe, in any locale."""
     code = (
         "import sys; from msc_edge.runtime.stream.logs import *; log_to(standard_error(), sys.argv[1]);"
         "LOG.info('%s is there', b'teil \\xff.png'.decode('utf-8', 'surrogateescape')); LOG.info('gr\\xf6\\xdfer')"
@@ -145,3 +144,38 @@ def test_a_name_that_is_not_utf8_does_not_stop_the_log(form: str, tmp_path: Path
         assert json.loads(second)["message"] == "größer"
     else:
         assert "gr\\xf6" in second
+
+
+def messages_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_a_failure_is_logged_once_until_recovery(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger=LOG.name)
+    failures = FailureLog("works again", level=logging.WARNING)
+    failures.recovered()
+    assert not failures.failing
+    for _ in range(3):
+        for message in ("full", "away"):
+            failures.report_failure(message)
+    assert failures.failing
+    for _ in range(3):
+        failures.recovered()
+    assert not failures.failing
+    failures.report_failure("full")
+    assert messages_of(caplog) == [
+        ("WARNING", "full"),
+        ("WARNING", "away"),
+        ("INFO", "works again"),
+        ("WARNING", "full"),
+    ]
+
+
+def test_a_failure_that_several_threads_report_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    failures = FailureLog("works again")
+    threads = [threading.Thread(target=lambda: [failures.report_failure("full") for _ in range(200)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert messages_of(caplog) == [("ERROR", "full")]

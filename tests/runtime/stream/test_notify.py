@@ -9,20 +9,20 @@ import pytest
 from msc_edge.runtime.stream.notify import notify
 
 if not hasattr(socket, "AF_UNIX"):
-    pytest.skip("service managers with sockets are Unix's", allow_module_level=True)
+    pytest.skip("only Unix has service managers with sockets", allow_module_level=True)
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], socket.socket]]:
-    """Be the service manager that listens at an address, given as $NOTIFY_SOCKET has it."""
+    """Act as the service manager that listens at an address of $NOTIFY_SOCKET."""
     listening: list[socket.socket] = []
 
     def listen(address: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         listener.bind("\0" + address[1:] if address.startswith("@") else address)
-        listener.settimeout(PATIENCE)
+        listener.settimeout(TIMEOUT)
         listening.append(listener)
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         return listener
@@ -33,10 +33,8 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], socket.
 
 
 @pytest.mark.parametrize("address", ["FOLDER/notify", "FOLDER/größer notify", "@msc-edge/test-PID"])
-def test_a_state_is_one_datagram_with_just_these_bytes(
-    manager: Callable[[str], socket.socket], tmp_path: Path, address: str
-) -> None:
-    """sd_notify(3): newline-separated assignments; a path, or @ and one of Linux's abstract names."""
+def test_a_state_is_one_datagram(manager: Callable[[str], socket.socket], tmp_path: Path, address: str) -> None:
+    """sd_notify(3): newline-separated assignments; the address is a path, or @ and an abstract name of Linux."""
     listener = manager(address.replace("FOLDER", str(tmp_path)).replace("PID", str(os.getpid())))
     notify("READY=1")
     notify("RELOADING=1\nMONOTONIC_USEC=123")
@@ -46,7 +44,7 @@ def test_a_state_is_one_datagram_with_just_these_bytes(
 
 
 @pytest.mark.parametrize("address", [None, ""])
-def test_without_a_manager_nothing_is_sent(
+def test_without_a_service_manager_nothing_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,7 +61,7 @@ def test_without_a_manager_nothing_is_sent(
     [
         "FOLDER/never-there",
         "FOLDER",
-        "@msc-edge/nobody",
+        "@msc-edge/none",
         "@",
         "vsock:2:1234",
         "relative",
@@ -71,14 +69,14 @@ def test_without_a_manager_nothing_is_sent(
         "/dev/null",
     ],
 )
-def test_a_manager_that_cannot_be_reached_is_no_error(
+def test_an_unreachable_service_manager_is_no_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address.replace("FOLDER", str(tmp_path)))
     notify("READY=1")
 
 
-def test_a_manager_that_goes_away_and_comes_back_is_told_again(
+def test_a_service_manager_that_was_restarted_is_notified_again(
     manager: Callable[[str], socket.socket], tmp_path: Path
 ) -> None:
     path = tmp_path / "notify"
@@ -90,9 +88,7 @@ def test_a_manager_that_goes_away_and_comes_back_is_told_again(
     assert listener.recv(4096) == b"WATCHDOG=1"
 
 
-def test_a_manager_that_listens_to_connections_only_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_stream_socket_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.listen()
@@ -100,25 +96,25 @@ def test_a_manager_that_listens_to_connections_only_is_no_error(
         notify("READY=1")
 
 
-def test_a_manager_that_does_not_read_does_not_hold_up_the_stream(
+def test_a_service_manager_that_does_not_read_does_not_block_the_stream(
     manager: Callable[[str], socket.socket], tmp_path: Path
 ) -> None:
-    """Linux queues some ten datagrams, and lets the next sender wait for ever."""
+    """Linux queues about ten datagrams, and blocks the next sender."""
     listener = manager(str(tmp_path / "notify"))
-    told = threading.Event()
+    done = threading.Event()
 
-    def tell() -> None:
+    def send() -> None:
         for _ in range(100):
             notify("WATCHDOG=1")
-        told.set()
+        done.set()
 
-    threading.Thread(target=tell, daemon=True).start()
-    went_on = told.wait(10)
+    threading.Thread(target=send, daemon=True).start()
+    in_time = done.wait(10)
     received = 0
     listener.setblocking(False)
-    while not told.is_set() or received == 0:  # and let a sender that hangs go
+    while not done.is_set() or received == 0:  # releases a sender that hangs
         try:
             received += listener.recv(4096) == b"WATCHDOG=1"
         except BlockingIOError:
             continue
-    assert went_on
+    assert in_time

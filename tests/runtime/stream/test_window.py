@@ -1,4 +1,4 @@
-"""Images are looked at; the window is opened on a real X server, on one that is not there, and on one that hangs."""
+"""Drawn images, and the window on a real X server, on one that is not there, and on one that hangs."""
 
 import logging
 import multiprocessing
@@ -18,24 +18,13 @@ import numpy as np
 import pytest
 
 from msc_edge.calibration import Verdict
+from msc_edge.drawing import VERDICT_COLOURS
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.window import Window, drawn
 
-PATIENCE = 30.0
-COLOURS: dict[Verdict, tuple[int, int, int]] = {
-    "normal": (67, 160, 71),
-    "warn": (251, 140, 0),
-    "reject": (229, 57, 53),
-}
-EDGE = 4  # pixels of the frame that its coloured border may take
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come about in {PATIENCE} s"
-        time.sleep(0.02)
+TIMEOUT = 30.0
+BORDER = 4  # pixels that the coloured border covers
 
 
 def decision(
@@ -44,12 +33,12 @@ def decision(
     frame = Frame(source=source, index=0, time=datetime.now(UTC), captured=0, image=image, error=error)
     if verdict is None:
         return Decision("id", frame, None, None)
-    result = Result(score=0.1234, p_value=0.01, verdict=verdict, nearest_images=(NearestImage(0, "part_00.png", 0.1),))
+    result = Result(0.1234, 0.01, verdict, 0.2, (NearestImage(0, "part_00.png", 0.1),), "fp32", "kit")
     return Decision("id", frame, result, Stages(1, 2, 3, 6))
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    """Grey, so that none of it has a verdict's colour."""
+    """Grey noise: it contains no colour of a verdict."""
     grey = np.random.default_rng(0).integers(0, 255, (height, width, 1), np.uint8)
     return np.repeat(grey, 3, axis=2)
 
@@ -58,93 +47,95 @@ def share_of(colour: tuple[int, int, int], image: np.ndarray) -> float:
     return float(np.mean(np.all(image == colour, axis=2)))
 
 
-# -- drawn
+# -- drawn images
 
 
-@pytest.mark.parametrize("verdict", COLOURS)
 @pytest.mark.parametrize(
-    ("height", "width"),
-    [(1, 1), (2, 3), (48, 64), (241, 333), (720, 1280), (1080, 1920), (2160, 3840), (4001, 801), (3, 4000), (4000, 10)],
+    ("height", "width", "verdict"),
+    [
+        *((48, 64, verdict) for verdict in VERDICT_COLOURS),
+        *((1, 1, "reject"), (2, 3, "warn"), (720, 1280, "normal"), (2160, 3840, "reject")),
+        *((4001, 801, "warn"), (3, 4000, "normal"), (4000, 10, "reject")),
+    ],
 )
 def test_a_frame_of_any_size_fits_on_a_screen_with_the_colour_of_its_verdict(
     height: int, width: int, verdict: Verdict
 ) -> None:
     image = drawn(decision(noise(height, width), verdict))
     assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
-    assert 45 <= image.shape[0] <= 1000, "smaller than the screen of a factory PC, 1080 lines with a bar"
+    assert 45 <= image.shape[0] <= 1000, "a screen has 1080 lines, some of them for bars"
     assert 1 <= image.shape[1] <= 1280
-    others = [colour for other, colour in COLOURS.items() if other != verdict]
-    assert np.all(image == COLOURS[verdict], axis=2).sum() > 50
+    others = [colour for other, colour in VERDICT_COLOURS.items() if other != verdict]
+    assert np.all(image == VERDICT_COLOURS[verdict], axis=2).sum() > 50
     assert [share_of(colour, image) for colour in others] == [0, 0]
 
 
-@pytest.mark.parametrize(("height", "width"), [(240, 320), (241, 333), (600, 801), (720, 1280), (480, 640)])
-def test_where_no_scaling_is_needed_the_pixels_are_those_of_the_camera(height: int, width: int) -> None:
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (241, 333), (720, 1280)])
+def test_a_frame_that_fits_keeps_its_pixels(height: int, width: int) -> None:
     image = noise(height, width)
     before = image.copy()
     shown = drawn(decision(image))
     assert shown.shape[1] == width
-    inside = np.s_[EDGE : height - EDGE, EDGE : width - EDGE]
+    inside = np.s_[BORDER : height - BORDER, BORDER : width - BORDER]
     assert np.array_equal(shown[inside], image[inside])
-    assert np.array_equal(image, before), "the frame itself is not drawn upon: it may be saved yet"
+    assert np.array_equal(image, before), "the frame itself is unchanged: it may be saved afterwards"
 
 
-@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (2160, 3840), (3000, 3000), (720, 2000), (1500, 1280)])
-def test_a_large_frame_keeps_its_proportions_and_its_brightness(height: int, width: int) -> None:
+@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (3000, 3000), (720, 2000)])
+def test_a_large_frame_keeps_its_proportions_and_brightness(height: int, width: int) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     image[:, width // 2 :] = (200, 100, 50)
     shown = drawn(decision(image))[:-44]
     shown_height, shown_width = shown.shape[:2]
     assert shown_width / shown_height == pytest.approx(width / height, rel=0.01)
-    inside = shown[2 * EDGE : -2 * EDGE]
-    assert np.all(inside[:, shown_width // 2 + 2 : -2 * EDGE] == (200, 100, 50))
-    assert not inside[:, 2 * EDGE : shown_width // 2 - 2].any()
+    inside = shown[2 * BORDER : -2 * BORDER]
+    assert np.all(inside[:, shown_width // 2 + 2 : -2 * BORDER] == (200, 100, 50))
+    assert not inside[:, 2 * BORDER : shown_width // 2 - 2].any()
 
 
-def test_a_small_frame_is_enlarged_without_being_blurred() -> None:
-    """48 x 64 is what the toy kit looks at; each of its pixels becomes 5 x 5."""
+def test_a_small_frame_is_enlarged_without_blur() -> None:
+    """Each pixel of 48 x 64, the size of the toy kit, becomes 5 x 5."""
     image = noise(48, 64)
     shown = drawn(decision(image))
     assert shown.shape[1] == 320
     assert np.array_equal(shown[2:240:5, 2:320:5][1:-1, 1:-1], image[1:-1, 1:-1])
 
 
-def test_the_score_the_verdict_and_the_name_can_be_told_apart() -> None:
-    """Other words make another image; how they look is for people."""
+def test_the_bar_depends_on_verdict_and_name() -> None:
     image = noise(240, 640)
-    shown = [
+    bars = [
         drawn(decision(image, "normal"))[240:],
         drawn(decision(image, "normal", source="cam2"))[240:],
         drawn(decision(image, "warn"))[240:],
     ]
-    assert not np.array_equal(shown[0], shown[1])
-    assert not np.array_equal(shown[0], shown[2])
+    assert not np.array_equal(bars[0], bars[1])
+    assert not np.array_equal(bars[0], bars[2])
 
 
 @pytest.mark.parametrize("source", ["c", "a" * 63])
-def test_a_name_of_any_length_does_not_run_into_the_verdict(source: str) -> None:
+def test_a_name_of_any_length_does_not_overlap_the_verdict(source: str) -> None:
     bar = drawn(decision(noise(240, 320), "reject", source=source))[240:]
-    words = np.flatnonzero(np.all(bar == COLOURS["reject"], axis=2).any(axis=0))
+    verdict = np.flatnonzero(np.all(bar == VERDICT_COLOURS["reject"], axis=2).any(axis=0))
     name = np.flatnonzero(np.all(bar == (170, 170, 170), axis=2).any(axis=0))
-    assert not name.size or name.min() > words.max()
-    assert words.max() < 320 - 8
+    assert not name.size or name.min() > verdict.max()
+    assert verdict.max() < 320 - 8
 
 
 @pytest.mark.parametrize(
     "error",
     [
         None,
-        "cut off",
+        "truncated",
         "größer, 写真 \x1b[31m\n",
-        "the image is 64x48, and the kit looks at 640x480 pixels from (0, 0); give images of another size",
+        "the image is 64x48, and the region of interest is 640x480 pixels from (0, 0); give images of another size",
     ],
 )
-def test_one_that_cannot_be_scored_has_no_colour_of_a_verdict(error: str | None) -> None:
+def test_a_frame_that_was_not_scored_has_no_colour_of_a_verdict(error: str | None) -> None:
     image = drawn(decision(noise(240, 320), None, error=error))
-    assert [share_of(colour, image) for colour in COLOURS.values()] == [0, 0, 0]
+    assert [share_of(colour, image) for colour in VERDICT_COLOURS.values()] == [0, 0, 0]
     bar = image[240:]
-    assert (bar > 100).any(), "there is something to read"
-    # Of the last columns nothing is written on: what does not fit is shortened, not cut through a letter.
+    assert (bar > 100).any(), "there is a text"
+    # A text that does not fit is shortened, not cut through a letter: the last columns are empty.
     assert not (bar[:, -6:] > 100).any()
 
 
@@ -152,32 +143,31 @@ def test_one_that_cannot_be_scored_has_no_colour_of_a_verdict(error: str | None)
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     caplog.set_level(logging.INFO, logger="msc_edge.stream")
     return lambda: caplog.text
 
 
 @pytest.fixture(autouse=True)
-def _on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+def _on_linux() -> None:
     if not sys.platform.startswith("linux"):
-        pytest.skip("X servers are Linux's")
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        pytest.skip("only Linux has X servers")
 
 
 class Screen:
-    """A real X server, whose image can be read."""
+    """A real X server whose screen can be read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         reading, writing = os.pipe()
         self.process = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1400x900x24", "-fbdir", str(folder), "-noreset"],
+            ["Xvfb", "-displayfd", str(writing), "-screen", "0", "800x700x24", "-fbdir", str(folder), "-noreset"],
             pass_fds=[writing],
             stderr=subprocess.DEVNULL,
         )
         os.close(writing)
-        with os.fdopen(reading) as told:
-            self.display = f":{told.readline().strip()}"
+        with os.fdopen(reading) as file:
+            self.display = f":{file.readline().strip()}"
 
     def image(self) -> np.ndarray:
         """RGB. The file is an X window dump: a header of 32-bit words, a colour table, and the pixels."""
@@ -193,25 +183,15 @@ class Screen:
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()  # so that it takes its socket and its lock away
-        self.process.wait(PATIENCE)
-
-
-@pytest.fixture
-def screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
-    if shutil.which("Xvfb") is None:
-        pytest.skip("Xvfb is not installed (apt install xvfb)")
-    screen = Screen(tmp_path)
-    monkeypatch.setenv("DISPLAY", screen.display)
-    yield screen
-    screen.close()
+        self.process.terminate()  # not kill: it removes its socket and its lock
+        self.process.wait(TIMEOUT)
 
 
 REJECTED = decision(noise(240, 320))
 
 
 def processes() -> list[multiprocessing.process.BaseProcess]:
-    """Those of windows that are open."""
+    """The processes of open windows."""
     return [process for process in multiprocessing.active_children() if process.name == "msc-edge window"]
 
 
@@ -221,145 +201,182 @@ def pid_of_window() -> int:
     return process.pid
 
 
-@pytest.fixture
-def window(screen: Screen) -> Iterator[Window]:
-    """One that is open and shows `REJECTED`.
+def open_window(folder: Path) -> tuple[Screen, Window]:
+    """A window that displays `REJECTED`, on its own X server.
 
-    On an X server without a window manager one window of Qt's in six is never painted, whatever program opens it.
+    Without a window manager one window of Qt in six is never painted, whatever program opens it.
     """
-    for _ in range(12):
-        window, end = Window("msc-edge line3"), time.monotonic() + 2.5
-        while not (painted := screen.shows(COLOURS["reject"])) and time.monotonic() < end:
-            window.show(REJECTED)
-            time.sleep(0.05)
-        if painted:
-            break
-        window.close()
-    else:
-        raise AssertionError("twelve windows, and none was painted")
-    yield window
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed (apt install xvfb)")
+    screen = Screen(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISPLAY", screen.display)
+        patch.delenv("WAYLAND_DISPLAY", raising=False)
+        for _ in range(5):
+            window, deadline = Window("msc-edge line3"), time.monotonic() + 8
+            while not (painted := screen.shows(VERDICT_COLOURS["reject"])) and time.monotonic() < deadline:
+                window.show(REJECTED)
+                time.sleep(0.05)
+            if painted:
+                return screen, window
+            window.close()
+    raise AssertionError("five windows, and none was painted")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Screen, Window]]:
+    """A window for all tests that leave it open."""
+    screen, window = open_window(tmp_path_factory.mktemp("screen"))
+    yield screen, window
     window.close()
-    until(lambda: not processes(), "the end of the window's process")
+    screen.close()
 
 
-def show_until(window: Window, shown: Decision, condition: Callable[[], object], what: str) -> None:
-    def step() -> object:
-        window.show(shown)
-        return condition()
-
-    until(step, what)
+@pytest.fixture
+def screen(shared: tuple[Screen, Window]) -> Screen:
+    return shared[0]
 
 
-def test_without_a_display_it_says_so_and_does_nothing(
-    monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+@pytest.fixture
+def window(shared: tuple[Screen, Window]) -> Window:
+    return shared[1]
+
+
+@pytest.fixture
+def show_until(until: Callable) -> Callable[..., None]:
+    """Show a decision again and again until a condition is true."""
+
+    def show(window: Window, shown: Decision, condition: Callable[[], object], what: str) -> None:
+        until(lambda: window.show(shown) or condition(), what)
+
+    return show
+
+
+def test_it_shows_the_latest_decision(
+    screen: Screen, window: Window, logged: Callable[[], str], show_until: Callable
 ) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    window = Window("msc-edge line3")
-    assert "there is no display here (DISPLAY is not set); going on without a window" in said()
-    for _ in range(3):
-        window.show(decision(noise(48, 64)))
-    assert processes() == []
-    window.close()
-    window.close()
-
-
-def test_a_display_that_nobody_serves_ends_the_process_of_the_window_and_not_ours(
-    monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
-) -> None:
-    monkeypatch.setenv("DISPLAY", ":77")
-    window = Window("msc-edge line3")
-    words = "the display cannot be used; going on without it"
-    show_until(window, decision(noise(48, 64)), lambda: words in said(), "a sentence about it")
-    until(lambda: not processes(), "the end of the window's process")
-    for _ in range(3):
-        window.show(decision(noise(48, 64)))
-    assert said().count("--show:") == 1, "it is said once"
-    window.close()
-
-
-def test_it_shows_the_latest_decision(screen: Screen, window: Window, said: Callable[[], str]) -> None:
     purple = np.full((240, 320, 3), (120, 20, 140), np.uint8)
     shown = decision(purple, "normal")
     show_until(window, shown, lambda: screen.shows((120, 20, 140), 70_000), "the frame on the screen")
-    assert screen.shows(COLOURS["normal"])
-    assert not screen.shows(COLOURS["reject"])
+    assert screen.shows(VERDICT_COLOURS["normal"])
+    assert not screen.shows(VERDICT_COLOURS["reject"])
     shown = decision(np.full((480, 640, 3), (20, 120, 140), np.uint8), "reject", source="cam2")
     show_until(window, shown, lambda: screen.shows((20, 120, 140), 280_000), "a frame of another size")
-    assert screen.shows(COLOURS["reject"])
-    assert not screen.shows(COLOURS["normal"], 0)
-    assert said() == ""
+    assert screen.shows(VERDICT_COLOURS["reject"])
+    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
+    assert logged() == ""
 
 
-def test_its_title_is_the_one_that_was_given(window: Window) -> None:
+def test_it_has_the_given_title(screen: Screen, window: Window) -> None:
     if shutil.which("xwininfo") is None:
         pytest.skip("xwininfo is not installed (apt install x11-utils)")
     del window
-    tree = subprocess.run(["xwininfo", "-root", "-tree"], capture_output=True, text=True, check=True).stdout
+    command = ["xwininfo", "-display", screen.display, "-root", "-tree"]
+    tree = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert '"msc-edge line3"' in tree
 
 
-def test_closing_takes_it_from_the_screen_and_ends_its_process(screen: Screen, window: Window) -> None:
-    window.close()
-    until(lambda: not processes(), "the end of the window's process")
-    until(lambda: not screen.shows(COLOURS["reject"], 0), "an empty screen")
-    window.show(decision(noise(240, 320)))
-    window.close()
-
-
-@pytest.mark.parametrize("who", ["the window's process", "the X server"])
-def test_one_that_dies_ends_neither_us_nor_the_log(
-    screen: Screen, window: Window, said: Callable[[], str], who: str
-) -> None:
-    if who == "the X server":
-        screen.process.kill()
-    else:
-        os.kill(pid_of_window(), signal.SIGKILL)
-    show_until(window, REJECTED, lambda: "going on without it" in said(), "a sentence about it")
-    window.show(REJECTED)
-    assert said().count("--show:") == 1
-
-
-def test_ctrl_c_does_not_take_the_window_first(screen: Screen, window: Window) -> None:
-    """Ctrl-C reaches all processes of a terminal; ours closes the window when it is done."""
+def test_ctrl_c_does_not_close_the_window_first(screen: Screen, window: Window, show_until: Callable) -> None:
+    """Ctrl-C reaches all processes of a terminal. The stream closes the window at its end."""
     before = pid_of_window()
     os.kill(before, signal.SIGINT)
-    show_until(window, decision(noise(240, 320), "normal"), lambda: screen.shows(COLOURS["normal"]), "a new frame")
+    show_until(
+        window, decision(noise(240, 320), "normal"), lambda: screen.shows(VERDICT_COLOURS["normal"]), "a new frame"
+    )
     assert pid_of_window() == before
 
 
-@pytest.mark.parametrize("who", ["the window's process", "the X server"])
-def test_one_that_hangs_does_not_hold_up_the_stream(screen: Screen, window: Window, who: str) -> None:
-    """As a remote display does whose cable was pulled: scoring must go on."""
-    stopped = screen.process.pid if who == "the X server" else pid_of_window()
+@pytest.mark.parametrize("process", ["window", "X server"])
+def test_a_display_that_hangs_does_not_block_the_stream(screen: Screen, window: Window, process: str) -> None:
+    """For example a remote display whose cable was unplugged."""
+    stopped = screen.process.pid if process == "X server" else pid_of_window()
     os.kill(stopped, signal.SIGSTOP)
-    went_on = threading.Event()
+    done = threading.Event()
     large = decision(noise(720, 1280))
 
-    def score() -> None:
+    def show() -> None:
         for _ in range(50):
             window.show(large)
-            time.sleep(0.01)
-        went_on.set()
+        done.set()
 
-    threading.Thread(target=score, daemon=True).start()
-    in_time = went_on.wait(15)
+    threading.Thread(target=show, daemon=True).start()
+    in_time = done.wait(TIMEOUT)
     os.kill(stopped, signal.SIGCONT)
-    assert went_on.wait(PATIENCE)
-    assert in_time, "half a second is what it takes"
+    assert in_time
 
 
-def test_several_sources_may_show_at_the_same_time(screen: Screen, window: Window, said: Callable[[], str]) -> None:
-    def show_many() -> None:
-        for _ in range(200):
-            window.show(REJECTED)
-            time.sleep(0.001)
-
-    threads = [threading.Thread(target=show_many, daemon=True) for _ in range(4)]
+def test_threads_may_show_at_the_same_time(
+    screen: Screen, window: Window, logged: Callable[[], str], show_until: Callable
+) -> None:
+    threads = [
+        threading.Thread(target=lambda: [window.show(REJECTED) for _ in range(200)], daemon=True) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
-    shown = decision(noise(240, 320), "normal")
-    show_until(window, shown, lambda: screen.shows(COLOURS["normal"]), "the frame that came last")
-    assert said() == ""
+    shown = decision(noise(240, 320), "warn")
+    show_until(window, shown, lambda: screen.shows(VERDICT_COLOURS["warn"]), "the frame that came last")
+    assert logged() == ""
+
+
+def test_closing_removes_it_from_the_screen_and_ends_its_process(tmp_path: Path, until: Callable) -> None:
+    others = processes()
+    screen, window = open_window(tmp_path)
+    window.close()
+    until(lambda: processes() == others, "the end of its process")
+    until(lambda: not screen.shows(VERDICT_COLOURS["reject"], 0), "an empty screen")
+    window.show(decision(noise(240, 320)))
+    window.close()
+    screen.close()
+
+
+@pytest.mark.parametrize("process", ["window", "X server"])
+def test_a_process_that_dies_does_not_end_the_stream(
+    tmp_path: Path, logged: Callable[[], str], show_until: Callable, process: str
+) -> None:
+    others = {each.pid for each in processes()}
+    screen, window = open_window(tmp_path)
+    if process == "X server":
+        screen.process.kill()
+    else:
+        (pid,) = {each.pid for each in processes()} - others
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+    show_until(window, REJECTED, lambda: "continuing without it" in logged(), "a warning")
+    window.show(REJECTED)
+    assert logged().count("--show:") == 1
+    window.close()
+    screen.close()
+
+
+def test_without_a_display_it_logs_a_warning_and_does_nothing(
+    monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    others = processes()
+    window = Window("msc-edge line3")
+    assert "--show: no display (DISPLAY is not set); continuing without a window" in logged()
+    for _ in range(3):
+        window.show(decision(noise(48, 64)))
+    assert processes() == others
+    window.close()
+    window.close()
+
+
+def test_a_display_without_a_server_ends_the_process_of_the_window_only(
+    monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str], until: Callable, show_until: Callable
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":77")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    others = processes()
+    window = Window("msc-edge line3")
+    message = "the display cannot be used; continuing without it"
+    show_until(window, decision(noise(48, 64)), lambda: message in logged(), "a warning")
+    until(lambda: processes() == others, "the end of its process")
+    for _ in range(3):
+        window.show(decision(noise(48, 64)))
+    assert logged().count("--show:") == 1, "logged once"
+    window.close()

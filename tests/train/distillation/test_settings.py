@@ -1,13 +1,13 @@
 import pytest
 
-from msc_edge.train.distillation.settings import Distillation, begun_to_fall, learning_rate_at
+from msc_edge.train.distillation.settings import Distillation, decay_started, learning_rate_at
 
 
 def settings(steps: int) -> Distillation:
-    return Distillation(steps=steps, batch=8, learning_rate=2.0, image_size=64, precision="fp32", seed=0)
+    return Distillation(steps=steps, batch=8, learning_rate=2.0, image_size=64, dtype="fp32", seed=0)
 
 
-def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+def test_the_learning_rate_rises_stays_and_decays() -> None:
     rates = [learning_rate_at(step, settings(1000)) for step in range(1000)]
     assert rates[0] == pytest.approx(2 / 100)
     assert rates[49] == pytest.approx(1)
@@ -18,13 +18,13 @@ def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("steps", [200, 1000, 4000])
-def test_until_the_fall_the_rate_does_not_depend_on_the_number_of_steps(steps: int) -> None:
-    begin = next(step for step in range(1, steps + 1) if begun_to_fall(step, settings(steps)))
+def test_before_the_decay_the_learning_rate_does_not_depend_on_the_number_of_steps(steps: int) -> None:
+    begin = next(step for step in range(1, steps + 1) if decay_started(step, settings(steps)))
     assert 0.7 * steps <= begin <= 0.7 * steps + 2
     for step in range(begin - 1):
         assert learning_rate_at(step, settings(steps)) == learning_rate_at(step, settings(10**6))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 50])
-def test_short_trainings_have_rates_above_zero(steps: int) -> None:
+def test_short_distillations_have_positive_learning_rates(steps: int) -> None:
     assert all(0 < learning_rate_at(step, settings(steps)) <= 2 for step in range(steps))

@@ -1,4 +1,4 @@
-"""NT-Xent as the paper prints it, in Python floats and loops, and unit vectors to try it on."""
+"""NT-Xent as printed in the paper, in Python floats and loops, and unit vectors as input."""
 
 import math
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from msc_edge.train.losses.mean_shifted import mean_shift, mean_shifted_loss
 
 @pytest.mark.parametrize(("batch", "dim", "temperature"), [(1, 3, 0.25), (2, 2, 1.0), (5, 8, 0.25), (16, 64, 0.07)])
 @pytest.mark.parametrize("unit_center", [True, False])
-def test_agrees_with_the_formula_in_loops(
+def test_the_loss_equals_the_formula_in_loops(
     batch: int, dim: int, temperature: float, unit_center: bool, unit_rows: Callable, nt_xent: Callable
 ) -> None:
     first, second = unit_rows(1, batch, dim), unit_rows(2, batch, dim)
@@ -38,9 +38,9 @@ def test_shifted_embeddings_have_unit_length_and_point_away_from_the_centre(unit
     torch.testing.assert_close(center + distance * shifted, embeddings)
 
 
-def test_how_far_a_image_lies_from_the_centre_does_not_matter(unit_rows: Callable) -> None:
-    # Four images lie in four orthogonal directions from the centre, at any distance, so each view has similarity 1
-    # to its pair and 0 to the six others:  log(1 + 6 e^(-1/t)).
+def test_the_loss_does_not_depend_on_distances_from_the_centre(unit_rows: Callable) -> None:
+    # Four images lie in four orthogonal directions from the centre, at different distances: each view has similarity
+    # 1 to its pair and 0 to the six others:  log(1 + 6 e^(-1/t)).
     center = unit_rows(1, 3, 4).mean(dim=0)
     directions = torch.eye(4, dtype=torch.float64)
     first = center + torch.tensor([[0.1], [0.9], [2.0], [1e-3]], dtype=torch.float64) * directions
@@ -50,16 +50,14 @@ def test_how_far_a_image_lies_from_the_centre_does_not_matter(unit_rows: Callabl
 
 
 @pytest.mark.parametrize("batch", [2, 7, 64])
-def test_embeddings_that_are_all_one_point_cost_the_log_of_the_number_of_others(
-    batch: int, unit_rows: Callable
-) -> None:
+def test_the_loss_of_a_single_point_is_the_log_of_the_number_of_other_views(batch: int, unit_rows: Callable) -> None:
     same, center = unit_rows(0, 1, 16).expand(batch, -1), unit_rows(1, 1, 16)[0]
     assert float(mean_shifted_loss(same, same, center)) == pytest.approx(math.log(2 * batch - 1), abs=1e-12)
-    on_the_center = mean_shifted_loss(same, same, same[0])  # where there is no direction: still a number
+    on_the_center = mean_shifted_loss(same, same, same[0])  # no direction is defined, but the loss is finite
     assert float(on_the_center) == pytest.approx(math.log(2 * batch - 1), abs=1e-12)
 
 
-def test_around_the_origin_it_is_the_contrastive_loss(unit_rows: Callable) -> None:
+def test_with_the_origin_as_centre_it_is_the_contrastive_loss(unit_rows: Callable) -> None:
     first, second = unit_rows(1, 6, 10), unit_rows(2, 6, 10)
     plain = float(contrastive_loss(first, second))
     assert float(mean_shifted_loss(first, second, torch.zeros(10, dtype=torch.float64))) == pytest.approx(
@@ -68,7 +66,7 @@ def test_around_the_origin_it_is_the_contrastive_loss(unit_rows: Callable) -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rotating_embeddings_and_centre_together_changes_nothing(
+def test_the_loss_is_invariant_to_a_rotation_of_embeddings_and_centre(
     seed: int, unit_rows: Callable, rotation: Callable
 ) -> None:
     first, second, turn = unit_rows(seed, 9, 12), unit_rows(seed + 50, 9, 12), rotation(seed, 12)
@@ -78,7 +76,7 @@ def test_rotating_embeddings_and_centre_together_changes_nothing(
     assert float(mean_shifted_loss(first @ turn, second @ turn, center)) != pytest.approx(before, abs=1e-6)
 
 
-def test_the_order_of_the_images_and_of_the_views_changes_nothing(unit_rows: Callable) -> None:
+def test_the_loss_does_not_depend_on_the_order_of_images_and_views(unit_rows: Callable) -> None:
     first, second, center = unit_rows(1, 9, 12), unit_rows(2, 9, 12), unit_rows(3, 1, 12)[0]
     order = torch.tensor([3, 0, 8, 1, 7, 2, 6, 4, 5])
     before = float(mean_shifted_loss(first, second, center))
@@ -93,8 +91,8 @@ def test_gradient_is_the_derivative(unit_rows: Callable) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_lower_precisions_come_near_float64(dtype: torch.dtype, tolerance: float, unit_rows: Callable) -> None:
-    # A tight cluster, as a pretrained network makes of one product: cosines of about 0.9.
+def test_smaller_dtypes_are_near_float64(dtype: torch.dtype, tolerance: float, unit_rows: Callable) -> None:
+    # A tight cluster, as pretrained embeddings of one product: cosines of about 0.9.
     product = unit_rows(0, 1, 128)
     first, second = (F.normalize(3 * product + unit_rows(seed, 32, 128), dim=1) for seed in (1, 2))
     center = first.mean(dim=0)

@@ -1,4 +1,4 @@
-"""A real broker and a real HTTP server, that can be killed, stopped and told to misbehave."""
+"""A real broker and a real HTTP server that can be killed, suspended and made to fail."""
 
 import getpass
 import json
@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,30 +21,6 @@ from msc_edge.runtime.stream.events import Event, EventKind, new_id, now
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    return wait_until
-
-
-@pytest.fixture
-def unused_port() -> int:
-    return free_port()
-
-
 @pytest.fixture
 def make_event() -> Callable[..., Event]:
     def make(kind: EventKind = "reject", source: str | None = "cam1") -> Event:
@@ -55,16 +30,17 @@ def make_event() -> Callable[..., Event]:
 
 
 class Broker:
-    """mosquitto. What it knows of a subscriber survives its restart, as with a broker that keeps its data."""
+    """mosquitto. It keeps its subscribers and their messages across a restart."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int, until: Callable[..., None]) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port
+        self._until = until
         self.extra: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *extra: str) -> None:
-        """With more lines of configuration; they stay after a restart."""
+        """Start with additional lines of configuration, which stay after a restart."""
         assert MOSQUITTO
         self.extra += extra
         lines = [
@@ -82,7 +58,7 @@ class Broker:
         config.write_text("\n".join(lines) + "\n")
         with (self.folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen([MOSQUITTO, "-c", config], stdout=log, stderr=log)
-        wait_until(self._listens, "the broker listens")
+        self._until(self._listens, "the broker listens")
 
     def _listens(self) -> bool:
         assert self._process
@@ -97,12 +73,12 @@ class Broker:
             self._process.wait()
             self._process = None
 
-    def freeze(self) -> None:
+    def suspend(self) -> None:
         """Silent, and still connected."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         assert self._process
         self._process.send_signal(signal.SIGCONT)
 
@@ -118,7 +94,7 @@ class Received(NamedTuple):
 
 
 class Watcher:
-    """Subscribes to everything, and goes on after the broker's restart without a gap."""
+    """Subscribes to everything, and receives all messages across a restart of the broker."""
 
     def __init__(self, port: int, *, name: str = "watcher", username: str | None = None, password: str = "") -> None:
         self.received: list[Received] = []
@@ -126,7 +102,7 @@ class Watcher:
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
         self._client.on_connect = self._subscribe
         self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.on_message = self._note
+        self._client.on_message = self._append
         self._client.reconnect_delay_set(1, 1)
         if username:
             self._client.username_pw_set(username, password)
@@ -137,7 +113,7 @@ class Watcher:
     def _subscribe(self, client: Client, *_: object) -> None:
         client.subscribe("#", qos=1)
 
-    def _note(self, client: Client, data: object, message: MQTTMessage) -> None:
+    def _append(self, client: Client, data: object, message: MQTTMessage) -> None:
         del client, data
         self.received.append(Received(message.topic, bytes(message.payload), message.retain))
 
@@ -153,13 +129,13 @@ class Watcher:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    """Not started yet."""
+def broker(tmp_path: Path, free_port: Callable[[], int], until: Callable[..., None]) -> Iterator[Broker]:
+    """A broker, not started yet."""
     if MOSQUITTO is None:
         pytest.skip("mosquitto is not installed (apt install mosquitto)")
     folder = tmp_path / "broker"
     folder.mkdir()
-    broker = Broker(folder)
+    broker = Broker(folder, free_port(), until)
     yield broker
     broker.kill()
 
@@ -189,14 +165,14 @@ class Request(NamedTuple):
 
 
 class Server:
-    """An HTTP server that keeps what it was sent. `answer` says with which status."""
+    """An HTTP server that keeps all requests. `answer` gives the status for an event id."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def __init__(self, port: int) -> None:
+        self.port = port
         self.requests: list[Request] = []
         self.answer: Callable[[str], int] = lambda _: 200
-        self.let_go = threading.Event()
-        self.let_go.set()
+        self.answering = threading.Event()
+        self.answering.set()
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -212,7 +188,7 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.let_go.wait(60)
+                outer.answering.wait(60)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = outer.answer(headers["webhook-id"])
                 outer.requests.append(Request(self.path, headers, body, status))
@@ -228,19 +204,19 @@ class Server:
 
         class Quiet(ThreadingHTTPServer):
             def handle_error(self, request: object, client_address: object) -> None:
-                """A client that hung up is what some tests do."""
+                """Some tests close the connection."""
 
         self._server = Quiet(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stall(self) -> None:
-        """Take requests and do not answer."""
-        self.let_go.clear()
+        """Accept requests, and do not answer."""
+        self.answering.clear()
 
     def stop(self) -> None:
-        """Nobody listens any more."""
-        self.let_go.set()
+        """Close the port."""
+        self.answering.set()
         if self._server:
             self._server.shutdown()
             self._server.server_close()
@@ -248,8 +224,8 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    """Not started yet."""
-    server = Server()
+def server(free_port: Callable[[], int]) -> Iterator[Server]:
+    """A server, not started yet."""
+    server = Server(free_port())
     yield server
     server.stop()

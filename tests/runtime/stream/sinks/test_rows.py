@@ -1,6 +1,8 @@
+"""Rows of a stream: their columns, rotation, and files of other versions. RowFile has tests of its own."""
+
 import csv
 import json
-import os
+import logging
 import re
 import shutil
 import signal
@@ -17,18 +19,26 @@ import pytest
 
 from msc_edge.errors import OutputError, UsageError
 from msc_edge.runtime.results.result import NearestImage, Result
-from msc_edge.runtime.results.rows import path_as_written
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
-from msc_edge.runtime.stream.sinks.rows import COLUMNS, RowFile
+from msc_edge.runtime.stream.sinks.rows import FRAME_FIELDS, FrameRows
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 NOON = datetime(2026, 11, 25, 13, 0, 0, 123987, tzinfo=timezone(timedelta(hours=1)))
+HEADER = ",".join(field.name for field in FRAME_FIELDS).encode()
 FINISHED = re.compile(r"rows\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d{3}\.(csv|jsonl)")
 
 
 def scored(id: str = "a1", **changes: object) -> Decision:
     fields = {"source": "cam", "index": 7, "time": NOON, "captured": 0.0, "image": None, "dropped": 2}
-    result = Result(0.1234567, 1 / 13, "reject", (NearestImage(0, "n.png", 0.1), NearestImage(1, "m.png", 0.2)))
+    result = Result(
+        score=0.1234567,
+        p_value=1 / 13,
+        verdict="reject",
+        limit=0.05,
+        nearest_images=(NearestImage(4, "n.png", 0.1), NearestImage(1, "m.png", 0.2)),
+        model="int8",
+        kit="5a" * 32,
+    )
     return Decision(id, Frame(**fields | changes), result, Stages(1.26, 20.0, 0.04, 21.3))  # pyright: ignore
 
 
@@ -36,8 +46,8 @@ def unreadable(id: str, path: str, error: str) -> Decision:
     return Decision(id, Frame("in", 8, NOON, 0.0, None, path=path, error=error), None, None)
 
 
-def opened(path: Path, *, rotate_bytes: int = 10**8, keep: int = 3) -> RowFile:
-    return RowFile(path, rotate_bytes=rotate_bytes, keep=keep)
+def opened(path: Path, *, rotate_bytes: int = 10**8, keep: int = 3) -> FrameRows:
+    return FrameRows(path, rotate_bytes=rotate_bytes, keep=keep)
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -68,46 +78,25 @@ class TestOneRow:
         file = opened(tmp_path / "rows.csv")
         file.write(scored(path='b,"c".png', position=1.5))
         file.write(unreadable("a2", "d.png", "the file is empty"))
-        assert (tmp_path / "rows.csv").read_bytes() == (
-            b"id,time,source,frame,path,position,score,p_value,verdict,nearest,"
-            b"age_ms,infer_ms,search_ms,total_ms,dropped,error\n"
-            b'a1,2026-11-25T12:00:00.123Z,cam,7,"b,""c"".png",1.500,0.123457,0.076923,reject,n.png,1.3,20.0,0.0,21.3,2,\n'
-            b"a2,2026-11-25T12:00:00.123Z,in,8,d.png,,,,,,,,,,0,the file is empty\n"
+        assert (tmp_path / "rows.csv").read_bytes().decode() == (
+            "id,time,source,frame,path,position,score,p_value,verdict,limit,nearest,nearest_images,model,kit,"
+            "age_ms,infer_ms,search_ms,total_ms,dropped,error\n"
+            'a1,2026-11-25T12:00:00.123Z,cam,7,"b,""c"".png",1.500,0.123457,0.076923,reject,0.050000,n.png,'
+            '"[{""row"": 4, ""path"": ""n.png"", ""distance"": 0.1}, '
+            '{""row"": 1, ""path"": ""m.png"", ""distance"": 0.2}]",'
+            f"int8,{'5a' * 32},1.3,20.0,0.0,21.3,2,\n"
+            "a2,2026-11-25T12:00:00.123Z,in,8,d.png,,,,,,,,,,,,,,0,the file is empty\n"
         )
 
     def test_json_to_the_byte(self, tmp_path):
         opened(tmp_path / "rows.jsonl").write(scored())
-        assert (tmp_path / "rows.jsonl").read_bytes() == (
-            b'{"id": "a1", "time": "2026-11-25T12:00:00.123Z", "source": "cam", "frame": 7, "path": null, '
-            b'"position": null, "score": 0.123457, "p_value": 0.076923, "verdict": "reject", "nearest": "n.png", '
-            b'"age_ms": 1.3, "infer_ms": 20.0, "search_ms": 0.0, "total_ms": 21.3, "dropped": 2, "error": null}\n'
+        assert (tmp_path / "rows.jsonl").read_bytes().decode() == (
+            '{"id": "a1", "time": "2026-11-25T12:00:00.123Z", "source": "cam", "frame": 7, "path": null, '
+            '"position": null, "score": 0.123457, "p_value": 0.076923, "verdict": "reject", "limit": 0.05, '
+            '"nearest": "n.png", "nearest_images": [{"row": 4, "path": "n.png", "distance": 0.1}, '
+            f'{{"row": 1, "path": "m.png", "distance": 0.2}}], "model": "int8", "kit": "{"5a" * 32}", '
+            '"age_ms": 1.3, "infer_ms": 20.0, "search_ms": 0.0, "total_ms": 21.3, "dropped": 2, "error": null}\n'
         )
-
-    @SUFFIXES
-    @pytest.mark.parametrize(
-        "name",
-        ['say "cheese".png', "a,b;c.png", "new\nline\r.png", "line\u2028sep.png", "日本 🙂", os.fsdecode(b"\xff.png")],
-        ids=range(6),
-    )
-    def test_names_that_no_table_likes_come_back_as_they_are_written(self, tmp_path, suffix, name):
-        target = tmp_path / f"rows{suffix}"
-        for part in range(2):  # closed and opened between, so that opening must tell rows apart too
-            file = opened(target)
-            file.write(scored(f"s{part}", path=name))
-            file.write(unreadable(f"u{part}", name, name))
-            file.close()
-        assert ids(target) == ["s0", "u0", "s1", "u1"]
-        assert {row["path"] for row in read(target)} == {path_as_written(name)}
-        assert read(target)[1]["error"] == path_as_written(name)
-        assert all(opened(target).has(id) for id in ("s0", "u0", "s1", "u1"))
-
-    @SUFFIXES
-    def test_each_row_is_in_the_file_as_soon_as_it_is_written(self, tmp_path, suffix):
-        target = tmp_path / "new folder" / f"rows{suffix}"
-        file = opened(target)
-        for number in range(3):
-            file.write(scored(str(number)), durable=number == 1)
-            assert ids(target) == [str(each) for each in range(number + 1)]
 
 
 class TestOpening:
@@ -117,28 +106,12 @@ class TestOpening:
             opened(tmp_path / name)
         assert not list(tmp_path.iterdir())
 
-    @SUFFIXES
-    def test_a_file_cut_off_anywhere_keeps_its_whole_rows_and_goes_on(self, tmp_path, suffix):
-        whole, target = tmp_path / f"whole{suffix}", tmp_path / f"rows{suffix}"
-        file = opened(whole)
-        ends = []
-        for number in range(3):
-            file.write(scored(str(number), path='a "quoted"\nname}'))
-            ends.append(whole.stat().st_size)
-        data = whole.read_bytes()
-        for length in range(len(data) + 1):
-            # After a power cut, the part that was not on disk may be zeros.
-            target.write_bytes(data[:length] + bytes(length % 3))
-            opened(target).write(scored("next"))
-            assert ids(target) == [str(number) for number, end in enumerate(ends) if end <= length] + ["next"], length
-
     @pytest.mark.parametrize(
         ("name", "content"),
         [
-            ("rows.csv", b"path,score,p_value,verdict,nearest,milliseconds,error\na.png,,,,,,x\n"),
             ("rows.csv", b"name;price\n"),
-            ("rows.csv", ",".join(COLUMNS).encode() + b"\r\n1,2\r\n"),
-            ("rows.csv", ",".join(COLUMNS).encode() + b'\n"' + b"1,2\n" * 30_000),
+            ("rows.csv", HEADER + b"\r\n1,2\r\n"),
+            ("rows.csv", HEADER + b'\n"' + b"1,2\n" * 30_000),
             ("rows.jsonl", b'{"path": "a.png"}\n'),
             ("rows.jsonl", b'{"id": "5", "price": 3}\n{"id": "6", "price": 4}\n'),
             ("rows.jsonl", b'{"id": "5", "price": 3}'),
@@ -147,16 +120,36 @@ class TestOpening:
     )
     def test_a_file_of_another_kind_is_refused_and_left_as_it_is(self, tmp_path, name, content):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UsageError, match=r"not a file of rows.*move it away"):
+        with pytest.raises(UsageError, match=r"not a row file.*move the file away"):
             opened(tmp_path / name)
         assert (tmp_path / name).read_bytes() == content
 
-    @pytest.mark.parametrize("place", ["a file/rows.csv", "x" * 300 + ".csv", "folder.csv"])
-    def test_a_place_that_cannot_be_written_to(self, tmp_path, place):
-        (tmp_path / "a file").touch()
-        (tmp_path / "folder.csv").mkdir()
-        with pytest.raises(OutputError, match="cannot write"):
-            opened(tmp_path / place)
+    @SUFFIXES
+    def test_a_file_of_another_version_is_renamed_and_logged_and_a_new_one_begins(
+        self, written_by_0_1_0, tmp_path, suffix, caplog
+    ):
+        target = tmp_path / f"rows{suffix}"
+        shutil.copyfile(written_by_0_1_0 / f"rows{suffix}", target)
+        before = target.read_bytes()
+        with caplog.at_level(logging.WARNING):
+            file = opened(target, keep=1)
+        file.write(scored("new"))
+        (aside,) = set(tmp_path.iterdir()) - {target}
+        assert aside.read_bytes() == before
+        assert ids(target) == ["new"]
+        assert str(aside) in caplog.text
+
+    @SUFFIXES
+    def test_a_file_of_another_version_stays_however_few_finished_files_are_kept(
+        self, written_by_0_1_0, tmp_path, suffix
+    ):
+        target = tmp_path / f"rows{suffix}"
+        shutil.copyfile(written_by_0_1_0 / f"rows{suffix}", target)
+        file = opened(target, rotate_bytes=100, keep=1)
+        for number in range(5):
+            file.write(scored(str(number)))
+        assert len(list(tmp_path.glob("*.other-columns*"))) == 1
+        assert len(finished(tmp_path)) == 1
 
     @SUFFIXES
     def test_what_was_written_before_a_restart_is_known(self, tmp_path, suffix):
@@ -281,7 +274,7 @@ def test_a_file_of_another_kind_put_in_its_place_is_left_alone(tmp_path):
     file.write(scored("1"))
     target.unlink()
     target.write_text("a,b\n1,2\n")
-    with pytest.raises(OutputError, match="not a file of rows"):
+    with pytest.raises(OutputError, match="not a row file"):
         file.write(scored("2"))
     assert target.read_text() == "a,b\n1,2\n"
     target.unlink()
@@ -338,9 +331,9 @@ import sys, itertools
 from datetime import UTC, datetime
 from pathlib import Path
 from msc_edge.runtime.stream.frame import Decision, Frame
-from msc_edge.runtime.stream.sinks.rows import RowFile
+from msc_edge.runtime.stream.sinks.rows import FrameRows
 
-file = RowFile(Path(sys.argv[1]), rotate_bytes=200_000, keep=1000)
+file = FrameRows(Path(sys.argv[1]), rotate_bytes=200_000, keep=1000)
 for number in itertools.count(int(sys.argv[2])):
     frame = Frame("in", number, datetime.now(UTC), 0.0, None, path="x,\\n" * 300, error="broken")
     file.write(Decision(str(number), frame, None, None))

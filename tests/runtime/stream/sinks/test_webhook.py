@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ def channel_to(url: str, *, secret: str | None = None, timeout: float = 10) -> W
 
 
 def waiting(number: int = 1) -> Waiting:
-    return Waiting(number=number, id=f"event-{number}", body=b'{"kind": "reject", "\xc3\xbc": 1}', attempts=0)
+    body = b'{"kind": "reject", "\xc3\xbc": 1}'
+    return Waiting(number=number, id=f"event-{number}", kind="reject", source="cam1", body=body, attempts=0)
 
 
 def test_the_body_arrives_byte_for_byte_with_the_headers(server: Server) -> None:
@@ -58,7 +60,7 @@ def test_the_body_arrives_byte_for_byte_with_the_headers(server: Server) -> None
         ("whsec_" + base64.b64encode(b"\x00\xff random key").decode(), b"\x00\xff random key"),
     ],
 )
-def test_the_signature_is_what_a_receiver_computes(server: Server, secret: str, key: bytes) -> None:
+def test_a_receiver_computes_the_same_signature(server: Server, secret: str, key: bytes) -> None:
     server.start()
     channel_to(server.url, secret=secret).deliver([waiting()])
     (request,) = server.requests
@@ -67,11 +69,11 @@ def test_the_signature_is_what_a_receiver_computes(server: Server, secret: str, 
     assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_the_signature_of_the_specifications_own_example(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    """The vector that the specification's libraries test with."""
+def test_the_signature_of_the_example_in_the_specification(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """The libraries of the specification test with this example."""
     server.start()
     monkeypatch.setattr(time, "time", lambda: 1614265330.0)
-    event = Waiting(number=1, id="msg_p5jXN8AQM9LWM0D4loKWxJek", body=b'{"test": 2432232314}', attempts=0)
+    event = replace(waiting(), id="msg_p5jXN8AQM9LWM0D4loKWxJek", body=b'{"test": 2432232314}')
     channel_to(server.url, secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").deliver([event])
     assert server.requests[0].headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
@@ -92,7 +94,7 @@ def test_any_2xx_acknowledges(server: Server, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-def test_a_busy_server_is_away_and_what_it_took_before_is_told(server: Server, status: int) -> None:
+def test_a_busy_server_is_away_and_earlier_acknowledgements_count(server: Server, status: int) -> None:
     server.answer = lambda event_id: 200 if event_id == "event-1" else status
     server.start()
     with pytest.raises(ChannelError, match=f"HTTP {status}") as caught:
@@ -102,7 +104,7 @@ def test_a_busy_server_is_away_and_what_it_took_before_is_told(server: Server, s
 
 
 @pytest.mark.parametrize("status", [301, 308, 400, 401, 404, 410, 413])
-def test_other_statuses_refuse_one_event_and_redirects_are_not_followed(server: Server, status: int) -> None:
+def test_any_other_status_refuses_one_event_and_redirects_are_not_followed(server: Server, status: int) -> None:
     server.answer = lambda event_id: status if event_id == "event-2" else 200
     server.start()
     channel = channel_to(server.url)
@@ -111,16 +113,16 @@ def test_other_statuses_refuse_one_event_and_redirects_are_not_followed(server: 
     assert {one.path for one in server.requests} == {"/hook"}
 
 
-def test_a_server_that_does_not_answer_is_away_after_the_time_out(server: Server) -> None:
+def test_a_server_that_does_not_answer_is_away_after_the_timeout(server: Server) -> None:
     server.start()
     server.stall()
     with pytest.raises(ChannelError, match="no answer in time"):
         channel_to(server.url, timeout=0.3).deliver([waiting()])
 
 
-def test_a_closed_port_is_away(unused_port: int) -> None:
+def test_a_closed_port_is_away(free_port: Callable[[], int]) -> None:
     with pytest.raises(ChannelError, match="refused"):
-        channel_to(f"http://127.0.0.1:{unused_port}").deliver([waiting()])
+        channel_to(f"http://127.0.0.1:{free_port()}").deliver([waiting()])
 
 
 def test_https_to_a_server_without_tls_is_away(server: Server) -> None:
@@ -158,8 +160,8 @@ def test_a_secret_that_cannot_be_used_is_refused_without_repeating_it(secret: st
     assert PASSWORD not in str(caught.value)
 
 
-def test_nothing_is_lost_when_the_server_is_down_under_load(
-    server: Server, tmp_path: Path, make_event: Callable[..., Event], eventually: Callable[..., None]
+def test_no_event_is_lost_when_the_server_stops_under_load(
+    server: Server, tmp_path: Path, make_event: Callable[..., Event], until: Callable[..., None]
 ) -> None:
     server.start()
     events = [make_event() for _ in range(120)]
@@ -170,20 +172,20 @@ def test_nothing_is_lost_when_the_server_is_down_under_load(
             state.record([event])
             delivery.wake()
             if index == 30:
-                eventually(lambda: len(server.accepted()) >= 10, "the first events arrive")
+                until(lambda: len(server.accepted()) >= 10, "the first events arrive")
                 server.stop()
             if index == 90:
-                eventually(lambda: not delivery.connected, "the loss is noticed")
+                until(lambda: not delivery.connected, "the loss is noticed")
                 server.start()
-        eventually(lambda: state.depth() == {"webhook": 0}, "the outbox is empty")
+        until(lambda: state.backlog() == {"webhook": 0}, "the outbox is empty")
         assert delivery.connected
         delivery.stop(5)
     assert set(server.accepted()) == {event.id for event in events}
     assert {json.loads(one.body)["id"] for one in server.requests} == {event.id for event in events}
 
 
-def test_one_refused_event_does_not_block_those_behind_it(
-    server: Server, tmp_path: Path, make_event: Callable[..., Event], eventually: Callable[..., None]
+def test_a_refused_event_does_not_block_later_ones(
+    server: Server, tmp_path: Path, make_event: Callable[..., Event], until: Callable[..., None]
 ) -> None:
     events = [make_event() for _ in range(50)]
     bad = events[3].id
@@ -193,17 +195,17 @@ def test_one_refused_event_does_not_block_those_behind_it(
         state.record(events)
         delivery = Delivery(channel_to(server.url), state)
         delivery.start()
-        eventually(lambda: state.depth() == {"webhook": 1}, "all others are delivered")
+        until(lambda: state.backlog() == {"webhook": 1}, "all others are delivered")
         assert server.accepted() == [event.id for event in events if event.id != bad]
-        eventually(lambda: delivery.trouble and "HTTP 400" in delivery.trouble, "the refusal is told")
+        until(lambda: delivery.failure and "HTTP 400" in delivery.failure, "the refusal is reported")
         server.answer = lambda _: 200
-        eventually(lambda: state.depth() == {"webhook": 0}, "the refused one is tried again")
-        eventually(lambda: delivery.trouble is None, "no trouble is left")
+        until(lambda: state.backlog() == {"webhook": 0}, "the refused one is retried")
+        until(lambda: delivery.failure is None, "no failure is left")
         delivery.stop(5)
 
 
-def test_503_and_then_200(
-    server: Server, tmp_path: Path, make_event: Callable[..., Event], eventually: Callable[..., None]
+def test_after_503_the_same_event_is_sent_again(
+    server: Server, tmp_path: Path, make_event: Callable[..., Event], until: Callable[..., None]
 ) -> None:
     server.answer = lambda _: 503 if len(server.requests) < 3 else 200
     server.start()
@@ -212,7 +214,7 @@ def test_503_and_then_200(
         state.record(events)
         delivery = Delivery(channel_to(server.url), state, longest_pause=0.2)
         delivery.start()
-        eventually(lambda: state.depth() == {"webhook": 0}, "delivered after all")
+        until(lambda: state.backlog() == {"webhook": 0}, "delivered")
         delivery.stop(5)
     assert server.accepted() == [event.id for event in events]
     assert {one.id for one in server.requests if one.status == 503} == {events[0].id}
@@ -222,7 +224,7 @@ def test_no_secret_reaches_a_log(
     server: Server,
     tmp_path: Path,
     make_event: Callable[..., Event],
-    eventually: Callable[..., None],
+    until: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -231,14 +233,14 @@ def test_no_secret_reaches_a_log(
         state.record([make_event(), make_event()])
         delivery = Delivery(channel_to(url, secret=PASSWORD), state, longest_pause=0.2)
         delivery.start()
-        eventually(lambda: delivery.trouble, "nobody listens")
-        told = [delivery.trouble]
+        until(lambda: delivery.failure, "connection refused")
+        failures = [delivery.failure]
         server.answer = lambda _: 400
         server.start()
-        eventually(lambda: delivery.trouble and "400" in delivery.trouble, "refused")
-        told.append(delivery.trouble)
+        until(lambda: delivery.failure and "400" in delivery.failure, "refused")
+        failures.append(delivery.failure)
         delivery.stop(5)
     assert "cannot be reached" in caplog.text
     assert "refused" in caplog.text
-    assert PASSWORD not in caplog.text + str(told)
+    assert PASSWORD not in caplog.text + str(failures)
     assert base64.b64encode(f"robot:{PASSWORD}".encode()).decode() not in caplog.text

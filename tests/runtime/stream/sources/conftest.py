@@ -12,12 +12,12 @@ from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.sources.address import parse_address
 from msc_edge.runtime.stream.sources.camera import CameraSource
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 @dataclass
 class Watched:
-    """A source that is read on a thread, and what came of it."""
+    """A live source that a thread reads, with its events and frames."""
 
     source: CameraSource
     events: "queue.Queue[tuple[str, str, float | None]]" = field(default_factory=queue.Queue)
@@ -31,16 +31,16 @@ class Watched:
                 self.frames.put((frame, frame.image.copy()))
 
     def event(self) -> tuple[str, str, float | None]:
-        return self.events.get(timeout=PATIENCE)
+        return self.events.get(timeout=TIMEOUT)
 
     def wait_for(self, kind: str) -> tuple[str, str, float | None]:
-        """The next event of a kind. On a busy machine a camera with a short patience may be lost at first."""
+        """The next event of a kind. On a busy machine a camera with a short `lost_after` may be lost at first."""
         while (found := self.event())[0] != kind:
             pass
         return found
 
     def frame(self) -> tuple[Frame, np.ndarray]:
-        return self.frames.get(timeout=PATIENCE)
+        return self.frames.get(timeout=TIMEOUT)
 
     def forget_frames(self) -> None:
         while not self.frames.empty():
@@ -63,14 +63,15 @@ def watch() -> Iterator[Callable[..., Watched]]:
             {"address": address, "open_timeout": 2, "read_timeout": 2, "lost_after": 20} | options
         )
         watched = Watched(CameraSource("cam", parse_address(address), config))
-        watched.source._restarted = lambda: setattr(watched, "restarts", watched.restarts + 1)
+        watched.source._on_restart = lambda: setattr(watched, "restarts", watched.restarts + 1)
         thread = threading.Thread(target=watched.read, daemon=True)
         thread.start()
         started.append((watched, thread))
         return watched
 
     yield start
-    for watched, thread in started:
+    for watched, _ in started:
         watched.source.close()
-        thread.join(PATIENCE)
+    for _, thread in started:
+        thread.join(TIMEOUT)
         assert not thread.is_alive()

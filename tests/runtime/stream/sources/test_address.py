@@ -18,12 +18,12 @@ from msc_edge.runtime.stream.sources.address import parse_address, redacted
         ("http://user:word@cam.local/video?user=a&pwd=b", "network", "cam.local-video"),
     ],
 )
-def test_the_kind_and_the_name_are_told_from_the_address(given: str, kind: str, name: str) -> None:
+def test_the_address_determines_kind_and_name(given: str, kind: str, name: str) -> None:
     address = parse_address(given)
     assert (address.kind, address.default_name, address.is_live) == (kind, name, True)
 
 
-def test_files_and_folders_are_told_apart(tmp_path: Path) -> None:
+def test_files_and_folders_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "Schicht 1.mp4").touch()
     video, folder = parse_address(str(tmp_path / "Schicht 1.mp4")), parse_address(str(tmp_path))
     assert (video.kind, video.default_name, video.is_live) == ("video", "Schicht-1.mp4", False)
@@ -36,24 +36,24 @@ def test_files_and_folders_are_told_apart(tmp_path: Path) -> None:
         ("nowhere", r"no such file or folder; expected a webcam number"),
         ("", r"no such file or folder"),
         ("-1", r"no such file or folder"),
-        ("ftp://host/x", r"ftp:// is not known"),
+        ("ftp://host/x", r"ftp:// is not supported"),
         ("rtsp://", r"no host"),
         ("rtsp://user:hunter2@", r"no host"),
         ("a\0b", r"no such file or folder"),
     ],
 )
-def test_what_is_no_source_is_refused(given: str, message: str) -> None:
+def test_an_address_that_is_no_source_is_refused(given: str, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         parse_address(given)
     assert "hunter2" not in str(caught.value)
 
 
-# Digits and capitals: none of these letters stand in the rest of the address.
+# Digits and capitals: none of these characters are in the rest of the address.
 _SECRET = st.text("0123456789ABCDEFXYZ@:/?#&=%+ ü", min_size=8).filter(lambda text: any(c.isalnum() for c in text))
 
 
 @given(user=_SECRET, password=_SECRET, key=_SECRET)
-def test_no_part_of_a_password_is_shown(user: str, password: str, key: str) -> None:
+def test_no_part_of_a_password_is_displayed(user: str, password: str, key: str) -> None:
     url = f"rtsp://{quote(user, safe='')}:{quote(password, safe='')}@host/path?key={quote(key, safe='')}"
     assert redacted(url) == "rtsp://***@host/path?key=***"
 
@@ -68,5 +68,5 @@ def test_no_part_of_a_password_is_shown(user: str, password: str, key: str) -> N
         ("http://host/?secret", "http://host/?***"),
     ],
 )
-def test_passwords_that_nobody_quoted_are_hidden_too(url: str, shown: str) -> None:
+def test_unquoted_passwords_are_hidden_too(url: str, shown: str) -> None:
     assert redacted(url) == shown

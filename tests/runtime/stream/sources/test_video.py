@@ -15,7 +15,7 @@ from msc_edge.runtime.stream.sources.video import VideoSource
 CLIP = Path(__file__).parents[4].parent / "shared" / "data" / "video" / "bottle-detection.mp4"
 HEIGHT, WIDTH = 96, 128
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 60), (30, 60, 220)
-FORMATS = [  # (suffix, codec); the first two lose nothing
+FORMATS = [  # (suffix, codec); the first two are lossless
     ("mkv", "FFV1"),
     ("avi", "FFV1"),
     ("avi", "MJPG"),
@@ -52,22 +52,22 @@ def write(path: Path, codec: str, *, frames: int = 60, fps: float = 25) -> Path:
     return path
 
 
-class Told(list[tuple[str, str, float | None]]):
+class Events(list[tuple[str, str, float | None]]):
     """The events of a source."""
 
-    def __call__(self, kind: str, words: str, seconds: float | None) -> None:
-        self.append((kind, words, seconds))
+    def __call__(self, kind: str, message: str, seconds: float | None) -> None:
+        self.append((kind, message, seconds))
 
     @property
     def kinds(self) -> list[str]:
         return [kind for kind, _, _ in self]
 
 
-def read(path: Path) -> tuple[list[Frame], Told]:
-    told = Told()
-    frames = list(VideoSource("clip", path).frames(told))
+def read(path: Path) -> tuple[list[Frame], Events]:
+    events = Events()
+    frames = list(VideoSource("clip", path).frames(events))
     assert None not in frames
-    return [frame for frame in frames if frame is not None], told
+    return [frame for frame in frames if frame is not None], events
 
 
 def image_of(frame: Frame) -> np.ndarray:
@@ -76,34 +76,34 @@ def image_of(frame: Frame) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("suffix", "codec"), FORMATS)
-def test_every_frame_comes_once_in_order_and_none_is_dropped(tmp_path: Path, suffix: str, codec: str) -> None:
-    frames, told = read(write(tmp_path / f"clip.{suffix}", codec))
+def test_every_frame_comes_once_in_order(tmp_path: Path, suffix: str, codec: str) -> None:
+    frames, events = read(write(tmp_path / f"clip.{suffix}", codec))
     assert [number_in(image_of(frame)) for frame in frames] == list(range(60))
     assert [frame.index for frame in frames] == list(range(60))
     assert {frame.dropped for frame in frames} == {0}
     assert {frame.source for frame in frames} == {"clip"}
-    assert told == [("source_up", "frames are read", None), ("source_ended", "its 60 frames were scored", None)]
+    assert events == [("source_up", "reading frames", None), ("source_ended", "60 frames were scored", None)]
 
 
 @pytest.mark.parametrize(("suffix", "codec"), FORMATS)
-def test_a_position_is_that_of_the_frame_at_the_rate_of_the_file(tmp_path: Path, suffix: str, codec: str) -> None:
+def test_positions_follow_the_rate_of_the_file(tmp_path: Path, suffix: str, codec: str) -> None:
     frames, _ = read(write(tmp_path / f"clip.{suffix}", codec))
-    told = {frame.index: frame.position for frame in frames if frame.position is not None}
-    assert told == pytest.approx({number: number / 25 for number in told}, abs=0.002)
-    # FFmpeg knows none for the last frame of an MPEG program stream.
-    assert list(told) == list(range(59 if suffix == "mpg" else 60))
+    positions = {frame.index: frame.position for frame in frames if frame.position is not None}
+    assert positions == pytest.approx({number: number / 25 for number in positions}, abs=0.002)
+    # FFmpeg has no time for the last frame of an MPEG program stream.
+    assert list(positions) == list(range(59 if suffix == "mpg" else 60))
 
 
 @pytest.mark.parametrize("fps", [0.5, 10, 29.97, 30, 60])
 @pytest.mark.parametrize(("suffix", "codec"), [("mkv", "FFV1"), ("avi", "FFV1"), ("mp4", "mp4v")])
-def test_other_rates_too(tmp_path: Path, suffix: str, codec: str, fps: float) -> None:
+def test_positions_are_correct_at_other_rates(tmp_path: Path, suffix: str, codec: str, fps: float) -> None:
     frames, _ = read(write(tmp_path / f"clip.{suffix}", codec, frames=20, fps=fps))
-    # Matroska counts in whole milliseconds.
+    # The times of Matroska are whole milliseconds.
     assert [frame.position for frame in frames] == pytest.approx([number / fps for number in range(20)], abs=0.001)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), FORMATS[:2])
-def test_a_codec_that_loses_nothing_gives_the_very_pixels_as_rgb(tmp_path: Path, suffix: str, codec: str) -> None:
+def test_a_lossless_codec_gives_the_same_pixels_as_rgb(tmp_path: Path, suffix: str, codec: str) -> None:
     frames, _ = read(write(tmp_path / f"clip.{suffix}", codec, frames=9))
     for number, frame in enumerate(frames):
         image = image_of(frame)
@@ -112,91 +112,91 @@ def test_a_codec_that_loses_nothing_gives_the_very_pixels_as_rgb(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("suffix", "codec"), FORMATS[2:])
-def test_a_codec_that_loses_something_keeps_red_red(tmp_path: Path, suffix: str, codec: str) -> None:
+def test_a_lossy_codec_keeps_the_order_of_colours(tmp_path: Path, suffix: str, codec: str) -> None:
     frames, _ = read(write(tmp_path / f"clip.{suffix}", codec, frames=5))
     for frame in frames:
         for column, colour in ((20, RED), (64, GREEN), (108, BLUE)):
             assert image_of(frame)[72, column].astype(int) == pytest.approx(colour, abs=20)
 
 
-def test_a_frame_is_not_overwritten_by_those_that_follow(tmp_path: Path) -> None:
-    """The window and the images still look at it then."""
+def test_a_frame_is_not_overwritten_by_later_ones(tmp_path: Path) -> None:
+    """The window and the image store may still use it."""
     frames, _ = read(write(tmp_path / "clip.mkv", "FFV1", frames=3))
     assert [number_in(image_of(frame)) for frame in frames] == [0, 1, 2]
     assert not np.shares_memory(image_of(frames[0]), image_of(frames[1]))
 
 
-def test_times_are_those_of_reading_and_do_not_go_back(tmp_path: Path) -> None:
+def test_times_are_in_utc_and_increase(tmp_path: Path) -> None:
     frames, _ = read(write(tmp_path / "clip.mkv", "FFV1", frames=10))
     assert all(frame.time.utcoffset() == timedelta(0) and frame.time.tzinfo is UTC for frame in frames)
     assert [frame.captured for frame in frames] == sorted(frame.captured for frame in frames)
     assert all(math.isfinite(frame.captured) for frame in frames)
-    assert {frame.id for frame in frames} == {None}, "a second run is another one, with ids of its own"
+    assert {frame.id for frame in frames} == {None}, "another run gets other ids"
 
 
-def test_the_real_clip_is_read_whole() -> None:
+def test_a_real_clip_is_read_to_its_end() -> None:
     if not CLIP.is_file():
         pytest.skip(f"{CLIP.name} is not there: ../shared is absent")
-    told, count, last = Told(), 0, -1.0
-    for frame in VideoSource("bottles", CLIP).frames(told):
+    events, count, last = Events(), 0, -1.0
+    for frame in VideoSource("bottles", CLIP).frames(events):
         assert frame is not None
         assert frame.position is not None
         assert frame.index == count
         assert frame.position > last
         count, last = count + 1, frame.position
     assert count == 1189
-    assert told[-1] == ("source_ended", "its 1189 frames were scored", None)
+    assert events[-1] == ("source_ended", "1189 frames were scored", None)
 
 
-def test_a_file_name_may_have_any_letters(tmp_path: Path) -> None:
+def test_a_file_name_may_have_any_characters(tmp_path: Path) -> None:
     path = tmp_path / "Schicht 1, größer %03d [a].avi"
     write(tmp_path / "clip.avi", "MJPG", frames=4).rename(path)
     frames, _ = read(path)
     assert [number_in(image_of(frame)) for frame in frames] == [0, 1, 2, 3]
 
 
-# -- what is not as it should be
+# -- damaged files
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mkv", "FFV1"), ("avi", "FFV1"), ("avi", "MJPG"), ("webm", "VP80")])
-def test_a_video_that_was_cut_off_tells_how_many_frames_are_missing(
+def test_a_truncated_video_reports_how_many_frames_are_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, codec: str
 ) -> None:
     path = write(tmp_path / f"clip.{suffix}", codec)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
     with caplog.at_level(logging.WARNING, logger="msc_edge.stream"):
-        frames, told = read(path)
+        frames, events = read(path)
     assert 20 < len(frames) < 50
     assert [number_in(image_of(frame)) for frame in frames] == list(range(len(frames)))
-    words = f"its {len(frames)} frames were scored, of the 60 that it claims to have"
-    assert told[-1] == ("source_ended", words, None)
+    message = f"{len(frames)} frames were scored; the file declares 60"
+    assert events[-1] == ("source_ended", message, None)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(path) in caplog.text
 
 
-def test_damage_in_the_middle_is_told_and_what_can_be_read_keeps_its_position(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_reported_and_the_other_frames_keep_their_position(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.mkv", "MJPG")
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + len(content) // 10] = bytes(len(content) // 10)
     path.write_bytes(content)
-    frames, told = read(path)
-    whole = [frame for frame in frames if frame.index < 20 or frame.index >= len(frames) - 20]
+    frames, events = read(path)
+    undamaged = [frame for frame in frames if frame.index < 20 or frame.index >= len(frames) - 20]
     assert 40 <= len(frames) < 60
-    assert "of the 60 that it claims to have" in told[-1][1]
-    positions = [number_in(image_of(frame)) / 25 for frame in whole]
-    assert [frame.position for frame in whole] == pytest.approx(positions, abs=0.001)
+    assert "the file declares 60" in events[-1][1]
+    positions = [number_in(image_of(frame)) / 25 for frame in undamaged]
+    assert [frame.position for frame in undamaged] == pytest.approx(positions, abs=0.001)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), FORMATS)
-def test_a_whole_video_is_not_said_to_lack_frames(
+def test_no_frame_is_reported_missing_in_a_complete_video(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, codec: str
 ) -> None:
-    """Some containers do not say how many they have, and FFmpeg guesses."""
+    """Some containers do not declare a number, and FFmpeg estimates it."""
     with caplog.at_level(logging.INFO, logger="msc_edge.stream"):
-        _, told = read(write(tmp_path / f"clip.{suffix}", codec, frames=7))
-    assert told[-1][1] == "its 7 frames were scored"
+        _, events = read(write(tmp_path / f"clip.{suffix}", codec, frames=7))
+    assert events[-1][1] == "7 frames were scored"
     assert caplog.records == []
 
 
@@ -204,7 +204,7 @@ def test_a_whole_video_is_not_said_to_lack_frames(
     "content",
     [b"", b"not a video\n" * 100, b"\0" * 5000, b"RIFF\x10\0\0\0AVI LIST", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"],
 )
-def test_what_is_not_a_video_is_refused_with_its_path(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_refused_with_its_path(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"clip\.mp4: not a video that can be decoded; check the file"):
@@ -212,7 +212,7 @@ def test_what_is_not_a_video_is_refused_with_its_path(tmp_path: Path, content: b
 
 
 def test_an_mp4_without_its_end_is_refused(tmp_path: Path) -> None:
-    """Its index stands at the end, so that nothing of it can be read: a recorder that lost power leaves such a file."""
+    """Its index is at the end; a recorder that lost power leaves such a file."""
     path = write(tmp_path / "clip.mp4", "mp4v")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 9 // 10])
@@ -220,19 +220,19 @@ def test_an_mp4_without_its_end_is_refused(tmp_path: Path) -> None:
         VideoSource("clip", path)
 
 
-def test_a_file_that_went_away_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.mp4: not a video"):
         VideoSource("clip", tmp_path / "none.mp4")
 
 
-# -- its end
+# -- the end
 
 
-def test_closing_ends_it_after_the_frame_that_is_scored(tmp_path: Path) -> None:
-    told = Told()
+def test_closing_ends_it_after_the_current_frame(tmp_path: Path) -> None:
+    events = Events()
     source = VideoSource("clip", write(tmp_path / "clip.mkv", "FFV1"))
     seen = []
-    for frame in source.frames(told):
+    for frame in source.frames(events):
         assert frame is not None
         seen.append(frame.index)
         if frame.index == 9:
@@ -240,23 +240,23 @@ def test_closing_ends_it_after_the_frame_that_is_scored(tmp_path: Path) -> None:
             thread.start()
             thread.join()
     assert seen == list(range(10))
-    assert told.kinds == ["source_up"], "it was ended, and has not come to its end"
+    assert events.kinds == ["source_up"], "it was not read to its end"
     source.close()
 
 
-def test_closed_before_it_began_it_gives_nothing(tmp_path: Path) -> None:
-    told = Told()
+def test_a_source_that_was_closed_yields_nothing(tmp_path: Path) -> None:
+    events = Events()
     source = VideoSource("clip", write(tmp_path / "clip.mkv", "FFV1", frames=3))
     source.close()
-    assert list(source.frames(told)) == []
-    assert told == []
+    assert list(source.frames(events)) == []
+    assert events == []
 
 
-def test_a_reader_that_goes_away_leaves_the_file_free(tmp_path: Path) -> None:
+def test_a_reader_that_stops_closes_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.mkv", "FFV1")
-    reading = VideoSource("clip", path).frames(Told())
+    reading = VideoSource("clip", path).frames(Events())
     next(reading)
     held = [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve() == path]
-    assert held, "open while it is read"
+    assert held, "open during reading"
     reading.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert not [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve() == path]

@@ -1,0 +1,91 @@
+"""The journal of events: each event is logged, counted, and put into the outbox."""
+
+import logging
+from pathlib import Path
+
+from msc_edge.runtime.stream.active_kit import ActiveKit
+from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection
+from msc_edge.runtime.stream.frame import Decision, ProcessedFile
+from msc_edge.runtime.stream.logs import LOG
+from msc_edge.runtime.stream.outbox import Outbox
+from msc_edge.runtime.stream.sinks.metrics import Metrics
+from msc_edge.runtime.stream.statistics import Statistics
+from msc_edge.text import valid_text
+
+_LEVELS: dict[EventKind, int] = {
+    "source_lost": logging.WARNING,
+    "source_frozen": logging.WARNING,
+    "kit_refused": logging.ERROR,
+    "results_lost": logging.ERROR,
+    "events_lost": logging.ERROR,
+}
+
+
+class EventJournal:
+    """Records the events of one stream. Safe to use from several threads."""
+
+    def __init__(
+        self, outbox: Outbox, *, station: str, active_kit: ActiveKit, statistics: Statistics, metrics: Metrics
+    ) -> None:
+        """`active_kit`: named in events that are not about one frame."""
+        self._outbox = outbox
+        self._station = station
+        self._active_kit = active_kit
+        self._statistics = statistics
+        self._metrics = metrics
+
+    def report(
+        self,
+        kind: EventKind,
+        message: str,
+        *,
+        source: str | None = None,
+        count: int | None = None,
+        seconds: float | None = None,
+        kit: str | None = None,
+    ) -> None:
+        """Build and record an event. `message`: a sentence; `kit`: SHA-256, by default of the active kit.
+
+        For `source`, `count` and `seconds` see `Event`.
+        """
+        self.record(
+            Event(
+                id=new_id(),
+                kind=kind,
+                time=now(),
+                station=self._station,
+                source=source,
+                message=valid_text(f"{source}: {message}" if source else message),
+                kit=kit or self._active_kit.detector.kit.sha256,
+                count=count,
+                seconds=seconds,
+            )
+        )
+
+    def rejection(self, decision: Decision, image: Path | None) -> Event:
+        """Build the event of a rejected frame, not yet recorded. `image`: where the frame was saved."""
+        return rejection(decision, image, station=self._station)
+
+    def record(self, event: Event) -> None:
+        """Log and count an event, and put it into the outbox. It waits in memory while the disk is full."""
+        self._log_and_count(event)
+        self._outbox.put([event])
+
+    def record_file(self, file: ProcessedFile, event: Event | None) -> bool:
+        """Record a processed file, with its event if it has one, in one transaction. False while the disk is full."""
+        if not self._outbox.put_with([event] if event else [], file):
+            return False
+        if event:
+            self._log_and_count(event)
+        return True
+
+    def _log_and_count(self, event: Event) -> None:
+        self._statistics.add_event(event.kind)
+        self._metrics.add_event(event)
+        LOG.log(
+            _LEVELS.get(event.kind, logging.INFO),
+            "%s: %s",
+            event.kind,
+            event.message,
+            extra={"fields": event.model_dump(mode="json", exclude_none=True, exclude={"message", "schema_version"})},
+        )

@@ -1,0 +1,118 @@
+"""Opens a camera and reads its frames: JPEG cameras by `mjpeg`, all others by OpenCV. Runs in the grabber process.
+
+Import this after the environment variables of OpenCV were set; see `grabber`.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from msc_edge.runtime.stream.sources.address import Address, camera_number
+from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, OnStatus
+from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError, open_jpeg_stream
+
+_DEFAULT_PORTS = {"rtsp": 554, "http": 80, "https": 443, "rtmp": 1935}
+
+
+def capture_frames(
+    settings: CaptureSettings, *, skip: Callable[[], None], on_status: OnStatus
+) -> Iterator[tuple[np.ndarray, ColourOrder]]:
+    """Yield the frames of one connection, uint8 (h, w, 3), with their colour order.
+
+    `skip` counts a frame that cannot be decoded. Raises ConnectionBrokenError when the connection breaks; yields
+    nothing when none could be made.
+    """
+    address = settings.address
+    if address.given.lower().startswith(("http://", "https://")):
+        stream = open_jpeg_stream(address.given, timeout=settings.read_timeout)
+        if stream is not None:
+            on_status("open", stream.description)
+            for image in stream.frames(skip=skip, on_damaged=lambda message: on_status("damaged", message)):
+                yield image, "RGB"
+            return
+    capture = _open(settings)
+    try:
+        if not capture.isOpened():
+            return
+        success, image = capture.read()
+        if not success:
+            return
+        on_status("open", _actual_settings(capture, address))
+        while success:
+            yield _with_channels(image), "BGR"
+            success, image = capture.read()
+    finally:
+        capture.release()
+    raise ConnectionBrokenError("the connection ended, or no frame came in time")
+
+
+def _with_channels(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 or image.shape[2] == 1 else image
+
+
+def _open(settings: CaptureSettings) -> cv2.VideoCapture:
+    if settings.address.kind == "webcam":
+        return _open_webcam(settings)
+    # OpenCV ignores the timeouts unless CAP_FFMPEG is named.
+    return cv2.VideoCapture(
+        settings.address.given,
+        cv2.CAP_FFMPEG,
+        [
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * settings.open_timeout)),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * settings.read_timeout)),
+        ],
+    )
+
+
+def _open_webcam(settings: CaptureSettings) -> cv2.VideoCapture:
+    number = camera_number(settings.address.given)
+    interfaces = [cv2.CAP_DSHOW, cv2.CAP_MSMF] if os.name == "nt" else [cv2.CAP_V4L2, cv2.CAP_ANY]
+    capture = cv2.VideoCapture()
+    for interface in interfaces:
+        if capture.open(number, interface):
+            break
+    if capture.isOpened():
+        # MJPG before the size: common webcams send uncompressed 720p at 10 frames a second only.
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        for setting, value in (
+            (cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+            (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
+            (cv2.CAP_PROP_FPS, settings.fps),
+        ):
+            if value:
+                capture.set(setting, value)
+    return capture
+
+
+def _actual_settings(capture: cv2.VideoCapture, address: Address) -> str:
+    """Size, codec and rate as the camera reports them. They often differ from the requested ones."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    fourcc = "".join(c if c.isprintable() else "?" for c in code.to_bytes(4, "little").decode("latin-1")).strip()
+    size = f"{capture.get(cv2.CAP_PROP_FRAME_WIDTH):.0f}x{capture.get(cv2.CAP_PROP_FRAME_HEIGHT):.0f}"
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    interface = f" by {capture.getBackendName()}" if address.kind == "webcam" else ""
+    return f"{size}, {fourcc}{f', {rate:.4g} frames a second' if 0 < rate < 1000 else ''}{interface}"
+
+
+def diagnose(settings: CaptureSettings, *, seconds: float) -> str:
+    """Why a source could not be opened, after `seconds`. OpenCV gives no reason; this checks if the host answers."""
+    address = settings.address
+    if address.kind == "webcam":
+        return "the camera cannot be opened; check that it is plugged in, not in use, and readable (group video)"
+    parts = urlsplit(address.shown.replace("***@", ""))
+    try:
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        if port is None or not parts.hostname:
+            return "cannot be opened"
+        with socket.create_connection((parts.hostname, port), timeout=2):
+            if seconds >= min(settings.open_timeout, settings.read_timeout) - 0.1:
+                return f"the host accepts the connection and does not answer in {seconds:.0f} s"
+            return "the host answers, but sends no video that can be decoded; check path, user, password and codec"
+    except ValueError:
+        return "cannot be opened; its port is not a number"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror or error}"

@@ -1,0 +1,115 @@
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from msc_edge.export.onnx_model import export_onnx
+from msc_edge.export.quantize import Quantizer
+from msc_edge.kit.layout import MODEL_FILES
+from msc_edge.kit.manifest import Manifest, Target
+from msc_edge.preprocessing import preset
+from msc_edge.train.backbones import build_backbone
+from msc_edge.train.network import EmbeddingNetwork
+
+
+def operators(model: Path, optimised: Path) -> Counter[str]:
+    """Of the graph that onnxruntime makes of a model."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(optimised)
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(optimised).graph.node)
+
+
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first layers of a MobileNetV2 with random weights."""
+    path = tmp_path_factory.mktemp("models") / "mobilenet.onnx"
+    backbone = build_backbone("mobilenet_v2_x0.5", stop_at="features.2")
+    export_onnx(EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)), path)
+    return path
+
+
+@pytest.fixture
+def resnet(drawn_kit: tuple[Path, Manifest]) -> Path:
+    return drawn_kit[0] / MODEL_FILES["fp32"]
+
+
+@pytest.fixture
+def quantizer(toy: ModuleType, tmp_path: Path) -> Callable[[Path, Target], Quantizer]:
+    images = [toy.draw(seed) for seed in range(4)]
+    return lambda model, target: Quantizer(model, lambda: iter(images), target=target, scratch=tmp_path)
+
+
+def test_all_convolutions_of_a_kit_are_fused(both_kit: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """Convolutions that are not fused would be slower than float."""
+    quantization = both_kit[1].models["int8"].quantization
+    assert quantization is not None
+    found = operators(both_kit[0] / MODEL_FILES["int8"], tmp_path / "optimised.onnx")
+    in_float = len(quantization.float_layers)
+    assert (found["QLinearConv"], found["Conv"]) == (quantization.layers - in_float, in_float)
+
+
+def test_a_layer_can_stay_in_float(quantizer: Callable, resnet: Path, tmp_path: Path) -> None:
+    made = quantizer(resnet, "x86-vnni")
+    made.write(tmp_path / "made.onnx", float_layers=[list(made.layers)[2]])
+    found = operators(tmp_path / "made.onnx", tmp_path / "optimised.onnx")
+    assert (found["Conv"], found["QLinearConv"]) == (1, len(made.layers) - 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "activations", "largest_weight"),
+    [
+        ("x86-vnni", onnx.TensorProto.UINT8, 127),
+        ("x86", onnx.TensorProto.UINT8, 64),
+        ("arm64", onnx.TensorProto.INT8, 127),
+    ],
+)
+def test_each_target_has_its_number_types(
+    target: Target, activations: int, largest_weight: int, quantizer: Callable, resnet: Path, tmp_path: Path
+) -> None:
+    quantizer(resnet, target).write(tmp_path / "made.onnx")
+    graph = onnx.load(tmp_path / "made.onnx").graph
+    constants = {each.name: each for each in graph.initializer}
+    outputs = {constants[node.input[2]].data_type for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert outputs == {activations}
+    weights = [
+        onnx.numpy_helper.to_array(each) for name, each in constants.items() if name.endswith("weight_quantized")
+    ]
+    assert {each.dtype for each in weights} == {np.dtype(np.int8)}
+    assert max(int(np.abs(each.astype(int)).max()) for each in weights) == largest_weight
+
+
+@pytest.mark.parametrize(("target", "layers"), [("x86-vnni", 3), ("x86", 3), ("arm64", 0)])
+def test_the_stem_of_a_mobilenet_has_three_layers_on_x86(
+    target: Target, layers: int, quantizer: Callable, mobilenet: Path
+) -> None:
+    made = quantizer(mobilenet, target)
+    assert made.stem == list(made.layers)[:layers]
+    assert len(made.layers) == 6
+
+
+def test_a_resnet_has_no_stem(quantizer: Callable, resnet: Path) -> None:
+    assert quantizer(resnet, "x86").stem == []
+
+
+def test_nothing_is_quantised_within_a_stem_in_float(quantizer: Callable, mobilenet: Path, tmp_path: Path) -> None:
+    made = quantizer(mobilenet, "x86-vnni")
+    made.write(tmp_path / "made.onnx", float_layers=made.stem)
+    found = operators(tmp_path / "made.onnx", tmp_path / "optimised.onnx")
+    assert (found["Conv"], found["QLinearConv"]) == (3, len(made.layers) - 3)
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1, 1)  # behind the stem, and before the mean
+
+
+def test_images_are_decoded_for_the_first_model_only(resnet: Path, toy: ModuleType, tmp_path: Path) -> None:
+    calls = []
+    quantizer = Quantizer(resnet, lambda: iter(calls.append(1) or [toy.draw(0)]), target="x86", scratch=tmp_path)
+    for name in ("one", "two"):
+        quantizer.write(tmp_path / name)
+    assert calls == [1]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -1,0 +1,90 @@
+"""Sources that cannot be opened, and the reasons that are given."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msc_edge.runtime.stream.sources.address import parse_address
+from msc_edge.runtime.stream.sources.capture import capture_frames, diagnose
+from msc_edge.runtime.stream.sources.messages import CaptureSettings
+from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError
+
+
+def settings(address: str) -> CaptureSettings:
+    return CaptureSettings(parse_address(address), open_timeout=2, read_timeout=2)
+
+
+@pytest.mark.parametrize(
+    ("address", "seconds", "reason"),
+    [
+        ("rtsp://u:hunter2@127.0.0.1:CLOSED/clip", 0.1, "cannot be reached: Connection refused"),
+        (
+            "rtsp://u:hunter2@127.0.0.1:OPEN/audio",
+            0.1,
+            "sends no video that can be decoded; check path, user",
+        ),
+        ("rtsp://u:hunter2@127.0.0.1:OPEN/audio", 2.0, "accepts the connection and does not answer in 2 s"),
+        ("rtsp://u:hunter2@127.0.0.1:x/clip", 0.1, "its port is not a number"),
+        ("tcp://127.0.0.1", 0.1, "cannot be opened"),
+        ("/dev/video63", 0.1, "check that it is plugged in"),
+    ],
+)
+def test_the_reason_names_what_to_check_and_no_password(
+    camera: Any, free_port: Callable[[], int], address: str, seconds: float, reason: str
+) -> None:
+    address = address.replace("CLOSED", str(free_port())).replace("OPEN", str(camera.port))
+    found = diagnose(settings(address), seconds=seconds)
+    assert reason in found
+    assert "hunter2" not in found
+
+
+def test_frames_of_opencv_are_bgr_and_a_connection_that_ends_is_broken(
+    own_camera: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    messages: list[tuple[str, str]] = []
+    frames = capture_frames(
+        settings(own_camera.url("still")), skip=lambda: None, on_status=lambda *message: messages.append(message)
+    )
+    image, order = next(frames)
+    assert order == "BGR"
+    red = image[100, 245]  # of the SMPTE bars
+    assert int(red[2]) - red[0] > 90
+    assert messages[0][0] == "open"
+    assert messages[0][1].startswith("320x240")
+    own_camera.kill()
+    with pytest.raises(ConnectionBrokenError, match="the connection ended"):
+        list(frames)
+
+
+@pytest.mark.parametrize("address", ["rtsp://127.0.0.1:CLOSED/clip", "/dev/video63"])
+def test_a_source_that_cannot_be_opened_yields_nothing(free_port: Callable[[], int], address: str) -> None:
+    if Path("/dev/video63").exists():
+        pytest.skip("this machine has 64 cameras")
+    address = address.replace("CLOSED", str(free_port()))
+    assert list(capture_frames(settings(address), skip=lambda: None, on_status=lambda *_: None)) == []
+
+
+def test_the_reason_is_in_the_event_and_the_log_without_the_password(
+    watch: Callable, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "msc_edge.stream")
+    watched = watch(f"rtsp://operator:hunter2@127.0.0.1:{free_port()}/clip", lost_after=6)
+    kind, reason, _ = watched.event()
+    assert kind == "source_lost"
+    assert "refused" in reason
+    logged = " ".join(record.getMessage() for record in caplog.records) + reason
+    assert "***@127.0.0.1" in logged
+    assert "hunter2" not in logged
+    assert "operator" not in logged
+
+
+def test_the_grabber_does_not_import_opencv_before_its_variables_are_set() -> None:
+    """FFmpeg's log would contain passwords, and the timeouts would be ignored."""
+    code = "import sys, msc_edge.runtime.stream.sources.grabber; sys.exit('cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,79 @@
+"""Photos to distil on, and a small teacher that distinguishes them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from msc_edge.images import read_image
+from msc_edge.preprocessing import preset
+from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.preprocess import Preprocess
+
+
+@pytest.fixture(scope="session")
+def scene() -> Callable[[int], np.ndarray]:
+    """Draw an image that differs from all others: patches and stripes of many colours, uint8 (48, 64, 3)."""
+
+    def draw(seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        patches = random.uniform(0, 255, (random.integers(1, 7), random.integers(1, 7), 3)).astype(np.float32)
+        image = cv2.resize(patches, (64, 48), interpolation=cv2.INTER_CUBIC)
+        row, column = np.mgrid[:48, :64]
+        stripes = np.sin(random.uniform(0.1, 2) * row + random.uniform(0.1, 2) * column)[..., None]
+        return np.clip(image + stripes * random.uniform(-80, 80, 3), 0, 255).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory, save: Callable, scene: Callable) -> Path:
+    """A folder of 36 scenes; read-only."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for seed in range(36):
+        save(folder / f"{seed:02d}.png", scene(seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated(scenes: Path) -> Callable[[Backbone], dict[str, Tensor]]:
+    """Set the batch-norm statistics of a random network to those of the scenes. Returns its state dict."""
+
+    def change(backbone: Backbone) -> dict[str, Tensor]:
+        preprocess = Preprocess(preset("whole-frame", image_size=32))
+        images = torch.cat([preprocess(torch.from_numpy(read_image(path))[None]) for path in sorted(scenes.iterdir())])
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None  # the plain mean
+        with torch.no_grad():
+            backbone.train()(images)
+        return backbone.eval().state_dict()
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def teacher_weights(tmp_path_factory: pytest.TempPathFactory, randomise: Callable, calibrated: Callable) -> Path:
+    """A random ResNet-18 up to layer2."""
+    backbone = build_backbone("resnet18", stop_at="layer2")
+    randomise(backbone, 0)
+    path = tmp_path_factory.mktemp("teacher") / "resnet18_to_layer2.safetensors"
+    save_file(calibrated(backbone), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def student_weights(tmp_path_factory: pytest.TempPathFactory, calibrated: Callable) -> Path:
+    """A random MobileNetV2 of a tenth of the width."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = build_backbone("mobilenet_v2_x0.1")
+    path = tmp_path_factory.mktemp("student") / "mobilenet_v2_x0.1.safetensors"
+    save_file(calibrated(backbone), path)
+    return path

@@ -1,0 +1,1 @@
+"""The weights of the `edge-small` backbone, and their model card."""
