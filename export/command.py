@@ -43,10 +43,10 @@ def export(
     A kit holds the models, the memory bank, the limits and the manifest.
     No kit is written if the runtime computes other scores than training.
     """
-    from msc_edge.errors import extras_named
+    from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.export.pack import export as export_kit
 
     notes: list[str] = []

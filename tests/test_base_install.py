@@ -22,8 +22,15 @@ pytestmark = [
 ]
 
 
+HERE = Path(sys.executable).with_name("msc-edge")
+BARE_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    environment = os.environ if command[0] == HERE else BARE_ENVIRONMENT
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -48,10 +55,9 @@ def test_the_bare_install_has_no_training_package(bare: Path) -> None:
 
 
 def test_the_bare_install_gives_the_scores_of_this_one(bare: Path, tmp_path: Path) -> None:
-    here = Path(sys.executable).with_name("msc-edge")
     columns = ("path", "score", "p_value", "verdict", "limit", "nearest", "model", "kit", "error")
     tables = []
-    for program, name in ((bare / "msc-edge", "bare.csv"), (here, "here.csv")):
+    for program, name in ((bare / "msc-edge", "bare.csv"), (HERE, "here.csv")):
         run(program, "score", TOY_KIT, IMAGES, "--out", name, cwd=tmp_path)
         with (tmp_path / name).open(newline="", encoding="utf-8") as file:
             tables.append([[row[column] for column in columns] for row in csv.DictReader(file)])
@@ -98,9 +104,8 @@ def real_kit(toy: ModuleType, save: Callable, tmp_path_factory: pytest.TempPathF
     place = tmp_path_factory.mktemp("real")
     for seed in range(24):
         save(place / "good" / f"{seed:02d}.png", toy.draw(seed))
-    here = Path(sys.executable).with_name("msc-edge")
-    run(here, "train", "--normal", "good", "--out", "run", "--steps", "0", cwd=place)
-    run(here, "export", "run", "--out", "kit", "--precision", "fp32", cwd=place)
+    run(HERE, "train", "--normal", "good", "--out", "run", "--steps", "0", cwd=place)
+    run(HERE, "export", "run", "--out", "kit", "--precision", "fp32", cwd=place)
     return place / "kit"
 
 

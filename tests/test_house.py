@@ -121,7 +121,6 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
     """tests/runtime/results/test_formats.py tests runtime/results/formats.py; other tests name a whole package."""
     packages = {
         "damaged_kits",
-        "through_the_process",
         "unreachable",
         "image_files",
         "bundled",

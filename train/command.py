@@ -68,11 +68,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")] = False,
 ) -> None:
     """Train on normal images: fine-tune a backbone, and write its memory bank and calibration scores."""
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.preprocessing import Region
     from msc_edge.progress import progress_bars
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.train.options import check_learning_rate
         from msc_edge.train.training import TrainingOptions
         from msc_edge.train.training import train as train_run

@@ -13,7 +13,7 @@ from msc_edge.errors import UsageError
 # Few distinct values, so that ties are common.
 tied_scores = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=1, max_size=40)
 any_scores = st.lists(st.floats(-2, 2, allow_subnormal=False), min_size=1, max_size=40)
-rates = st.fractions(Fraction(1, 200), Fraction(199, 200), max_denominator=400)
+rates = st.builds(lambda n, d: Fraction(1 + n % (d - 1), d), st.integers(0, 10_000), st.integers(2, 400))
 
 
 @given(tied_scores | any_scores, st.integers(-9, 9).map(lambda i: i / 4) | st.floats(-3, 3))
@@ -64,7 +64,7 @@ def test_leaving_out_each_of_n_plus_1_exchangeable_scores_gives_exactly_the_expe
     [(19, 0.05, 1), (50, 0.1, 5), (99, 0.01, 1), (99, 0.29, 29), (30, 0.01, 1), (3, 0.5, 2)],
 )
 def test_the_simulated_false_alarm_rate_is_the_expected_rate(n: int, rate: float, flagged: int) -> None:
-    trials = 20_000
+    trials = 8_000
     random = np.random.default_rng(n)
     scores = np.exp(random.normal(size=(trials, n + 1)))
     alarms = sum(row[0] > Calibration(row[1:]).limit(rate).score for row in scores)
@@ -74,7 +74,7 @@ def test_the_simulated_false_alarm_rate_is_the_expected_rate(n: int, rate: float
 
 
 def test_ties_lower_the_false_alarm_rate() -> None:
-    trials, n, rate = 20_000, 40, 0.1
+    trials, n, rate = 8_000, 40, 0.1
     scores = np.random.default_rng(0).integers(0, 6, size=(trials, n + 1))
     alarms = sum(row[0] > Calibration(row[1:]).limit(rate).score for row in scores)
     assert 0 < alarms / trials < rate

@@ -66,11 +66,11 @@ def distil(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted distillation.")] = False,
 ) -> None:
     """Distil a small network: train a student to reproduce a larger teacher, from unlabelled images."""
-    from msc_edge.errors import extras_named
+    from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
     from msc_edge.text import one_line
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.train.distillation.distil import distil as distil_student
         from msc_edge.train.distillation.distil import work_folder
         from msc_edge.train.distillation.options import DistilOptions

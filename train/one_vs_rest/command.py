@@ -63,10 +63,10 @@ def one_vs_rest(
 
     Finished jobs are kept: run the same command again to continue an interrupted benchmark.
     """
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.train.one_vs_rest.benchmark import download_dataset, run_protocol
         from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
         from msc_edge.train.options import check_learning_rate

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import ConfigDict
 
-from msc_edge.errors import extras_named
+from msc_edge.errors import explain_missing_extra
 from msc_edge.progress import Report, silent
 
 RESAMPLES = 1000
@@ -41,7 +41,7 @@ class Metric:
 
 def sklearn_metrics() -> ModuleType:
     """scikit-learn's metrics, imported on first use: the base install has none. MissingExtraError names the extra."""
-    with extras_named():
+    with explain_missing_extra():
         from sklearn import metrics  # noqa: PLC0415
     return metrics
 

@@ -13,7 +13,7 @@ from msc_edge.errors import OutputError, UsageError
 from msc_edge.images import read_image
 from msc_edge.runtime.detector import Detector
 
-SMALL = Sizes(train=4, test=2, each_defect=1)
+SMALL = Sizes(train=2, test=2, each_defect=1)
 SEED = 1
 
 
@@ -64,6 +64,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 def test_it_writes_a_kit_scores_and_a_contact_sheet(demo: Demo) -> None:
     assert len(demo.rows) == len(KINDS) * (2 + len(DEFECTS))
+    assert len(list((demo.out / DATA / "train" / "good").iterdir())) == 2 * len(KINDS)
     assert not any(row["error"] for row in demo.rows)
     detector = Detector.load(demo.out / KIT)
     assert detector.manifest.network.backbone == "edge-small"
