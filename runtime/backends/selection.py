@@ -54,7 +54,7 @@ class BackendSpec:
 def select_backend(
     kit: Kit, precision: PrecisionChoice | None, backend: BackendChoice = "auto", *, threads: int
 ) -> tuple[BackendSpec, Backend]:
-    """Open the requested model in the requested library, or the kit's default, or what is fastest here.
+    """Open the requested model, or the kit's default, in the requested library; `auto` is the fastest on this machine.
 
     UsageError for a precision that the kit does not have, for int8 where `matches_check_embedding` is false, and for
     OpenVINO where `matches_onnxruntime` is false; `auto` then takes another one.

@@ -34,10 +34,10 @@ def calibrate(
         str | None, typer.Option("--why", hidden=True, callback=deprecated_option("--why", "--reason"))
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Images scored at once; default: all cores.", show_default=False)
+        int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
     ] = None,
 ) -> None:
-    """Compute the limits of a kit again from new normal images, and report whether the line has changed.
+    """Recompute the limits of a kit from new normal images, and report whether the line has changed.
 
     With neither --out nor --in-place nothing is written.
     """

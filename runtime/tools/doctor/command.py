@@ -18,7 +18,7 @@ _STYLES = {"ok": "green", "note": "bold yellow", "problem": "bold red"}
 def doctor(
     kit: Annotated[
         Path | None,
-        typer.Argument(metavar="[KIT]", help="A kit to verify and time: a folder or a .zip.", show_default=False),
+        typer.Argument(metavar="KIT", help="A kit to verify and time: a folder or a .zip.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:

@@ -13,9 +13,7 @@ def evaluate(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
     dataset: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[DATASET]", help="A data set with test/good and test/<defect type>.", show_default=False
-        ),
+        typer.Argument(metavar="DATASET", help="A data set with test/good and test/<defect type>.", show_default=False),
     ] = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for evaluation.json, scores.csv and report.html.")
@@ -26,7 +24,9 @@ def evaluate(
     ] = None,
     abnormal: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="A folder of anomalous images; its name is the defect type. May be repeated."),
+        typer.Option(
+            metavar="DIR", help="A folder of anomalous images, whose name is the defect type; may be repeated."
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.")
@@ -42,10 +42,12 @@ def evaluate(
         Literal["auto", "fp32", "int8"] | None,
         typer.Option(help="Model to evaluate; each has its own limits.", show_default="the kit's"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Images scored at once; default: all cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation.")] = False,
 ) -> None:
-    """Evaluate a kit on labelled images, with metrics, intervals and a report.
+    """Evaluate a kit on labelled images: metrics with intervals, and a report.
 
     Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
     4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.

@@ -21,19 +21,21 @@ def score(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Folders (searched in any nesting), patterns, files.", show_default=False),
+        typer.Argument(
+            metavar="PATH", help="Image files, patterns, or folders with all subfolders.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Score file to write, .csv or .jsonl; one row per image.", show_default=False)
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the score file: score only the images that it lacks.")
+        bool, typer.Option("--resume", help="Continue the score file: score only the images that are missing in it.")
     ] = False,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="HTML page to write, with the most anomalous images; one file that needs nothing else.",
+            help="HTML page to write, with the most anomalous images; a single self-contained file.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +59,7 @@ def score(
         typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
     ] = None,
     search: Annotated[
-        Literal["auto", "exact", "hnsw"], typer.Option(help="Search of the memory bank; the scores are the same.")
+        Literal["auto", "exact", "hnsw"], typer.Option(help="How to search the memory bank; all give the same scores.")
     ] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
@@ -76,7 +78,7 @@ def score(
         str | None, typer.Option("--engine", hidden=True, callback=deprecated_option("--engine", "--backend"))
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Images scored at once; default: all cores.", show_default=False)
+        int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no summary.")] = False,
 ) -> None:

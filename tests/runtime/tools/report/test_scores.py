@@ -40,7 +40,7 @@ class TestContent:
             text.index(f"score {result.score:.6f} · p-value {result.p_value:.4f} {path}") for path, result in shown
         ]
         assert places == sorted(places)
-        assert f"Largest score first. The first 6 of {len(results)}." in text
+        assert f"Largest score first. The first 6 of {len(results)} images." in text
 
     def test_the_command_writes_the_same_page(self, score_report, sections, toy_kit, parts, tmp_path):
         report = tmp_path / "r.html"
