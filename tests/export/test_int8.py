@@ -16,6 +16,7 @@ from msc_edge.kit.manifest import Agreement, Manifest
 from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.runtime import Detector
+from msc_edge.train import loading, synthetic
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.run_record import BANK, IMAGE_TABLE, read_record
 
@@ -39,7 +40,7 @@ def spec(drawn_run: Path) -> Preprocessing:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each image was decoded, by name."""
     counts: Counter[str] = Counter()
-    decoded = run_images.decoded
+    decoded = loading.decoded
 
     def counted(folder: Path, names: Sequence[str], *rest, **options) -> Iterator[tuple[str, np.ndarray]]:
         for name, image in decoded(folder, names, *rest, **options):
@@ -216,7 +217,7 @@ class TestAgreementTest:
         before = image.copy()
         region = Region(x=5, y=4, width=21, height=17)
         inside = np.s_[4:21, 5:26]
-        for make in int8.KINDS.values():
+        for make in synthetic.KINDS.values():
             changed = int8._anomaly(image, make, np.random.default_rng(0), region)
             assert (changed[inside] != image[inside]).any()
             changed[inside] = image[inside]

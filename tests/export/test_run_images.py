@@ -63,7 +63,7 @@ def test_a_missing_or_changed_image_is_refused(
 
 
 def test_copies_and_unreadable_images_are_not_needed(record: RunRecord, table: list[NormalImage], moved: Path) -> None:
-    unused = [NormalImage("copy.png", "0" * 64, "copy"), NormalImage("broken.png", "0" * 64, "unreadable")]
+    unused = [NormalImage("copy.png", "0" * 64, "duplicate"), NormalImage("broken.png", "0" * 64, "unreadable")]
     assert RunImages.find(record, [*unused, *table], moved=moved) == RunImages.find(record, table, moved=moved)
 
 

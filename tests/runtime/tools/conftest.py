@@ -11,7 +11,7 @@ import pytest
 
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import evaluate, score_folder
-from msc_edge.runtime.tools.evaluate import evaluation
+from msc_edge.runtime.tools.evaluate import evaluation, metrics
 from msc_edge.runtime.tools.report.scores import ScoreReport
 
 SCRIPT = "<script>alert(1)<"  # a folder with the file "script>.png"
@@ -20,7 +20,7 @@ SCRIPT = "<script>alert(1)<"  # a folder with the file "script>.png"
 @pytest.fixture(scope="module")
 def few_resamples() -> Iterator[None]:
     """Three resamples in place of a hundred or more, which take most of the time; test_metrics.py tests them."""
-    with_intervals = evaluation.with_intervals
+    with_intervals = metrics.with_intervals
 
     def few(*arguments: Any, resamples: int, **options: Any) -> Any:
         assert resamples >= 100
