@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Threads of torch that wait for work must not use a core. libgomp reads this once, when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.fixture(scope="session")
 def in_child() -> Callable[..., str]:
