@@ -14,7 +14,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from msc_edge.export.run_images import evenly
-from msc_edge.images import find_images, read_image
+from msc_edge.image_files import find_images
+from msc_edge.images import read_image
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.openvino_backend import BackendName

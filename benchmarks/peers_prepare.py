@@ -13,7 +13,8 @@ import cv2
 from peers_inside import SIDE
 
 from msc_edge.export.run_images import evenly
-from msc_edge.images import find_images, read_image
+from msc_edge.image_files import find_images
+from msc_edge.images import read_image
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 INSIDE = Path(__file__).with_name("peers_inside.py")

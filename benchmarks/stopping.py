@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from msc_edge.images import DecodePolicy, find_images
+from msc_edge.image_files import find_images
+from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.checkpoint_selection import BestCheckpoint, Selection, held_out_for_selection

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from msc_edge.images import DecodePolicy, find_images
+from msc_edge.image_files import find_images
+from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, preset
 from msc_edge.runtime.backends.onnxruntime_backend import usable_cores
 from msc_edge.train.backbones import build_backbone, last_stage_at_stride

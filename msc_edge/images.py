@@ -19,7 +19,6 @@ import numpy as np  # noqa: E402
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt  # noqa: E402
 
 from msc_edge.errors import UnreadableImageError  # noqa: E402
-from msc_edge.image_files import IMAGE_SUFFIXES, FoundImages, find_images  # noqa: E402, F401
 from msc_edge.jpeg import jpeg_header  # noqa: E402
 
 _NOT_AN_IMAGE = "not an image, or a truncated or damaged one"

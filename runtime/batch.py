@@ -11,7 +11,8 @@ import numpy as np
 
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import UnreadableImageError, UsageError
-from msc_edge.images import bytes_of, decode_image, find_images, read_image
+from msc_edge.image_files import find_images
+from msc_edge.images import bytes_of, decode_image, read_image
 from msc_edge.kit.manifest import PrecisionChoice
 from msc_edge.kit.opening import Kit
 from msc_edge.parallel import ordered_map

@@ -11,7 +11,7 @@ from typing import Literal
 
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import kind_of, sha256_of
-from msc_edge.images import find_images
+from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
 
 Role = Literal["bank", "calibration", "copy", "unreadable"]

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from msc_edge.errors import KitError
-from msc_edge.images import find_images
+from msc_edge.image_files import find_images
 from msc_edge.kit.layout import MANIFEST, MODEL
 from msc_edge.kit.manifest import parse_manifest
 from msc_edge.kit.opening import seal

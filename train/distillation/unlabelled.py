@@ -11,7 +11,8 @@ import numpy as np
 
 from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.files import kind_of
-from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy, bytes_of, decode_image, find_images
+from msc_edge.image_files import IMAGE_SUFFIXES, find_images
+from msc_edge.images import DecodePolicy, bytes_of, decode_image
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 

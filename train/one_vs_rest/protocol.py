@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import kind_of, written_whole
-from msc_edge.images import DecodePolicy, find_images
+from msc_edge.image_files import find_images
+from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, preset
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones import Backbone, build_backbone

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.images import IMAGE_SUFFIXES, DecodePolicy, read_image
+from msc_edge.image_files import IMAGE_SUFFIXES
+from msc_edge.images import DecodePolicy, read_image
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.sources.interface import OnEvent

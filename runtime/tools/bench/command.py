@@ -53,7 +53,7 @@ def bench(
 def _measured(
     path: Path, images: list[str] | None, threads: list[int] | None, seconds: float, report: "Report"
 ) -> "Bench":
-    from msc_edge.images import find_images
+    from msc_edge.image_files import find_images
     from msc_edge.kit.opening import Kit
     from msc_edge.runtime.processor import usable_cores
     from msc_edge.runtime.tools.bench.suite import measured

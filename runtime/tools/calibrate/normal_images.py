@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msc_edge.errors import SourceError
 from msc_edge.files import kind_of
-from msc_edge.images import find_images
+from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector

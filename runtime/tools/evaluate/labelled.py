@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from msc_edge.errors import SourceError, UsageError
 from msc_edge.files import kind_of
-from msc_edge.images import IMAGE_SUFFIXES, find_images
+from msc_edge.image_files import IMAGE_SUFFIXES, find_images
 from msc_edge.text import valid_text
 
 GOOD = "good"

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from msc_edge.calibration import Calibration, Limits
 from msc_edge.describe import describe_limits
-from msc_edge.images import IMAGE_SUFFIXES
+from msc_edge.image_files import IMAGE_SUFFIXES
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.summary import Summary
 from msc_edge.terminal import STYLES

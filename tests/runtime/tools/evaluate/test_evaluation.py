@@ -8,7 +8,7 @@ import pytest
 
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import SourceError
-from msc_edge.images import find_images
+from msc_edge.image_files import find_images
 from msc_edge.kit.manifest import parse_manifest
 from msc_edge.kit.opening import seal
 from msc_edge.preprocessing import Region

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
-from msc_edge.images import find_images
+from msc_edge.image_files import find_images
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import parse_manifest
 from msc_edge.runtime.batch import score_files
