@@ -37,10 +37,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
 ) -> None:
     """Export a run as a kit: models, memory bank, limits and manifest, checked with the runtime's own code."""
-    from msc_edge.errors import extras_named
+    from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.export.pack import export as export_kit
 
     notes: list[str] = []

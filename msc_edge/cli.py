@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 
 from msc_edge import __version__
 from msc_edge.demo.command import demo
-from msc_edge.errors import MscEdgeError, OutputError, extras_named
+from msc_edge.errors import MscEdgeError, OutputError, explain_missing_extra
 from msc_edge.export.command import export
 from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.tools.bench.command import bench
@@ -58,7 +58,7 @@ class _Commands(TyperGroup):
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     try:
-        with extras_named():
+        with explain_missing_extra():
             yield
     except MscEdgeError as error:
         _exit(error.exit_code, f"error: {error}")

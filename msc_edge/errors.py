@@ -72,7 +72,7 @@ _EXTRA_OF_PACKAGE = {
 
 
 @contextmanager
-def extras_named() -> Iterator[None]:
+def explain_missing_extra() -> Iterator[None]:
     """Turn a failed import of an optional package into a MissingExtraError that names the extra."""
     try:
         yield

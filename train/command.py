@@ -107,11 +107,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was broken off.")] = False,
 ) -> None:
     """Learn from images of good parts: fine-tune a backbone, and keep what normal looks like."""
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.preprocessing import Region
     from msc_edge.progress import progress_bars
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.train.learning_rate import check_learning_rate
         from msc_edge.train.training import TrainingOptions
         from msc_edge.train.training import train as train_run

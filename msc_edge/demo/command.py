@@ -16,10 +16,10 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
 ) -> None:
     """Run the whole pipeline in minutes, without a network: draw parts, train, export, score."""
-    from msc_edge.errors import extras_named
+    from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.demo.pipeline import run_demo
 
     with progress_bars() as report:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msc_edge import errors
-from msc_edge.errors import MissingExtraError, MscEdgeError, OutputError, UsageError, extras_named, writing
+from msc_edge.errors import MissingExtraError, MscEdgeError, OutputError, UsageError, explain_missing_extra, writing
 
 PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -59,7 +59,7 @@ def extras_of_packages() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("package", sorted({package for package, _ in extras_of_packages()}))
 @pytest.mark.parametrize("module", ["", ".deep.inside"])
 def test_a_missing_package_names_an_extra_that_installs_it(package: str, module: str) -> None:
-    with pytest.raises(MissingExtraError) as refusal, extras_named():
+    with pytest.raises(MissingExtraError) as refusal, explain_missing_extra():
         raise ModuleNotFoundError(f"No module named '{package}{module}'", name=package + module)
     message = str(refusal.value)
     assert "\n" not in message
@@ -71,13 +71,13 @@ def test_a_missing_package_names_an_extra_that_installs_it(package: str, module:
 
 @pytest.mark.parametrize("name", ["numpy", "msc_edge.trian", "torchy", None])
 def test_other_missing_packages_stay_import_errors(name: str | None) -> None:
-    with pytest.raises(ModuleNotFoundError), extras_named():
+    with pytest.raises(ModuleNotFoundError), explain_missing_extra():
         raise ModuleNotFoundError("missing", name=name)
 
 
 def test_a_real_failed_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
-    with pytest.raises(MissingExtraError, match="this needs safetensors"), extras_named():
+    with pytest.raises(MissingExtraError, match="this needs safetensors"), explain_missing_extra():
         import safetensors.numpy  # noqa: F401
 
 

@@ -56,11 +56,11 @@ def distil(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a distillation that was broken off.")] = False,
 ) -> None:
     """Teach a small network to see as a large one does, from unlabelled images."""
-    from msc_edge.errors import extras_named
+    from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
     from msc_edge.text import one_line
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.train.distillation.distil import DistilOptions, work_folder
         from msc_edge.train.distillation.distil import distil as distil_student
         from msc_edge.train.learning_rate import check_learning_rate

@@ -60,11 +60,11 @@ def one_vs_rest(
 
     What is finished is kept: the same command goes on where it was broken off.
     """
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
     from msc_edge.train.learning_rate import check_learning_rate
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.train.one_vs_rest.benchmark import fetched, run_protocol
         from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
 

@@ -50,11 +50,11 @@ def evaluate(
     Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
     4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    from msc_edge.errors import UsageError, extras_named
+    from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
 
-    with extras_named():
+    with explain_missing_extra():
         from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
 
     if (dataset is None) == (not normal and not abnormal):
