@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.training import TrainingOptions, train
 
 
@@ -39,6 +39,18 @@ def randomise() -> Callable[[nn.Module, int], None]:
                 value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
 
     return change
+
+
+@pytest.fixture(scope="session")
+def structure() -> Callable[..., Backbone]:
+    """Build a backbone whose values are undefined, for tests of names and shapes only."""
+
+    def build(name: str, stop_at: str | None = None) -> Backbone:
+        # ResNets have many weights, which take long to initialise. On the meta device they have none.
+        with torch.device("meta" if name.startswith(("res", "wide")) else "cpu"):
+            return build_backbone(name, stop_at=stop_at)
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import PresetName
-from msc_edge.train.backbones import Backbone, build_backbone
 from msc_edge.train.checkpoint_selection import held_out_for_selection
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.options import FineTuningOptions, Select
@@ -21,29 +21,29 @@ def unit_rows(seed: int, rows: int, dim: int) -> Tensor:
     return F.normalize(torch.randn(rows, dim, generator=generator, dtype=torch.float64), dim=1)
 
 
-@cache
-def structure(name: str, stop_at: str | None = None) -> Backbone:
-    """A backbone without values, which is faster to build."""
-    with torch.device("meta"):
-        return build_backbone(name, stop_at=stop_at)
+@pytest.fixture(scope="module")
+def complete(structure: Callable) -> Callable[..., FineTuning]:
+    """Complete options for a number of images."""
+    backbone_of = cache(structure)
 
+    def complete(
+        images: int,
+        *,
+        backbone: str = "resnet18",
+        stop_at: str | None = None,
+        recipe: RecipeName = "v2",
+        seed: int = 0,
+        **options,
+    ) -> FineTuning:
+        return fine_tuning(
+            FineTuningOptions(**{"dtype": "fp32", **options}),
+            backbone=backbone_of(backbone, stop_at),
+            images=images,
+            recipe=recipe,
+            seed=seed,
+        )
 
-def completed(
-    images: int,
-    *,
-    backbone: str = "resnet18",
-    stop_at: str | None = None,
-    recipe: RecipeName = "v2",
-    seed: int = 0,
-    **options,
-) -> FineTuning:
-    return fine_tuning(
-        FineTuningOptions(**{"dtype": "fp32", **options}),
-        backbone=structure(backbone, stop_at),
-        images=images,
-        recipe=recipe,
-        seed=seed,
-    )
+    return complete
 
 
 def test_the_centre_is_the_mean_in_v2_and_its_direction_in_v1() -> None:
@@ -78,9 +78,9 @@ def test_v2_is_the_mean_shifted_loss_and_v1_adds_four_minus_twice_the_cosines() 
     ],
 )
 def test_the_paper_preset_has_the_settings_of_the_paper(
-    recipe: RecipeName, backbone: str, images: int, steps: int, frozen: str | None
+    recipe: RecipeName, backbone: str, images: int, steps: int, frozen: str | None, complete: Callable
 ) -> None:
-    assert completed(images, preset="paper", backbone=backbone, recipe=recipe) == FineTuning(
+    assert complete(images, preset="paper", backbone=backbone, recipe=recipe) == FineTuning(
         recipe=recipe,
         steps=steps,
         batch=64,
@@ -94,8 +94,8 @@ def test_the_paper_preset_has_the_settings_of_the_paper(
 
 
 @pytest.mark.parametrize("preset", ["paper", "whole-frame"])
-def test_options_override_the_preset(preset: PresetName) -> None:
-    settings = completed(
+def test_options_override_the_preset(preset: PresetName, complete: Callable) -> None:
+    settings = complete(
         500,
         preset=preset,
         backbone="resnet152",
@@ -112,36 +112,36 @@ def test_options_override_the_preset(preset: PresetName) -> None:
     assert (settings.recipe, settings.dtype) == ("v1", "bf16")
 
 
-def test_an_automatic_dtype_is_resolved() -> None:
-    assert completed(500, accelerator="cpu", dtype="auto").dtype in ("fp32", "bf16")
+def test_an_automatic_dtype_is_resolved(complete: Callable) -> None:
+    assert complete(500, accelerator="cpu", dtype="auto").dtype in ("fp32", "bf16")
 
 
 @pytest.mark.parametrize("preset", ["paper", "whole-frame"])
-def test_zero_steps_are_not_replaced_by_the_default(preset: PresetName) -> None:
-    assert completed(500, preset=preset, steps=0).steps == 0
+def test_zero_steps_are_not_replaced_by_the_default(preset: PresetName, complete: Callable) -> None:
+    assert complete(500, preset=preset, steps=0).steps == 0
 
 
 @pytest.mark.parametrize("images", [2, 63, 64, 70, 71, 72])
 @pytest.mark.parametrize("preset", ["paper", "whole-frame"])
-def test_a_batch_has_at_most_as_many_images_as_there_are(preset: PresetName, images: int) -> None:
-    settings = completed(images, preset=preset)
+def test_a_batch_has_at_most_as_many_images_as_there_are(preset: PresetName, images: int, complete: Callable) -> None:
+    settings = complete(images, preset=preset)
     held_out = len(held_out_for_selection(images)) if settings.steps and settings.select == "synthetic" else 0
     assert settings.batch <= min(64, images - held_out)
     # The paper trains epochs, on any number of images; the product does not train on less than one batch.
     assert (settings.steps > 0) == (preset == "paper" or images >= 71)  # of 71, 64 are trained on
 
 
-def test_given_steps_are_trained_with_few_images_too() -> None:
-    settings = completed(5, steps=7)
+def test_given_steps_are_trained_with_few_images_too(complete: Callable) -> None:
+    settings = complete(5, steps=7)
     assert (settings.steps, settings.batch) == (7, 5)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"steps": -1}, {"batch": 0}, {"learning_rate": float("nan")}, {"learning_rate": 0}, {"lr": 1e-4}]
 )
-def test_invalid_settings_are_refused(wrong: dict) -> None:
+def test_invalid_settings_are_refused(wrong: dict, complete: Callable) -> None:
     with pytest.raises(ValidationError):
-        FineTuning(**{**completed(100).model_dump(), **wrong})
+        FineTuning(**{**complete(100).model_dump(), **wrong})
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_invalid_settings_are_refused(wrong: dict) -> None:
     ],
 )
 def test_the_paper_uses_the_last_step_and_the_product_selects(
-    given: Select | None, preset: PresetName, recipe: RecipeName, images: int, select: Select
+    given: Select | None, preset: PresetName, recipe: RecipeName, images: int, select: Select, complete: Callable
 ) -> None:
-    assert completed(images, preset=preset, recipe=recipe, steps=4, select=given).select == select
+    assert complete(images, preset=preset, recipe=recipe, steps=4, select=given).select == select
 
 
-def test_too_few_images_for_checkpoint_selection_are_refused() -> None:
+def test_too_few_images_for_checkpoint_selection_are_refused(complete: Callable) -> None:
     with pytest.raises(UsageError, match="--select synthetic: 10 images are too few"):
-        completed(10, select="synthetic")
+        complete(10, select="synthetic")
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,11 @@ def test_too_few_images_for_checkpoint_selection_are_refused() -> None:
     ],
 )
 def test_the_stages_up_to_stride_8_are_frozen_by_default(
-    backbone: str, stop_at: str | None, given: str | None, frozen: str | None
+    backbone: str, stop_at: str | None, given: str | None, frozen: str | None, complete: Callable, structure: Callable
 ) -> None:
-    settings = completed(100, backbone=backbone, stop_at=stop_at, frozen_up_to=given)
+    settings = complete(100, backbone=backbone, stop_at=stop_at, frozen_up_to=given)
     assert settings.frozen_up_to == frozen
     if frozen:
-        with torch.device("meta"):
-            built = build_backbone(backbone, stop_at=stop_at)
+        built = structure(backbone, stop_at)
         built.freeze_up_to(frozen)
         assert any(parameter.requires_grad for parameter in built.parameters())

@@ -126,6 +126,7 @@ def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow  # starts another Python process with torch
 def test_a_killed_run_can_be_resumed_with_the_same_result(
     normal_images: Path, tmp_path: Path, options: Callable, small_weights: Path
 ) -> None:
@@ -192,7 +193,6 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, normal_images: Path, o
 @pytest.mark.parametrize(
     "other",
     [
-        {"steps": 9},
         {"image_size": 64},
         {"preset": "paper"},
         {"holdout": 0.4},

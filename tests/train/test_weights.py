@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.backbones import build_backbone
 from msc_edge.train.weights import load_into, weights_from_file, weights_from_torchvision
 
 State = dict[str, Tensor]
@@ -160,12 +160,6 @@ def test_float16_weights_become_float32(state: State) -> None:
     assert all(value.dtype == torch.float32 for value in backbone.parameters())
 
 
-def structure(name: str, stop_at: str | None = None) -> Backbone:
-    """A backbone without values, which is faster to build."""
-    with torch.device("meta"):
-        return build_backbone(name, stop_at=stop_at)
-
-
 def state_of(name: str) -> State:
     with torch.device("meta"):
         return torchvision.models.get_model(name, weights=None).state_dict()
@@ -181,7 +175,9 @@ def state_of(name: str) -> State:
         ("mobilenet_v2", "efficientnet_b0", None),
     ],
 )
-def test_the_checkpoint_of_another_network_is_refused(given: str, wanted: str, stop_at: str | None) -> None:
+def test_the_checkpoint_of_another_network_is_refused(
+    given: str, wanted: str, stop_at: str | None, structure: Callable
+) -> None:
     with pytest.raises(UsageError, match=rf"^w\.pth: .*use a checkpoint of {wanted}"):
         load_into(structure(wanted, stop_at), state_of(given), source="w.pth")
 

@@ -60,6 +60,16 @@ def calibrated(scenes: Path) -> Callable[[Backbone], dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def teacher_weights(tmp_path_factory: pytest.TempPathFactory, randomise: Callable, calibrated: Callable) -> Path:
+    """A random MobileNetV2 of a tenth of the width, up to features.6."""
+    backbone = build_backbone("mobilenet_v2_x0.1", stop_at="features.6")
+    randomise(backbone, 0)
+    path = tmp_path_factory.mktemp("teacher") / "mobilenet_v2_x0.1_to_6.safetensors"
+    save_file(calibrated(backbone), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def resnet_weights(tmp_path_factory: pytest.TempPathFactory, randomise: Callable, calibrated: Callable) -> Path:
     """A random ResNet-18 up to layer2."""
     backbone = build_backbone("resnet18", stop_at="layer2")
     randomise(backbone, 0)

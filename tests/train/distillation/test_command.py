@@ -30,7 +30,7 @@ def given(folder: Path, teacher_weights: Path) -> list[str]:
     """The options of a distillation that takes less than a second."""
     return [
         *("--images", str(folder / "one"), "--images", str(folder / "two")),
-        *("--teacher-backbone", "resnet18", "--teacher-stop-at", "layer2"),
+        *("--teacher-backbone", "mobilenet_v2_x0.1", "--teacher-stop-at", "features.6"),
         *("--teacher-weights", str(teacher_weights), "--student", "mobilenet_v2_x0.1"),
         *("--steps", "1", "--batch", "4", "--image-size", "32", "--accelerator", "cpu", "--dtype", "fp32"),
     ]

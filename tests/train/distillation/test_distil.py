@@ -31,11 +31,11 @@ class StoppedError(Exception):
 
 @pytest.fixture(scope="session")
 def options(teacher_weights: Path) -> DistilOptions:
-    """A ResNet-18 up to layer2 teaches a MobileNetV2 of a tenth of the width."""
+    """A cut MobileNetV2 teaches a complete one, both of a tenth of the width."""
     return DistilOptions(
-        teacher_backbone="resnet18",
+        teacher_backbone="mobilenet_v2_x0.1",
         teacher_weights=teacher_weights,
-        teacher_stop_at="layer2",
+        teacher_stop_at="features.6",
         student="mobilenet_v2_x0.1",
         steps=4,
         batch=8,
@@ -139,16 +139,22 @@ def test_a_disturbed_copy_of_the_teacher_approaches_it_again(scenes: Path, out: 
 
 
 def test_a_student_of_another_dimension_approaches_the_teacher(
-    scenes: Path, out: Path, options: DistilOptions, student_weights: Path
+    scenes: Path, out: Path, options: DistilOptions, resnet_weights: Path, student_weights: Path
 ) -> None:
-    """Measured by the losses: few held-out images and random networks make the rank correlation a matter of chance."""
-    distil(
-        [scenes],
-        out,
-        replace(options, student_weights=student_weights, steps=20, measure_every=5, learning_rate=3e-3),
+    """Shown by the losses: with random networks and few held-out images the rank correlation is a matter of chance."""
+    resnet = replace(
+        options,
+        teacher_backbone="resnet18",
+        teacher_weights=resnet_weights,
+        teacher_stop_at="layer2",
+        student_weights=student_weights,
+        steps=16,
+        measure_every=4,
+        learning_rate=3e-3,
     )
+    distil([scenes], out, resnet)
     rows = rows_of(out)
-    assert [row.step for row in rows] == [5, 10, 15, 20]
+    assert [row.step for row in rows] == [4, 8, 12, 16]
     assert rows[-1].loss < 0.7 * rows[0].loss
     assert all(np.isnan(row.unexplained) for row in rows)
     assert all(row.loss == pytest.approx(row.embedding_loss + row.map_loss) for row in rows)
@@ -164,7 +170,11 @@ def test_the_student_is_a_complete_backbone(finished: Path) -> None:
 
 def test_the_record_describes_the_distillation(finished: Path, teacher_weights: Path) -> None:
     record = record_of(finished)
-    assert (record.teacher, record.teacher_stop_at, record.start) == ("resnet18", "layer2", "from scratch")
+    assert (record.teacher, record.teacher_stop_at, record.start) == (
+        "mobilenet_v2_x0.1",
+        "features.6",
+        "from scratch",
+    )
     assert record.teacher_weights == weights_from_file(teacher_weights).origin
     assert record.weights_sha256 == weights_from_file(finished).origin.sha256
     assert (record.images, record.held_out) == (32, 4)
@@ -179,15 +189,9 @@ def test_the_record_contains_no_paths(finished: Path) -> None:
     assert not re.search(r'"/', text)
 
 
-def test_the_same_seed_gives_the_same_student_and_another_seed_does_not(
-    scenes: Path, out: Path, options: DistilOptions, finished: Path
-) -> None:
-    again = distil([scenes], out, options)
-    assert again == record_of(finished).model_copy(update={"created": again.created if again else ""})
-    assert same(load_file(out), load_file(finished))
-    other = out.with_name("other.safetensors")
-    distil([scenes], other, replace(options, seed=1))
-    assert not same(load_file(other), load_file(finished))
+def test_another_seed_gives_another_student(scenes: Path, out: Path, options: DistilOptions, finished: Path) -> None:
+    distil([scenes], out, replace(options, seed=1))
+    assert not same(load_file(out), load_file(finished))
 
 
 def test_an_interrupted_distillation_can_be_resumed_with_the_same_result(
@@ -199,7 +203,7 @@ def test_an_interrupted_distillation_can_be_resumed_with_the_same_result(
     assert (work_folder(out) / METRICS).read_bytes() == (work_folder(finished) / METRICS).read_bytes()
 
 
-def test_a_distillation_without_a_checkpoint_is_resumed_from_the_start(
+def test_the_same_seed_gives_the_same_student_if_resumed_without_a_checkpoint(
     scenes: Path, out: Path, options: DistilOptions, finished: Path, interrupted: Path
 ) -> None:
     shutil.copytree(interrupted, work_folder(out))
@@ -235,7 +239,6 @@ def test_resuming_with_other_options_images_or_weights_is_refused(
     save_file({key: value * 1.01 for key, value in load_file(options.teacher_weights or "").items()}, other)
     for images, changed in (
         ([scenes], replace(options, seed=1)),
-        ([scenes], replace(options, learning_rate=1e-4)),
         ([scenes], replace(options, teacher_weights=other)),
         ([scenes, more], options),
     ):
@@ -316,9 +319,9 @@ def test_a_run_can_be_the_teacher(scenes: Path, out: Path, options: DistilOption
         scenes,
         run,
         TrainingOptions(
-            backbone="resnet18",
+            backbone="mobilenet_v2_x0.1",
             weights=teacher_weights,
-            stop_at="layer2",
+            stop_at="features.6",
             image_size=48,
             steps=0,
             accelerator="cpu",
@@ -345,14 +348,14 @@ def test_a_run_can_be_the_teacher(scenes: Path, out: Path, options: DistilOption
 
 @pytest.mark.slow  # starts three Python processes with torch
 def test_two_processes_learn_the_same_as_one(
-    scenes: Path, tmp_path: Path, options: DistilOptions, student_weights: Path
+    scenes: Path, tmp_path: Path, options: DistilOptions, resnet_weights: Path, student_weights: Path
 ) -> None:
     # The student keeps its batch-norm statistics: those of half a batch differ from those of the batch.
     for devices in (1, 2):
         command = [Path(sys.executable).with_name("msc-edge"), "distil", "--images", scenes]
         command += ["--out", tmp_path / f"on{devices}.safetensors", "--devices", devices]
         command += ["--teacher-backbone", "resnet18", "--teacher-stop-at", "layer2"]
-        command += ["--teacher-weights", options.teacher_weights, "--student", options.student]
+        command += ["--teacher-weights", resnet_weights, "--student", options.student]
         command += ["--student-weights", student_weights, "--steps", 4, "--batch", 8, "--image-size", 32]
         command += ["--accelerator", "cpu", "--dtype", "fp32", "--measure-every", 1]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
@@ -374,10 +377,10 @@ def test_two_processes_learn_the_same_as_one(
         ({"teacher_backbone": None, "teacher_run": Path("run")}, "omit --teacher-weights"),
         ({"student": "resnet19"}, "backbone resnet19: unknown"),
         ({"teacher_backbone": "resnet19"}, "backbone resnet19: unknown"),
-        ({"teacher_stop_at": "layer9"}, "stage layer9: unknown"),
+        ({"teacher_stop_at": "features.99"}, "stage features.99: unknown"),
         ({"teacher_weights": Path("nowhere.pth")}, "weights nowhere.pth: No such file"),
         ({"student": "mobilenet_v2_x0.05"}, "unknown.*mobilenet_v2_x0.5"),
-        ({"teacher_backbone": "resnet50"}, "use a checkpoint of resnet50"),
+        ({"teacher_backbone": "mobilenet_v2"}, "use a checkpoint of mobilenet_v2"),
         ({"batch": 7}, "--batch 7: expected an even number"),
         ({"student_weights": Path("nowhere.safetensors")}, "weights nowhere.safetensors: No such file"),
     ],
