@@ -138,7 +138,9 @@ def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requeste
     if duplicates := roles.count("duplicate"):
         typer.echo(f"skipped: {many(duplicates, 'duplicate')} of other images", err=True)
     settings = record.fine_tuning
-    training = f"{settings.steps} steps of {settings.recipe} in {settings.dtype}" if settings.steps else "frozen"
+    training = (
+        f"{many(settings.steps, 'step')} of {settings.recipe} in {settings.dtype}" if settings.steps else "frozen"
+    )
     if selection := record.selection:
         training += f", step {selection.selected_step} selected" if selection.selected_step else ", undone"
         typer.echo(_selection_line(selection), err=True)

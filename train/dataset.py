@@ -186,9 +186,9 @@ def _held_out_groups(groups: Sequence[str], wanted: int, group_by: str) -> set[i
 
 
 def _spread(count: int) -> list[int]:
-    """The numbers 0 to count - 1 in an order whose every beginning is spread over the whole range.
+    """The numbers 0 to count - 1, ordered so that any first few of them are spread over the whole range.
 
-    The binary digits, reversed (van der Corput 1935).
+    They are sorted by their reversed binary digits (van der Corput 1935).
     """
     bits = max(1, (count - 1).bit_length())
     return list(dict.fromkeys(int(f"{i:0{bits}b}"[::-1], 2) * count >> bits for i in range(1 << bits)))

@@ -31,7 +31,7 @@ _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 # The product's values where the paper's do not fit: docs/decisions.md, "What is trained, and for how long".
 _PRODUCT_LEARNING_RATE = 3e-4
 _PRODUCT_STEPS = 80
-_PRODUCT_EPOCHS = 10  # at most: a small set sees the same images again and again, and loses what it gained
+_PRODUCT_EPOCHS = 10  # at most: with more epochs, a small set of images overfits
 _PRODUCT_FROZEN_STRIDE = 8  # the paper's conv1 to layer2, for any backbone
 
 

@@ -23,7 +23,7 @@ _LOCK = ".msc-edge-lock"  # exists while a training runs; after kill -9 the file
 def exclusive_run_folder(out: Path, *, record: str, hint: str, resume: bool) -> Iterator[None]:
     """Create the folder, or reopen it to resume, and lock it. If it is still empty after an error, remove it.
 
-    `record` is the file that only a finished training has; `hint` tells what to do with a finished training. Raises
+    `record` is the file that only a finished training has, `hint` the advice for a finished training. Raises
     UsageError if the folder is in use or its name is not valid text, OutputError if it cannot be created.
     """
     try:

@@ -68,7 +68,7 @@ def distil(
     """Distil a small network: train a student to reproduce a larger teacher, from unlabelled images."""
     from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
-    from msc_edge.text import one_line
+    from msc_edge.text import many, one_line
 
     with explain_missing_extra():
         from msc_edge.train.distillation.distil import distil as distil_student
@@ -114,7 +114,7 @@ def distil(
     ranks = "" if correlation is None else f"rank correlation {correlation:.3f}, "
     typer.echo(
         f"{out}: {record.student} ({record.start}), "
-        f"{record.settings.steps} steps on {record.images} images; {explained}"
+        f"{many(record.settings.steps, 'step')} on {record.images} images; {explained}"
         f"{ranks}on {record.held_out} held-out images; "
         f"see {work_folder(out)}\n"
         f"next: msc-edge train --backbone {record.student} --weights {shlex.quote(str(out))} --normal DIR --out RUN"

@@ -39,7 +39,7 @@ def given(folder: Path, teacher_weights: Path) -> list[str]:
 def test_the_summary_shows_the_result_skipped_images_and_the_next_command(given: list[str], tmp_path: Path) -> None:
     done = run("distil", *given, "--out", str(tmp_path / "student.safetensors"))
     assert done.exit_code == 0, done.stderr
-    assert "student.safetensors: mobilenet_v2_x0.1 (from scratch), 1 steps on 32 images" in done.stdout
+    assert "student.safetensors: mobilenet_v2_x0.1 (from scratch), 1 step on 32 images" in done.stdout
     assert "rank correlation" in done.stdout
     assert "next: msc-edge train --backbone mobilenet_v2_x0.1 --weights" in done.stdout
     assert "broken.png" in done.stderr

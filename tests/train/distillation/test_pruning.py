@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ def images(seed: int, batch: int = 8, side: int = 64) -> Tensor:
     coarse = torch.randn(batch, 3, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
     return smooth + 0.3 * torch.randn(batch, 3, side, side, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def cached(structure: Callable) -> Callable[..., Backbone]:
+    return cache(structure)
 
 
 @pytest.fixture
@@ -49,12 +55,12 @@ def unexplained(student: Backbone, teacher: Backbone) -> float:
         ("mobilenet_v3_small", "mobilenet_v3_large", False),
     ],
 )
-def test_only_the_hidden_channels_can_differ(student: str, teacher: str, expected: bool, structure: Callable) -> None:
-    assert is_pruned_version(structure(student), structure(teacher)) == expected
+def test_only_the_hidden_channels_can_differ(student: str, teacher: str, expected: bool, cached: Callable) -> None:
+    assert is_pruned_version(cached(student), cached(teacher)) == expected
 
 
-def test_a_complete_student_is_not_a_pruned_version_of_a_cut_teacher(structure: Callable) -> None:
-    assert not is_pruned_version(structure("edge-small"), structure("mobilenet_v2", "features.13"))
+def test_a_complete_student_is_not_a_pruned_version_of_a_cut_teacher(cached: Callable) -> None:
+    assert not is_pruned_version(cached("edge-small"), cached("mobilenet_v2", "features.13"))
 
 
 def test_channels_without_influence_are_pruned(teacher: Backbone) -> None:

@@ -15,6 +15,11 @@ from msc_edge.train.one_vs_rest.protocol import ProtocolOptions
 ALL: dict[str, Any] = {"classes": ["blue", "red"], "methods": ["dn2", "v2"], "seeds": 2}
 
 
+@pytest.fixture(scope="session")
+def options(options: ProtocolOptions) -> ProtocolOptions:
+    return replace(options, steps=1)
+
+
 def run(data: Path, out: Path, options: ProtocolOptions, **changed) -> str:
     quick = {"classes": ["blue"], "methods": ["dn2"], "seeds": 1}
     return run_protocol(data / "train", data / "test", out, options, **{**quick, **changed})
@@ -68,7 +73,7 @@ def test_the_tables_contain_the_results_of_all_jobs(finished: tuple[Path, str]) 
     for row in curves:
         steps.setdefault((row["class"], row["method"], row["seed"]), []).append(int(row["step"]))
     assert steps["blue", "dn2", "0"] == [0]
-    assert steps["blue", "v2", "1"] == [0, 1, 2]
+    assert steps["blue", "v2", "1"] == [0, 1]
     with (out / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     frozen = next(float(row["auroc"]) for row in rows if (row["class"], row["method"]) == ("blue", "dn2"))
@@ -156,5 +161,5 @@ def test_report_names_the_job(data: Path, options: ProtocolOptions, tmp_path: Pa
         del done, total, note
         tasks.add(task)
 
-    run(data, tmp_path / "out", replace(options, steps=1), methods=["v2"], report=report)
+    run(data, tmp_path / "out", options, methods=["v2"], report=report)
     assert tasks == {f"blue, v2, seed 0: {task}" for task in ("embedding", "reading", "fine-tuning")}
