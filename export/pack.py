@@ -89,11 +89,11 @@ def export(
     """Write the kit folder `out` from the run folder `run`, and check its scores against those of training.
 
     `normal`: the folder of the training images, if they were moved. `name`: the kit's name, up to 63 letters, digits,
-    `.`, `_` and `-`; by default it is made from the name of the folder `out`. `warn_rate`, `reject_rate`: the target
-    false-alarm rates of the two limits, in (0, 1). `precision`: every kit has the fp32 model; `both` adds the int8
-    model if it passes its gates, and otherwise calls `note` with the reason; `int8` requires the int8 model and makes
-    it the default model. `target`: the processors that the int8 model is made for, see `Quantization`. `thumbnails`:
-    store a small JPEG of each normal image. `overwrite`: replace an existing kit.
+    `.`, `_` and `-`; by default it is made from the name of the folder `out`, without `.kit`. `warn_rate`,
+    `reject_rate`: the target false-alarm rates of the two limits, in (0, 1). `precision`: every kit has the fp32 model;
+    `both` adds the int8 model if it passes its gates, and otherwise calls `note` with the reason; `int8` requires the
+    int8 model and makes it the default model. `target`: the processors that the int8 model is made for, see
+    `Quantization`. `thumbnails`: store a small JPEG of each normal image. `overwrite`: replace an existing kit.
 
     Raises UsageError for rates and names that are not valid, for an `out` that cannot be replaced, and if int8 is
     required and fails its gates; KitError if the run is incomplete or the parity check fails; SourceError if an image
@@ -102,7 +102,7 @@ def export(
     refuse_zip(out)
     if overwrite:
         _refuse_no_kit(out)
-    name = _checked_name(name) or kit_name(out.resolve().name)
+    name = _checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)

@@ -28,7 +28,7 @@ _PAPER_LEARNING_RATE = 1e-5
 _PAPER_EPOCHS: dict[RecipeName, int] = {"v1": 100, "v2": 20, "contrastive": 20}
 _PAPER_FROZEN_UP_TO = {"resnet152": "layer2"}
 
-# The product's values where the paper's do not fit: docs/decisions.md, "What is trained, and for how long".
+# The product's values where the paper's do not fit: docs/decisions.md, "Default settings".
 _PRODUCT_LEARNING_RATE = 3e-4
 _PRODUCT_STEPS = 80
 _PRODUCT_EPOCHS = 10  # at most: with more epochs, a small set of images overfits

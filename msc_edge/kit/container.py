@@ -115,7 +115,7 @@ def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verif
     with container.open(MANIFEST_DIGEST) as file:
         if file.read(1024) != digest_line(text):
             raise KitError(f"{MANIFEST}: SHA-256 differs from {MANIFEST_DIGEST}; {_COPY_AGAIN}")
-    manifest = parse_manifest(text, name=path.resolve().name.removesuffix(".zip"))
+    manifest = parse_manifest(text, name=path.resolve().name.removesuffix(".zip").removesuffix(".kit"))
     _check_names(manifest, names)
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:

@@ -317,8 +317,8 @@ class TestTheNameOfTheKit:
             export(tmp_path / "no run", place, name=name)
         assert_nothing_left(place)
 
-    def test_by_default_it_is_made_from_the_name_of_the_folder(self, drawn_kit: tuple[Path, Manifest]) -> None:
-        assert drawn_kit[1].name == "drawn.kit"
+    def test_by_default_it_is_the_name_of_the_folder_without_kit(self, drawn_kit: tuple[Path, Manifest]) -> None:
+        assert drawn_kit[1].name == "drawn"
 
 
 class TestInt8:

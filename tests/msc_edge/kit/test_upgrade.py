@@ -68,7 +68,7 @@ def test_every_value_of_format_1_is_kept(format_1: Path, document: dict[str, Any
     with Kit.open(format_1) as kit:
         manifest = kit.manifest
     assert manifest.format_version == FORMAT_VERSION
-    assert manifest.name == "format-1.kit"
+    assert manifest.name == "format-1"
     assert manifest.default_model == document["preferred"] == "int8"
     assert manifest.network.backbone == document["model"]["backbone"]
     parts: dict[Precision, dict[str, Any]] = {"fp32": document, "int8": document["int8"]}

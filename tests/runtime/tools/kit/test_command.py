@@ -17,7 +17,7 @@ def run(*arguments: object) -> Result:
 class TestInfo:
     def test_json_is_the_manifest_in_the_current_format(self, toy_kit, written_by_0_1_0):
         for kit in (toy_kit, written_by_0_1_0 / "format-1.kit"):
-            manifest = parse_manifest((kit / MANIFEST).read_bytes(), name=kit.name)
+            manifest = parse_manifest((kit / MANIFEST).read_bytes(), name=kit.stem)
             assert json.loads(run("info", kit, "--json").stdout) == json.loads(manifest.to_json())
 
     def test_the_facts_are_printed(self, toy_kit):
