@@ -33,7 +33,7 @@ def export(
     ] = "both",
     target: Annotated[
         Literal["x86-vnni", "x86", "arm64"],
-        typer.Option(help="Processors that the int8 model is made for. x86: without VNNI."),
+        typer.Option(help="Processors that the int8 model is made for. x86-vnni: x86 with VNNI; x86: without."),
     ] = "x86-vnni",
     thumbnails: Annotated[bool, typer.Option(help="Store a thumbnail of each normal image in the kit.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
@@ -41,7 +41,7 @@ def export(
     """Pack a run into a kit, and check that the kit scores as training did.
 
     A kit holds the models, the memory bank, the limits and the manifest.
-    No kit is written if the runtime computes other scores than training.
+    No kit is written if the scores of the runtime differ from those of training.
     """
     from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars

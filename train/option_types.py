@@ -58,7 +58,7 @@ FreezeTo = Annotated[
 SelectCheckpoint = Annotated[
     Literal["synthetic", "last"] | None,
     typer.Option(
-        show_default="synthetic; last with --preset paper, or with fewer images than one batch",
+        show_default="synthetic; last with --preset paper, with fewer than 40 images, or with fewer than one batch",
         help="Which checkpoint to use. synthetic: the one that best separates held-out normal images from synthetic "
         "anomalies, or the frozen backbone if training does not help. last: the last step.",
     ),

@@ -62,7 +62,7 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
         name="p_value",
         type="number",
         decimals=6,
-        description="share of held-out normal images, this image included, with at least this score",
+        description="share of images with at least this score, among the held-out normal images and this image",
         value=lambda result: result.p_value,
     ),
     Field(

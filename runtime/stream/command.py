@@ -55,27 +55,34 @@ def stream(
     ] = None,
     alarm_after: Annotated[
         str | None,
-        typer.Option(metavar="M-of-N", help="Raise a reject event after m rejects in n frames.", show_default="1-of-1"),
+        typer.Option(
+            metavar="M-of-N", help="Raise a reject event after m rejects among n frames.", show_default="1-of-1"
+        ),
     ] = None,
     cooldown: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Raise at most one reject event in this time.", show_default="0"),
+        typer.Option(
+            metavar="SECONDS", help="Raise at most one reject event of a source in this time.", show_default="0"
+        ),
     ] = None,
     max_fps: Annotated[
         float | None, typer.Option(metavar="RATE", help="Score at most this many frames a second of each live source.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Reject scores above this value, instead of the kit's limit.")
+        float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.")
     ] = None,
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Set the reject limit for this target false-alarm rate, such as 0.01.")
+        float | None, typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.")
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
-        typer.Option(help="Which of the kit's models; auto: the faster one on this PC.", show_default="the kit's"),
+        typer.Option(
+            help="Model to use; each has its own limits. auto: the faster one on this PC, measured once.",
+            show_default="the kit's",
+        ),
     ] = None,
     station: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of this line.", show_default="the PC's name")
+        str | None, typer.Option(metavar="NAME", help="Name of this PC or line.", show_default="the PC's name")
     ] = None,
     state: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the outbox and of the list of processed files.")
@@ -89,8 +96,8 @@ def stream(
 
     Ctrl-C and SIGTERM stop the stream; SIGHUP and `msc-edge reload` load the kit again.
 
-    Exit codes: 0 stopped in order, 2 usage, 3 source, 4 kit, 5 output cannot be written,
-    70 internal error.
+    Exit codes: 0 stopped on request or all sources ended, 2 usage, 3 a source cannot be used,
+    4 the kit cannot be used, 5 output cannot be written, 70 internal error.
     """
     if hasattr(signal, "SIGHUP") and sys.stderr and not sys.stderr.isatty():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # before the kit can be reloaded, SIGHUP must not end the process

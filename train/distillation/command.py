@@ -12,9 +12,7 @@ from msc_edge.train import option_types
 def distil(
     images: Annotated[
         list[str],
-        typer.Option(
-            metavar="DIR", help="Folder or .zip of unlabelled images, with any subfolders; can be given several times."
-        ),
+        typer.Option(metavar="DIR", help="Folder or .zip of unlabelled images, with any subfolders; may be repeated."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="File for the student's weights, .safetensors.")],
     teacher: Annotated[

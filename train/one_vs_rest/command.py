@@ -27,13 +27,13 @@ def one_vs_rest(
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", show_default="all", help="Classes that are normal in turn; can be given several times."
-        ),
+        typer.Option(metavar="NAME", show_default="all", help="Class to use as the normal class; may be repeated."),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", show_default="all", help="dn2, contrastive, v1, v2; can be given several times."),
+        typer.Option(
+            metavar="NAME", show_default="all", help="dn2 (frozen backbone), contrastive, v1 or v2; may be repeated."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each class and method, with seeds 0, 1, ...")] = 1,
     images: Annotated[
@@ -53,13 +53,13 @@ def one_vs_rest(
     freeze_to: option_types.FreezeTo = None,
     select: option_types.SelectCheckpoint = None,
     measure_every: Annotated[
-        int | None, typer.Option(min=1, show_default="one epoch", help="Steps between points of the curve.")
+        int | None, typer.Option(min=1, show_default="one epoch", help="Steps between points of the AUROC curve.")
     ] = None,
     accelerator: option_types.Accelerator = "auto",
     dtype: option_types.Dtype = "auto",
     precision: option_types.DeprecatedPrecision = None,
 ) -> None:
-    """Run the one-versus-rest benchmark: one class is normal, the others are anomalous, with DN2, contrastive, v1, v2.
+    """Run the one-versus-rest benchmark: each class in turn is normal, the others are anomalous.
 
     Finished jobs are kept: run the same command again to continue an interrupted benchmark.
     """

@@ -31,12 +31,12 @@ def bench(
 ) -> None:
     """Measure what a kit costs on this machine: each stage, each model, start and memory.
 
-    A frame in memory is scored alternately with msc-edge and with bare onnxruntime on the same tensor;
-    the ratio is the cost of msc-edge itself. With --images, reading and decoding files is measured too.
+    A frame in memory is scored alternately with msc-edge and with bare onnxruntime; the ratio is
+    the cost of msc-edge itself. With --images, reading and decoding files is measured too.
 
     Close other programs before you measure.
 
-    Exit codes: 0 done, 2 usage, 3 images cannot be read, 4 kit,
+    Exit codes: 0 done, 2 usage, 3 images cannot be found or read, 4 the kit cannot be used,
     5 output cannot be written.
     """
     from msc_edge.progress import progress_bars

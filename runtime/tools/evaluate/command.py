@@ -50,7 +50,7 @@ def evaluate(
     """Evaluate a kit on labelled images: metrics with intervals, and a report.
 
     Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
-    4 kit, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    4 the kit cannot be used, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     from msc_edge.errors import UsageError
     from msc_edge.progress import progress_bars

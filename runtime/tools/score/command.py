@@ -47,7 +47,7 @@ def score(
     fail_on_anomaly: Annotated[
         bool,
         typer.Option(
-            "--fail-on-anomaly", help="Exit with 1 if an image is rejected, with 3 if an image cannot be read."
+            "--fail-on-anomaly", help="Exit with 1 if an image is rejected, else with 3 if an image cannot be read."
         ),
     ] = False,
     threshold: Annotated[
@@ -59,7 +59,10 @@ def score(
         typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
     ] = None,
     search: Annotated[
-        Literal["auto", "exact", "hnsw"], typer.Option(help="How to search the memory bank; all give the same scores.")
+        Literal["auto", "exact", "hnsw"],
+        typer.Option(
+            help="How to search the memory bank. hnsw gives the same scores, except for rows that the index misses."
+        ),
     ] = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
@@ -88,7 +91,7 @@ def score(
     Without --out the rows are printed as CSV; a terminal shows the most anomalous images instead.
 
     Exit codes: 0 done, 1 anomalies found (only with --fail-on-anomaly), 2 usage,
-    3 images cannot be read, 4 kit, 5 output cannot be written,
+    3 images cannot be found or read, 4 the kit cannot be used, 5 output cannot be written,
     130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     from msc_edge.errors import UsageError
