@@ -6,7 +6,7 @@ modules of this package are shared by the three. Only `msc_edge.cli` and `msc_ed
 
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # In a source checkout train/, export/ and runtime/ are beside this folder; installed, they are inside it. With these
 # lines imports also work when the checkout is the current directory (`python -c`, `python -m pytest`).
