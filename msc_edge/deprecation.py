@@ -5,13 +5,17 @@
         int | None, typer.Option("--pictures", hidden=True, callback=deprecated_option("--pictures", "--images"))
     ] = None,
 
-The command then uses `images if pictures is None else pictures`.
+The command then uses `renamed("--pictures", pictures, "--images", images)`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
+
+from msc_edge.errors import UsageError
+
+Value = TypeVar("Value")
 
 
 def deprecated_option(old: str, new: str) -> Callable[[Any], Any]:
@@ -29,3 +33,10 @@ def deprecated_option(old: str, new: str) -> Callable[[Any], Any]:
         return value
 
     return warn
+
+
+def renamed(old: str, old_value: Value | None, new: str, new_value: Value | None) -> Value | None:
+    """The value of a renamed option, under whichever name it was given. UsageError for both names."""
+    if old_value is not None and new_value is not None:
+        raise UsageError(f"{old} is the deprecated name of {new}, and both are given; remove {old}")
+    return new_value if old_value is None else old_value

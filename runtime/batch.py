@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,8 +112,8 @@ class FolderScores:
 
 def score_folder(
     kit: str | Path | Kit,
-    paths: Sequence[str | Path],
-    out: Path | None = None,
+    paths: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -138,11 +139,9 @@ def score_folder(
     Raises SourceError when no image is found, KitError, UsageError when `out` exists or was written with another kit,
     model or limit, and OutputError when it cannot be written.
     """
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other; pass one of them")
-    if resume and not out:
-        raise UsageError("--resume continues a score file; name it with --out")
-    found = find_images(paths)
+    out = None if out is None else Path(out)
+    _check_options(out, resume=resume, overwrite=overwrite, threads=threads)
+    found = find_images([paths] if isinstance(paths, str | Path) else paths)
     images = list(found.paths)
     summary = Summary()
     receivers = (summary.add, *on_result)
@@ -156,7 +155,7 @@ def score_folder(
         file = earlier_rows = None
         if out:
             form = score_file_format(out)
-            done = _check_rows(out, detector) if resume else set()
+            done = _check_rows(out, detector, images) if resume else Counter()
             if done:
                 earlier_rows = out.stat().st_mtime
                 file = RowFile.open(out, form)
@@ -169,7 +168,7 @@ def score_folder(
                 image = replace(row, path=str(by_row.get(row.path, row.path)))
                 for receive in receivers:
                     receive(image)
-            images = [path for path in images if path_as_written(path) not in done]
+            images = list(_without_rows(images, done))
         start = time.perf_counter()
         try:
             results = stack.enter_context(
@@ -192,6 +191,15 @@ def score_folder(
     return FolderScores(summary, detector, len(images), seconds, found.other_files, earlier_rows)
 
 
+def _check_options(out: Path | None, *, resume: bool, overwrite: bool, threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1")
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other; pass one of them")
+    if resume and not out:
+        raise UsageError("--resume continues a score file; name it with --out")
+
+
 def _without_output(written: Path, images: list[Path], kit: Path) -> list[Path]:
     """The images without a file that is to be written: `DIR/*`, expanded by a shell, names that of an earlier run."""
     if written.resolve().is_relative_to(kit.resolve()):
@@ -206,18 +214,28 @@ def _without_output(written: Path, images: list[Path], kit: Path) -> list[Path]:
     return others
 
 
-def _check_rows(out: Path, detector: Detector) -> set[str]:
+def _without_rows(images: Iterable[Path], done: Counter[str]) -> Iterator[Path]:
+    """The images without a row. Two names that are no valid text may be written alike: each row stands for one."""
+    left = Counter(done)
+    for path in images:
+        if left[written := path_as_written(path)]:
+            left[written] -= 1
+        else:
+            yield path
+
+
+def _check_rows(out: Path, detector: Detector, images: Iterable[Path]) -> Counter[str]:
     """The paths that a score file has rows of. UsageError where another kit, model or limit gave a row.
 
     A file of another version, whose rows do not state their kit, is moved aside: all images are then scored again.
     """
     if not out.exists():
-        return set()
-    done: set[str] = set()
+        return Counter()
+    done: Counter[str] = Counter()
     limit = rounded(detector.limits.reject.score, 6)
     try:
         for image in read_score_file(out):
-            done.add(image.path)
+            done[image.path] += 1
             if (result := image.result) is None:
                 continue
             for name, written, now in (
@@ -233,5 +251,12 @@ def _check_rows(out: Path, detector: Detector) -> set[str]:
     except OtherColumnsError:
         aside = move_aside(out)
         _LOG.warning("%s: written by another version of msc-edge; moved to %s, all images are scored again", out, aside)
-        return set()
+        return Counter()
+    expected = Counter(map(path_as_written, images))
+    for path, rows in done.items():
+        if rows > max(1, expected[path]):
+            raise UsageError(
+                f"{out}: has {rows} rows of {path}; it was edited, or two runs wrote it at once. Pass another --out, "
+                "or --overwrite to replace it"
+            )
     return done

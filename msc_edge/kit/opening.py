@@ -99,7 +99,9 @@ class Kit:
         self.close()
 
     def file(self, name: str) -> Path:
-        """The path of a file of the kit."""
+        """The path of a file of the kit. KitError after `close` of a kit that was unpacked from a .zip."""
+        if not self.root.is_dir():
+            raise KitError(f"{self.path}: this kit was closed or removed; open it again")
         return self.root / name
 
     def model(self, precision: Precision) -> Model:

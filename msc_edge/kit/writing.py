@@ -46,14 +46,14 @@ def rewrite_target(kit: Path, out: Path | None, *, in_place: bool) -> Path | Non
         return None
     refuse_zip(out)
     if out.resolve() == kit.resolve():
-        raise UsageError(f"--out {out}: is the kit itself; pass --in-place to replace it")
+        raise UsageError(f"--out {out}: is the kit itself; choose another name")
     if out.resolve().is_relative_to(kit.resolve()):
         raise UsageError(f"--out {out}: lies within the kit and would make it invalid; choose another place")
     kind, _ = kind_of(out)
     with writing(out):
         is_taken = kind == "file" or (kind == "folder" and any(out.iterdir()))
     if is_taken:
-        raise UsageError(f"--out {out}: exists already; choose another name, or pass --in-place to change {kit} itself")
+        raise UsageError(f"--out {out}: exists already; choose another name")
     return out
 
 

@@ -76,13 +76,23 @@ def _from_row(row: Mapping[str, Any]) -> ImageResult:
         return ImageResult(row["path"], None, error=row["error"])
     if row["path"] is None or any(value is None for value in scored):
         raise ValueError("no score")
+    return ImageResult(row["path"], result_from_row(row), row["milliseconds"])
+
+
+def result_from_row(row: Mapping[str, Any]) -> Result:
+    """The result in a decoded row of a score file or of a stream. ValueError where its values contradict each other."""
     nearest = tuple(
         NearestImage(row=int(each["row"]), path=str(each["path"]), distance=float(each["distance"]))
         for each in row["nearest_images"]
     )
     if nearest[0].path != row["nearest"]:
         raise ValueError("nearest is not the first of nearest_images")
-    result = Result(
+    if not 0 <= row["score"] <= 2:
+        raise ValueError("score is not in [0, 2]")
+    # Both may be rounded to the same digits.
+    if row["score"] != row["limit"] and (row["verdict"] == "reject") != (row["score"] > row["limit"]):
+        raise ValueError("verdict contradicts score and limit")
+    return Result(
         score=row["score"],
         p_value=row["p_value"],
         verdict=row["verdict"],
@@ -91,4 +101,3 @@ def _from_row(row: Mapping[str, Any]) -> ImageResult:
         model=row["model"],
         kit=row["kit"],
     )
-    return ImageResult(row["path"], result, row["milliseconds"])

@@ -137,7 +137,8 @@ def end_of_rows(path: Path, form: RowFormat[Any]) -> int:
             end += len(line)
         file.seek(end)
         rest = file.read(_MAX_ROW_BYTES + 1).rstrip(b"\0")  # after a power cut unwritten bytes may be zeros
-    if len(rest) > _MAX_ROW_BYTES:
+    # A stray quote makes all rows after it look like one incomplete row: they must not be removed.
+    if len(rest) > _MAX_ROW_BYTES or any(_is_row(line, form) for line in rest.splitlines(keepends=True)[1:]):
         raise _not_a_row_file(path, f"is damaged from byte {end} on")
     return end
 
@@ -197,6 +198,14 @@ def _check_beginning(path: Path, form: RowFormat[Any], file: io.BufferedReader) 
             "another name"
         )
     raise _not_a_row_file(path, f"does not begin with {form.first_bytes.decode().strip()}")
+
+
+def _is_row(line: bytes, form: RowFormat[Any]) -> bool:
+    try:
+        form.decode(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n")
 
 
 def _is_other_record(line: bytes, form: RowFormat[Any]) -> bool:

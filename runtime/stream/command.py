@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from msc_edge.deprecation import deprecated_option
+from msc_edge.deprecation import deprecated_option, renamed
 from msc_edge.text import one_line
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def stream(
     from msc_edge.errors import UsageError
     from msc_edge.runtime.stream.config_file import config_as_toml
 
-    images = images or pictures
+    images = renamed("--pictures", pictures, "--images", images)
     if every and not images and not config:
         raise UsageError("--every saves images; add --images DIR")
     addresses = [*([address] if address else []), *(source or [])]

@@ -70,7 +70,8 @@ class Worker(threading.Thread):
         self._journal.report(kind, message, source=self.source.name, seconds=seconds)
 
     def _process(self, frame: Frame) -> None:
-        decision = self._score(frame)
+        earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None
+        decision = earlier or self._score(frame)
         if not self._record(decision):
             return
         self._statistics.add_decision(decision)

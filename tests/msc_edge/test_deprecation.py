@@ -5,7 +5,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from msc_edge.deprecation import deprecated_option
+from msc_edge.deprecation import deprecated_option, renamed
+from msc_edge.errors import UsageError
 
 
 def run(*arguments: str) -> Result:
@@ -65,3 +66,11 @@ def test_the_help_shows_new_names_only() -> None:
     shown = run("--help").output
     assert "--images" in shown
     assert "--pictures" not in shown
+
+
+def test_a_value_may_have_the_old_or_the_new_name_but_not_both() -> None:
+    assert renamed("--old", 1, "--new", None) == 1
+    assert renamed("--old", None, "--new", 2) == 2
+    assert renamed("--old", None, "--new", None) is None
+    with pytest.raises(UsageError, match="--old is the deprecated name of --new, and both are given; remove --old"):
+        renamed("--old", 1, "--new", 1)

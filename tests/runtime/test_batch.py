@@ -147,6 +147,10 @@ class TestScoreFolder:
         assert score_folder(str(toy_kit), [str(photos)]).summary.images == 12
         assert list(tmp_path.iterdir()) == []
 
+    def test_paths_may_be_text(self, toy_kit, photos, tmp_path):
+        done = score_folder(str(toy_kit), str(photos), str(tmp_path / "s.csv"))
+        assert done.summary.images == len(list(read_score_file(tmp_path / "s.csv"))) == len(find_images([photos]).paths)
+
     def test_an_open_kit_is_used_as_it_is(self, toy_kit, photos):
         with Kit.open(toy_kit) as kit:
             done = score_folder(kit, [photos / "warn.png"], search="hnsw", precision="fp32", backend="onnxruntime")
@@ -165,6 +169,7 @@ class TestScoreFolder:
             ({"resume": True}, "name it with --out"),
             ({"out": "s.txt"}, r"\.csv or \.jsonl"),
             ({"out": "s.csv", "threshold": float("nan")}, "finite"),
+            ({"out": "s.csv", "threads": 0}, "threads is 0; expected at least 1"),
         ],
         ids=str,
     )
@@ -247,6 +252,33 @@ class TestResume:
         rows = list(read_score_file(out))
         assert [image.result for image in received] == [row.result for row in rows]
         assert [image.path for image in received] == [str(path) for path in images]  # not the text that a row has
+
+    def test_two_names_that_are_written_alike_are_both_scored(self, toy_kit, toy, save, tmp_path):
+        """A name that is no valid text is written with a backslash, which another name may really have."""
+        first = save(tmp_path / "in" / os.fsdecode(b"\xff.png"), toy.draw(100))
+        second = save(tmp_path / "in" / "\\xff.png", toy.draw(200, "scratch"))
+        assert path_as_written(first) == path_as_written(second)
+        out = tmp_path / "s.csv"
+        score_folder(toy_kit, [first], out)
+        done = score_folder(toy_kit, [tmp_path / "in"], out, resume=True)
+        assert (done.summary.images, done.scored_now) == (2, 1)
+
+    @SUFFIXES
+    def test_repeated_rows_are_refused(self, toy_kit, images, complete, tmp_path, suffix):
+        out = tmp_path / f"s{suffix}"
+        out.write_bytes(complete[suffix] + complete[suffix].splitlines(keepends=True)[-1])
+        self.refused(toy_kit, images, out, "has 2 rows of .* was edited")
+
+    def test_rows_behind_a_stray_quote_are_not_removed(self, toy_kit, images, complete, tmp_path):
+        out = tmp_path / "s.csv"
+        lines = complete[".csv"].splitlines(keepends=True)
+        out.write_bytes(b"".join([*lines[:3], b'"' + lines[3], *lines[4:]]))
+        self.refused(toy_kit, images, out, "is damaged from byte")
+
+    def test_a_verdict_that_contradicts_its_score_is_refused(self, toy_kit, images, complete, tmp_path):
+        out = tmp_path / "s.csv"
+        out.write_bytes(complete[".csv"].replace(b",reject,", b",normal,"))
+        self.refused(toy_kit, images, out, "verdict contradicts score and limit")
 
     def test_images_may_be_added_and_removed_in_between(self, toy_kit, images, tmp_path):
         out = tmp_path / "s.csv"

@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from msc_edge.errors import OutputError
+from msc_edge.runtime.results.image_result import result_from_row
 from msc_edge.runtime.stream.config import StreamConfig
-from msc_edge.runtime.stream.frame import Decision
-from msc_edge.runtime.stream.logs import FailureLog
+from msc_edge.runtime.stream.frame import Decision, Frame
+from msc_edge.runtime.stream.logs import LOG, FailureLog
 from msc_edge.runtime.stream.sinks.image_store import ImageStore
 from msc_edge.runtime.stream.sinks.rows import FrameRows
 
@@ -49,6 +51,22 @@ class Recorder:
                     self._reason = str(error)
         if not failed:
             self._failures.recovered()
+
+    def earlier(self, id: str, frame: Frame) -> Decision | None:
+        """The decision on a file whose row was written before a crash, and which was not marked as processed.
+
+        The row stands, whatever kit and limits are active now: the event must say what the row says.
+        """
+        for rows in self._rows:
+            if (row := rows.earlier(id)) is None:
+                continue
+            if row["error"] is not None:
+                return Decision(id, replace(frame, error=row["error"]), None, None)
+            try:
+                return Decision(id, frame, result_from_row(row), None)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                LOG.warning("%s: the row of %s was edited (%s); the file is scored again", rows.path, frame.path, error)
+        return None
 
     def write_once(self, decision: Decision) -> bool:
         """Write a row durably, unless it was written before a crash. False when the disk is full."""

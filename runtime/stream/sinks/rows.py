@@ -3,9 +3,11 @@
 import re
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from msc_edge.errors import OtherColumnsError, OutputError, UsageError, writing
 from msc_edge.runtime.results.fields import Field, result_fields
@@ -96,10 +98,11 @@ class FrameRows:
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._file = self._open()
         with writing(path):
-            ids, finished = self._ids(path), self._finished()
-            if finished and len(ids) < _REMEMBERED:
-                self._recent.extend(self._ids(finished[-1][1]))
-            self._recent.extend(ids)
+            rows, finished = self._last_rows(path), self._finished()
+            if finished and len(rows) < _REMEMBERED:
+                rows = self._last_rows(finished[-1][1]) | rows
+            self._earlier = rows
+            self._recent.extend(rows)
             self._remove_oldest()
 
     def write(self, decision: Decision, *, durable: bool = False) -> None:
@@ -119,6 +122,10 @@ class FrameRows:
         """Whether a row with this id is among the last 1000, those from before a restart included."""
         with self._lock:
             return id in self._recent
+
+    def earlier(self, id: str) -> Mapping[str, Any] | None:
+        """The row with this id, by column, if it was written before the restart and is among the last 1000."""
+        return self._earlier.get(id)
 
     def close(self) -> None:
         """Close the file."""
@@ -165,15 +172,16 @@ class FrameRows:
         self._remove_oldest()
         return self._file
 
-    def _ids(self, path: Path) -> list[str]:
-        """The ids of the last rows of a file."""
+    def _last_rows(self, path: Path) -> dict[str, dict[str, Any]]:
+        """The last rows of a file, by their ids."""
         with path.open("rb") as file:
             lines = deque(self._format.lines(file), maxlen=_REMEMBERED)
-        ids: list[str] = []
+        rows: dict[str, dict[str, Any]] = {}
         for line in lines:
             with suppress(ValueError):  # the header, or a damaged row
-                ids.append(str(self._format.decode(line)["id"]))
-        return ids
+                row = self._format.decode(line)
+                rows[str(row["id"])] = row
+        return rows
 
     def _finished(self) -> list[tuple[datetime, Path]]:
         """The finished files and when they were finished, the oldest first."""

@@ -26,7 +26,7 @@ JSON, SCORES, REPORT = "evaluation.json", "scores.csv", "report.html"
 def evaluate(
     kit: str | Path,
     dataset: LabelledDataset | str | Path,
-    out: Path,
+    out: str | Path,
     *,
     threshold: float | None = None,
     false_alarm_rate: float | None = None,
@@ -46,6 +46,9 @@ def evaluate(
     taken or lies within the kit or the data set, MissingExtraError without scikit-learn, and OutputError when it cannot
     be written.
     """
+    out = Path(out)
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1")
     sklearn_metrics()  # missing: known before all images are scored
     if not isinstance(dataset, LabelledDataset):
         dataset = labelled_dataset(Path(dataset))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from msc_edge.deprecation import deprecated_option
+from msc_edge.deprecation import deprecated_option, renamed
 
 if TYPE_CHECKING:
     from msc_edge.runtime.batch import FolderScores
@@ -126,7 +126,7 @@ def score(
             false_alarm_rate=false_alarm_rate,
             search=search,
             precision=precision,
-            backend=engine or backend,  # pyright: ignore[reportArgumentType]  (checked by select_backend)
+            backend=renamed("--engine", engine, "--backend", None if backend == "auto" else backend) or "auto",  # pyright: ignore[reportArgumentType]  (checked by select_backend)
             threads=threads,
             excluded=[report] if report else [],
             on_result=receivers,

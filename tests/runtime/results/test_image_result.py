@@ -30,14 +30,14 @@ def test_the_columns_are_those_of_the_contract():
 
 @SUFFIXES
 def test_rows_are_read_to_the_written_digits(tmp_path, scored, suffix):
-    image = scored("ü\n.png", score=0.12345678, limit=1 / 3)
+    image = scored("ü\n.png", score=0.12345678, limit=1 / 30)
     first, second = read_score_file(written(tmp_path / f"s{suffix}", image, UNREADABLE))
     assert first == scored(
         "ü\n.png",
         milliseconds=2.3,
         score=0.123457,
         p_value=0.076923,
-        limit=0.333333,
+        limit=0.033333,
         nearest_images=(NearestImage(3, "n.png", 0.1), NearestImage(0, "o.png", 0.146913)),
     )
     assert second == UNREADABLE

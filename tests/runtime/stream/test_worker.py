@@ -1,5 +1,6 @@
 """The loop of one source, with a source, a journal and files that the test controls."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -181,6 +182,26 @@ def test_a_file_whose_row_was_written_before_a_crash_gets_no_second_row(
         bench.run(frame(toy.draw(200, "scratch"), id="one", file=file(b"one.png")))
     assert [row["id"] for row in rows_of(bench.rows)] == ["one"]
     assert [id for kind, id in bench.events() if kind == "reject"] == ["one"]
+
+
+def test_after_a_crash_the_event_of_a_file_says_what_its_row_says(
+    bench_in: Callable[[Path], Bench], toy: ModuleType, rows_of: Callable, tmp_path: Path
+) -> None:
+    """The kit, or its limits, may be others than those that gave the row."""
+    crashed = bench_in(tmp_path)
+    decision = crashed.worker()._score(frame(toy.draw(200, "scratch"), id="one", file=file(b"one.png")))
+    assert crashed.recorder.write_once(decision)  # the row is written; the mark and the event are not
+    crashed.recorder.close()
+    crashed.state.close()
+    again = bench_in(tmp_path)
+    again.kit._detector = again.kit.detector.with_limits(threshold=1.9)
+    again.run(frame(toy.draw(200, "scratch"), id="one", file=file(b"one.png")))
+    (row,) = rows_of(again.rows)
+    (event,) = [json.loads(each.body) for each in again.state.waiting("webhook", limit=9) if each.kind == "reject"]
+    assert {name: event[name] for name in ("id", "verdict", "score", "limit", "kit")} == {
+        name: row[name] for name in ("id", "verdict", "score", "limit", "kit")
+    }
+    assert set(again.state.processed_files("in")) == {b"one.png"}
 
 
 def test_while_the_disk_is_full_a_file_waits_and_at_the_end_it_is_not_marked(

@@ -214,7 +214,7 @@ def test_unusable_places_are_refused(kit: Path, fresh: Path, tmp_path: Path) -> 
     taken.mkdir()
     (taken / "thesis.txt").write_text("mine")
     for out, reason in (
-        (kit, "is the kit itself; pass --in-place"),
+        (kit, "is the kit itself; choose another name"),
         (kit / "new", "lies within the kit"),
         (taken, "exists already; choose another name"),
     ):
