@@ -100,8 +100,8 @@ class Kit:
 
     def file(self, name: str) -> Path:
         """The path of a file of the kit. KitError after `close` of a kit that was unpacked from a .zip."""
-        if not self.root.is_dir():
-            raise KitError(f"{self.path}: this kit was closed or removed; open it again")
+        if self._extracted is not None and not self.root.is_dir():
+            raise KitError(f"{self.path}: this kit was closed; open it again")
         return self.root / name
 
     def model(self, precision: Precision) -> Model:

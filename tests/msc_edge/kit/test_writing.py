@@ -89,9 +89,9 @@ def test_other_targets_are_refused(small_kit: Path, tmp_path: Path, make_zip: Ca
     taken.mkdir()
     (taken / "thesis.txt").write_text("mine")
     for out, reason in (
-        (small_kit, "is the kit itself; pass --in-place to replace it"),
+        (small_kit, "is the kit itself; choose another name"),
         (small_kit / "new", "lies within the kit and would make it invalid; choose another place"),
-        (taken, f"exists already; choose another name, or pass --in-place to change {small_kit} itself"),
+        (taken, "exists already; choose another name"),
         (taken / "thesis.txt", "exists already; choose another name"),
     ):
         with pytest.raises(UsageError, match=f"^--out {out}: {reason}"):

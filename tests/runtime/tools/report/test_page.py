@@ -69,6 +69,6 @@ def test_a_page_that_cannot_be_completed_is_not_written(toy_kit, detector, photo
         report.add(image)
     with Kit.open(copy) as opened:
         shutil.rmtree(copy)
-        with pytest.raises(KitError, match="this kit was closed or removed; open it again"):
+        with pytest.raises(KitError, match="cannot be read any more"):
             report.write(tmp_path / "r.html", detector, opened)
     assert list(tmp_path.iterdir()) == []
