@@ -155,7 +155,7 @@ def test_a_student_of_another_dimension_approaches_the_teacher(
     distil([scenes], out, resnet)
     rows = rows_of(out)
     assert [row.step for row in rows] == [4, 8, 12, 16]
-    assert rows[-1].loss < 0.7 * rows[0].loss
+    assert rows[-1].loss < 0.8 * rows[0].loss
     assert all(np.isnan(row.unexplained) for row in rows)
     assert all(row.loss == pytest.approx(row.embedding_loss + row.map_loss) for row in rows)
 
