@@ -194,9 +194,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, normal_images: Path, o
     "other",
     [
         {"image_size": 64},
-        {"preset": "paper"},
         {"holdout": 0.4},
-        {"stop_at": "layer1.0"},
         {"region": Region(x=0, y=0, width=30, height=30)},
     ],
 )
