@@ -55,10 +55,10 @@ def structure() -> Callable[..., Backbone]:
 
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory, randomise: Callable) -> Path:
-    """Random weights of a ResNet-18 up to layer1."""
-    backbone = build_backbone("resnet18", stop_at="layer1")
+    """Random weights of a MobileNetV2 of a tenth of the width, up to features.3."""
+    backbone = build_backbone("mobilenet_v2_x0.1", stop_at="features.3")
     randomise(backbone, 0)
-    path = tmp_path_factory.mktemp("weights") / "resnet18_to_layer1.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_to_3.safetensors"
     save_file(backbone.state_dict(), path)
     return path
 
@@ -78,9 +78,9 @@ def options(small_weights: Path) -> Callable[..., TrainingOptions]:
 
     def make(**changed) -> TrainingOptions:
         quick = {
-            "backbone": "resnet18",
+            "backbone": "mobilenet_v2_x0.1",
             "weights": small_weights,
-            "stop_at": "layer1",
+            "stop_at": "features.3",
             "image_size": 32,
             "steps": 4,
             "batch": 4,

@@ -53,7 +53,6 @@ def test_features_are_the_input_of_the_head_of_torchvisions_network(name: str, r
 @pytest.mark.parametrize(
     ("name", "stage"),
     [
-        ("resnet18", "conv1"),
         ("resnet18", "layer2.0"),
         ("mobilenet_v3_small", "features.4"),
     ],

@@ -46,7 +46,9 @@ def contents(run: Path, names: tuple[str, ...] = RESULTS) -> dict[str, str]:
 
 def command(normal: Path, out: Path, weights: Path, *more: str) -> list[str]:
     """The options of the fixture `options`, on the command line."""
-    quick = "--backbone resnet18 --stop-at layer1 --image-size 32 --batch 4 --learning-rate 1e-2 --dtype fp32"
+    quick = (
+        "--backbone mobilenet_v2_x0.1 --stop-at features.3 --image-size 32 --batch 4 --learning-rate 1e-2 --dtype fp32"
+    )
     given = [*quick.split(), "--accelerator", "cpu", "--weights", str(weights), *more]
     return [sys.executable, "-m", "msc_edge", "train", "--normal", str(normal), "--out", str(out), *given]
 
@@ -83,7 +85,7 @@ def test_the_arrays_of_a_run_belong_to_its_weights(finished_run: Path, normal_im
     np.testing.assert_allclose(bank, embeddings["bank"], atol=2e-6)
     expected = [Bank(embeddings["bank"]).score(embedding) for embedding in embeddings["calibration"]]
     np.testing.assert_allclose(scores, expected, atol=2e-6)
-    assert record.dim == bank.shape[1] == 64
+    assert record.dim == bank.shape[1] == 8
 
 
 def test_the_same_seed_gives_the_same_run_byte_for_byte(
@@ -194,9 +196,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, normal_images: Path, o
     "other",
     [
         {"image_size": 64},
-        {"preset": "paper"},
         {"holdout": 0.4},
-        {"stop_at": "layer1.0"},
         {"region": Region(x=0, y=0, width=30, height=30)},
     ],
 )
@@ -388,7 +388,9 @@ def test_a_network_whose_features_are_zero_is_refused(
     normal_images: Path, tmp_path: Path, options: Callable, small_weights: Path
 ) -> None:
     dead = load_file(small_weights)
-    dead["layer1.1.bn2.bias"] -= 1e6  # a ReLU follows
+    for block in (2, 3):  # the second one adds its input to its output
+        for name in ("weight", "bias"):
+            dead[f"features.{block}.conv.3.{name}"].zero_()
     save_file(dead, tmp_path / "dead.safetensors")
     with pytest.raises(UsageError, match="all zero"):
         train(normal_images, tmp_path / "run", options(steps=0, weights=tmp_path / "dead.safetensors"))
@@ -437,11 +439,15 @@ def test_the_record_describes_the_run(normal_images: Path, tmp_path: Path, optio
     trained(normal_images, out, options(steps=1, region=Region(x=1, y=2, width=30, height=40), seed=5))
     record = json.loads((out / RECORD).read_text())
     assert record["format_version"] == 2
-    assert (record["backbone"], record["stop_at"], record["k"]) == ("resnet18", "layer1", 2)
+    assert (record["backbone"], record["stop_at"], record["k"]) == (
+        "mobilenet_v2_x0.1",
+        "features.3",
+        2,
+    )
     assert record["preprocessing"]["region"] == {"x": 1, "y": 2, "width": 30, "height": 40}
     settings = record["fine_tuning"]
     assert (settings["seed"], settings["steps"], settings["dtype"]) == (5, 1, "fp32")
-    assert record["weights"]["source"] == "resnet18_to_layer1.safetensors"
+    assert record["weights"]["source"] == "mobilenet_to_3.safetensors"
     assert Path(record["folder"]) == normal_images.resolve()
     assert {"torch", "torchvision", "numpy"} <= record["versions"].keys()
     assert {name: entry["sha256"] for name, entry in record["files"].items()} == contents(

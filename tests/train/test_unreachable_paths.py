@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from msc_edge.cli import app
 
-TEACHER = "--teacher-backbone resnet18 --teacher-stop-at layer1 --teacher-weights WEIGHTS"
+TEACHER = "--teacher-backbone mobilenet_v2_x0.1 --teacher-stop-at features.3 --teacher-weights WEIGHTS"
 CASES = [
     ("train --normal PLACE --out OUT --weights WEIGHTS", 3),
     ("train --normal GOOD --out PLACE", 5),

@@ -151,7 +151,7 @@ def box_of(size: tuple[int, int], draws: ViewDraws, i: int) -> tuple[int, int, i
     return crop_box(size, draws.area[i].tolist(), draws.log_ratio[i].tolist(), draws.corner[i].tolist())
 
 
-@pytest.mark.parametrize("size", [(300, 300), (200, 300), (100, 300), (1000, 100)])
+@pytest.mark.parametrize("size", [(300, 300), (1000, 100)])
 def test_crops_have_the_distribution_of_torchvisions(size: tuple[int, int]) -> None:
     count = 3000
     draws = ViewDraws.draw(count, generator(0))

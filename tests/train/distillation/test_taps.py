@@ -13,9 +13,9 @@ from msc_edge.train.distillation.taps import StudentWithAdapters, features_and_m
     [
         ("edge-small", "mobilenet_v2", None, [("features.6", "features.6"), ("features.13", "features.13")]),
         ("edge-small", "resnet18", None, [("features.6", "layer2.1"), ("features.13", "layer3.1")]),
-        ("resnet18", "resnet50", "layer3", [("layer2.1", "layer2.3"), ("layer3.1", "layer3.5")]),
+        ("resnet18", "resnet34", "layer3", [("layer2.1", "layer2.3"), ("layer3.1", "layer3.5")]),
         ("mobilenet_v3_small", "resnet18", "layer2", [("features.3", "layer2.1")]),
-        ("resnet18", "resnet50", "layer1", []),
+        ("resnet18", "resnet18", "layer1", []),
     ],
 )
 def test_the_taps_are_the_last_maps_at_strides_8_and_16_of_both_networks(
