@@ -260,3 +260,10 @@ def test_names_of_normal_images_that_do_not_fit_the_bank(
     kit = Kit.open(make_kit(tmp_path / "part.kit", {"normal_images.json": names}))
     with pytest.raises(KitError, match=r"^normal_images\.json: .*export the kit again$"):
         kit.normal_images()
+
+
+def test_a_closed_zip_says_that_it_is_closed(small_kit: Path, make_zip: Callable[..., Path]) -> None:
+    kit = Kit.open(make_zip(small_kit))
+    kit.close()
+    with pytest.raises(KitError, match="this kit was closed; open it again"):
+        kit.embeddings("fp32")
