@@ -1,8 +1,8 @@
 """The fields of a result, defined once: rows, events, schemas, pages and tables take them from here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 from msc_edge.calibration import Verdict
 from msc_edge.kit.manifest import Precision
@@ -35,15 +35,7 @@ class Field(Generic[Record]):
             record = inner(outer)
             return None if record is None else self.value(record)
 
-        return Field(
-            name=self.name,
-            type=self.type,
-            description=self.description,
-            value=value,
-            decimals=self.decimals,
-            unit=self.unit,
-            choices=self.choices,
-        )
+        return cast("Field[Outer]", replace(self, value=cast("Any", value)))
 
 
 def _nearest_images(result: Result) -> list[dict[str, object]]:

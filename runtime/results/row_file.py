@@ -94,7 +94,10 @@ class RowFile(Generic[Record]):
 
         OutputError when it cannot be written: the file then ends with the row before, and the next row can be written.
         """
-        row = self._form.encode(record)
+        self.write_encoded(self._form.encode(record), durable=durable)
+
+    def write_encoded(self, row: bytes, *, durable: bool = False) -> None:
+        """The same for a row that the format has encoded already."""
         with writing(self.path):
             self._append(row if self._end else self._form.header + row)
             if durable:

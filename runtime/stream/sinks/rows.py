@@ -110,12 +110,12 @@ class FrameRows:
 
         OutputError when it cannot be written: the file then ends with the row before, and the next row is tried anew.
         """
-        size = len(self._format.encode(decision))
+        row = self._format.encode(decision)
         with self._lock:
             file = self._opened()
-            if file.has_rows and file.size + size > self._rotate_bytes:
+            if file.has_rows and file.size + len(row) > self._rotate_bytes:
                 file = self._rotate()
-            file.write(decision, durable=durable)
+            file.write_encoded(row, durable=durable)
             self._recent.append(decision.id)
 
     def has(self, id: str) -> bool:
