@@ -98,9 +98,6 @@ class Stream:
         self._live = {name for name, address, _ in sources if address.is_live}
         for name, _, _ in sources:
             self.metrics.add_source(name)
-        if config.http.port:
-            server = StatusServer(config.http.host, config.http.port, self.metrics, not_ready=self.not_ready)
-            self._open.callback(server.close)
         window = Window(f"msc-edge {config.station}") if config.show else None
         if window:
             self._open.callback(window.close)
@@ -117,6 +114,9 @@ class Stream:
             )
             for source in opened
         ]
+        if config.http.port:  # last: it asks the workers whether the stream is ready
+            server = StatusServer(config.http.host, config.http.port, self.metrics, not_ready=self.not_ready)
+            self._open.callback(server.close)
 
     def _channels(self, sources: Sequence[str]) -> list[Channel]:
         channels: list[Channel] = []

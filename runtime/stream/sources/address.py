@@ -10,9 +10,6 @@ from msc_edge.errors import SourceError
 
 SourceKind = Literal["webcam", "network", "video", "folder"]
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
-)
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
 # Some cameras have the password in the path: /user=admin_password=secret_channel=1
 _NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
