@@ -47,7 +47,7 @@ from msc_edge.kit.manifest import (
     Target,
     kit_name,
 )
-from msc_edge.kit.writing import refuse_zip, seal
+from msc_edge.kit.writing import refuse_zip, seal, write_manifest
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
@@ -151,7 +151,7 @@ def export(
         detector = Detector.load(kit, precision="fp32", backend="onnxruntime")
         chosen = parity_images(images.held_out, images.in_bank)
         comparisons = compare(network, bank, detector, images.decoded(chosen, "parity"), count=len(chosen))
-        return seal(kit, _with_parity(manifest, check_parity(comparisons, torch_limits, detector.limits)))
+        return write_manifest(kit, _with_parity(manifest, check_parity(comparisons, torch_limits, detector.limits)))
 
 
 def _refuse_no_kit(out: Path) -> None:

@@ -94,6 +94,15 @@ class Calibration:
             return None
         return rate_interval(self.count_above(limit.expected_rate), self.scores.size)
 
+    def alarm_interval(self, limit: Limit, images: int) -> tuple[int, int] | None:
+        """How many of `images` normal images one of its limits flags, 9 times out of 10: (lowest, highest).
+
+        None for a limit that was set by hand. See `alarm_count_interval`.
+        """
+        if limit.expected_rate is None:
+            return None
+        return alarm_count_interval(self.count_above(limit.expected_rate), self.scores.size, images)
+
     def count_above(self, expected_rate: float) -> int:
         """The m of a limit that is the m-th largest calibration score: m = expected_rate * (n + 1)."""
         return min(max(1, round(expected_rate * (self.scores.size + 1))), self.scores.size)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sklearn.metrics import roc_auc_score
 
-from msc_edge.calibration import Limit, alarm_count_interval
+from msc_edge.calibration import Limit
 from msc_edge.demo.contact_sheet import Cell, contact_sheet, write_contact_sheet
 from msc_edge.demo.drawn_images import Sizes, draw_data_set
 from msc_edge.demo.parts import DEFECTS
@@ -113,12 +113,14 @@ def _measure(images: Sequence[ImageResult], detector: Detector) -> DemoResult:
         return float(roc_auc_score(truth, [result.score for result in (*normal, *anomalous)]))
 
     def alarms(limit: Limit, verdicts: tuple[str, ...]) -> Alarms:
-        held_out, rate = detector.calibration.scores.size, limit.expected_rate or 0
+        interval = detector.calibration.alarm_interval(limit, len(normal))
+        assert limit.expected_rate is not None, "the kit's own limits have an expected rate"
+        assert interval is not None
         return Alarms(
             count=sum(result.verdict in verdicts for result in normal),
             images=len(normal),
-            expected_rate=rate,
-            interval=alarm_count_interval(detector.calibration.count_above(rate), held_out, len(normal)),
+            expected_rate=limit.expected_rate,
+            interval=interval,
         )
 
     return DemoResult(

@@ -5,7 +5,6 @@ A hash proves that a kit is unchanged. It does not prove who wrote it.
 """
 
 import hashlib
-import json
 import stat
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +13,7 @@ from typing import IO, NamedTuple, Protocol
 
 from msc_edge.errors import KitError, OutputError
 from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, THUMBNAILS
-from msc_edge.kit.manifest import FileEntry, Manifest, parse_manifest
+from msc_edge.kit.manifest import FileEntry, Manifest, read_manifest
 
 _CHUNK = 1 << 20
 _MAX_MANIFEST_BYTES = 256 << 20
@@ -115,12 +114,12 @@ def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verif
     with container.open(MANIFEST_DIGEST) as file:
         if file.read(1024) != digest_line(text):
             raise KitError(f"{MANIFEST}: SHA-256 differs from {MANIFEST_DIGEST}; {_COPY_AGAIN}")
-    manifest = parse_manifest(text, name=path.resolve().name.removesuffix(".zip").removesuffix(".kit"))
+    manifest, version = read_manifest(text, name=path.resolve().name.removesuffix(".zip").removesuffix(".kit"))
     _check_names(manifest, names)
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:
             _check_file(name, entry, file, copy)
-    return Verified(manifest, hashlib.sha256(text).hexdigest(), json.loads(text)["format_version"])
+    return Verified(manifest, hashlib.sha256(text).hexdigest(), version)
 
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:

@@ -263,7 +263,12 @@ class Manifest(_Part):
 
 
 def parse_manifest(text: bytes, *, name: str = "kit") -> Manifest:
-    """Read manifest.json of this format or an older one.
+    """The manifest alone; see `read_manifest`."""
+    return read_manifest(text, name=name)[0]
+
+
+def read_manifest(text: bytes, *, name: str) -> tuple[Manifest, int]:
+    """Read manifest.json of this format or an older one: the manifest in this format, and the format in the file.
 
     `name` is the kit's name where an older format has none. Raises KitError for a newer format, and for anything that
     breaks the schema.
@@ -272,11 +277,11 @@ def parse_manifest(text: bytes, *, name: str = "kit") -> Manifest:
         document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise KitError(f"manifest.json: not JSON ({error}); copy the kit again") from error
-    version = document.get("format_version") if isinstance(document, dict) else None
+    version: Any = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:
         text = json.dumps(upgraded(document, name=kit_name(name))).encode()
     try:
-        return Manifest.model_validate_json(text, strict=True)
+        return Manifest.model_validate_json(text, strict=True), version
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -18,11 +18,15 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in (MANIFEST, MANIFEST_DIGEST)
     }
-    sealed = manifest.model_copy(update={"files": files})
-    text = sealed.to_json().encode()
+    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write manifest.json and manifest.sha256 of a kit whose files have not changed since `seal`."""
+    text = manifest.to_json().encode()
     (folder / MANIFEST).write_bytes(text)
     (folder / MANIFEST_DIGEST).write_bytes(digest_line(text))
-    return sealed
+    return manifest
 
 
 def refuse_zip(out: Path) -> None:

@@ -45,6 +45,14 @@ EVENT_KINDS: dict[EventKind, str] = {
     "events_lost": "events were dropped because the outbox was full or they were too old",
 }
 
+SCORED_AFTER: dict[EventKind, bool] = {
+    "source_up": True,
+    "source_lost": False,
+    "source_frozen": False,
+    "source_ended": False,
+}
+"""Whether frames of a source are scored after an event of this kind."""
+
 
 class Event(BaseModel):
     """One event. `id` is unique and stable: a receiver that gets an event twice can recognise it."""

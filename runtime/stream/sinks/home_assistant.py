@@ -11,8 +11,6 @@ from msc_edge import __version__
 
 ONLINE, OFFLINE = b"online", b"offline"
 """Payloads of the status topic."""
-SCORED_AFTER = {"source_up": True, "source_lost": False, "source_frozen": False, "source_ended": False}
-"""Whether frames of a source are scored after an event of this kind."""
 _OFF_DELAY = 5  # seconds that Home Assistant displays a reject
 
 

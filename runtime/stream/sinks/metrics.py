@@ -6,7 +6,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from msc_edge.calibration import Verdict
-from msc_edge.runtime.stream.events import Event, EventKind
+from msc_edge.runtime.stream.events import SCORED_AFTER, Event, EventKind
 from msc_edge.runtime.stream.frame import Decision
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds
@@ -74,8 +74,8 @@ class Metrics:
             self._results_lost.inc(event.count or 0)
         elif event.kind == "events_lost":
             self._events_lost.inc(event.count or 0)
-        elif event.source and event.kind in ("source_up", "source_lost", "source_frozen", "source_ended"):
-            self._up.labels(event.source).set(event.kind == "source_up")
+        elif event.source and event.kind in SCORED_AFTER:
+            self._up.labels(event.source).set(SCORED_AFTER[event.kind])
 
     def add_restart(self, source: str) -> None:
         """Count a restart of a live source."""

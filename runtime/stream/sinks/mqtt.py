@@ -10,9 +10,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MqttConfig
+from msc_edge.runtime.stream.events import SCORED_AFTER
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sinks.delivery import ChannelError
-from msc_edge.runtime.stream.sinks.home_assistant import OFFLINE, ONLINE, SCORED_AFTER, connection_topic, discovery
+from msc_edge.runtime.stream.sinks.home_assistant import OFFLINE, ONLINE, connection_topic, discovery
 from msc_edge.runtime.stream.state import Waiting
 
 # Seconds of silence until a ping. The broker publishes the will after 1.5 times this.

@@ -181,9 +181,11 @@ class CameraSource:
             self._restart(now)
 
     def _take(self, grabbed: GrabbedFrame, image: np.ndarray, now: float) -> Iterator[StateChange | Frame | None]:
-        repeated = self._previous is not None and _are_equal(self._previous, image)
-        if not repeated:
-            self._previous = image.copy()
+        repeated = False
+        if self._config.frozen_after:  # a comparison and a copy of each frame
+            repeated = self._previous is not None and _are_equal(self._previous, image)
+            if not repeated:
+                self._previous = image.copy()
         yield self._health.frame(now, repeated=repeated)
         dropped = grabbed.index - self._grabbed_index - 1
         self._grabbed_index = grabbed.index

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.calibration import Calibration, Limit, alarm_count_interval, images_needed
+from msc_edge.calibration import Calibration, Limit, images_needed
 from msc_edge.errors import SourceError
 from msc_edge.kit.manifest import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration, Precision
 from msc_edge.kit.opening import Kit
@@ -184,11 +184,9 @@ def _require(usable: int, rate: float, found: str) -> None:
 
 
 def _drift(limit: Limit, calibration: Calibration, scores: list[float]) -> Drift:
-    interval = None
-    if limit.expected_rate is not None:
-        interval = alarm_count_interval(
-            calibration.count_above(limit.expected_rate), calibration.scores.size, len(scores)
-        )
     return Drift(
-        limit=limit, flagged=sum(score > limit.score for score in scores), images=len(scores), interval=interval
+        limit=limit,
+        flagged=sum(score > limit.score for score in scores),
+        images=len(scores),
+        interval=calibration.alarm_interval(limit, len(scores)),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from msc_edge import __version__
-from msc_edge.calibration import Calibration, Limit, Limits, alarm_count_interval
+from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import SourceError
 from msc_edge.kit.manifest import Precision
 from msc_edge.progress import Report, silent
@@ -163,18 +163,13 @@ def compute_evaluation(
 
 def at_limit(limit: Limit, calibration: Calibration, normal: np.ndarray, anomalous: np.ndarray) -> AtLimit:
     """The verdicts on the scores of normal images, float64 (n,), and of anomalous images, (m,), at one limit."""
-    interval = None
-    if limit.expected_rate is not None:
-        interval = alarm_count_interval(
-            calibration.count_above(limit.expected_rate), calibration.scores.size, len(normal)
-        )
     return AtLimit(
         score=limit.score,
         target_rate=limit.target_rate,
         expected_rate=limit.expected_rate,
         normal_images=len(normal),
         false_alarms=int((normal > limit.score).sum()),
-        interval=interval,
+        interval=calibration.alarm_interval(limit, len(normal)),
         anomalous_images=len(anomalous),
         missed=int((anomalous <= limit.score).sum()),
     )
