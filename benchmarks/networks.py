@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from msc_edge.preprocessing import Preprocessing, preset
-from msc_edge.train.backbones import build_backbone
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.weights import load_into, pretrained_weights
+from msc_edge.train.weights import pretrained_backbone
 
 
 def pretrained_network(
@@ -15,7 +14,5 @@ def pretrained_network(
 
     `weights` is a safetensors file. Without it: the bundled weights of edge-small, torchvision's of other backbones.
     """
-    built = build_backbone(backbone, stop_at=stop_at)
-    pretrained = pretrained_weights(backbone, weights)
-    load_into(built, pretrained.state, source=pretrained.origin.source)
+    built, _ = pretrained_backbone(backbone, weights, stop_at=stop_at)
     return EmbeddingNetwork(built, preprocessing or preset("whole-frame", image_size=224)).eval()

@@ -12,6 +12,7 @@ from onnx.helper import make_model
 from torch import Tensor, nn
 
 from msc_edge.export.preprocessing_graph import OUTPUT, preprocessing_graph
+from msc_edge.runtime.backends.interface import EMBEDDING
 from msc_edge.train.backbones import Backbone
 from msc_edge.train.network import EmbeddingNetwork
 
@@ -57,7 +58,7 @@ def _traced(module: nn.Module, example: Tensor) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[OUTPUT],
-                output_names=["embedding"],
+                output_names=[EMBEDDING],
                 external_data=False,
                 verbose=False,
             )

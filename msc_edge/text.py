@@ -1,4 +1,19 @@
-"""Text for terminals, files and reports."""
+"""Text for terminals, files and reports, and JSON text."""
+
+import json
+from typing import Any
+
+
+def strict_json(text: str | bytes) -> Any:
+    """The value of a JSON text as RFC 8259 defines it: without NaN and Infinity. ValueError for anything else."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not a JSON number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def one_line(text: str) -> str:

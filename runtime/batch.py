@@ -20,7 +20,7 @@ from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector, SearchChoice
-from msc_edge.runtime.processor import usable_cores
+from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.formats import path_as_written, rounded
 from msc_edge.runtime.results.image_result import ImageResult, read_score_file, score_file_format
 from msc_edge.runtime.results.row_file import RowFile, move_aside
@@ -192,8 +192,7 @@ def score_folder(
 
 
 def _check_options(out: Path | None, *, resume: bool, overwrite: bool, threads: int | None) -> None:
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; expected at least 1")
+    check_threads(threads)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other; pass one of them")
     if resume and not out:

@@ -15,7 +15,7 @@ from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.kit.opening import Kit, KitIdentity
 from msc_edge.runtime.backends.interface import Backend, BackendChoice
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
-from msc_edge.runtime.processor import usable_cores
+from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.result import NearestImage, Result
 
 SearchChoice = Literal["auto", "exact", "hnsw"]
@@ -67,8 +67,7 @@ class Detector:
         backend: BackendChoice = "auto",
     ) -> Self:
         """The detector of an open kit; see `load`. The kit may be closed afterwards."""
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}; expected at least 1")
+        check_threads(threads)
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
         spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())

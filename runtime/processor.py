@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from msc_edge.errors import UsageError
+
 
 def usable_cores() -> int:
     """Cores this process may use, by its affinity and its cgroup's quota; not the cores of the machine."""
@@ -17,6 +19,12 @@ def usable_cores() -> int:
     except (OSError, ValueError):  # no cgroup v2 here
         pass
     return cores
+
+
+def check_threads(threads: int | None) -> None:
+    """UsageError for a number of threads below 1; None is the default."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1")
 
 
 def processor_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

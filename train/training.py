@@ -20,7 +20,7 @@ from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import Region, preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite
+from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
     MIN_IMAGES,
@@ -50,7 +50,7 @@ from msc_edge.train.run_record import (
     SelectionRecord,
     write_record,
 )
-from msc_edge.train.weights import load_into, pretrained_weights
+from msc_edge.train.weights import pretrained_backbone
 
 _JPEG_FACTOR = 2  # reduced JPEG files keep twice the input size of the network, so that the resize still smooths
 _MIN_SPREAD_RATIO = 0.01  # of the mean cosine distance before training; a good training keeps or increases it
@@ -121,9 +121,7 @@ def _train(
         raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the full image; omit one of them")
     jpeg_keep = _JPEG_FACTOR * spec.resize_to if options.reduced_jpeg else None
     policy = DecodePolicy(bit_depth=options.bit_depth, jpeg_keep=jpeg_keep)
-    backbone = build_backbone(options.backbone, stop_at=options.stop_at)
-    pretrained = pretrained_weights(options.backbone, options.weights)
-    load_into(backbone, pretrained.state, source=pretrained.origin.source)
+    backbone, origin = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
     # Freeze and split here, too: a wrong option must fail before all images are decoded.
     if options.frozen_up_to not in (None, TRAIN_ALL):
         backbone.freeze_up_to(options.frozen_up_to)
@@ -178,7 +176,7 @@ def _train(
             selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
             holdout=options.holdout,
             group_by=options.group_by,
-            weights=pretrained.origin,
+            weights=origin,
             folder=str(folder.resolve()),
             data_fingerprint=fingerprint(usable),
             versions={name: importlib.metadata.version(name) for name in PACKAGES},

@@ -19,7 +19,7 @@ from msc_edge import __version__
 from msc_edge.errors import UsageError
 from msc_edge.files import kind_of, sha256_of
 from msc_edge.kit.manifest import Weights
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite, whole_network
+from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone, is_finite, whole_network
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ def pretrained_weights(backbone: str, file: Path | None) -> Pretrained:
     if file:
         return weights_from_file(file)
     return bundled_weights() if backbone == EDGE_SMALL else weights_from_torchvision(backbone)
+
+
+def pretrained_backbone(name: str, file: Path | None, *, stop_at: str | None) -> tuple[Backbone, Weights]:
+    """A backbone with its `pretrained_weights`, and their origin."""
+    backbone = build_backbone(name, stop_at=stop_at)
+    pretrained = pretrained_weights(name, file)
+    load_into(backbone, pretrained.state, source=pretrained.origin.source)
+    return backbone, pretrained.origin
 
 
 def bundled_weights() -> Pretrained:

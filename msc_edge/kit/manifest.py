@@ -14,6 +14,7 @@ from msc_edge.images import DecodePolicy
 from msc_edge.kit.layout import FileName, KitName, Precision, PrecisionChoice, Sha256, kit_name
 from msc_edge.kit.upgrade import FORMAT_VERSION, upgraded
 from msc_edge.preprocessing import Preprocessing
+from msc_edge.text import strict_json
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
 HELD_OUT = "held out of the training images"
@@ -274,8 +275,8 @@ def read_manifest(text: bytes, *, name: str) -> tuple[Manifest, int]:
     breaks the schema.
     """
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = strict_json(text)
+    except ValueError as error:
         raise KitError(f"manifest.json: not JSON ({error}); copy the kit again") from error
     version: Any = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:
@@ -286,10 +287,6 @@ def read_manifest(text: bytes, *, name: str) -> tuple[Manifest, int]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise KitError(f"manifest.json: {where}: {first['msg']}; export the kit again") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def manifest_schema() -> str:

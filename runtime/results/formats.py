@@ -8,13 +8,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.results.fields import Field
-from msc_edge.text import valid_text
+from msc_edge.text import strict_json, valid_text
 
 Record = TypeVar("Record")
 Record_contra = TypeVar("Record_contra", contravariant=True)
@@ -183,32 +183,17 @@ def _csv_texts(line: bytes) -> list[str]:
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(line, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    document = strict_json(line)
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
     return document
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+_PARSERS: dict[str, Callable[[str], Any]] = {"text": str, "integer": int, "number": float, "objects": strict_json}
 
 
 def _parsed(field: Field[Any], text: str) -> Any:
-    try:
-        value = (
-            float(text)
-            if field.type == "number"
-            else int(text)
-            if field.type == "integer"
-            else json.loads(text, parse_constant=_refuse_constant)
-            if field.type == "objects"
-            else text
-        )
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    value = _PARSERS[field.type](text)
     _check(field, value)
     return value
 

@@ -1,6 +1,6 @@
 import pytest
 
-from msc_edge.text import many, one_line, percent, size, valid_text
+from msc_edge.text import many, one_line, percent, size, strict_json, valid_text
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,13 @@ def test_size(count, expected):
 def test_many():
     assert [many(count, "image") for count in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     assert many(2, "query", "queries") == "2 queries"
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "[" * 100_000, "{", b"\xff", ""])
+def test_json_that_rfc_8259_does_not_define_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        strict_json(text)
+
+
+def test_json_text_gives_its_value() -> None:
+    assert strict_json(b'{"a": [1, 2.5, null, "\xc3\xbc"]}') == {"a": [1, 2.5, None, "ü"]}

@@ -30,7 +30,7 @@ from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import FineTuning, fine_tuning
-from msc_edge.train.weights import load_into, pretrained_weights
+from msc_edge.train.weights import pretrained_backbone
 
 Method = Literal["dn2", "contrastive", "v1", "v2"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -161,9 +161,7 @@ def run_job(
     """Train and measure. `folder` is for temporary files of the training."""
     fabric = launch_fabric(options.accelerator, 1, options.dtype)
     spec = preset(options.preset, image_size=options.image_size)
-    backbone = build_backbone(options.backbone, stop_at=options.stop_at)
-    pretrained = pretrained_weights(options.backbone, options.weights)
-    load_into(backbone, pretrained.state, source=pretrained.origin.source)
+    backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
     title = f"{split.name}, {method}, seed {seed}"
 

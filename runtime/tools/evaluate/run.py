@@ -12,6 +12,7 @@ from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.processor import check_threads
 from msc_edge.runtime.results.image_result import ImageResult, score_file_format
 from msc_edge.runtime.results.row_file import RowFile
 from msc_edge.runtime.tools.evaluate.evaluation import Evaluation, compute_evaluation, match_labels
@@ -47,8 +48,7 @@ def evaluate(
     be written.
     """
     out = Path(out)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; expected at least 1")
+    check_threads(threads)
     sklearn_metrics()  # missing: known before all images are scored
     if not isinstance(dataset, LabelledDataset):
         dataset = labelled_dataset(Path(dataset))

@@ -16,7 +16,7 @@ SECONDS = 0.02
 
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The kits of started processes, none of which runs; test_measure.py starts one."""
+    """The kits for which a process would have been started: none is. test_measure.py starts one."""
     kits: list[Path] = []
 
     def measure_start(kit: Path, precision: Precision, _: object, *, threads: int) -> Start:
