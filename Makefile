@@ -21,7 +21,7 @@ test: install
 	$(BIN)/pytest -n auto -m 'not slow'
 
 test-slow: install
-	$(BIN)/pytest -n auto --dist loadfile -m slow
+	$(BIN)/pytest -n auto -m slow
 
 # Runs a stream with the demo's kit and reports growth of memory, threads and files. Needs GStreamer's RTSP server.
 MINUTES ?= 60
