@@ -364,7 +364,7 @@ def test_two_processes_learn_the_same_as_one(
         assert done.returncode == 0, done.stderr
     alone, together = (load_file(tmp_path / f"on{devices}.safetensors") for devices in (1, 2))
     before = load_file(student_weights)
-    # Where a gradient is near zero, Adam amplifies its rounding to a whole step: norms over all weights, not the largest.
+    # Norms, not the largest difference: where a gradient is near zero, Adam amplifies its rounding to a whole step.
     weights = [key for key in alone if key.endswith("weight")]
     moved = sum(float((alone[key] - before[key]).square().sum()) for key in weights) ** 0.5
     apart = sum(float((alone[key] - together[key]).square().sum()) for key in weights) ** 0.5
