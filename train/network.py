@@ -1,6 +1,7 @@
 """The embedding network: preprocessing, backbone, and projection onto the unit sphere."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from msc_edge.train.backbones import Backbone
 from msc_edge.train.folding import folded
 from msc_edge.train.preprocess import Preprocess
 
-_BATCH = 8  # larger batches do not fit into a CPU's cache and take longer per image
+_BATCH = 8  # images of 224 pixels; larger batches do not fit into a CPU's cache and take longer per image
 
 
 class EmbeddingNetwork(nn.Module):
@@ -43,24 +44,34 @@ class EmbeddingNetwork(nn.Module):
             )
         return self.preprocess(torch.from_numpy(image)[None].to(self.preprocess.mean.device))[0]
 
+    def batches(self, images: Iterable[tuple[str, np.ndarray]]) -> Iterator[Tensor]:
+        """Prepare (name, decoded image) pairs in batches: (B, 3, image_size, image_size), channels last."""
+        batch: list[Tensor] = []
+        full = max(1, _BATCH * 224**2 // self.preprocess.spec.image_size**2)
+        for name, image in images:
+            batch.append(self.prepare(image, name))
+            if len(batch) == full:
+                yield torch.stack(batch).contiguous(memory_format=torch.channels_last)
+                batch.clear()
+        if batch:
+            yield torch.stack(batch).contiguous(memory_format=torch.channels_last)
+
     @torch.no_grad()
     def embed_all(self, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
         """Embed (name, decoded image) pairs in batches: unit rows, float32 (n, dim)."""
         backbone = folded(self.backbone)
-        rows: list[np.ndarray] = []
-        batch: list[Tensor] = []
-
-        def embed() -> None:
-            pixels = torch.stack(batch).contiguous(memory_format=torch.channels_last)
-            # TF32 would cause errors of 1e-3 in the bank, and the runtime on a CPU would not reproduce its scores.
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                rows.append(F.normalize(backbone(pixels), dim=1).cpu().numpy())
-            batch.clear()
-
-        for name, image in images:
-            batch.append(self.prepare(image, name))
-            if len(batch) == _BATCH:
-                embed()
-        if batch:
-            embed()
+        with exact_matrix_products():
+            rows = [F.normalize(backbone(pixels), dim=1).cpu().numpy() for pixels in self.batches(images)]
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+
+@contextmanager
+def exact_matrix_products() -> Iterator[None]:
+    """Full float32 on a GPU: with TF32 errors of 1e-3 the runtime on a CPU would not reproduce the scores."""
+    before = torch.get_float32_matmul_precision()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

@@ -1,0 +1,57 @@
+"""Fit a patch head on the normal images of the memory bank, and compute patch distances."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msc_edge.train.folding import folded
+from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
+from msc_edge.train.patches.coreset import Coreset
+from msc_edge.train.patches.head import PatchHead, stacked
+from msc_edge.train.patches.taps import TappedBackbone, find_taps
+from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
+
+ROWS = 1000
+DIM = 256
+
+Images = Iterable[tuple[str, np.ndarray]]
+"""Pairs of name and decoded image, uint8 (height, width, 3)."""
+
+
+@torch.no_grad()
+def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, rows: int = ROWS) -> PatchHead:
+    """Fit whitening and patch bank of `rows` rows on normal images, for the network's current weights.
+
+    `images` is called twice, for the whitening and for the bank, and must yield the same images each time: neither
+    images nor patches are kept. Memory holds a batch of images and at most 268 MB of patch embeddings. Equal images
+    give an equal head. Raises UsageError if the backbone has no suitable feature maps, SourceError if all patches are
+    equal.
+    """
+    taps = find_taps(network.backbone)
+    tapped = TappedBackbone(folded(network.backbone), taps)
+
+    def maps() -> Iterator[list[Tensor]]:
+        return (tapped(pixels)[1] for pixels in network.batches(images()))
+
+    with exact_matrix_products():
+        statistics = StreamingCovariance(sum(tap.channels for tap in taps), network.preprocess.mean.device)
+        for each in maps():
+            statistics.add(stacked(each, taps))
+        whitening = whitening_of(*statistics.moments(), DIM)
+        embedding = PatchHead.of(taps, whitening, bank=whitening.bias[None])
+        coreset = Coreset(rows)
+        for each in maps():
+            coreset.add(embedding.embed(each).flatten(0, 2))
+        return PatchHead.of(taps, whitening, coreset.select())
+
+
+@torch.no_grad()
+def patch_distances(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Iterator[np.ndarray]:
+    """Patch distances of each image, float32 (rows, columns), in order."""
+    tapped = TappedBackbone(folded(network.backbone), head.taps)
+    for pixels in network.batches(images):
+        with exact_matrix_products():
+            distances = head(tapped(pixels)[1])
+        yield from distances.cpu().numpy()

@@ -1,0 +1,84 @@
+"""Taps: the feature maps of a backbone that patch embeddings are made of.
+
+There is one tap for each stride, by default 8 and 16. It is the last feature map at that stride. In a network of
+inverted residual blocks that is the expanded map inside the block that leaves the stride: it has four to six times the
+channels of the map between two blocks, and separates defects better (docs/decisions.md, "Patch embeddings").
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.efficientnet import MBConv
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.mobilenetv3 import InvertedResidual as InvertedResidualV3
+
+from msc_edge.errors import UsageError
+from msc_edge.train.backbones import Backbone, strides
+
+STRIDES = (8, 16)
+_BLOCKS: dict[type[nn.Module], str] = {InvertedResidual: "conv", InvertedResidualV3: "block", MBConv: "block"}
+
+
+class Tap(NamedTuple):
+    """One feature map of a backbone."""
+
+    module: str
+    """Name of the module whose output it is, such as `features.7.conv.0` or `layer2`."""
+    stride: int
+    channels: int
+
+
+def find_taps(backbone: Backbone, wanted: Sequence[int] = STRIDES) -> tuple[Tap, ...]:
+    """The taps of a backbone, finest first. UsageError if it has no feature map at one of the strides."""
+    chain = list(strides(backbone))
+    taps: list[Tap] = []
+    for stride in sorted(wanted):
+        at_stride = [number for number, (_, reached, _) in enumerate(chain) if reached == stride]
+        if not at_stride:
+            raise UsageError(
+                f"backbone {backbone.name}: has no feature map at 1/{stride} of the image, which patch embeddings "
+                "need; keep more stages, or pass --scores image"
+            )
+        last = at_stride[-1]
+        name, _, channels = chain[last]
+        expansion = _expansion(backbone, chain[last + 1][0]) if last + 1 < len(chain) else None
+        taps.append(Tap(expansion[0], stride, expansion[1]) if expansion else Tap(name, stride, channels))
+    return tuple(taps)
+
+
+def _expansion(backbone: Backbone, block: str) -> tuple[str, int] | None:
+    """Name and channels of the expanded map of an inverted residual block, None for any other module."""
+    module = backbone.get_submodule(block)
+    if isinstance(module, nn.Sequential):  # a stage of EfficientNet
+        block, module = f"{block}.0", module[0]
+    inner = next((name for kind, name in _BLOCKS.items() if isinstance(module, kind)), None)
+    if inner is None:
+        return None
+    first = getattr(module, inner)[0]
+    convolution = first[0]
+    # A block without expansion begins with its depthwise convolution.
+    return (f"{block}.{inner}.0", convolution.out_channels) if convolution.kernel_size == (1, 1) else None
+
+
+class TappedBackbone(nn.Module):
+    """A backbone that also returns its taps: (B, 3, h, w) -> features (B, dim), and a map (B, C, h', w') per tap."""
+
+    def __init__(self, backbone: nn.Module, taps: Sequence[Tap]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._maps: list[Tensor] = [torch.empty(0)] * len(taps)
+        for number, tap in enumerate(taps):
+            backbone.get_submodule(tap.module).register_forward_hook(self._keep(number))
+
+    def _keep(self, number: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self._maps[number] = output
+
+        return hook
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Compute features and maps."""
+        features = self.backbone(images)
+        return features, list(self._maps)
