@@ -35,7 +35,7 @@ def main() -> None:
         for precision in kit.manifest.precisions:
             images = [read_image(path, kit.manifest.decode) for path in paths]
             one, other = (Detector.of(kit, threads=1, precision=precision, backend=backend) for backend in BACKENDS)
-            ours, theirs = (np.stack([each.embed(image) for image in images]) for each in (one, other))
+            ours, theirs = (np.stack([each.run(image).embedding for image in images]) for each in (one, other))
             scores, others = (np.array([one.bank.score(row) for row in rows]) for rows in (ours, theirs))
             difference = np.abs(others - scores) / scores
             print(

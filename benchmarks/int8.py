@@ -26,6 +26,7 @@ from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.kit.manifest import Precision
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.train.dataset import read_image_table
@@ -128,8 +129,10 @@ def print_distances(
 def print_times(models: Mapping[str, Path], dim: int, *, threads: int, rounds: int) -> None:
     """Print the median time of one frame; eight in a row, so that the weights are in the cache as in use."""
     frame = random_frame(224, 224)
+    outputs = Outputs(embedding=EmbeddingOutput(dim=dim))
     actions = {
-        name: partial(OnnxRuntimeBackend(path, dim=dim, threads=threads).embed, frame) for name, path in models.items()
+        name: partial(OnnxRuntimeBackend(path, outputs=outputs, threads=threads).run, frame)
+        for name, path in models.items()
     }
     found = medians(actions, rounds=rounds, in_a_row=8, warm_up=max(1, rounds // 10))
     print(f"threads {threads}: {as_text(found)}; fp32 / int8 {found['fp32'] / found['int8']:.2f}", flush=True)

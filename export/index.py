@@ -8,7 +8,7 @@ import hnswlib
 import numpy as np
 
 from msc_edge.bank import HnswSearch
-from msc_edge.kit.manifest import HnswIndex
+from msc_edge.kit.model_entry import HnswIndex
 
 MIN_RECALL = 0.999
 # Rows from which HNSW search is faster. With the bank out of the cache, exact search takes 0.33 ms over 1000 rows of

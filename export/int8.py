@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from msc_edge.bank import Bank
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
-from msc_edge.kit.manifest import Agreement, Quantization, Target
+from msc_edge.kit.model_entry import Agreement, EmbeddingOutput, Outputs, Quantization, Target
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.progress import Report
 from msc_edge.runtime.backends.check_image import check_image
@@ -98,7 +98,7 @@ def quantised_model(
             int8 = test.open(path)
             agreement = test.agreement(int8)
             if passes_gates(agreement):
-                check_embedding = [round(float(value), 7) for value in int8.embed(check_image(spec))]
+                check_embedding = [round(float(value), 7) for value in int8.run(check_image(spec)).embedding]
                 return (
                     Quantization(
                         target=target,
@@ -127,8 +127,8 @@ def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterato
 
 def embeddings_of(model: Path, dim: int, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
     """Unit embeddings, float32 (n, dim), of named decoded images, uint8 (height, width, 3), under an exported model."""
-    embed = OnnxRuntimeBackend(model, dim=dim, threads=usable_cores()).embed
-    return np.stack([embed(image) for _, image in images])
+    backend = OnnxRuntimeBackend(model, outputs=Outputs(embedding=EmbeddingOutput(dim=dim)), threads=usable_cores())
+    return np.stack([backend.run(image).embedding for _, image in images])
 
 
 class AgreementTest:
@@ -151,12 +151,13 @@ class AgreementTest:
 
     def open(self, model: Path) -> OnnxRuntimeBackend:
         """Open an exported model."""
-        return OnnxRuntimeBackend(model, dim=self._dim, threads=usable_cores())
+        outputs = Outputs(embedding=EmbeddingOutput(dim=self._dim))
+        return OnnxRuntimeBackend(model, outputs=outputs, threads=usable_cores())
 
     def agreement(self, int8: OnnxRuntimeBackend) -> Agreement:
         """Compare the ranking of the images by fp32 and by an int8 model, each with its own memory bank."""
         decoded = self._images.decoded(self._in_bank, "int8: comparing with fp32")
-        bank = np.stack([int8.embed(image) for _, image in decoded])
+        bank = np.stack([int8.run(image).embedding for _, image in decoded])
         fp32_scores = self._scores(self._float_bank, self._float)
         int8_scores = self._scores(bank, self.embeddings(int8))
         anomalous = np.arange(len(fp32_scores)) % (1 + len(self._anomalies)) > 0
@@ -172,13 +173,13 @@ class AgreementTest:
         """Mean squared distance of the two models' embeddings, without the part that is the same for all images."""
         if not self._sensitivity:  # decoded once for all layers
             self._sensitivity = self._sensitivity_images()
-        rows = np.stack([int8.embed(image) for group in self._sensitivity for image in group])
+        rows = np.stack([int8.run(image).embedding for group in self._sensitivity for image in group])
         difference = rows - self._float[: len(rows)]
         return float(np.square(difference - difference.mean(axis=0)).sum(axis=1).mean())
 
     def embeddings(self, model: OnnxRuntimeBackend) -> np.ndarray:
         """Unit embeddings, float32 (n, dim): of each held-out image, followed by those of its anomalies."""
-        return np.stack([model.embed(image) for group in self._groups(self._held_out) for image in group])
+        return np.stack([model.run(image).embedding for group in self._groups(self._held_out) for image in group])
 
     def _sensitivity_images(self) -> list[list[np.ndarray]]:
         """The first groups of the held-out images, as many as _SENSITIVITY_BYTES hold, but at least one."""

@@ -30,23 +30,8 @@ from msc_edge.kit.layout import (
     THUMBNAILS,
     thumbnail_file,
 )
-from msc_edge.kit.manifest import (
-    Banks,
-    CalibrationInfo,
-    EmbeddingOutput,
-    Manifest,
-    MemoryBank,
-    Model,
-    Network,
-    NormalImages,
-    Outputs,
-    Parity,
-    Precision,
-    PrecisionChoice,
-    Provenance,
-    Target,
-    kit_name,
-)
+from msc_edge.kit.manifest import Manifest, Network, NormalImages, Precision, PrecisionChoice, Provenance, kit_name
+from msc_edge.kit.model_entry import Banks, CalibrationInfo, EmbeddingOutput, MemoryBank, Model, Outputs, Parity, Target
 from msc_edge.kit.writing import refuse_zip, seal, write_manifest
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent

@@ -11,7 +11,7 @@ from msc_edge.bank import Bank
 from msc_edge.calibration import Limits
 from msc_edge.errors import KitError
 from msc_edge.export.run_images import evenly
-from msc_edge.kit.manifest import Parity
+from msc_edge.kit.model_entry import Parity
 from msc_edge.runtime.detector import Detector
 from msc_edge.train.network import EmbeddingNetwork
 

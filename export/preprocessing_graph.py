@@ -65,7 +65,7 @@ def _resized(op: OpBuilder, lines: ir.Value, count: ir.Value, to: ir.Value, side
     bands = -(-side // _BAND)
     within = np.minimum(np.arange(bands * _BAND), side - 1).reshape(bands, _BAND, 1)  # pads the last band
     excess = op.Sub(to, [side])
-    # Half of the excess, halves to even: as `_half_to_even` of train.preprocess.
+    # Half of the excess, halves to even: as `half_to_even` of msc_edge.preprocessing.
     first = op.Div(op.Add(excess, op.Mod(op.Div(excess, [2]), [2])), [2])
     scale = op.Div(_float(op, count), _float(op, to))
     reach = op.Max(scale, [1.0])

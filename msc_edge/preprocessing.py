@@ -4,7 +4,7 @@ A run and a kit record this description. The computation is one torch module (`m
 training evaluates with, and the same computation as a graph in `model.onnx`.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -43,6 +43,15 @@ class Region(BaseModel):
         return self.x + self.width <= width and self.y + self.height <= height
 
 
+class View(NamedTuple):
+    """The part of a frame that the network sees, in pixels of the frame; not whole numbers in general."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class Preprocessing(BaseModel):
     """uint8 RGB of any size -> region -> antialiased bilinear resize -> centre crop -> (x / 255 - mean) / std."""
 
@@ -66,6 +75,29 @@ class Preprocessing(BaseModel):
         if self.resize_to < self.image_size:
             raise ValueError(f"resize_to {self.resize_to} is smaller than image_size {self.image_size}")
         return self
+
+    def view(self, *, height: int, width: int) -> View:
+        """The part of a frame of this size that becomes the input of the backbone."""
+        left, top = (self.region.x, self.region.y) if self.region else (0, 0)
+        if self.region:
+            height, width = self.region.height, self.region.width
+        if self.resize == "stretch":
+            resized_height = resized_width = self.resize_to
+        else:
+            short = min(height, width)
+            resized_height, resized_width = height * self.resize_to // short, width * self.resize_to // short
+        down, across = height / resized_height, width / resized_width  # pixels of the frame per pixel of the input
+        return View(
+            left=left + half_to_even(resized_width - self.image_size) * across,
+            top=top + half_to_even(resized_height - self.image_size) * down,
+            width=self.image_size * across,
+            height=self.image_size * down,
+        )
+
+
+def half_to_even(excess: int) -> int:
+    """round(excess / 2) with halves rounded to even, as in torchvision's CenterCrop, in integer arithmetic."""
+    return (excess + (excess // 2) % 2) // 2
 
 
 def preset(name: PresetName, *, image_size: int = 224, region: Region | None = None) -> Preprocessing:

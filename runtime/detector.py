@@ -3,20 +3,22 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
+from msc_edge.anomaly_map import AnomalousRegion, MapGeometry, anomaly_map_of
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.kit.opening import Kit, KitIdentity
-from msc_edge.runtime.backends.interface import Backend, BackendChoice
+from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
 from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.scoring import Scoring
 
 SearchChoice = Literal["auto", "exact", "hnsw"]
 
@@ -84,6 +86,11 @@ class Detector:
         )
 
     @property
+    def scoring(self) -> Scoring:
+        """What the score is made of."""
+        return self.manifest.models[self.model].scoring
+
+    @property
     def model(self) -> Precision:
         """The model of the kit that scores: `fp32` or `int8`."""
         return self.spec.precision
@@ -106,30 +113,36 @@ class Detector:
         warn = self.limits.warn if self.limits.warn.score < reject.score else reject
         return replace(self, limits=Limits(warn=warn, reject=reject))
 
-    def score(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> Result:
+    def score(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB", heatmap: bool = False) -> Result:
         """Score one image, uint8 (height, width, 3). OpenCV's cameras need `order="BGR"`.
 
-        Raises SourceError when the frame is something else, or too small for the kit's region of interest.
+        With `heatmap` the result has an `anomaly_map`, unless the kit compares whole images only. Raises SourceError
+        when the frame is something else, or too small for the kit's region of interest.
         """
-        return self.score_embedding(self.embed(frame, order=order))
+        return self.score_output(self.run(frame, order=order), frame, heatmap=heatmap)
 
-    def score_file(self, path: str | Path) -> Result:
+    def score_file(self, path: str | Path, *, heatmap: bool = False) -> Result:
         """Score one image file, decoded by the kit's policy. UnreadableImageError when it cannot be read."""
-        return self.score_bytes(bytes_of(Path(path)))
+        return self.score_bytes(bytes_of(Path(path)), heatmap=heatmap)
 
-    def score_bytes(self, data: bytes | np.ndarray) -> Result:
+    def score_bytes(self, data: bytes | np.ndarray, *, heatmap: bool = False) -> Result:
         """Score the content of an image file, as bytes or uint8 (n,); see `score_file`."""
-        return self.score_decoded(decode_image(np.frombuffer(data, np.uint8), self.manifest.decode))
+        image = decode_image(np.frombuffer(data, np.uint8), self.manifest.decode)
+        return self.score_decoded(image, heatmap=heatmap)
 
-    def score_decoded(self, image: np.ndarray) -> Result:
+    def score_decoded(self, image: np.ndarray, *, heatmap: bool = False) -> Result:
         """Score an image that came from a file; see `score`. UnreadableImageError where it cannot be scored."""
         try:
-            return self.score(image)
+            return self.score(image, heatmap=heatmap)
         except SourceError as error:
             raise UnreadableImageError(str(error)) from error
 
     def embed(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> np.ndarray:
         """Unit embedding, float32 (dim,), of one image; see `score`."""
+        return self.run(frame, order=order).embedding
+
+    def run(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> ModelOutput:
+        """Run the model on one image; see `score`."""
         if order not in ("RGB", "BGR"):
             raise UsageError(f"order is {order!r}; expected 'RGB' or 'BGR'")
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -144,26 +157,56 @@ class Detector:
                 f"the image has {width}x{height} pixels, but the kit's region of interest is {region.width}x"
                 f"{region.height} pixels at ({region.x}, {region.y}); use images of the training size"
             )
-        return self.backend.embed(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
+        return self.backend.run(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
 
-    def score_embedding(self, embedding: np.ndarray) -> Result:
-        """The result for an embedding of `embed`. KitError when it is not finite."""
-        found = self.bank.nearest(embedding)
-        if not math.isfinite(found.score):
+    def score_output(self, output: ModelOutput, frame: np.ndarray, *, heatmap: bool = False) -> Result:
+        """The result for an output of `run` on this frame. KitError when the output is not finite."""
+        found = self.bank.nearest(output.embedding)
+        height, width = frame.shape[:2]
+        patches = self._patches(output, height=height, width=width, heatmap=heatmap)
+        score = self.scoring.score(found.score, patches.score)
+        if not math.isfinite(score):
             file = self.manifest.models[self.model].file
-            raise KitError(f"{file}: the embedding of this image is not finite; export the kit again")
+            raise KitError(f"{file}: the output for this image is not finite; export the kit again")
         return Result(
-            score=found.score,
-            p_value=self.calibration.p_value(found.score),
-            verdict=self.limits.verdict(found.score),
+            score=score,
+            image_score=found.score,
+            patch_score=patches.score,
+            p_value=self.calibration.p_value(score),
+            verdict=self.limits.verdict(score),
             limit=self.limits.reject.score,
+            regions=patches.regions,
             nearest_images=tuple(
                 NearestImage(row=row, path=self.normal_images[row], distance=distance)
                 for row, distance in zip(found.rows, found.distances, strict=True)
             ),
             model=self.model,
             kit=self.kit.sha256,
+            anomaly_map=patches.anomaly_map,
         )
+
+    def _patches(self, output: ModelOutput, *, height: int, width: int, heatmap: bool) -> "_Patches":
+        entry, settings = self.manifest.models[self.model], self.scoring.map
+        patches, regions = entry.outputs.patch_distances, entry.calibration.regions
+        if output.patch_distances is None or settings is None or patches is None or regions is None:
+            return _Patches(None, ())
+        grid = anomaly_map_of(output.patch_distances, smoothing=settings.smoothing)
+        spec = self.manifest.preprocessing
+        view = spec.view(height=height, width=width)
+        geometry = MapGeometry(view, spec.image_size, spec.image_size, patches.stride)
+        return _Patches(
+            float(grid.max()),
+            geometry.regions(grid, limit=regions.limit.score, least_area=settings.least_area),
+            geometry.at_frame(grid, height=height, width=width) if heatmap else None,
+        )
+
+
+class _Patches(NamedTuple):
+    """What the patches of one image say."""
+
+    score: float | None
+    regions: tuple[AnomalousRegion, ...]
+    anomaly_map: np.ndarray | None = None
 
 
 def open_bank(kit: Kit, search: SearchChoice, precision: Precision) -> Bank:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MANIFEST, MODEL_FILES
-from msc_edge.kit.manifest import Agreement, CalibrationInfo, Manifest, Quantization, parse_manifest
+from msc_edge.kit.manifest import Manifest, parse_manifest
+from msc_edge.kit.model_entry import Agreement, CalibrationInfo, Quantization
 from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.check_image import check_image

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msc_edge.preprocessing import Preprocessing
+from msc_edge.preprocessing import Preprocessing, half_to_even
 
 
 class Preprocess(nn.Module):
@@ -48,10 +48,5 @@ class Preprocess(nn.Module):
         side = self.spec.image_size
         if self.spec.resize_to == side and self.spec.resize == "stretch":
             return pixels
-        top, left = _half_to_even(pixels.shape[2] - side), _half_to_even(pixels.shape[3] - side)
+        top, left = half_to_even(pixels.shape[2] - side), half_to_even(pixels.shape[3] - side)
         return pixels[:, :, top : top + side, left : left + side]
-
-
-def _half_to_even(excess: int) -> int:
-    """round(excess / 2) with halves rounded to even, as in torchvision's CenterCrop, in integer arithmetic."""
-    return (excess + (excess // 2) % 2) // 2

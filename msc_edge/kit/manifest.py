@@ -4,189 +4,41 @@ The written specification is docs/kit-format.md; docs/manifest.schema.json is ge
 """
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from msc_edge.calibration import Calibration, Limits
 from msc_edge.errors import KitError
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.layout import FileName, KitName, Precision, PrecisionChoice, Sha256, kit_name
+from msc_edge.kit.model_entry import CalibrationInfo, Model, Part
 from msc_edge.kit.upgrade import FORMAT_VERSION, upgraded
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.text import strict_json
 
-HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
-HELD_OUT = "held out of the training images"
 
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Target = Literal["x86-vnni", "x86", "arm64"]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FileEntry(_Part):
+class FileEntry(Part):
     """Size and hash of one file of the kit."""
 
     sha256: Sha256
     bytes: NonNegativeInt
 
 
-class Network(_Part):
+class Network(Part):
     """The network that every model of the kit computes."""
 
     backbone: str = Field(description="name of the architecture, such as edge-small or torchvision's resnet18")
     stop_at: str | None = Field(description="last stage of the backbone that is used; null: all stages")
 
 
-class NormalImages(_Part):
+class NormalImages(Part):
     """The normal images behind the rows of every memory bank of the kit."""
 
     file: FileName = Field(description="JSON list of `count` strings: the path of each image in the training folder")
     count: PositiveInt
 
 
-class EmbeddingOutput(_Part):
-    """Output `embedding` of a model: float32 (1, dim), unit length."""
-
-    dim: PositiveInt
-
-
-class Outputs(_Part):
-    """The outputs of a model, by name."""
-
-    embedding: EmbeddingOutput
-
-
-class HnswIndex(_Part):
-    """An hnswlib index over a memory bank. The file itself stores neither space nor dimension nor ef."""
-
-    file: FileName
-    space: Literal["cosine"] = "cosine"
-    m: PositiveInt
-    ef_construction: PositiveInt
-    ef: PositiveInt
-    recall: float = Field(ge=0, le=1, description="share of the true k nearest rows found, over `queries` queries")
-    queries: PositiveInt
-
-
-class MemoryBank(_Part):
-    """Embeddings of the normal images under one model, float32 (count, dim), unit rows, and how to search them."""
-
-    file: FileName
-    count: PositiveInt
-    k: PositiveInt = Field(description="the score is the mean cosine distance to the k nearest rows")
-    search: Literal["exact", "hnsw"] = Field(description="default search of the runtime; both give the same scores")
-    index: HnswIndex | None
-
-    @model_validator(mode="after")
-    def _k_fits(self) -> "MemoryBank":
-        if self.k > self.count:
-            raise ValueError(f"k {self.k} is larger than the {self.count} rows")
-        return self
-
-
-class Banks(_Part):
-    """The memory banks of a model, by what their rows stand for."""
-
-    images: MemoryBank = Field(description="one row for each normal image, searched with output `embedding`")
-
-
-class EarlierCalibration(_Part):
-    """What a kit keeps of a calibration that `msc-edge calibrate` replaced."""
-
-    created: str = Field(description="UTC, ISO 8601")
-    reason: str
-    count: PositiveInt = Field(description="number of scores")
-    quantiles: tuple[float, float, float, float, float] = Field(
-        description="of the scores: minimum, lower quartile, median, upper quartile, maximum"
-    )
-    warn_rate: Rate
-    reject_rate: Rate
-    limits: Limits
-
-
-class CalibrationInfo(_Part):
-    """Scores of normal images outside the memory bank, computed by this model. Limits and p-values follow from them."""
-
-    scores: list[float] = Field(min_length=1, description="in ascending order")
-    warn_rate: Rate = Field(description="target false-alarm rate of the warn limit")
-    reject_rate: Rate = Field(description="target false-alarm rate of the reject limit")
-    limits: Limits = Field(description="follow from the scores and the two rates")
-    created: str | None = Field(default=None, description="UTC, ISO 8601; null: created with the kit")
-    reason: str = Field(default=HELD_OUT, description="which images were scored, and why")
-    history: list[EarlierCalibration] = Field(
-        default=[], max_length=HISTORY_LENGTH, description="earlier calibrations, newest last"
-    )
-
-    @property
-    def calibration(self) -> Calibration:
-        """The scores, ready to give p-values and limits."""
-        return Calibration(self.scores)
-
-
-class Parity(_Part):
-    """Scores of training compared with scores of the runtime, on real images, before the kit was written."""
-
-    images: PositiveInt
-    max_score_difference: float = Field(ge=0)
-    max_embedding_difference: float = Field(ge=0)
-    changed_verdicts: Literal[0]
-
-
-class Quantization(_Part):
-    """How a model was quantised from the fp32 model: static, QDQ, weights per channel."""
-
-    target: Target = Field(
-        description="processors the model was made for. x86-vnni: uint8 activations, int8 weights; x86: the same with "
-        "7-bit weights, which do not overflow on processors without VNNI; arm64: int8 activations, int8 weights"
-    )
-    images: PositiveInt = Field(description="images of the memory bank that set the activation ranges")
-    layers: PositiveInt = Field(description="convolutions of the backbone")
-    float_layers: list[str] = Field(description="convolutions that stay in float, by the names of their weights")
-    check_embedding: list[float] = Field(
-        description="embedding of the check image (docs/kit-format.md). A processor that computes another embedding "
-        "must not use this model"
-    )
-
-
-class Agreement(_Part):
-    """How a quantised model ranks images compared with the fp32 model."""
-
-    normal_images: PositiveInt = Field(description="held-out normal images")
-    synthetic_anomalies: PositiveInt = Field(description="synthetic anomalies made from them")
-    auroc_fp32: float = Field(ge=0, le=1, description="AUROC of the fp32 scores, anomalies against normal images")
-    auroc: float = Field(ge=0, le=1, description="AUROC of this model's scores")
-    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the scores of both models")
-
-
-class Model(_Part):
-    """One model of the kit with its own memory bank, calibration and limits."""
-
-    file: FileName = Field(description="ONNX; input `image`: uint8 (1, height, width, 3), RGB, any size")
-    opset: PositiveInt
-    outputs: Outputs
-    banks: Banks
-    calibration: CalibrationInfo
-    parity: Parity | None = Field(default=None, description="null: not compared with training")
-    quantization: Quantization | None = Field(default=None, description="null: the model computes in float32")
-    agreement: Agreement | None = Field(default=None, description="null for fp32")
-
-    @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self.outputs.embedding.dim
-
-    @property
-    def files(self) -> list[str]:
-        """Names of the files that belong to this model."""
-        bank = self.banks.images
-        return [self.file, bank.file, *([bank.index.file] if bank.index else [])]
-
-
-class Weights(_Part):
+class Weights(Part):
     """Source of the pretrained weights."""
 
     source: str = Field(description="a torchvision weights name, or the name of the given file")
@@ -194,7 +46,7 @@ class Weights(_Part):
     licence: str
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """How the kit was made."""
 
     created: str = Field(description="UTC, ISO 8601")
@@ -206,7 +58,7 @@ class Provenance(_Part):
     versions: dict[str, str]
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The whole of manifest.json."""
 
     format_version: Literal[2]
@@ -240,8 +92,8 @@ class Manifest(_Part):
             bank = model.banks.images
             if bank.count != self.normal_images.count:
                 raise ValueError(f"{bank.file} has {bank.count} rows for {self.normal_images.count} normal images")
-            if (model.dim, bank.k) != (first.dim, first.banks.images.k):
-                raise ValueError("the models differ in dim or k")
+            if (model.dim, bank.k, model.scoring.kind) != (first.dim, first.banks.images.k, first.scoring.kind):
+                raise ValueError("the models differ in dim, k or what their scores are made of")
         return self
 
     @property

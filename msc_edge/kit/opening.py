@@ -20,7 +20,8 @@ from msc_edge.errors import KitError, OutputError
 from msc_edge.files import ASIDE
 from msc_edge.kit.container import Verified, verify_folder, verify_zip
 from msc_edge.kit.layout import MANIFEST
-from msc_edge.kit.manifest import Model, Precision
+from msc_edge.kit.manifest import Precision
+from msc_edge.kit.model_entry import Model
 
 # A smaller bank is read at once, so a later change of the file does not matter.
 _MAPPED_FROM = 64 << 20

@@ -1,22 +1,36 @@
 """What the detector needs of a backend, and how backends are named."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, Protocol
 
 import numpy as np
+
+from msc_edge.kit.model_entry import Outputs
 
 BackendName = Literal["onnxruntime", "openvino"]
 BackendChoice = Literal["auto", "onnxruntime", "openvino"]
 
 INPUT = "image"
 EMBEDDING = "embedding"
+PATCH_DISTANCES = "patch_distances"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What a model computes from one image."""
+
+    embedding: np.ndarray
+    """Unit length, float32 (dim,)."""
+    patch_distances: np.ndarray | None
+    """Float32 (rows, columns); None for a model that compares whole images only."""
 
 
 class Backend(Protocol):
     """An open model. Safe to use from several threads."""
 
-    def embed(self, image: np.ndarray) -> np.ndarray:
-        """Unit embedding, float32 (dim,), of an image, uint8 (height, width, 3), RGB.
+    def run(self, image: np.ndarray) -> ModelOutput:
+        """Compute the outputs for an image, uint8 (height, width, 3), RGB.
 
         Raises MemoryError, and SourceError when the model cannot process an image of this size.
         """
@@ -26,3 +40,11 @@ class Backend(Protocol):
 def installed_backends() -> tuple[BackendName, ...]:
     """The backends that are installed."""
     return ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",)
+
+
+def output_shapes(outputs: Outputs) -> dict[str, list[int]]:
+    """The outputs of a model and their shapes, in the order of `ModelOutput`."""
+    shapes = {EMBEDDING: [1, outputs.embedding.dim]}
+    if patches := outputs.patch_distances:
+        shapes[PATCH_DISTANCES] = [1, patches.rows, patches.columns]
+    return shapes

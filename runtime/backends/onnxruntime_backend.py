@@ -6,7 +6,8 @@ import numpy as np
 import onnxruntime as ort
 
 from msc_edge.errors import KitError, SourceError
-from msc_edge.runtime.backends.interface import EMBEDDING, INPUT
+from msc_edge.kit.model_entry import Outputs
+from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_shapes
 from msc_edge.runtime.backends.onnx_guard import refuse_external_data
 
 # onnxruntime otherwise reports each session to its vendor.
@@ -16,7 +17,7 @@ ort.disable_telemetry_events()
 class OnnxRuntimeBackend:
     """An onnxruntime session over a model of a kit. See Backend."""
 
-    def __init__(self, path: Path, *, dim: int, threads: int) -> None:
+    def __init__(self, path: Path, *, outputs: Outputs, threads: int) -> None:
         """Open the model; `threads` compute one image. KitError when it cannot be used."""
         refuse_external_data(path)
         options = ort.SessionOptions()
@@ -30,22 +31,24 @@ class OnnxRuntimeBackend:
         except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = str(error).strip().splitlines()[0]
             raise KitError(f"{path.name}: onnxruntime cannot open it ({reason}); export the kit again") from error
-        self._dim = dim
-        self._check_signature(path.name)
+        shapes = output_shapes(outputs)
+        self._names = list(shapes)
+        self._check_signature(path.name, shapes)
 
-    def _check_signature(self, name: str) -> None:
+    def _check_signature(self, name: str, expected: dict[str, list[int]]) -> None:
         inputs = [(each.name, each.type, len(each.shape)) for each in self._session.get_inputs()]
-        outputs = [(each.name, each.type, each.shape) for each in self._session.get_outputs()]
-        if inputs != [(INPUT, "tensor(uint8)", 4)] or outputs != [(EMBEDDING, "tensor(float)", [1, self._dim])]:
+        found = {each.name: (each.type, each.shape) for each in self._session.get_outputs()}
+        wanted = {output: ("tensor(float)", shape) for output, shape in expected.items()}
+        if inputs != [(INPUT, "tensor(uint8)", 4)] or found != wanted:
             raise KitError(
-                f"{name}: expected uint8 '{INPUT}' (1, height, width, 3) and float '{EMBEDDING}' (1, {self._dim}), "
-                f"found {inputs} and {outputs}; export the kit again"
+                f"{name}: expected uint8 '{INPUT}' (1, height, width, 3) and float {expected}, found {inputs} and "
+                f"{found}; export the kit again"
             )
 
-    def embed(self, image: np.ndarray) -> np.ndarray:
+    def run(self, image: np.ndarray) -> ModelOutput:
         """See Backend."""
         try:
-            return self._session.run([EMBEDDING], {INPUT: image[None]})[0][0]  # pyright: ignore[reportIndexIssue, reportReturnType]
+            embedding, *patches = self._session.run(self._names, {INPUT: image[None]})
         except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = str(error)
             size = f"{image.shape[1]}x{image.shape[0]} pixels"
@@ -53,3 +56,4 @@ class OnnxRuntimeBackend:
                 raise MemoryError(f"an image of {size}") from error
             first_line = reason.strip().splitlines()[0]
             raise SourceError(f"the model cannot process an image of {size} ({first_line})") from error
+        return ModelOutput(embedding[0], patches[0][0] if patches else None)  # pyright: ignore[reportIndexIssue, reportArgumentType]

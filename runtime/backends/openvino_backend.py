@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.errors import KitError, MissingExtraError, SourceError
-from msc_edge.runtime.backends.interface import EMBEDDING, INPUT
+from msc_edge.kit.model_entry import Outputs
+from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_shapes
 from msc_edge.runtime.backends.onnx_guard import refuse_external_data
 from msc_edge.runtime.processor import usable_cores
 
@@ -19,7 +20,7 @@ class OpenVinoBackend:
     other places.
     """
 
-    def __init__(self, path: Path, *, dim: int, threads: int) -> None:
+    def __init__(self, path: Path, *, outputs: Outputs, threads: int) -> None:
         """Open the model; `threads` compute one image, and as many images run at once as the cores allow.
 
         KitError when it cannot be used, MissingExtraError where OpenVINO is not installed.
@@ -47,21 +48,25 @@ class OpenVinoBackend:
             reason = str(error).strip().splitlines()[-1]
             raise KitError(f"{path.name}: OpenVINO cannot open it ({reason}); use --backend onnxruntime") from error
         self._of_thread = threading.local()
+        shapes = output_shapes(outputs)
         ports = {each.any_name: each.partial_shape for each in (*self._model.inputs, *self._model.outputs)}
-        if set(ports) != {INPUT, EMBEDDING} or ports[EMBEDDING].rank.get_length() != 2 or ports[EMBEDDING][1] != dim:
+        if set(ports) != {INPUT, *shapes} or not all(
+            ports[name].compatible(openvino.PartialShape(shape)) for name, shape in shapes.items()
+        ):
             found = ", ".join(f"{name} {shape}" for name, shape in ports.items())
-            raise KitError(
-                f"{path.name}: expected {INPUT} and {EMBEDDING} (1, {dim}), found {found}; export the kit again"
-            )
+            raise KitError(f"{path.name}: expected {INPUT} and {shapes}, found {found}; export the kit again")
+        self._names = list(shapes)
 
-    def embed(self, image: np.ndarray) -> np.ndarray:
+    def run(self, image: np.ndarray) -> ModelOutput:
         """See Backend."""
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._model.create_infer_request()
         try:
-            (embedding,) = self._of_thread.request.infer({INPUT: image[None]}).values()
+            results = self._of_thread.request.infer({INPUT: image[None]})
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             size = f"{image.shape[1]}x{image.shape[0]} pixels"
             raise SourceError(f"the model cannot process an image of {size} ({reason})") from error
-        return embedding[0].copy()  # the request writes its next result into the same memory
+        # Copies: the request writes its next result into the same memory.
+        embedding, *patches = (results[name][0].copy() for name in self._names)
+        return ModelOutput(embedding, patches[0] if patches else None)

@@ -23,7 +23,7 @@ from msc_edge.files import written_whole
 from msc_edge.kit.manifest import Precision, PrecisionChoice
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.check_image import check_image
-from msc_edge.runtime.backends.interface import Backend, BackendChoice, BackendName, installed_backends
+from msc_edge.runtime.backends.interface import Backend, BackendChoice, BackendName, ModelOutput, installed_backends
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.backends.openvino_backend import OpenVinoBackend
 from msc_edge.runtime.processor import processor_facts, processor_name
@@ -35,9 +35,10 @@ _MIN_GAIN = 0.95  # of fp32's time: a smaller gain does not justify other scores
 # Cosine distance between two embeddings of the check image. Sums of int8 products are exact unless they overflow; the
 # rest is rounding in the float layers around them.
 _SAME_ARITHMETIC = 1e-3
-# Distance between the embeddings of two libraries. Measured: 4e-6 and 0.04; 0.4 to 1.2 for an operator that OpenVINO
-# computes differently (`Resize` with antialiasing, in kits of early versions).
-_SAME_EMBEDDING: dict[Precision, float] = {"fp32": 1e-4, "int8": 0.2}
+# Distance between the embeddings of two libraries, and relative difference of their patch distances. Measured for
+# embeddings: 4e-6 and 0.04; 0.4 to 1.2 for an operator that OpenVINO computes differently (`Resize` with antialiasing,
+# in kits of early versions).
+_SAME_OUTPUT: dict[Precision, float] = {"fp32": 1e-4, "int8": 0.2}
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def create_backend(kit: Kit, spec: BackendSpec, *, threads: int) -> Backend:
     """Open one model of the kit, without any check of its embeddings."""
     model = kit.model(spec.precision)
     create = OpenVinoBackend if spec.name == "openvino" else OnnxRuntimeBackend
-    return create(kit.file(model.file), dim=model.dim, threads=threads)
+    return create(kit.file(model.file), outputs=model.outputs, threads=threads)
 
 
 def matches_check_embedding(kit: Kit, precision: Precision, backend: Backend) -> bool:
@@ -110,7 +111,7 @@ def matches_check_embedding(kit: Kit, precision: Precision, backend: Backend) ->
     if quantization is None:
         return True
     expected = np.asarray(quantization.check_embedding)
-    found = backend.embed(check_image(kit.manifest.preprocessing)).astype(np.float64)
+    found = backend.run(check_image(kit.manifest.preprocessing)).embedding.astype(np.float64)
     return expected.shape == found.shape and 1 - float(expected @ found) <= _SAME_ARITHMETIC
 
 
@@ -120,8 +121,17 @@ def matches_onnxruntime(kit: Kit, spec: BackendSpec, backend: Backend) -> bool:
         return True
     reference = create_backend(kit, BackendSpec(spec.precision), threads=1)
     images = [check_image(kit.manifest.preprocessing, times=times) for times in (1, 8)]
-    distances = [float(np.linalg.norm(backend.embed(each) - reference.embed(each))) for each in images]
-    return max(distances) <= _SAME_EMBEDDING[spec.precision]
+    return all(_agree(backend.run(each), reference.run(each), spec.precision) for each in images)
+
+
+def _agree(found: ModelOutput, expected: ModelOutput, precision: Precision) -> bool:
+    tolerance = _SAME_OUTPUT[precision]
+    if not np.linalg.norm(found.embedding - expected.embedding) <= tolerance:  # also true for NaN
+        return False
+    if found.patch_distances is None or expected.patch_distances is None:
+        return found.patch_distances is expected.patch_distances
+    difference = np.abs(found.patch_distances - expected.patch_distances).max()
+    return bool(difference <= tolerance * expected.patch_distances.max())
 
 
 def measure_backends(
@@ -139,13 +149,13 @@ def measure_backends(
     }
     image = check_image(kit.manifest.preprocessing)
     for backend in backends.values():
-        backend.embed(image)
+        backend.run(image)
     times: dict[BackendSpec, list[float]] = {spec: [] for spec in backends}
     start = time.perf_counter()
     for _ in range(_MAX_ROUNDS):
         for spec, backend in backends.items():
             before = time.perf_counter()
-            backend.embed(image)
+            backend.run(image)
             times[spec].append(1000 * (time.perf_counter() - before))
         if time.perf_counter() - start > _SECONDS:
             break

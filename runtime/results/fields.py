@@ -1,7 +1,7 @@
 """The fields of a result, defined once: rows, events, schemas, pages and tables take them from here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 from msc_edge.calibration import Verdict
@@ -38,6 +38,10 @@ class Field(Generic[Record]):
         return cast("Field[Outer]", replace(self, value=cast("Any", value)))
 
 
+def _regions(result: Result) -> list[dict[str, object]]:
+    return [{**asdict(region), "peak": round(region.peak, 6)} for region in result.regions]
+
+
 def _nearest_images(result: Result) -> list[dict[str, object]]:
     return [{"row": each.row, "path": each.path, "distance": round(each.distance, 6)} for each in result.nearest_images]
 
@@ -47,8 +51,24 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
         name="score",
         type="number",
         decimals=6,
-        description="mean cosine distance to the k nearest normal images, 0 to 2; larger is more anomalous",
+        description="what the verdict is made of; larger is more anomalous. Depending on the kit: the image score, the "
+        "patch score, or the larger of the two, each in standard deviations from the mean of normal images",
         value=lambda result: result.score,
+    ),
+    Field(
+        name="image_score",
+        type="number",
+        decimals=6,
+        description="the image as a whole: mean cosine distance to the k nearest normal images, 0 to 2",
+        value=lambda result: result.image_score,
+    ),
+    Field(
+        name="patch_score",
+        type="number",
+        decimals=6,
+        description="the most anomalous part: largest value of the anomaly map; empty where the kit compares whole "
+        "images only",
+        value=lambda result: result.patch_score,
     ),
     Field(
         name="p_value",
@@ -70,6 +90,13 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
         decimals=6,
         description="reject limit: a larger score is rejected",
         value=lambda result: result.limit,
+    ),
+    Field(
+        name="regions",
+        type="objects",
+        description="parts of the image above the kit's limit of the anomaly map, in pixels of the image, highest peak "
+        "first: bounding box, area, largest value and its position, centroid",
+        value=_regions,
     ),
     Field(
         name="nearest",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.errors import UsageError
 from msc_edge.runtime.results.fields import Field, result_fields
 from msc_edge.runtime.results.formats import RowFormat, format_of
@@ -69,7 +70,7 @@ def read_score_file(path: str | Path) -> Iterator[ImageResult]:
 
 
 def _from_row(row: Mapping[str, Any]) -> ImageResult:
-    scored = [row[field.name] for field in IMAGE_FIELDS if field.name not in ("path", "error")]
+    scored = [row[field.name] for field in IMAGE_FIELDS if field.name not in ("path", "patch_score", "error")]
     if row["error"] is not None:
         if any(value is not None for value in scored):
             raise ValueError("a score and an error")
@@ -87,16 +88,19 @@ def result_from_row(row: Mapping[str, Any]) -> Result:
     )
     if nearest[0].path != row["nearest"]:
         raise ValueError("nearest is not the first of nearest_images")
-    if not 0 <= row["score"] <= 2:
-        raise ValueError("score is not in [0, 2]")
+    if not -1e-5 <= row["image_score"] <= 2:  # of an image in the bank, rounding may be below 0
+        raise ValueError("image_score is not in [0, 2]")
     # Both may be rounded to the same digits.
     if row["score"] != row["limit"] and (row["verdict"] == "reject") != (row["score"] > row["limit"]):
         raise ValueError("verdict contradicts score and limit")
     return Result(
         score=row["score"],
+        image_score=row["image_score"],
+        patch_score=row["patch_score"],
         p_value=row["p_value"],
         verdict=row["verdict"],
         limit=row["limit"],
+        regions=tuple(AnomalousRegion(**each) for each in row["regions"]),
         nearest_images=nearest,
         model=row["model"],
         kit=row["kit"],

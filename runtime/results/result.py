@@ -1,7 +1,10 @@
 """The result of scoring one image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.calibration import Verdict
 from msc_edge.kit.manifest import Precision
 
@@ -27,13 +30,19 @@ class Result:
     """Score and verdict of one image. `fields.RESULT_FIELDS` describes each value and how it is written to files."""
 
     score: float
+    image_score: float
+    patch_score: float | None
     p_value: float
     verdict: Verdict
     limit: float
+    regions: tuple[AnomalousRegion, ...]
+    """Highest peak first; none for a kit that compares whole images only."""
     nearest_images: tuple[NearestImage, ...]
     """Nearest first."""
     model: Precision
     kit: str
+    anomaly_map: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it."""
 
     @property
     def nearest(self) -> str:

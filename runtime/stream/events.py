@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.calibration import Verdict
 from msc_edge.kit.manifest import Precision
 from msc_edge.runtime.results.fields import description_of
@@ -70,9 +71,12 @@ class Event(BaseModel):
     path: str | None = Field(default=None, description="the image file that was scored")
     position: float | None = Field(default=None, description="seconds from the start of a video file")
     score: float | None = Field(default=None, description=description_of("score"))
+    image_score: float | None = Field(default=None, description=description_of("image_score"))
+    patch_score: float | None = Field(default=None, description=description_of("patch_score"))
     p_value: float | None = Field(default=None, description=description_of("p_value"))
     verdict: Verdict | None = Field(default=None, description=description_of("verdict"))
     limit: float | None = Field(default=None, description=description_of("limit"))
+    regions: tuple[AnomalousRegion, ...] | None = Field(default=None, description=description_of("regions"))
     nearest: str | None = Field(default=None, description=description_of("nearest"))
     model: Precision | None = Field(default=None, description=description_of("model"))
     image: str | None = Field(default=None, description="where the frame was saved")
@@ -101,9 +105,12 @@ def rejection(decision: Decision, image: Path | None, *, station: str) -> Event:
         path=_text(frame.path),
         position=frame.position,
         score=result.score,
+        image_score=result.image_score,
+        patch_score=result.patch_score,
         p_value=result.p_value,
         verdict=result.verdict,
         limit=result.limit,
+        regions=result.regions,
         nearest=_text(result.nearest),
         model=result.model,
         image=_text(str(image)) if image else None,

@@ -86,9 +86,9 @@ class Worker(threading.Thread):
         detector = self._active_kit.detector  # once: a reload may replace it at any time
         started = time.monotonic()
         try:
-            embedding = detector.embed(frame.image)
-            embedded = time.monotonic()
-            result = detector.score_embedding(embedding)
+            output = detector.run(frame.image)
+            computed = time.monotonic()
+            result = detector.score_output(output, frame.image)
         except (MscEdgeError, MemoryError) as error:
             message = str(error) if isinstance(error, MscEdgeError) else "not enough memory to score it"
             self._failures.report_failure(f"{frame.source}: a frame cannot be scored: {message}")
@@ -97,8 +97,8 @@ class Worker(threading.Thread):
         self._failures.recovered()
         stages = Stages(
             age=1000 * (started - frame.captured),
-            infer=1000 * (embedded - started),
-            search=1000 * (ended - embedded),
+            infer=1000 * (computed - started),
+            search=1000 * (ended - computed),
             total=1000 * (ended - frame.captured),
         )
         return Decision(_id_of(frame), frame, result, stages)

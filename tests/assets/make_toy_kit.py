@@ -26,20 +26,16 @@ from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MODEL_FILES, NORMAL_IMAGES, THUMBNAILS, thumbnail_file
-from msc_edge.kit.manifest import (
+from msc_edge.kit.manifest import Manifest, Network, NormalImages, Provenance, Weights
+from msc_edge.kit.model_entry import (
     Banks,
     CalibrationInfo,
     EmbeddingOutput,
     HnswIndex,
-    Manifest,
     MemoryBank,
     Model,
-    Network,
-    NormalImages,
     Outputs,
     Parity,
-    Provenance,
-    Weights,
 )
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -80,8 +76,9 @@ def make(folder: Path) -> Manifest:
     images = [draw(seed) for seed in range(NORMALS_DRAWN)]
     with folder_written_whole(folder, replace=True) as root:
         onnx.save(_model(), root / MODEL_FILES["fp32"])
-        embedding_model = OnnxRuntimeBackend(root / MODEL_FILES["fp32"], dim=DIM, threads=1)
-        embeddings = np.stack([embedding_model.embed(image) for image in images])
+        outputs = Outputs(embedding=EmbeddingOutput(dim=DIM))
+        embedding_model = OnnxRuntimeBackend(root / MODEL_FILES["fp32"], outputs=outputs, threads=1)
+        embeddings = np.stack([embedding_model.run(image).embedding for image in images])
         stored, held_out = embeddings[::2], embeddings[1::2]
 
         np.save(root / BANK_FILES["fp32"], stored)
@@ -111,7 +108,7 @@ def make(folder: Path) -> Manifest:
                     "fp32": Model(
                         file=MODEL_FILES["fp32"],
                         opset=OPSET,
-                        outputs=Outputs(embedding=EmbeddingOutput(dim=DIM)),
+                        outputs=outputs,
                         banks=Banks(
                             images=MemoryBank(
                                 file=BANK_FILES["fp32"], count=len(stored), k=K, search="exact", index=index

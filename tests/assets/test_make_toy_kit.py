@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -27,5 +28,5 @@ def test_making_it_again_gives_the_same_kit(toy, toy_kit, tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 640), (48, 64), (101, 77), (480, 641)])
 def test_the_model_computes_what_its_reference_in_numpy_computes(toy, toy_kit, height, width):
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    model = OnnxRuntimeBackend(toy_kit / "model.onnx", dim=192, threads=1)
-    np.testing.assert_allclose(model.embed(image), toy.reference_embedding(image), rtol=0, atol=2e-6)
+    model = OnnxRuntimeBackend(toy_kit / "model.onnx", outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
+    np.testing.assert_allclose(model.run(image).embedding, toy.reference_embedding(image), rtol=0, atol=2e-6)

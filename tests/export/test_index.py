@@ -6,7 +6,7 @@ import pytest
 from msc_edge.bank import Bank, HnswSearch, open_hnsw
 from msc_edge.export import index as index_module
 from msc_edge.export.index import MIN_RECALL, MIN_ROWS, build_index, kth_similarity, preferred_search, recall_at_k
-from msc_edge.kit.manifest import HnswIndex
+from msc_edge.kit.model_entry import HnswIndex
 
 K = 2
 

@@ -12,7 +12,8 @@ from msc_edge.export.int8 import AgreementTest, Int8Rejected, passes_gates, quan
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.layout import MODEL_FILES
-from msc_edge.kit.manifest import Agreement, Manifest
+from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.model_entry import Agreement
 from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.runtime import Detector

@@ -9,6 +9,7 @@ import torch
 
 from msc_edge.export import onnx_model
 from msc_edge.export.onnx_model import OPSET, export_onnx
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs
 from msc_edge.preprocessing import Preprocessing, Region, preset
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.train.network import EmbeddingNetwork
@@ -39,7 +40,9 @@ def exported(request: pytest.FixtureRequest, random_weights: Callable, tmp_path_
         dim = network(torch.zeros(1, 40, 40, 3, dtype=torch.uint8)).shape[1]
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(network, path)
-    return Exported(network, path, OnnxRuntimeBackend(path, dim=dim, threads=1))
+    return Exported(
+        network, path, OnnxRuntimeBackend(path, outputs=Outputs(embedding=EmbeddingOutput(dim=dim)), threads=1)
+    )
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -61,7 +64,7 @@ def test_onnxruntime_gives_the_embedding_of_torch_at_any_size(draw, size: tuple[
         image = np.ascontiguousarray(np.pad(image, ((region.y, region.height), (region.x, region.width), (0, 0))))
     with torch.no_grad():
         expected = exported.network(torch.from_numpy(image)[None])[0].numpy()
-    embedding = exported.runtime.embed(image)
+    embedding = exported.runtime.run(image).embedding
     assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
     assert np.abs(embedding - expected).max() < 1e-5
 

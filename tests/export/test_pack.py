@@ -18,7 +18,8 @@ from msc_edge.export import pack
 from msc_edge.export.int8 import Int8Rejected
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.images import read_image
-from msc_edge.kit.manifest import Agreement, Manifest, Quantization
+from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.model_entry import Agreement, Quantization
 from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector

@@ -67,7 +67,7 @@ class TestScoreImages:
         std.CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "std"))
         onnx.save(model, kit / MODEL_FILES["fp32"])
         seal(kit, parse_manifest((kit / MANIFEST).read_bytes()))
-        with pytest.raises(KitError, match=r"model\.onnx: the embedding of this image is not finite"):
+        with pytest.raises(KitError, match=r"model\.onnx: the output for this image is not finite"):
             list(score_images(Detector.load(kit), [photos / "good_100.png"] * 5, threads=2))
 
     def test_a_caller_that_stops_early_leaves_no_thread_running(self, photos, detector):

@@ -17,6 +17,7 @@ from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
+from msc_edge.runtime.backends.interface import ModelOutput
 
 
 def test_the_score_is_the_mean_cosine_distance_to_the_two_nearest_normal_images(toy, toy_kit, detector):
@@ -257,11 +258,12 @@ def test_a_file_its_bytes_and_its_pixels_have_one_result(detector, photos, toy):
 
 
 def test_an_embedding_has_the_result_of_its_image(detector, toy):
-    embedding = detector.embed(toy.draw(100))
+    output = detector.run(toy.draw(100))
+    embedding = output.embedding
     assert (embedding.dtype, np.linalg.norm(embedding)) == (np.float32, pytest.approx(1, abs=1e-6))
-    assert detector.score_embedding(embedding) == detector.score(toy.draw(100))
-    with pytest.raises(KitError, match="the embedding of this image is not finite"):
-        detector.score_embedding(np.full_like(embedding, np.nan))
+    assert detector.score_output(output, toy.draw(100)) == detector.score(toy.draw(100))
+    with pytest.raises(KitError, match="the output for this image is not finite"):
+        detector.score_output(ModelOutput(np.full_like(embedding, np.nan), None), toy.draw(100))
 
 
 def test_the_detector_works_after_its_kit_is_closed(toy_kit, toy, detector, tmp_path):

@@ -9,11 +9,11 @@ from torch import Tensor
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
 from msc_edge.train.patches.coreset import Coreset
-from msc_edge.train.patches.head import PatchHead, stacked
+from msc_edge.train.patches.head import PatchHead, grids_of
 from msc_edge.train.patches.taps import TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
-ROWS = 1000
+ROWS = 4000
 DIM = 256
 
 Images = Iterable[tuple[str, np.ndarray]]
@@ -38,7 +38,7 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
     with exact_matrix_products():
         statistics = StreamingCovariance(sum(tap.channels for tap in taps), network.preprocess.mean.device)
         for each in maps():
-            statistics.add(stacked(each, taps))
+            statistics.add(torch.cat(grids_of(each, taps), dim=3).flatten(0, 2))
         whitening = whitening_of(*statistics.moments(), DIM)
         embedding = PatchHead.of(taps, whitening, bank=whitening.bias[None])
         coreset = Coreset(rows)

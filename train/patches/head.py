@@ -1,9 +1,9 @@
 """The patch head: feature maps -> distance of each patch to its nearest row of the patch bank.
 
-A patch is one position of the finest tap. Its embedding is made of every tap there: 3x3 mean (PatchCore, Roth et al.,
-arXiv 2106.08265, section 3.1), unit length, and whitening. What differs from PatchCore: unit length for each tap,
-whitening instead of adaptive pooling to a fixed number of channels, and the whitening is applied to each tap *before*
-the coarser ones are enlarged. That gives the same result, because both are linear, for a third of the time.
+A patch is one position of the coarsest tap. Its embedding is made of every tap there: 3x3 mean (PatchCore, Roth et al.,
+arXiv 2106.08265, section 3.1), unit length, and whitening. What differs from PatchCore: the grid is that of the
+coarsest tap instead of the finest, so that four times as many rows take the same time; unit length for each tap; and
+whitening instead of adaptive pooling to a fixed number of channels.
 """
 
 from collections.abc import Sequence
@@ -57,41 +57,19 @@ class PatchHead(nn.Module):
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
         """Whitened patch embeddings, (B, rows, columns, dim)."""
-        total = self.bias
-        for number, feature_map in enumerate(maps):
-            projected = pooled(feature_map) @ getattr(self, f"matrix{number}").T
-            total = total + enlarged(projected, self.taps[number].stride // self.taps[0].stride, maps[0].shape[2:])
-        return total
+        projected = [grid @ getattr(self, f"matrix{number}").T for number, grid in enumerate(grids_of(maps, self.taps))]
+        return sum(projected, self.bias)
 
 
-def pooled(feature_map: Tensor) -> Tensor:
-    """3x3 means of a feature map (B, C, h, w), each of unit length over the channels: (B, h, w, C)."""
-    means = F.avg_pool2d(feature_map, 3, stride=1, padding=1, count_include_pad=False)
-    means = means.permute(0, 2, 3, 1)
-    return means / means.square().sum(dim=3, keepdim=True).sqrt().clamp_min(_TINY)
+def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:
+    """The 3x3 means of every map at the positions of the coarsest, each of unit length over its channels.
 
-
-def enlarged(grid: Tensor, factor: int, size: Sequence[int]) -> Tensor:
-    """A grid (B, h, w, dim) enlarged by a power of two, bilinearly, and cut to `size`: (B, rows, columns, dim).
-
-    Position i of a map at stride 16 is at position 2 i of a map at stride 8: both are centred on the same pixel,
-    because the network's convolutions are padded alike on all sides. The positions between are means.
+    Maps (B, C, h, w), finest first -> (B, rows, columns, C) each. Position i of a map at stride 16 is position 2 i of a
+    map at stride 8: both are centred on the same pixel, because the convolutions are padded alike on all sides.
     """
-    while factor > 1:
-        grid = _doubled(_doubled(grid, 1), 2)
-        factor //= 2
-    return grid[:, : size[0], : size[1]]
+    return [_pooled(each, taps[-1].stride // tap.stride) for each, tap in zip(maps, taps, strict=True)]
 
 
-def _doubled(grid: Tensor, axis: int) -> Tensor:
-    places = torch.arange(2 * grid.shape[axis], device=grid.device)
-    before, after = places // 2, ((places + 1) // 2).clamp_max(grid.shape[axis] - 1)
-    return (grid.index_select(axis, before) + grid.index_select(axis, after)) / 2
-
-
-def stacked(maps: Sequence[Tensor], taps: Sequence[Tap]) -> Tensor:
-    """The patches before whitening, (n, channels): all taps at every position of the finest one."""
-    grids = [pooled(each) for each in maps]
-    size = grids[0].shape[1:3]
-    parts = [enlarged(grid, tap.stride // taps[0].stride, size) for grid, tap in zip(grids, taps, strict=True)]
-    return torch.cat(parts, dim=3).flatten(0, 2)
+def _pooled(feature_map: Tensor, step: int) -> Tensor:
+    means = F.avg_pool2d(feature_map, 3, stride=step, padding=1, count_include_pad=False).permute(0, 2, 3, 1)
+    return means / means.square().sum(dim=3, keepdim=True).sqrt().clamp_min(_TINY)

@@ -138,8 +138,8 @@ def measure_frame(kit: Kit, precision: Precision, frame: np.ndarray, *, threads:
         for _ in range(_REPEATS):
             _timed(score, lambda: detector.score(frame))
         for _ in range(_REPEATS):
-            embedding = _timed(embed, lambda: detector.embed(frame))
-            _timed(search, lambda embedding=embedding: detector.score_embedding(embedding))
+            output = _timed(embed, lambda: detector.run(frame))
+            _timed(search, lambda output=output: detector.score_output(output, frame))
         for _ in range(_REPEATS):
             _timed(floor, lambda: session.run(None, tensor))
     height, width = frame.shape[:2]
@@ -169,12 +169,12 @@ def measure_files(kit: Kit, precision: Precision, paths: Sequence[Path], *, seco
         try:
             data = _timed(stages["read"], lambda path=path: bytes_of(path))
             image = _timed(stages["decode"], lambda data=data: decode_image(data, kit.manifest.decode))
-            embedding = _timed(stages["embed"], lambda image=image: detector.embed(image))
+            output = _timed(stages["embed"], lambda image=image: detector.run(image))
         except SourceError as error:  # unreadable, or smaller than the region of interest
             unreadable[path] = error
             continue
         readable.add(path)
-        _timed(stages["search"], lambda embedding=embedding: detector.score_embedding(embedding))
+        _timed(stages["search"], lambda output=output, image=image: detector.score_output(output, image))
     if not readable:
         path, error = next(iter(unreadable.items()))
         raise SourceError(f"none of {len(unreadable)} images can be scored; {path}: {error}")

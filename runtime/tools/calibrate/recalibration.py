@@ -12,7 +12,8 @@ import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, images_needed
 from msc_edge.errors import SourceError
-from msc_edge.kit.manifest import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration, Precision
+from msc_edge.kit.manifest import Precision
+from msc_edge.kit.model_entry import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import rewrite, rewrite_target
 from msc_edge.progress import Report, silent

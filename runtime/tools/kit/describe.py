@@ -9,7 +9,8 @@ from rich.text import Text
 
 from msc_edge.describe import describe_limits
 from msc_edge.images import DecodePolicy
-from msc_edge.kit.manifest import Agreement, CalibrationInfo, Manifest, MemoryBank, Model, Parity, Quantization
+from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.model_entry import Agreement, CalibrationInfo, MemoryBank, Model, Parity, Quantization
 from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.terminal import STYLES

@@ -15,9 +15,7 @@ RED, GREEN = np.full((60, 90, 3), (250, 10, 10), np.uint8), np.full((300, 200, 3
 
 def cell(name: str = "stain/0", verdict: Verdict = "reject") -> Cell:
     nearest = (NearestImage(row=0, path="n.png", distance=0.2), NearestImage(row=1, path="m.png", distance=0.3))
-    result = Result(
-        score=0.25, p_value=0.01, verdict=verdict, limit=0.2, nearest_images=nearest, model="fp32", kit="0" * 64
-    )
+    result = Result(0.25, 0.25, None, 0.01, verdict, 0.2, (), nearest, "fp32", "0" * 64)
     return Cell(image=RED, nearest=GREEN, name=name, result=result)
 
 

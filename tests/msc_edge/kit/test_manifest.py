@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from msc_edge.calibration import Calibration
 from msc_edge.errors import KitError
-from msc_edge.kit.manifest import HELD_OUT, HISTORY_LENGTH, CalibrationInfo, Manifest, manifest_schema, parse_manifest
+from msc_edge.kit.manifest import Manifest, manifest_schema, parse_manifest
+from msc_edge.kit.model_entry import HELD_OUT, HISTORY_LENGTH, CalibrationInfo, RegionCalibration
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "manifest.schema.json"
 SCHEMA = json.loads(manifest_schema())
@@ -45,6 +46,11 @@ def calibration(*scores: float) -> dict[str, Any]:
                 },
             }
         ],
+        "regions": {
+            "patch_scores": [1.5, 1.75, 2.5],
+            "rate": 0.25,
+            "limit": {"score": 2.5, "target_rate": 0.25, "expected_rate": 0.25},
+        },
     }
 
 
@@ -53,7 +59,7 @@ def model(infix: str, *scores: float) -> dict[str, Any]:
     return {
         "file": f"model{infix}.onnx",
         "opset": 20,
-        "outputs": {"embedding": {"dim": 2}},
+        "outputs": {"embedding": {"dim": 2}, "patch_distances": {"rows": 14, "columns": 14, "stride": 16}},
         "banks": {
             "images": {
                 "file": f"bank{infix}.npy",
@@ -69,7 +75,14 @@ def model(infix: str, *scores: float) -> dict[str, Any]:
                     "recall": 0.9995,
                     "queries": 100,
                 },
-            }
+            },
+            "patches": {"count": 4000, "dim": 256},
+        },
+        "scoring": {
+            "kind": "both",
+            "image": {"mean": 0.2, "deviation": 0.05},
+            "patch": {"mean": 1.5, "deviation": 0.25},
+            "map": {"smoothing": 0.5, "least_area": 16},
         },
         "calibration": calibration(*scores),
     }
@@ -185,6 +198,7 @@ def test_scores_and_limits_survive_to_the_last_digit(scores: list[float], rate: 
         warn_rate=0.1,
         reject_rate=rate,
         limits=calibration.limits(warn_rate=0.1, reject_rate=rate),
+        regions=RegionCalibration(patch_scores=calibration.scores.tolist(), rate=rate, limit=calibration.limit(rate)),
     )
     manifest = parse(DOCUMENT).with_calibrations({"fp32": part})
     again = parse_manifest(manifest.to_json().encode())
@@ -382,9 +396,12 @@ def test_reader_and_schema_refuse_the_same_manifests(where: str, value: Any) -> 
         (f"{FP32}.banks.images.k", 301, "k 301 is larger than the 300 rows"),
         (f"{FP32}.banks.images.count", 299, "bank.npy has 299 rows for 300 normal images"),
         ("normal_images.count", 301, "bank.npy has 300 rows for 301 normal images"),
-        ("models.int8.outputs.embedding.dim", 3, "the models differ in dim or k"),
-        ("models.int8.banks.images.k", 1, "the models differ in dim or k"),
+        ("models.int8.outputs.embedding.dim", 3, "the models differ in dim, k or what their scores are made of"),
+        ("models.int8.banks.images.k", 1, "the models differ in dim, k or what their scores are made of"),
         ("models", {"fp32": DOCUMENT["models"]["fp32"]}, "default_model is int8, and the kit has no such model"),
+        (f"{FP32}.banks.patches", None, "belong together, and some of them are missing"),
+        (f"{FP32}.scoring.image", None, "kind both does not fit the scales"),
+        (f"{FP32}.scoring.map", None, "kind both needs a map"),
         ("preprocessing.resize_to", 223, "resize_to 223 is smaller than image_size 224"),
     ],
 )

@@ -9,14 +9,15 @@ from onnx import helper, numpy_helper
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.kit.layout import MODEL_FILES
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 MODEL = MODEL_FILES["fp32"]
 
 
 def test_a_model_of_another_dimension_is_refused(toy_kit):
-    with pytest.raises(KitError, match=r"model\.onnx.*\(1, 512\)"):
-        OnnxRuntimeBackend(toy_kit / MODEL, dim=512, threads=1)
+    with pytest.raises(KitError, match=r"model\.onnx.*\[1, 512\]"):
+        OnnxRuntimeBackend(toy_kit / MODEL, outputs=Outputs(embedding=EmbeddingOutput(dim=512)), threads=1)
 
 
 def test_an_image_that_the_model_cannot_process_is_a_source_error(toy_kit, tmp_path):
@@ -26,10 +27,10 @@ def test_an_image_that_the_model_cannot_process_is_a_source_error(toy_kit, tmp_p
     model.graph.node.insert(2, helper.make_node("Reshape", ["planes", "shape"], ["cut"]))
     model.graph.node[3].input[0] = "cut"
     onnx.save(model, tmp_path / MODEL)
-    opened = OnnxRuntimeBackend(tmp_path / MODEL, dim=192, threads=1)
-    assert opened.embed(np.full((40, 40, 3), 9, np.uint8)).shape == (192,)
+    opened = OnnxRuntimeBackend(tmp_path / MODEL, outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
+    assert opened.run(np.full((40, 40, 3), 9, np.uint8)).embedding.shape == (192,)
     with pytest.raises(SourceError, match="41x39"):
-        opened.embed(np.full((39, 41, 3), 9, np.uint8))
+        opened.run(np.full((39, 41, 3), 9, np.uint8))
 
 
 MEMORY_RUNS_OUT = """

@@ -6,6 +6,7 @@ import pytest
 
 from msc_edge.errors import MissingExtraError
 from msc_edge.kit.layout import MODEL_FILES
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.interface import installed_backends
 from msc_edge.runtime.backends.openvino_backend import OpenVinoBackend
@@ -18,7 +19,7 @@ def _not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_package_is_named_with_its_extra(toy_kit):
     with pytest.raises(MissingExtraError, match=r"pip install 'msc-edge\[openvino\]', or use --backend onnxruntime"):
-        OpenVinoBackend(toy_kit / MODEL_FILES["fp32"], dim=192, threads=1)
+        OpenVinoBackend(toy_kit / MODEL_FILES["fp32"], outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
     with pytest.raises(MissingExtraError):
         Detector.load(toy_kit, backend="openvino")
 

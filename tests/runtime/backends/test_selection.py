@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 
 from msc_edge.errors import KitError, UsageError
 from msc_edge.kit.layout import MANIFEST
-from msc_edge.kit.manifest import Manifest, Quantization, parse_manifest
+from msc_edge.kit.manifest import Manifest, parse_manifest
+from msc_edge.kit.model_entry import Quantization
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends import selection
+from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.backends.selection import (
     BackendSpec,
@@ -177,9 +180,10 @@ class TestOpenVino:
 
         def install(difference: float) -> None:
             class Second(OnnxRuntimeBackend):
-                def embed(self, image: np.ndarray) -> np.ndarray:
-                    embedding = super().embed(image)
-                    return embedding + np.float32(difference) * np.roll(embedding, 1)
+                def run(self, image: np.ndarray) -> ModelOutput:
+                    output = super().run(image)
+                    changed = output.embedding + np.float32(difference) * np.roll(output.embedding, 1)
+                    return replace(output, embedding=changed)
 
             monkeypatch.setattr(selection, "OpenVinoBackend", Second)
             monkeypatch.setattr(selection, "version", lambda _: "1.0")

@@ -9,7 +9,8 @@ from msc_edge.runtime.results.fields import RESULT_FIELDS, Field, description_of
 from msc_edge.runtime.results.image_result import IMAGE_FIELDS, ImageResult
 from msc_edge.runtime.results.result import Result
 
-NAMES = ["score", "p_value", "verdict", "limit", "nearest", "nearest_images", "model", "kit"]
+NAMES = ["score", "image_score", "patch_score", "p_value", "verdict", "limit", "regions"]
+NAMES += ["nearest", "nearest_images", "model", "kit"]
 
 
 def test_the_names_are_those_of_the_contract():
@@ -17,14 +18,17 @@ def test_the_names_are_those_of_the_contract():
 
 
 def test_every_attribute_of_a_result_has_a_field_of_its_name():
-    assert {field.name for field in fields(Result)} <= {field.name for field in RESULT_FIELDS}
+    assert {field.name for field in fields(Result)} - {"anomaly_map"} <= {field.name for field in RESULT_FIELDS}
 
 
 def test_each_field_takes_the_attribute_of_its_name(scored):
     result = scored().result
     for field in RESULT_FIELDS:
-        if field.name != "nearest_images":
+        if field.type != "objects":
             assert field.value(result) == getattr(result, field.name)
+    (regions,) = [field.value(result) for field in RESULT_FIELDS if field.name == "regions"]
+    box = {"x": 8, "y": 9, "width": 30, "height": 40, "area": 777}
+    assert regions == [box | {"peak": 1.234568, "peak_x": 11, "peak_y": 12, "center_x": 21, "center_y": 22}]
     (nearest,) = [field.value(result) for field in RESULT_FIELDS if field.name == "nearest_images"]
     assert nearest == [
         {"row": 3, "path": "n.png", "distance": 0.1},
@@ -48,7 +52,7 @@ def test_a_field_of_an_inner_record_keeps_its_description():
 
 
 def test_descriptions_are_found_by_name():
-    assert "cosine distance" in description_of("score")
+    assert "cosine distance" in description_of("image_score")
     with pytest.raises(KeyError):
         description_of("points")
 

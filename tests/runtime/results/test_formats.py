@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.errors import UsageError
 from msc_edge.runtime.results.fields import row_schema
 from msc_edge.runtime.results.formats import CsvFormat, JsonLinesFormat, format_of, path_as_written
@@ -39,12 +40,17 @@ NAMES = [
 texts = st.text(min_size=1, max_size=30).map(path_as_written)
 rates = st.integers(0, 10**6).map(lambda n: n / 10**6)
 scores = st.integers(-1, 2 * 10**6).map(lambda n: n / 10**6)
+pixels = st.integers(0, 9000)
+regions = st.builds(AnomalousRegion, *[pixels] * 5, scores, *[pixels] * 4)
 results = st.builds(
     Result,
     score=scores,
+    image_score=scores,
+    patch_score=st.none() | scores,
     p_value=rates,
     verdict=st.sampled_from(["normal", "warn", "reject"]),
     limit=scores,
+    regions=st.lists(regions, max_size=3).map(tuple),
     nearest_images=st.lists(
         st.builds(NearestImage, row=st.integers(0, 10**6), path=texts, distance=scores), min_size=1, max_size=3
     ).map(tuple),
@@ -66,27 +72,37 @@ def values(image: ImageResult) -> dict:
 
 
 def test_csv_to_the_byte(scored):
-    assert CSV.header == b"path,score,p_value,verdict,limit,nearest,nearest_images,model,kit,milliseconds,error\n"
+    assert CSV.header == (
+        b"path,score,image_score,patch_score,p_value,verdict,limit,regions,nearest,nearest_images,model,kit,"
+        b"milliseconds,error\n"
+    )
+    regions = (
+        b'"[{""x"": 8, ""y"": 9, ""width"": 30, ""height"": 40, ""area"": 777, ""peak"": 1.234568, '
+        b'""peak_x"": 11, ""peak_y"": 12, ""center_x"": 21, ""center_y"": 22}]"'
+    )
     nearest = (
         b'"[{""row"": 3, ""path"": ""n.png"", ""distance"": 0.1}, '
         b'{""row"": 0, ""path"": ""o.png"", ""distance"": 0.146913}]"'
     )
-    assert CSV.encode(scored()) == (
-        b"a.png,0.123457,0.076923,reject,0.100000,n.png," + nearest + b",fp32," + KIT.encode() + b",2.3,\n"
-    )
-    assert CSV.encode(unreadable('b,"c".png')) == b'"b,""c"".png",,,,,,,,,,the file is empty\n'
+    numbers = b"0.123457,0.091235,1.234568,0.076923,reject,0.100000"
+    end = b"fp32," + KIT.encode() + b",2.3,\n"
+    assert CSV.encode(scored()) == b",".join([b"a.png", numbers, regions, b"n.png", nearest, end])
+    assert CSV.encode(unreadable('b,"c".png')) == b'"b,""c"".png",,,,,,,,,,,,,the file is empty\n'
 
 
 def test_json_lines_to_the_byte(scored):
     assert JSON.header == b""
     assert JSON.encode(scored("ü.png")).decode() == (
-        '{"path": "ü.png", "score": 0.123457, "p_value": 0.076923, "verdict": "reject", "limit": 0.1, '
+        '{"path": "ü.png", "score": 0.123457, "image_score": 0.091235, "patch_score": 1.234568, '
+        '"p_value": 0.076923, "verdict": "reject", "limit": 0.1, "regions": [{"x": 8, "y": 9, "width": 30, '
+        '"height": 40, "area": 777, "peak": 1.234568, "peak_x": 11, "peak_y": 12, "center_x": 21, "center_y": 22}], '
         '"nearest": "n.png", "nearest_images": [{"row": 3, "path": "n.png", "distance": 0.1}, '
         '{"row": 0, "path": "o.png", "distance": 0.146913}], "model": "fp32", "kit": "' + KIT + '", '
         '"milliseconds": 2.3, "error": null}\n'
     )
     assert JSON.encode(unreadable("b\n.png")).decode() == (
-        '{"path": "b\\n.png", "score": null, "p_value": null, "verdict": null, "limit": null, "nearest": null, '
+        '{"path": "b\\n.png", "score": null, "image_score": null, "patch_score": null, "p_value": null, '
+        '"verdict": null, "limit": null, "regions": null, "nearest": null, '
         '"nearest_images": null, "model": null, "kit": null, "milliseconds": null, "error": "the file is empty"}\n'
     )
 
@@ -110,7 +126,7 @@ def test_other_readers_find_the_same_values(some):
     for image, csv_row, json_row in zip(some, from_csv, from_json, strict=True):
         expected = values(image)
         assert json_row == expected
-        for name in ("score", "p_value", "limit", "milliseconds", "nearest_images"):
+        for name in [field.name for field in IMAGE_FIELDS if field.type != "text"]:
             csv_row[name] = json.loads(csv_row[name] or "null")
         assert csv_row == expected
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.errors import OtherColumnsError, UsageError
 from msc_edge.runtime.results.fields import row_schema
 from msc_edge.runtime.results.image_result import IMAGE_FIELDS, ImageResult, read_score_file, score_file_format
@@ -24,7 +25,8 @@ def written(path: Path, *images: ImageResult) -> Path:
 
 
 def test_the_columns_are_those_of_the_contract():
-    names = "path,score,p_value,verdict,limit,nearest,nearest_images,model,kit,milliseconds,error"
+    names = "path,score,image_score,patch_score,p_value,verdict,limit,regions,nearest,nearest_images,model,kit,"
+    names += "milliseconds,error"
     assert ",".join(field.name for field in IMAGE_FIELDS) == names
 
 
@@ -36,8 +38,11 @@ def test_rows_are_read_to_the_written_digits(tmp_path, scored, suffix):
         "ü\n.png",
         milliseconds=2.3,
         score=0.123457,
+        image_score=0.091235,
+        patch_score=1.234568,
         p_value=0.076923,
         limit=0.033333,
+        regions=(AnomalousRegion(8, 9, 30, 40, 777, 1.234568, 11, 12, 21, 22),),
         nearest_images=(NearestImage(3, "n.png", 0.1), NearestImage(0, "o.png", 0.146913)),
     )
     assert second == UNREADABLE
@@ -75,6 +80,7 @@ def test_a_row_carries_the_kit_and_the_model_that_scored(detector, photos, toy_k
         ("a.png,", ","),
         (",n.png,", ",o.png,"),  # not the first of nearest_images
         ('""row""', '""rank""'),
+        ('""peak""', '""top""'),
         ('{""row"": 3, ""path"": ""n.png"", ""distance"": 0.1}, ', ""),
         (",n.png,", ",,"),
         ("the file is empty", ""),

@@ -230,10 +230,11 @@ def test_a_detector_is_unchanged_by_a_reload(kit: Path, other_kit: Path, toy: Mo
     """Embedding and search are two steps; both use the kit that was read once for the frame."""
     running = open_kit(kit)
     loaded = running.detector
-    embedding = loaded.embed(np.ascontiguousarray(toy.draw(200, "stain")))
-    expected = loaded.score_embedding(embedding)
+    image = np.ascontiguousarray(toy.draw(200, "stain"))
+    output = loaded.run(image)
+    expected = loaded.score_output(output, image)
     replace(kit, other_kit)
     assert reload(running).loaded
-    assert loaded.score_embedding(embedding) == expected
+    assert loaded.score_output(output, image) == expected
     assert loaded.kit.sha256 == sha256_in(kit.with_suffix(".old"))
     assert running.detector is not loaded

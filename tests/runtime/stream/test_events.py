@@ -1,6 +1,7 @@
 import json
 import threading
 import uuid
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.runtime.stream.events import EVENT_KINDS, Event, EventKind, event_schema, new_id, now
 
 SCHEMA = json.loads(event_schema())
@@ -21,9 +23,12 @@ FULL: dict[str, Any] = LEAST | {
     "path": "/parts/größer.png",
     "position": 1.25,
     "score": 0.25,
+    "image_score": 0.25,
+    "patch_score": 1.5,
     "p_value": 0.01,
     "verdict": "reject",
     "limit": 0.2,
+    "regions": [asdict(AnomalousRegion(8, 9, 30, 40, 777, 1.5, 11, 12, 21, 22))],
     "nearest": "part_00.png",
     "model": "fp32",
     "image": "/images/a.jpg",

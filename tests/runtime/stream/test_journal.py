@@ -48,7 +48,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 
 def decision() -> Decision:
     frame = Frame(source="cam", index=7, time=now(), captured=0.0, image=None, path="a.png")
-    result = Result(0.5, 0.01, "reject", 0.2, (NearestImage(0, "n.png", 0.5),), "fp32", SCORED)
+    result = Result(0.5, 0.5, None, 0.01, "reject", 0.2, (), (NearestImage(0, "n.png", 0.5),), "fp32", SCORED)
     return Decision("an-id", frame, result, Stages(1, 2, 3, 6))
 
 

@@ -30,7 +30,7 @@ def decision(
     return Decision(
         "id",
         frame,
-        Result(0.1, 0.5, verdict, 0.2, (NearestImage(0, "a.png", 0.1),), "fp32", "kit"),
+        Result(0.1, 0.1, None, 0.5, verdict, 0.2, (), (NearestImage(0, "a.png", 0.1),), "fp32", "kit"),
         Stages(1, 2, 3, total),
     )
 

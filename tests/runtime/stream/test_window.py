@@ -33,7 +33,7 @@ def decision(
     frame = Frame(source=source, index=0, time=datetime.now(UTC), captured=0, image=image, error=error)
     if verdict is None:
         return Decision("id", frame, None, None)
-    result = Result(0.1234, 0.01, verdict, 0.2, (NearestImage(0, "part_00.png", 0.1),), "fp32", "kit")
+    result = Result(0.1234, 0.1234, None, 0.01, verdict, 0.2, (), (NearestImage(0, "part_00.png", 0.1),), "fp32", "kit")
     return Decision("id", frame, result, Stages(1, 2, 3, 6))
 
 

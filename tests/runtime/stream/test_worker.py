@@ -141,13 +141,13 @@ def test_a_frame_that_cannot_be_scored_has_an_error_and_no_verdict(
     wrong = frame(np.zeros((0, 64, 3), np.uint8))
     if failure is not None:
         wrong = frame(toy.draw(100))
-        embed = type(bench.kit.detector).embed
+        run = type(bench.kit.detector).run
 
-        def fail_once(*_: Any, **__: Any) -> np.ndarray:
-            monkeypatch.setattr(type(bench.kit.detector), "embed", embed)
+        def fail_once(*_: Any, **__: Any) -> None:
+            monkeypatch.setattr(type(bench.kit.detector), "run", run)
             raise failure
 
-        monkeypatch.setattr(type(bench.kit.detector), "embed", fail_once)
+        monkeypatch.setattr(type(bench.kit.detector), "run", fail_once)
     bench.run(wrong, frame(toy.draw(100), index=1))
     row, next_row = rows_of(bench.rows)
     assert row["verdict"] is None

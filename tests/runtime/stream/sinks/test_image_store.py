@@ -35,7 +35,7 @@ def decision(
     id: str = "0123456789",
 ) -> Decision:
     moment = datetime.now(UTC) - timedelta(seconds=age)
-    result = Result(0.25, 0.01, verdict, 0.2, NEAREST, "fp32", "kit")  # pyright: ignore[reportArgumentType]
+    result = Result(0.25, 0.25, None, 0.01, verdict, 0.2, (), NEAREST, "fp32", "kit")  # pyright: ignore[reportArgumentType]
     return Decision(id, Frame(source, 0, moment, 0.0, image), result, None)
 
 
@@ -91,7 +91,7 @@ def test_the_frame_may_change_after_save_has_returned(tmp_path: Path) -> None:
 def test_the_path_contains_time_source_verdict_score_and_id(tmp_path: Path) -> None:
     store = opened(tmp_path / "Ausschuß 日本", format="png")
     time = datetime.fromisoformat("2026-11-26T00:30:05.004999+01:00")
-    result = Result(0.98765, 0.01, "reject", 0.2, NEAREST, "fp32", "kit")
+    result = Result(0.98765, 0.98765, None, 0.01, "reject", 0.2, (), NEAREST, "fp32", "kit")
     frame = Frame("line3.cam", 0, time, 0.0, NOISE)
     path = store.save(Decision("0123456789", frame, result, None), reason="reject")
     store.close(60)
@@ -321,7 +321,7 @@ from msc_edge.runtime.stream.sinks.image_store import ImageStore
 
 store = ImageStore(ImagesConfig(folder=Path(sys.argv[1]), format="png"))
 image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-result = Result(0.5, 0.01, "reject", 0.2, (NearestImage(0, "n.png", 0.1),), "fp32", "kit")
+result = Result(0.5, 0.5, None, 0.01, "reject", 0.2, (), (NearestImage(0, "n.png", 0.1),), "fp32", "kit")
 while True:
     frame = Frame("cam", 0, datetime.now(UTC), 0.0, image)
     store.save(Decision(os.urandom(8).hex(), frame, result, None), reason="reject")

@@ -14,7 +14,8 @@ NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 def decision(verdict: str | None = "normal", *, source: str = "cam", dropped: int = 0) -> Decision:
     frame = Frame(source, 0, NOON, 0.0, None, dropped=dropped, error=None if verdict else "the file is empty")
-    result = Result(0.25, 0.01, verdict, 0.2, (NearestImage(0, "n.png", 0.1),), "fp32", "kit") if verdict else None  # pyright: ignore
+    nearest = (NearestImage(0, "n.png", 0.1),)
+    result = Result(0.25, 0.25, None, 0.01, verdict, 0.2, (), nearest, "fp32", "kit") if verdict else None  # pyright: ignore
     return Decision(new_id(), frame, result, Stages(0.5, 20.0, 1.5, 22.0) if verdict else None)
 
 

@@ -29,7 +29,7 @@ def recorder_of() -> Iterator[Callable[..., Recorder]]:
 
 
 def decision(toy: ModuleType, id: str | None = None) -> Decision:
-    result = Result(0.5, 0.01, "reject", 0.2, (NearestImage(0, "n.png", 0.5),), "fp32", "kit")
+    result = Result(0.5, 0.5, None, 0.01, "reject", 0.2, (), (NearestImage(0, "n.png", 0.5),), "fp32", "kit")
     frame = Frame(source="cam", index=0, time=now(), captured=0.0, image=toy.draw(200, "scratch"))
     return Decision(id or new_id(), frame, result, Stages(1, 2, 3, 6))
 

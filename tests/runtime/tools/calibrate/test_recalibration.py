@@ -9,7 +9,8 @@ import pytest
 from msc_edge.calibration import Limit, alarm_count_interval
 from msc_edge.errors import KitError, OutputError, SourceError, UsageError
 from msc_edge.kit.layout import MANIFEST
-from msc_edge.kit.manifest import HELD_OUT, HISTORY_LENGTH, CalibrationInfo, Manifest, Precision, parse_manifest
+from msc_edge.kit.manifest import Manifest, Precision, parse_manifest
+from msc_edge.kit.model_entry import HELD_OUT, HISTORY_LENGTH, CalibrationInfo
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector

@@ -44,7 +44,7 @@ def image(number: int, label: str) -> LabelledImage:
 
 
 def result(score: float) -> Result:
-    return Result(score, 0.5, "normal", 0.3, (NearestImage(0, "n.png", 0.1),), "fp32", "ab" * 32)
+    return Result(score, score, None, 0.5, "normal", 0.3, (), (NearestImage(0, "n.png", 0.1),), "fp32", "ab" * 32)
 
 
 @pytest.fixture

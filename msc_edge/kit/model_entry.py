@@ -1,0 +1,206 @@
+"""The entry of one model in manifest.json: its file, outputs, memory banks, scoring, calibration and checks."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.kit.layout import FileName
+from msc_edge.scoring import Scoring
+
+HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
+HELD_OUT = "held out of the training images"
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Target = Literal["x86-vnni", "x86", "arm64"]
+
+
+class Part(BaseModel):
+    """Base of all parts of a manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EmbeddingOutput(Part):
+    """Output `embedding` of a model: float32 (1, dim), unit length."""
+
+    dim: PositiveInt
+
+
+class PatchDistancesOutput(Part):
+    """Output `patch_distances` of a model: float32 (1, rows, columns), distances to the nearest row of the patch bank.
+
+    Position (i, j) lies on pixel (stride i, stride j) of the input of the network.
+    """
+
+    rows: PositiveInt
+    columns: PositiveInt
+    stride: PositiveInt
+
+
+class Outputs(Part):
+    """The outputs of a model, by name."""
+
+    embedding: EmbeddingOutput
+    patch_distances: PatchDistancesOutput | None = Field(
+        default=None, description="null: the model compares whole images only"
+    )
+
+
+class HnswIndex(Part):
+    """An hnswlib index over a memory bank. The file itself stores neither space nor dimension nor ef."""
+
+    file: FileName
+    space: Literal["cosine"] = "cosine"
+    m: PositiveInt
+    ef_construction: PositiveInt
+    ef: PositiveInt
+    recall: float = Field(ge=0, le=1, description="share of the true k nearest rows found, over `queries` queries")
+    queries: PositiveInt
+
+
+class MemoryBank(Part):
+    """Embeddings of the normal images under one model, float32 (count, dim), unit rows, and how to search them."""
+
+    file: FileName
+    count: PositiveInt
+    k: PositiveInt = Field(description="the score is the mean cosine distance to the k nearest rows")
+    search: Literal["exact", "hnsw"] = Field(description="default search of the runtime; both give the same scores")
+    index: HnswIndex | None
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> "MemoryBank":
+        if self.k > self.count:
+            raise ValueError(f"k {self.k} is larger than the {self.count} rows")
+        return self
+
+
+class PatchBank(Part):
+    """Whitened patch embeddings that stand for all patches of the normal images. They are part of the model file."""
+
+    count: PositiveInt
+    dim: PositiveInt
+
+
+class Banks(Part):
+    """The memory banks of a model, by what their rows stand for."""
+
+    images: MemoryBank = Field(description="one row for each normal image, searched with output `embedding`")
+    patches: PatchBank | None = Field(default=None, description="null: the model compares whole images only")
+
+
+class EarlierCalibration(Part):
+    """What a kit keeps of a calibration that `msc-edge calibrate` replaced."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    reason: str
+    count: PositiveInt = Field(description="number of scores")
+    quantiles: tuple[float, float, float, float, float] = Field(
+        description="of the scores: minimum, lower quartile, median, upper quartile, maximum"
+    )
+    warn_rate: Rate
+    reject_rate: Rate
+    limits: Limits
+
+
+class RegionCalibration(Part):
+    """The limit of the anomaly map: parts of an image above it are regions."""
+
+    patch_scores: list[float] = Field(
+        min_length=1, description="largest values of the maps of the calibration images, in ascending order"
+    )
+    rate: Rate = Field(description="target share of normal images with any region")
+    limit: Limit = Field(description="follows from the patch scores and the rate")
+
+
+class CalibrationInfo(Part):
+    """Scores of normal images outside the memory bank, computed by this model. Limits and p-values follow from them."""
+
+    scores: list[float] = Field(min_length=1, description="in ascending order")
+    warn_rate: Rate = Field(description="target false-alarm rate of the warn limit")
+    reject_rate: Rate = Field(description="target false-alarm rate of the reject limit")
+    limits: Limits = Field(description="follow from the scores and the two rates")
+    created: str | None = Field(default=None, description="UTC, ISO 8601; null: created with the kit")
+    reason: str = Field(default=HELD_OUT, description="which images were scored, and why")
+    history: list[EarlierCalibration] = Field(
+        default=[], max_length=HISTORY_LENGTH, description="earlier calibrations, newest last"
+    )
+
+    regions: RegionCalibration | None = Field(
+        default=None, description="limit of the anomaly map; null: the model compares whole images only"
+    )
+
+    @property
+    def calibration(self) -> Calibration:
+        """The scores, ready to give p-values and limits."""
+        return Calibration(self.scores)
+
+
+class Parity(Part):
+    """Scores of training compared with scores of the runtime, on real images, before the kit was written."""
+
+    images: PositiveInt
+    max_score_difference: float = Field(ge=0)
+    max_embedding_difference: float = Field(ge=0)
+    changed_verdicts: Literal[0]
+
+
+class Quantization(Part):
+    """How a model was quantised from the fp32 model: static, QDQ, weights per channel."""
+
+    target: Target = Field(
+        description="processors the model was made for. x86-vnni: uint8 activations, int8 weights; x86: the same with "
+        "7-bit weights, which do not overflow on processors without VNNI; arm64: int8 activations, int8 weights"
+    )
+    images: PositiveInt = Field(description="images of the memory bank that set the activation ranges")
+    layers: PositiveInt = Field(description="convolutions of the backbone")
+    float_layers: list[str] = Field(description="convolutions that stay in float, by the names of their weights")
+    check_embedding: list[float] = Field(
+        description="embedding of the check image (docs/kit-format.md). A processor that computes another embedding "
+        "must not use this model"
+    )
+
+
+class Agreement(Part):
+    """How a quantised model ranks images compared with the fp32 model."""
+
+    normal_images: PositiveInt = Field(description="held-out normal images")
+    synthetic_anomalies: PositiveInt = Field(description="synthetic anomalies made from them")
+    auroc_fp32: float = Field(ge=0, le=1, description="AUROC of the fp32 scores, anomalies against normal images")
+    auroc: float = Field(ge=0, le=1, description="AUROC of this model's scores")
+    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the scores of both models")
+
+
+class Model(Part):
+    """One model of the kit with its own memory bank, calibration and limits."""
+
+    file: FileName = Field(description="ONNX; input `image`: uint8 (1, height, width, 3), RGB, any size")
+    opset: PositiveInt
+    outputs: Outputs
+    banks: Banks
+    scoring: Scoring = Field(default=Scoring(), description="what the score is made of")
+    calibration: CalibrationInfo
+    parity: Parity | None = Field(default=None, description="null: not compared with training")
+    quantization: Quantization | None = Field(default=None, description="null: the model computes in float32")
+    agreement: Agreement | None = Field(default=None, description="null for fp32")
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> "Model":
+        parts = (self.outputs.patch_distances, self.banks.patches, self.scoring.map, self.calibration.regions)
+        if len({part is None for part in parts}) > 1:
+            raise ValueError(
+                "patch_distances, banks.patches, scoring.map and calibration.regions belong together, and some of them "
+                "are missing"
+            )
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.outputs.embedding.dim
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that belong to this model."""
+        bank = self.banks.images
+        return [self.file, bank.file, *([bank.index.file] if bank.index else [])]

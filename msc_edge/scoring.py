@@ -1,0 +1,88 @@
+"""From the scores of an image's parts to the score that its verdict is made of.
+
+The image score compares the whole image with the normal images; the patch score is the largest value of the anomaly
+map. A wrong part raises the first, a small defect the second. Both are standardised on the same held-out normal
+images, and the score is the larger one: how many standard deviations the image is above an ordinary normal image, as a
+whole or somewhere. The calibration of a kit holds scores that were combined in the same way, so target rates are those
+of the verdict.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+ScoreKind = Literal["image", "patch", "both"]
+
+_LEAST_DEVIATION = 0.01  # of the mean: a few held-out images may have almost equal scores
+
+
+class Scale(BaseModel):
+    """Mean and standard deviation of a score over held-out normal images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: float
+    deviation: PositiveFloat = Field(description="standard deviation, at least 1 % of the mean")
+
+    @classmethod
+    def of(cls, scores: np.ndarray) -> "Scale":
+        """The scale of scores, float64 (n,), n >= 1."""
+        mean = float(scores.mean())
+        deviation = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+        return cls(mean=mean, deviation=max(deviation, _LEAST_DEVIATION * abs(mean), 1e-9))
+
+    def standardised(self, score: float) -> float:
+        """The score in standard deviations from the mean."""
+        return (score - self.mean) / self.deviation
+
+
+class MapSettings(BaseModel):
+    """How patch distances become an anomaly map and regions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    smoothing: float = Field(ge=0, le=8, description="standard deviation of the blur, in positions of the grid")
+    least_area: PositiveInt = Field(description="smallest region, in pixels of the network's input")
+
+
+class Scoring(BaseModel):
+    """What the score of a model is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: ScoreKind = Field(
+        default="image",
+        description="image: the score is the image score; patch: the patch score; both: the larger of the two, each "
+        "standardised",
+    )
+    image: Scale | None = Field(default=None, description="standardises the image score; null: not used")
+    patch: Scale | None = Field(default=None, description="standardises the patch score; null: not used")
+    map: MapSettings | None = Field(default=None, description="null: the model has no patch distances")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Scoring":
+        if (self.kind == "both") != (self.image is not None and self.patch is not None):
+            raise ValueError(f"kind {self.kind} does not fit the scales")
+        if (self.kind == "image") != (self.map is None):
+            raise ValueError(f"kind {self.kind} {'needs no' if self.map else 'needs a'} map")
+        return self
+
+    @classmethod
+    def fitted(
+        cls, kind: ScoreKind, image_scores: np.ndarray, patch_scores: np.ndarray | None, settings: MapSettings | None
+    ) -> "Scoring":
+        """The scoring of a model, from the scores of held-out normal images: float64 (n,), in the same order."""
+        if kind != "both":
+            return cls(kind=kind, map=settings)
+        assert patch_scores is not None
+        return cls(kind=kind, image=Scale.of(image_scores), patch=Scale.of(patch_scores), map=settings)
+
+    def score(self, image_score: float, patch_score: float | None) -> float:
+        """The score of one image. `patch_score`: None for a model without patch distances."""
+        if self.kind == "image":
+            return image_score
+        assert patch_score is not None, "a model with patch distances has a patch score"
+        if self.image is None or self.patch is None:
+            return patch_score
+        return max(self.image.standardised(image_score), self.patch.standardised(patch_score))
