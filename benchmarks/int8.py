@@ -80,7 +80,13 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
         precision: Detector.load(kit, threads=1, precision=precision) for precision in PRECISIONS
     }
     with models_of(kit) as files:
-        test = AgreementTest(files["fp32"], detectors["fp32"].bank, record.preprocessing, images)
+        test = AgreementTest(
+            files["fp32"],
+            detectors["fp32"].manifest.models["fp32"].outputs,
+            detectors["fp32"].bank,
+            record.preprocessing,
+            images,
+        )
         ranges = evenly(images.in_bank, quantization.images)
         all_int8 = scratch / "all.int8.onnx"
         Quantizer(

@@ -24,6 +24,13 @@ def export(
     reject_rate: Annotated[
         float, typer.Option(metavar="RATE", help="Target false-alarm rate of the reject limit.")
     ] = 0.01,
+    region_rate: Annotated[
+        float, typer.Option(metavar="RATE", help="Target share of good parts with any region in the heatmap.")
+    ] = 0.01,
+    scores: Annotated[
+        Literal["image", "patch", "both"] | None,
+        typer.Option(help="What a score is made of; see msc-edge train.", show_default="as trained"),
+    ] = None,
     precision: Annotated[
         Literal["both", "fp32", "int8"],
         typer.Option(
@@ -58,6 +65,8 @@ def export(
             name=name,
             warn_rate=warn_rate,
             reject_rate=reject_rate,
+            region_rate=region_rate,
+            scores=scores,
             precision=precision,
             target=target,
             thumbnails=thumbnails,

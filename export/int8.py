@@ -7,7 +7,7 @@ images and synthetic anomalies made from them the same ranks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from msc_edge.bank import Bank
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
-from msc_edge.kit.model_entry import Agreement, EmbeddingOutput, Outputs, Quantization, Target
+from msc_edge.kit.model_entry import Agreement, Outputs, Quantization, Target
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.progress import Report
 from msc_edge.runtime.backends.check_image import check_image
@@ -68,6 +68,7 @@ def passes_gates(agreement: Agreement) -> bool:
 def quantised_model(
     model: Path,
     path: Path,
+    outputs: Outputs,
     bank: Bank,
     spec: Preprocessing,
     images: RunImages,
@@ -75,7 +76,7 @@ def quantised_model(
     target: Target,
     seed: int = 0,
 ) -> tuple[Quantization, Agreement] | Int8Rejected:
-    """Write the int8 model `path` from the fp32 `model`, whose memory bank is `bank`.
+    """Write the int8 model `path` from the fp32 `model`, which has these outputs and the memory bank `bank`.
 
     While the gates fail, more layers stay in float: first the stem, where float is as fast, then also the layers that
     int8 harms most: one, two, four, ... of them, up to half of all layers. If no attempt passes the gates, there is no
@@ -91,7 +92,7 @@ def quantised_model(
             scratch=Path(scratch),
         )
         layers = list(quantizer.layers)
-        test = AgreementTest(model, bank, spec, images, seed=seed)
+        test = AgreementTest(model, outputs, bank, spec, images, seed=seed)
         agreement, float_layers = None, []
         for float_layers in _attempts(quantizer, lambda: _by_harm(quantizer, test, Path(scratch), report)):
             quantizer.write(path, float_layers=float_layers)
@@ -125,12 +126,6 @@ def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterato
         yield from ([*stem, *ranked[: 2**power]] for power in range(int(math.log2(most)) + 1))
 
 
-def embeddings_of(model: Path, dim: int, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Unit embeddings, float32 (n, dim), of named decoded images, uint8 (height, width, 3), under an exported model."""
-    backend = OnnxRuntimeBackend(model, outputs=Outputs(embedding=EmbeddingOutput(dim=dim)), threads=usable_cores())
-    return np.stack([backend.run(image).embedding for _, image in images])
-
-
 class AgreementTest:
     """Compares int8 models with the fp32 model on held-out normal images and their synthetic anomalies.
 
@@ -138,8 +133,10 @@ class AgreementTest:
     `error` decodes its own, smaller set once and keeps it.
     """
 
-    def __init__(self, model: Path, bank: Bank, spec: Preprocessing, images: RunImages, *, seed: int = 0) -> None:
-        self._dim, self._k = bank.embeddings.shape[1], bank.k
+    def __init__(
+        self, model: Path, outputs: Outputs, bank: Bank, spec: Preprocessing, images: RunImages, *, seed: int = 0
+    ) -> None:
+        self._outputs, self._k = outputs, bank.k
         self._spec, self._images, self._seed = spec, images, seed
         self._held_out = evenly(images.held_out, _MAX_HELD_OUT)
         self._anomalies = list(KINDS.values()) * math.ceil(_MIN_ANOMALIES / (len(KINDS) * len(self._held_out)))
@@ -151,8 +148,7 @@ class AgreementTest:
 
     def open(self, model: Path) -> OnnxRuntimeBackend:
         """Open an exported model."""
-        outputs = Outputs(embedding=EmbeddingOutput(dim=self._dim))
-        return OnnxRuntimeBackend(model, outputs=outputs, threads=usable_cores())
+        return OnnxRuntimeBackend(model, outputs=self._outputs, threads=usable_cores())
 
     def agreement(self, int8: OnnxRuntimeBackend) -> Agreement:
         """Compare the ranking of the images by fp32 and by an int8 model, each with its own memory bank."""

@@ -1,5 +1,6 @@
 """The network as one ONNX file that includes preprocessing."""
 
+import copy
 import logging
 import warnings
 from pathlib import Path
@@ -12,26 +13,43 @@ from onnx.helper import make_model
 from torch import Tensor, nn
 
 from msc_edge.export.preprocessing_graph import OUTPUT, preprocessing_graph
-from msc_edge.runtime.backends.interface import EMBEDDING
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs, PatchDistancesOutput
+from msc_edge.runtime.backends.interface import output_shapes
 from msc_edge.train.backbones import Backbone
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.patches.head import PatchHead
+from msc_edge.train.patches.network import PatchNetwork
 
 OPSET = 20
 
 
-def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
-    """Write `network` to `path` as a single file, without external data.
+def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None = None) -> Outputs:
+    """Write `network` to `path` as a single file, without external data, and return its outputs.
 
-    Input `image`: uint8 (1, height, width, 3), RGB, any size. Output `embedding`: float32 (1, dim), unit length.
+    Input `image`: uint8 (1, height, width, 3), RGB, any size. Output `embedding`: float32 (1, dim), unit length. With
+    a patch head also output `patch_distances`: float32 (1, rows, columns).
     """
     network = network.cpu().eval()
     spec = network.preprocess.spec
-    embedding = _traced(_Embedding(network.backbone), torch.zeros(1, 3, spec.image_size, spec.image_size))
+    example = torch.zeros(1, 3, spec.image_size, spec.image_size)
+    # A copy, because the taps of a patch head hook into it.
+    backbone = copy.deepcopy(network.backbone)
+    module = PatchNetwork(backbone, head.cpu()) if head else _Embedding(backbone)
+    with torch.no_grad():
+        embedding, *patches = module(example) if head else (module(example),)
+    outputs = Outputs(embedding=EmbeddingOutput(dim=embedding.shape[1]))
+    if head:
+        (_, rows, columns), stride = patches[0].shape, head.taps[-1].stride
+        grid = PatchDistancesOutput(rows=rows, columns=columns, stride=stride)
+        outputs = outputs.model_copy(update={"patch_distances": grid})
+    network_model = _traced(module, example, list(output_shapes(outputs)))
     preprocessing = preprocessing_graph(spec, opset=OPSET)
     # Both graphs name their inner values val_1, val_2, ...: a prefix keeps them apart.
     preprocessing = add_prefix_graph(preprocessing, "preprocessing/", rename_inputs=False, rename_outputs=False)
-    graph = merge_graphs(preprocessing, embedding.graph, io_map=[(OUTPUT, OUTPUT)], name="msc-edge")
-    onnx.save(make_model(graph, opset_imports=embedding.opset_import, ir_version=embedding.ir_version), path)
+    graph = merge_graphs(preprocessing, network_model.graph, io_map=[(OUTPUT, OUTPUT)], name="msc-edge")
+    model = make_model(graph, opset_imports=network_model.opset_import, ir_version=network_model.ir_version)
+    onnx.save(model, path)
+    return outputs
 
 
 class _Embedding(nn.Module):
@@ -45,7 +63,7 @@ class _Embedding(nn.Module):
         return F.normalize(self.backbone(pixels), dim=1)
 
 
-def _traced(module: nn.Module, example: Tensor) -> onnx.ModelProto:
+def _traced(module: nn.Module, example: Tensor, outputs: list[str]) -> onnx.ModelProto:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -58,7 +76,7 @@ def _traced(module: nn.Module, example: Tensor) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[OUTPUT],
-                output_names=[EMBEDDING],
+                output_names=outputs,
                 external_data=False,
                 verbose=False,
             )

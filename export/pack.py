@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from safetensors.torch import load_file
@@ -15,15 +15,13 @@ from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import UsageError
-from msc_edge.export.index import build_index, preferred_search
-from msc_edge.export.int8 import Int8Rejected, embeddings_of, quantised_model
-from msc_edge.export.onnx_model import OPSET, export_onnx
-from msc_edge.export.parity import check_parity, compare, parity_images
+from msc_edge.export.entry import Rates, ScorePlan, combined_scores, model_entry, outputs_of
+from msc_edge.export.int8 import Int8Rejected, quantised_model
+from msc_edge.export.onnx_model import export_onnx
+from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
 from msc_edge.export.run_images import RunImages
 from msc_edge.files import folder_written_whole
 from msc_edge.kit.layout import (
-    BANK_FILES,
-    INDEX_FILES,
     MANIFEST,
     MODEL_FILES,
     NORMAL_IMAGES,
@@ -31,29 +29,33 @@ from msc_edge.kit.layout import (
     thumbnail_file,
 )
 from msc_edge.kit.manifest import Manifest, Network, NormalImages, Precision, PrecisionChoice, Provenance, kit_name
-from msc_edge.kit.model_entry import Banks, CalibrationInfo, EmbeddingOutput, MemoryBank, Model, Outputs, Parity, Target
+from msc_edge.kit.model_entry import Model, Outputs, Parity, PatchBank, Target
 from msc_edge.kit.writing import refuse_zip, seal, write_manifest
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
+from msc_edge.scoring import ScoreKind, Scoring
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.dataset import NormalImage, read_image_table
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.run_record import BACKBONE, CALIBRATION, IMAGE_TABLE, RunRecord, read_record
+from msc_edge.train.patches.head import PatchHead
+from msc_edge.train.patches.head_file import read_head
+from msc_edge.train.run_record import (
+    BACKBONE,
+    CALIBRATION,
+    IMAGE_TABLE,
+    PATCH_CALIBRATION,
+    PATCHES,
+    RunRecord,
+    read_record,
+)
 from msc_edge.train.run_record import BANK as RUN_BANK
 from msc_edge.train.weights import load_into
 
 Precisions = Literal["both", "fp32", "int8"]
-WARN_RATE, REJECT_RATE = 0.05, 0.01
+WARN_RATE, REJECT_RATE, REGION_RATE = 0.05, 0.01, 0.01
 _DEFAULT_MODEL: dict[Precisions, PrecisionChoice] = {"both": "auto", "fp32": "fp32", "int8": "int8"}
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "hnswlib", "numpy", "opencv-python")
-
-
-class Rates(NamedTuple):
-    """The target false-alarm rates of the two limits."""
-
-    warn: float
-    reject: float
 
 
 def export(
@@ -64,6 +66,8 @@ def export(
     name: str | None = None,
     warn_rate: float = WARN_RATE,
     reject_rate: float = REJECT_RATE,
+    region_rate: float = REGION_RATE,
+    scores: ScoreKind | None = None,
     precision: Precisions = "both",
     target: Target = "x86-vnni",
     thumbnails: bool = True,
@@ -75,7 +79,9 @@ def export(
 
     `normal`: the folder of the training images, if they were moved. `name`: the kit's name, up to 63 letters, digits,
     `.`, `_` and `-`; by default it is made from the name of the folder `out`, without `.kit`. `warn_rate`,
-    `reject_rate`: the target false-alarm rates of the two limits, in (0, 1). `precision`: every kit has the fp32 model;
+    `reject_rate`: the target false-alarm rates of the two limits, in (0, 1). `region_rate`: the target share of normal
+    images with any region of the anomaly map. `scores`: what the score is made of, if not what the run says; a run that
+    compares whole images only has no patches. `precision`: every kit has the fp32 model;
     `both` adds the int8 model if it passes its gates, and otherwise calls `note` with the reason; `int8` requires the
     int8 model and makes it the default model. `target`: the processors that the int8 model is made for, see
     `Quantization`. `thumbnails`: store a small JPEG of each normal image. `overwrite`: replace an existing kit.
@@ -91,25 +97,28 @@ def export(
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
-    torch_scores = Calibration(np.load(run / CALIBRATION, allow_pickle=False))
+    head, plan, torch_scoring, torch_scores = _scoring_of(run, record, scores)
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
     load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
     network = EmbeddingNetwork(backbone, record.preprocessing).eval()
-    rates, seed = Rates(warn_rate, reject_rate), record.fine_tuning.seed
+    rates, seed = Rates(warn_rate, reject_rate, region_rate), record.fine_tuning.seed
 
     with folder_written_whole(out, replace=overwrite) as kit:
         images = RunImages.find(record, table, moved=normal, report=report)
         report("exporting the model", 0, 1)
-        export_onnx(network, kit / MODEL_FILES["fp32"])
+        outputs = export_onnx(network, kit / MODEL_FILES["fp32"], head=head)
         report("exporting the model", 1, 1)
         (kit / NORMAL_IMAGES).write_text(json.dumps(images.in_bank, indent=0) + "\n", encoding="utf-8")
         if thumbnails:
             _write_thumbnails(kit, images.decoded(images.in_bank, "thumbnails"))
 
-        models: dict[Precision, Model] = {"fp32": _model(kit, "fp32", bank, images, rates=rates, seed=seed)}
+        fp32 = model_entry(kit, "fp32", outputs, bank, plan, images, rates=rates, seed=seed)
+        models: dict[Precision, Model] = {"fp32": fp32}
         if precision != "fp32":
-            int8 = _int8_model(kit, bank, images, record.preprocessing, target=target, rates=rates, seed=seed)
+            int8 = _int8_model(
+                kit, outputs, bank, plan, images, record.preprocessing, target=target, rates=rates, seed=seed
+            )
             if isinstance(int8, Model):
                 models["int8"] = int8
             elif precision == "int8":
@@ -135,8 +144,29 @@ def export(
         )
         detector = Detector.load(kit, precision="fp32", backend="onnxruntime")
         chosen = parity_images(images.held_out, images.in_bank)
-        comparisons = compare(network, bank, detector, images.decoded(chosen, "parity"), count=len(chosen))
-        return write_manifest(kit, _with_parity(manifest, check_parity(comparisons, torch_limits, detector.limits)))
+        reference = TorchScorer(network, bank, head, torch_scoring)
+        comparisons = compare(reference, detector, images.decoded(chosen, "parity"), count=len(chosen))
+        parity = check_parity(comparisons, torch_limits, detector.limits, unit=unit_of(torch_scoring))
+        return write_manifest(kit, _with_parity(manifest, parity))
+
+
+def _scoring_of(
+    run: Path, record: RunRecord, scores: ScoreKind | None
+) -> tuple[PatchHead | None, ScorePlan, Scoring, Calibration]:
+    """The patch head, what the score is made of, and the run's own scoring and scores of the calibration images."""
+    kind = scores or record.scores
+    image_scores = np.load(run / CALIBRATION, allow_pickle=False)
+    if kind == "image":
+        plan = ScorePlan("image")
+        return None, plan, plan.fitted(image_scores, None), Calibration(image_scores)
+    if record.map is None:
+        raise UsageError(f"--scores {kind}: {run} compares whole images only; train with --scores {kind}")
+    head = read_head(run / PATCHES)
+    patch_scores = np.load(run / PATCH_CALIBRATION, allow_pickle=False)
+    rows, dim = head.bank.shape
+    plan = ScorePlan(kind, record.map, PatchBank(count=rows, dim=dim))
+    scoring = plan.fitted(image_scores, patch_scores)
+    return head, plan, scoring, combined_scores(scoring, image_scores, patch_scores)[0]
 
 
 def _refuse_no_kit(out: Path) -> None:
@@ -165,47 +195,27 @@ def _write_thumbnails(kit: Path, images: Iterator[tuple[str, np.ndarray]]) -> No
         (kit / thumbnail_file(row)).write_bytes(thumbnail(image))
 
 
-def _model(kit: Path, precision: Precision, bank: Bank, images: RunImages, *, rates: Rates, seed: int) -> Model:
-    """Write the memory bank and index of one model and return its entry. The model's own scores set its limits."""
-    np.save(kit / BANK_FILES[precision], bank.embeddings)
-    count, dim = bank.embeddings.shape
-    queries = embeddings_of(kit / MODEL_FILES[precision], dim, images.decoded(images.held_out, "calibrating"))
-    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
-    calibration = Calibration([bank.score(query) for query in queries])
-    return Model(
-        file=MODEL_FILES[precision],
-        opset=OPSET,
-        outputs=Outputs(embedding=EmbeddingOutput(dim=dim)),
-        banks=Banks(
-            images=MemoryBank(
-                file=BANK_FILES[precision],
-                count=count,
-                k=bank.k,
-                search=preferred_search(index, count=count),
-                index=index,
-            )
-        ),
-        calibration=CalibrationInfo(
-            scores=calibration.scores.tolist(),
-            warn_rate=rates.warn,
-            reject_rate=rates.reject,
-            limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),
-        ),
-    )
-
-
 def _int8_model(
-    kit: Path, bank: Bank, images: RunImages, spec: Preprocessing, *, target: Target, rates: Rates, seed: int
+    kit: Path,
+    outputs: Outputs,
+    bank: Bank,
+    plan: ScorePlan,
+    images: RunImages,
+    spec: Preprocessing,
+    *,
+    target: Target,
+    rates: Rates,
+    seed: int,
 ) -> Model | Int8Rejected:
     """Write the files of the int8 model and return its entry, or the reason why there is none."""
     fp32, path = kit / MODEL_FILES["fp32"], kit / MODEL_FILES["int8"]
-    quantised = quantised_model(fp32, path, bank, spec, images, target=target, seed=seed)
+    quantised = quantised_model(fp32, path, outputs, bank, spec, images, target=target, seed=seed)
     if isinstance(quantised, Int8Rejected):
         return quantised
     quantization, agreement = quantised
-    in_bank = images.decoded(images.in_bank, "int8: memory bank")
-    own = Bank(embeddings_of(path, bank.embeddings.shape[1], in_bank), k=bank.k)
-    model = _model(kit, "int8", own, images, rates=rates, seed=seed)
+    in_bank = outputs_of(path, outputs, images.decoded(images.in_bank, "int8: memory bank"))
+    own = Bank(np.stack([each.embedding for each in in_bank]), k=bank.k)
+    model = model_entry(kit, "int8", outputs, own, plan, images, rates=rates, seed=seed)
     return model.model_copy(update={"quantization": quantization, "agreement": agreement})
 
 

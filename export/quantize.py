@@ -24,7 +24,8 @@ class Quantizer:
 
     Quantisation is static, in QDQ form, with a weight scale per channel. On x86 activations are uint8 and weights int8
     (U8S8): onnxruntime fuses every convolution of that form, but few with S8S8. Without VNNI the weights have seven
-    bits, because sums of eight-bit products overflow. Preprocessing, pooling and the final normalisation stay in float.
+    bits, because sums of eight-bit products overflow. Preprocessing, pooling, the final normalisation and
+    the patch head stay in float.
     """
 
     def __init__(self, model: Path, images: Images, *, target: Target, scratch: Path) -> None:
@@ -34,7 +35,6 @@ class Quantizer:
         # Symbolic shape inference fails on the Expand node of the normalisation.
         quant_pre_process(str(model), str(self._ready), skip_symbolic_shape=True)
         nodes = onnx.load(self._ready).graph.node
-        names = [node.name for node in nodes]
         activations = {node.input[0]: node.name for node in nodes if node.op_type in _ACTIVATIONS}
         self.layers = {
             node.input[1]: [node.name] + [activations[output] for output in node.output if output in activations]
@@ -44,9 +44,9 @@ class Quantizer:
         """The nodes of each layer, convolution and activation, by the name of its weights; in order."""
         self.stem = [] if target == "arm64" else _float_stem([node for node in nodes if node.op_type == "Conv"])
         """The first layers, if float is as fast for them on the target: the first ones to stay in float."""
-        first = names.index(next(iter(self.layers.values()))[0])
-        pooling = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
-        self._outside = names[:first] + names[pooling:]
+        first_convolution, _ = next(iter(self.layers.items()))
+        inside = _between(nodes, first_convolution)
+        self._outside = [node.name for node in nodes if node.name not in inside]
 
     def write(self, path: Path, *, float_layers: Sequence[str] = ()) -> None:
         """Write the int8 model to `path`; `float_layers`, keys of `layers`, stay in float."""
@@ -73,6 +73,22 @@ class Quantizer:
             model = onnx.load(path)
             _keep_in_float(model.graph, {self.layers[layer][0] for layer in float_layers})
             onnx.save(model, path)
+
+
+def _between(nodes: Sequence[onnx.NodeProto], first_convolution: str) -> set[str]:
+    """The names of the backbone's nodes: from its first convolution to what its pooling reads."""
+    producers = {output: place for place, node in enumerate(nodes) for output in node.output}
+    first = next(place for place, node in enumerate(nodes) if first_convolution in node.input)
+    pooling = max(place for place, node in enumerate(nodes) if node.op_type in _MEANS)
+    found: set[int] = set()
+    waiting = [pooling]
+    while waiting:
+        for tensor in nodes[waiting.pop()].input:
+            place = producers.get(tensor, -1)
+            if place >= first and place not in found:
+                found.add(place)
+                waiting.append(place)
+    return {nodes[place].name for place in found}
 
 
 def _float_stem(convolutions: Sequence[onnx.NodeProto]) -> list[str]:

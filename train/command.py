@@ -59,6 +59,17 @@ def train(
     learning_rate: option_types.LearningRate = None,
     freeze_to: option_types.FreezeTo = None,
     select: option_types.SelectCheckpoint = None,
+    scores: Annotated[
+        Literal["image", "patch", "both"] | None,
+        typer.Option(
+            show_default="both; with --preset paper, image",
+            help="What a score is made of. image: the whole image. patch: the most anomalous part, with a heatmap. "
+            "both: the larger of the two, each in standard deviations of normal images.",
+        ),
+    ] = None,
+    patch_rows: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Rows of the patch bank. More take longer per image.")
+    ] = 4000,
     seed: option_types.Seed = 0,
     accelerator: option_types.Accelerator = "auto",
     devices: option_types.Devices = 1,
@@ -97,6 +108,8 @@ def train(
         learning_rate=learning_rate,
         frozen_up_to=freeze_to,
         select=select,
+        scores=scores,
+        patch_rows=patch_rows,
         seed=seed,
         accelerator=accelerator,
         devices=devices,

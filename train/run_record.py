@@ -2,7 +2,9 @@
 
 RUN/backbone.safetensors    the fine-tuned trunk, with torchvision's key names
     bank.npy                float32 (n, dim): embeddings of the normal images in the memory bank
-    calibration.npy         float64 (m,): scores of the calibration images
+    calibration.npy         float64 (m,): image scores of the calibration images
+    patches.safetensors     the patch head, with its bank; missing in a run that compares whole images only
+    patch_calibration.npy   float64 (m,): patch scores of the calibration images; likewise
     images.csv              path, SHA-256 and role of every image; the rows of both arrays follow its order
     metrics.csv  tensorboard/   metrics of each step
     run.json                the record below; written last, so a run that has it is complete
@@ -19,6 +21,7 @@ from msc_edge.files import kind_of, sha256_of, written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
+from msc_edge.scoring import MapSettings, ScoreKind
 from msc_edge.train.checkpoint_selection import Candidate
 from msc_edge.train.recipes import FineTuning
 from msc_edge.train.run_folder import METRICS
@@ -28,6 +31,8 @@ RECORD = "run.json"
 BACKBONE = "backbone.safetensors"
 BANK = "bank.npy"
 CALIBRATION = "calibration.npy"
+PATCHES = "patches.safetensors"
+PATCH_CALIBRATION = "patch_calibration.npy"
 IMAGE_TABLE = "images.csv"
 PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")  # their versions are in the record
 
@@ -56,6 +61,8 @@ class RunRecord(BaseModel):
     decode: DecodePolicy
     preprocessing: Preprocessing
     fine_tuning: FineTuning
+    scores: ScoreKind = Field(default="image", description="what the score of a kit is made of")
+    map: MapSettings | None = Field(default=None, description="null: the run compares whole images only")
     selection: SelectionRecord | None = Field(default=None, description="null: the weights of the last step")
     holdout: float | None = Field(default=None, description="share held out; null: an older msc-edge did not record it")
     group_by: str | None = Field(default=None, description="held out in groups: a pattern, or folder; null: in blocks")
@@ -70,7 +77,7 @@ def write_record(folder: Path, record: RunRecord) -> RunRecord:
     """Write run.json with the hashes of the run's files. Returns the record with the hashes."""
     entries = {
         name: FileEntry(sha256=sha256_of(folder / name), bytes=(folder / name).stat().st_size)
-        for name in (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE)
+        for name in (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, *((PATCHES, PATCH_CALIBRATION) if record.map else ()))
     }
     complete = record.model_copy(update={"files": entries})
     with written_whole(folder / RECORD) as path:

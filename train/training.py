@@ -1,7 +1,7 @@
 """From a folder of normal images to a run folder: `msc-edge train` as a function."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,6 +20,7 @@ from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import Region, preset
 from msc_edge.progress import Report, silent
+from msc_edge.scoring import ScoreKind
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
@@ -37,6 +38,9 @@ from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
+from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS, fit_patch_head, patch_scores
+from msc_edge.train.patches.head_file import write_head
+from msc_edge.train.patches.taps import find_taps
 from msc_edge.train.recipes import RecipeName, fine_tuning
 from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
 from msc_edge.train.run_record import (
@@ -45,6 +49,8 @@ from msc_edge.train.run_record import (
     CALIBRATION,
     IMAGE_TABLE,
     PACKAGES,
+    PATCH_CALIBRATION,
+    PATCHES,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -76,6 +82,10 @@ class TrainingOptions(FineTuningOptions):
     """Share of the images that are held out as calibration images."""
     group_by: str | None = None
     """Which images must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
+    scores: ScoreKind | None = None
+    """What the score of a kit is made of; None: both, and with the preset `paper` the image score."""
+    patch_rows: int = ROWS
+    """Rows of the patch bank."""
     seed: int = 0
     devices: int = 1
     checkpoint_every: int = 20
@@ -126,6 +136,9 @@ def _train(
     if options.frozen_up_to not in (None, TRAIN_ALL):
         backbone.freeze_up_to(options.frozen_up_to)
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
+    scores = options.scores or ("image" if options.preset == "paper" else "both")
+    if scores != "image":
+        find_taps(backbone)
 
     images = find_normal_images(folder, report=report)
     if options.group_by is not None:
@@ -159,8 +172,10 @@ def _train(
     _check_finite(backbone, embeddings)
     _check_spread(initial, embeddings)
     bank = Bank(embeddings[in_bank])
-    scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
-    _write_files(out, backbone, bank, scores, images)
+    image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
+    _write_files(out, backbone, bank, image_scores, images)
+    if scores != "image":
+        _write_patches(out, network, folder, usable, policy, rows=options.patch_rows, report=report)
     record = write_record(
         out,
         RunRecord(
@@ -173,6 +188,8 @@ def _train(
             decode=policy,
             preprocessing=spec,
             fine_tuning=settings,
+            scores=scores,
+            map=None if scores == "image" else MAP_SETTINGS,
             selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
             holdout=options.holdout,
             group_by=options.group_by,
@@ -214,6 +231,29 @@ def _write_files(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, 
         np.save(out / BANK, bank.embeddings)
         np.save(out / CALIBRATION, scores)
         write_image_table(out / IMAGE_TABLE, images)
+
+
+def _write_patches(
+    out: Path,
+    network: EmbeddingNetwork,
+    folder: Path,
+    images: Sequence[NormalImage],
+    policy: DecodePolicy,
+    *,
+    rows: int,
+    report: Report,
+) -> None:
+    """Fit the patch head and write it with the patch scores of the calibration images."""
+    in_bank, held_out = ([each.path for each in images if each.role == role] for role in ("bank", "calibration"))
+
+    def load(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        return decoded(folder, names, policy, task="comparing patches", report=report)
+
+    head = fit_patch_head(network, lambda: load(in_bank), rows=rows)
+    scores = patch_scores(network, head, load(held_out), MAP_SETTINGS)
+    with writing(out):
+        write_head(out / PATCHES, head)
+        np.save(out / PATCH_CALIBRATION, scores)
 
 
 def _check_name(folder: Path) -> None:

@@ -112,6 +112,11 @@ class RegionCalibration(Part):
     rate: Rate = Field(description="target share of normal images with any region")
     limit: Limit = Field(description="follows from the patch scores and the rate")
 
+    @classmethod
+    def of(cls, patch_scores: Calibration, *, rate: float) -> "RegionCalibration":
+        """The limit for a target share in (0, 1). UsageError for other rates."""
+        return cls(patch_scores=patch_scores.scores.tolist(), rate=rate, limit=patch_scores.limit(rate))
+
 
 class CalibrationInfo(Part):
     """Scores of normal images outside the memory bank, computed by this model. Limits and p-values follow from them."""
@@ -142,6 +147,9 @@ class Parity(Part):
     images: PositiveInt
     max_score_difference: float = Field(ge=0)
     max_embedding_difference: float = Field(ge=0)
+    max_patch_difference: float | None = Field(
+        default=None, ge=0, description="of patch distances, relative to the largest of the image; null: no patches"
+    )
     changed_verdicts: Literal[0]
 
 

@@ -45,13 +45,13 @@ def _traced_once() -> Iterator[None]:
     trace = onnx_model._traced
 
     @wraps(trace)
-    def traced(module: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+    def traced(module: nn.Module, example: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
         digest = sha256(f"{module} {tuple(example.shape)}".encode())
         for value in module.state_dict().values():
             digest.update(value.numpy().tobytes())
         key = digest.hexdigest()
         if key not in traces:
-            traces[key] = trace(module, example)
+            traces[key] = trace(module, example, outputs)
         model = onnx.ModelProto()
         model.CopyFrom(traces[key])
         return model
@@ -103,6 +103,7 @@ def train_on(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable)
             "weights": weights,
             "stop_at": "layer1",
             "image_size": 33,
+            "scores": "image",
             "steps": 0,
             "batch": 8,
             "accelerator": "cpu",
@@ -147,6 +148,23 @@ def both_kit(export_command: tuple[Path, Result]) -> tuple[Path, Manifest]:
     """The kit of the drawn run with fp32 and int8, not to be changed, and its manifest."""
     with Kit.open(export_command[0]) as kit:
         return export_command[0], kit.manifest
+
+
+@pytest.fixture(scope="session")
+def patch_run(
+    train_on: Callable, drawn_parts: Path, tmp_path_factory: pytest.TempPathFactory, random_weights: Callable
+) -> Path:
+    """A run over the drawn parts with patches; not to be changed."""
+    weights = tmp_path_factory.mktemp("weights") / "resnet18_to_layer3.safetensors"
+    save_file(random_weights("resnet18", stop_at="layer3").state_dict(), weights)
+    return train_on(drawn_parts, weights=weights, stop_at="layer3", image_size=64, scores="both", patch_rows=50)
+
+
+@pytest.fixture(scope="session")
+def patch_kit(patch_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """The fp32 kit of the run with patches, not to be changed, and what `export` returned."""
+    out = tmp_path_factory.mktemp("kits") / "patches.kit"
+    return out, export(patch_run, out, precision="fp32", warn_rate=0.2, reject_rate=0.1, region_rate=0.25)
 
 
 @pytest.fixture(scope="session")

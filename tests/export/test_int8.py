@@ -13,7 +13,7 @@ from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Agreement
+from msc_edge.kit.model_entry import Agreement, Outputs
 from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.runtime import Detector
@@ -30,6 +30,11 @@ def images(drawn_run: Path) -> RunImages:
 @pytest.fixture(scope="module")
 def bank(drawn_run: Path) -> Bank:
     return Bank(np.load(drawn_run / BANK))
+
+
+@pytest.fixture(scope="module")
+def outputs(drawn_kit: tuple[Path, Manifest]) -> Outputs:
+    return drawn_kit[1].models["fp32"].outputs
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,7 @@ class TestTheSearch:
     def test_without_a_passing_attempt_there_is_no_model_and_half_of_the_layers_were_tried(
         self,
         drawn_kit: tuple[Path, Manifest],
+        outputs: Outputs,
         bank: Bank,
         spec: Preprocessing,
         images: RunImages,
@@ -144,7 +150,7 @@ class TestTheSearch:
     ) -> None:
         monkeypatch.setattr(int8, "MIN_RANK_CORRELATION", 1.1)
         model = drawn_kit[0] / MODEL_FILES["fp32"]
-        rejected = quantised_model(model, tmp_path / "int8.onnx", bank, spec, images, target="x86-vnni")
+        rejected = quantised_model(model, tmp_path / "int8.onnx", outputs, bank, spec, images, target="x86-vnni")
         assert isinstance(rejected, Int8Rejected)
         assert (rejected.float_layers, rejected.layers) == (2, 5)
         assert list(tmp_path.iterdir()) == []
@@ -168,9 +174,9 @@ class TestTheSearch:
 class TestAgreementTest:
     @pytest.fixture
     def agreement_test(
-        self, drawn_kit: tuple[Path, Manifest], bank: Bank, spec: Preprocessing, images: RunImages
+        self, drawn_kit: tuple[Path, Manifest], outputs: Outputs, bank: Bank, spec: Preprocessing, images: RunImages
     ) -> AgreementTest:
-        return AgreementTest(drawn_kit[0] / MODEL_FILES["fp32"], bank, spec, images)
+        return AgreementTest(drawn_kit[0] / MODEL_FILES["fp32"], outputs, bank, spec, images)
 
     def test_error_decodes_its_images_once_for_all_layers(
         self,

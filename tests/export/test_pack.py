@@ -206,7 +206,9 @@ def test_a_model_that_is_not_the_trained_one_is_refused_and_an_existing_kit_stay
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A defect of the exporter: it writes another network.
-    monkeypatch.setattr(pack, "export_onnx", lambda _, path: export_onnx(network_of(untuned_run), path))
+    monkeypatch.setattr(
+        pack, "export_onnx", lambda _, path, head: export_onnx(network_of(untuned_run), path, head=head)
+    )
     shutil.copytree(drawn_kit[0], place)
     before = hashes(place)
     with pytest.raises(KitError, match=r"no kit was written: .*more than 0\.0001 apart"):

@@ -82,6 +82,7 @@ def options(small_weights: Path) -> Callable[..., TrainingOptions]:
             "weights": small_weights,
             "stop_at": "features.3",
             "image_size": 32,
+            "scores": "image",
             "steps": 4,
             "batch": 4,
             "learning_rate": 1e-2,

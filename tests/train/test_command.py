@@ -15,7 +15,8 @@ from msc_edge.train.run_record import RECORD, SelectionRecord, read_record
 @pytest.fixture
 def train(small_weights: Path, normal_images: Path, tmp_path: Path) -> Callable[..., Result]:
     """Run `msc-edge train` into tmp_path/run, with small options and additional ones."""
-    small = "--backbone mobilenet_v2_x0.1 --stop-at features.3 --image-size 32 --accelerator cpu --dtype fp32"
+    small = "--backbone mobilenet_v2_x0.1 --stop-at features.3 --image-size 32 --scores image"
+    small += " --accelerator cpu --dtype fp32"
 
     def run(options: str = "", *, normal: Path = normal_images) -> Result:
         given = ["--normal", str(normal), "--out", str(tmp_path / "run"), "--weights", str(small_weights)]

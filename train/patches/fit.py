@@ -1,4 +1,4 @@
-"""Fit a patch head on the normal images of the memory bank, and compute patch distances."""
+"""Fit a patch head on the normal images of the memory bank, and compute patch distances and scores."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.scoring import MapSettings
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
 from msc_edge.train.patches.coreset import Coreset
@@ -15,6 +17,8 @@ from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
 ROWS = 4000
 DIM = 256
+
+MAP_SETTINGS = MapSettings(smoothing=0.5, least_area=16)
 
 Images = Iterable[tuple[str, np.ndarray]]
 """Pairs of name and decoded image, uint8 (height, width, 3)."""
@@ -40,7 +44,9 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
         for each in maps():
             statistics.add(torch.cat(grids_of(each, taps), dim=3).flatten(0, 2))
         whitening = whitening_of(*statistics.moments(), DIM)
-        embedding = PatchHead.of(taps, whitening, bank=whitening.bias[None])
+        embedding = PatchHead.of(
+            taps, whitening, bank=torch.zeros(1, len(whitening.matrix), device=whitening.matrix.device)
+        )
         coreset = Coreset(rows)
         for each in maps():
             coreset.add(embedding.embed(each).flatten(0, 2))
@@ -55,3 +61,9 @@ def patch_distances(network: EmbeddingNetwork, head: PatchHead, images: Images) 
         with exact_matrix_products():
             distances = head(tapped(pixels)[1])
         yield from distances.cpu().numpy()
+
+
+def patch_scores(network: EmbeddingNetwork, head: PatchHead, images: Images, settings: MapSettings) -> np.ndarray:
+    """The patch score of each image, float64 (n,): the largest value of its anomaly map."""
+    distances = patch_distances(network, head, images)
+    return np.array([float(anomaly_map_of(each, smoothing=settings.smoothing).max()) for each in distances])

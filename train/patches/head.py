@@ -16,15 +16,17 @@ from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 
 _TINY = 1e-12  # a map may be all zero at a position
+# Of squared distances. A patch of the bank itself would have a distance of 0 or 3e-4, depending on the order of a sum:
+# distances below 1e-3, a thousandth of a standard deviation, are given as 1e-3.
+_ROUNDING = 1e-6
 
 
 class PatchHead(nn.Module):
     """Maps of the taps, (B, C, h, w) each, finest first -> patch distances, (B, rows, columns), in standard deviations.
 
-    `bias`, `bank` and one matrix per tap are buffers, so that they are part of the state dict.
+    The bank, and one mean and one matrix per tap are buffers, so that they are part of the state dict.
     """
 
-    bias: Tensor
     bank: Tensor
 
     def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int) -> None:
@@ -32,17 +34,18 @@ class PatchHead(nn.Module):
         super().__init__()
         self.taps = tuple(taps)
         for number, tap in enumerate(taps):
+            self.register_buffer(f"mean{number}", torch.zeros(tap.channels))
             self.register_buffer(f"matrix{number}", torch.zeros(dim, tap.channels))
-        self.register_buffer("bias", torch.zeros(dim))
         self.register_buffer("bank", torch.zeros(rows, dim))
 
     @classmethod
     def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor) -> "PatchHead":
         """The head of a fitted whitening and patch bank."""
-        head = cls(taps, dim=len(whitening.bias), rows=len(bank))
-        parts = whitening.matrix.split([tap.channels for tap in taps], dim=1)
-        state = {f"matrix{number}": part for number, part in enumerate(parts)}
-        head.load_state_dict(state | {"bias": whitening.bias, "bank": bank})
+        head = cls(taps, dim=len(whitening.matrix), rows=len(bank))
+        channels = [tap.channels for tap in taps]
+        parts = {"mean": whitening.mean.split(channels), "matrix": whitening.matrix.split(channels, dim=1)}
+        state = {f"{name}{number}": part for name, split in parts.items() for number, part in enumerate(split)}
+        head.load_state_dict(state | {"bank": bank})
         return head.to(bank.device).eval()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -52,13 +55,18 @@ class PatchHead(nn.Module):
         squares = self.bank.square().sum(dim=1)
         # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
         nearest = torch.addmm(squares, patches, -2 * self.bank.T).amin(dim=1)
-        distances = (nearest + patches.square().sum(dim=1)).clamp_min(0).sqrt()
+        distances = (nearest + patches.square().sum(dim=1)).clamp_min(_ROUNDING).sqrt()
         return distances.reshape(batch, rows, columns)
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
         """Whitened patch embeddings, (B, rows, columns, dim)."""
-        projected = [grid @ getattr(self, f"matrix{number}").T for number, grid in enumerate(grids_of(maps, self.taps))]
-        return sum(projected, self.bias)
+        first, *others = (
+            (grid - getattr(self, f"mean{number}")) @ getattr(self, f"matrix{number}").T
+            for number, grid in enumerate(grids_of(maps, self.taps))
+        )
+        for other in others:
+            first = first + other
+        return first
 
 
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:

@@ -16,12 +16,15 @@ SHRINKAGE = 0.01
 
 
 class Whitening(NamedTuple):
-    """z = matrix @ x + bias: patches x, (channels,), to whitened patches, (dim,)."""
+    """z = matrix @ (x - mean): patches x, (channels,), to whitened patches, (dim,).
+
+    The mean is subtracted first: a product with the patches themselves would lose digits where they hardly differ.
+    """
 
     matrix: Tensor
     """float32 (dim, channels)."""
-    bias: Tensor
-    """float32 (dim,)."""
+    mean: Tensor
+    """float32 (channels,)."""
 
 
 class StreamingCovariance:
@@ -69,4 +72,4 @@ def whitening_of(mean: Tensor, covariance: Tensor, dim: int, *, shrinkage: float
     # The sign of an eigenvector is arbitrary: its largest element is made positive.
     signs = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
     matrix = (vectors * signs / ((values + shrinkage * level) * dim).sqrt()).T
-    return Whitening(matrix.float().contiguous(), (-matrix @ mean).float())
+    return Whitening(matrix.float().contiguous(), mean.float())

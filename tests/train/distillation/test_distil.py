@@ -325,6 +325,7 @@ def test_a_run_can_be_the_teacher(scenes: Path, out: Path, options: DistilOption
             weights=teacher_weights,
             stop_at="features.6",
             image_size=48,
+            scores="image",
             steps=0,
             accelerator="cpu",
             dtype="fp32",

@@ -32,7 +32,7 @@ def test_moments_of_pieces_are_those_of_all_patches(piece: int) -> None:
 def test_whitened_patches_have_equal_uncorrelated_variance() -> None:
     rows = patches()
     whitening = whitening_of(*moments_of(rows, 500), 6, shrinkage=0)
-    whitened = rows.double() @ whitening.matrix.double().T + whitening.bias.double()
+    whitened = (rows.double() - whitening.mean.double()) @ whitening.matrix.double().T
     # 1 / dim for each of dim directions: a squared norm of 1 on average.
     assert np.cov(whitened.numpy().T, bias=True) == pytest.approx(np.eye(6) / 6, abs=1e-3)
     assert whitened.mean(dim=0).numpy() == pytest.approx(np.zeros(6), abs=1e-3)

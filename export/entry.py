@@ -1,0 +1,118 @@
+"""The entry of one model in the manifest, and the files that belong to it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.bank import Bank
+from msc_edge.calibration import Calibration
+from msc_edge.export.index import build_index, preferred_search
+from msc_edge.export.onnx_model import OPSET
+from msc_edge.export.run_images import RunImages
+from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MODEL_FILES, Precision
+from msc_edge.kit.model_entry import (
+    Banks,
+    CalibrationInfo,
+    MemoryBank,
+    Model,
+    Outputs,
+    PatchBank,
+    RegionCalibration,
+)
+from msc_edge.runtime.backends.interface import ModelOutput
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from msc_edge.runtime.processor import usable_cores
+from msc_edge.scoring import MapSettings, ScoreKind, Scoring
+
+
+class Rates(NamedTuple):
+    """Target false-alarm rates."""
+
+    warn: float
+    reject: float
+    region: float
+    """Share of normal images with any region."""
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """What the score of a kit is made of, before it is fitted to a model."""
+
+    kind: ScoreKind
+    map: MapSettings | None = None
+    patches: PatchBank | None = None
+
+    def fitted(self, image_scores: np.ndarray, patch_scores: np.ndarray | None) -> Scoring:
+        """The scoring of a model, from its scores of held-out normal images, float64 (n,), in the same order."""
+        return Scoring.fitted(self.kind, image_scores, patch_scores, self.map)
+
+
+def outputs_of(model: Path, outputs: Outputs, images: Iterable[tuple[str, np.ndarray]]) -> list[ModelOutput]:
+    """The outputs of an exported model for named decoded images, uint8 (height, width, 3)."""
+    backend = OnnxRuntimeBackend(model, outputs=outputs, threads=usable_cores())
+    return [backend.run(image) for _, image in images]
+
+
+def combined_scores(
+    scoring: Scoring, image_scores: np.ndarray, patch_scores: np.ndarray | None
+) -> tuple[Calibration, Calibration | None]:
+    """The scores of a kit for held-out normal images, and their patch scores; see `ScorePlan.fitted`."""
+    patches = [None] * len(image_scores) if patch_scores is None else patch_scores.tolist()
+    scores = [scoring.score(image, patch) for image, patch in zip(image_scores.tolist(), patches, strict=True)]
+    return Calibration(scores), None if patch_scores is None else Calibration(patch_scores)
+
+
+def model_entry(
+    kit: Path,
+    precision: Precision,
+    outputs: Outputs,
+    bank: Bank,
+    plan: ScorePlan,
+    images: RunImages,
+    *,
+    rates: Rates,
+    seed: int,
+) -> Model:
+    """Write memory bank and index of one model, and return its entry. The model's own scores set its limits."""
+    np.save(kit / BANK_FILES[precision], bank.embeddings)
+    found = outputs_of(kit / MODEL_FILES[precision], outputs, images.decoded(images.held_out, "calibrating"))
+    queries = np.stack([each.embedding for each in found])
+    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
+    image_scores = np.array([bank.score(query) for query in queries])
+    patch_scores = _patch_scores(found, plan.map) if plan.map else None
+    scoring = plan.fitted(image_scores, patch_scores)
+    calibration, patches = combined_scores(scoring, image_scores, patch_scores)
+    return Model(
+        file=MODEL_FILES[precision],
+        opset=OPSET,
+        outputs=outputs,
+        banks=Banks(
+            images=MemoryBank(
+                file=BANK_FILES[precision],
+                count=len(bank.embeddings),
+                k=bank.k,
+                search=preferred_search(index, count=len(bank.embeddings)),
+                index=index,
+            ),
+            patches=plan.patches,
+        ),
+        scoring=scoring,
+        calibration=CalibrationInfo(
+            scores=calibration.scores.tolist(),
+            warn_rate=rates.warn,
+            reject_rate=rates.reject,
+            limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),
+            regions=patches and RegionCalibration.of(patches, rate=rates.region),
+        ),
+    )
+
+
+def _patch_scores(found: Iterable[ModelOutput], settings: MapSettings) -> np.ndarray:
+    distances = [each.patch_distances for each in found]
+    return np.array(
+        [anomaly_map_of(each, smoothing=settings.smoothing).max() for each in distances if each is not None]
+    )
