@@ -78,7 +78,7 @@ def export(
 
 
 def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
-    from msc_edge.describe import describe_limits
+    from msc_edge.describe import describe_limits, describe_regions
     from msc_edge.text import size
 
     fp32, total = manifest.models["fp32"], sum(entry.bytes for entry in manifest.files.values())
@@ -106,4 +106,6 @@ def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
         )
     for name, text in describe_limits(fp32.calibration.limits, fp32.calibration.calibration):
         typer.echo(f"{name}: {text}", err=name == "caution")
+    if regions := fp32.calibration.regions:
+        typer.echo(f"regions: {describe_regions(regions.limit, regions.calibration)}")
     typer.echo(f"next: msc-edge score {shlex.quote(str(out))} IMAGES --out scores.csv")

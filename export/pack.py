@@ -39,7 +39,7 @@ from msc_edge.train.backbones import build_backbone
 from msc_edge.train.dataset import NormalImage, read_image_table
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.head import PatchHead
-from msc_edge.train.patches.head_file import read_head
+from msc_edge.train.patches.run_files import read_head
 from msc_edge.train.run_record import (
     BACKBONE,
     CALIBRATION,

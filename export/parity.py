@@ -42,7 +42,7 @@ class Comparison:
     runtime_score: float
     embedding_difference: float
     patch_difference: float | None
-    """Largest difference in a patch distance, relative to the largest distance; None without patches."""
+    """Largest difference in a patch distance, relative to the limit of the map; None without patches."""
 
 
 def parity_images(held_out: Sequence[str], in_bank: Sequence[str]) -> list[str]:
@@ -105,7 +105,8 @@ def _compare_one(reference: TorchScorer, detector: Detector, name: str, image: n
     patch_difference = None
     if in_torch.patch_distances is not None and in_runtime.patch_distances is not None:
         apart = np.abs(in_torch.patch_distances - in_runtime.patch_distances).max()
-        patch_difference = float(apart / in_torch.patch_distances.max())
+        regions = detector.manifest.models[detector.model].calibration.regions
+        patch_difference = float(apart / regions.limit.score) if regions else None
     return Comparison(
         name=name,
         torch_score=torch_score,
@@ -125,7 +126,7 @@ def check_parity(
     """The kit's parity entry.
 
     KitError if a score or a limit differs by more than TOLERANCE units, a patch distance by more than TOLERANCE of the
-    largest one, or a verdict changed. `unit`: see `unit_of`.
+    limit of the map, or a verdict changed. `unit`: see `unit_of`.
     """
     tolerance, rounding = TOLERANCE * unit, ROUNDING * unit
     differences = [abs(each.torch_score - each.runtime_score) for each in comparisons]
@@ -141,8 +142,8 @@ def check_parity(
     for apart, name in patches:
         if not apart <= TOLERANCE:
             raise KitError(
-                f"no kit was written: the patch distances of {name} differ by {apart:.1e} of the largest between the "
-                "exported model and training; report this with the versions of torch, onnx and onnxruntime"
+                f"no kit was written: the patch distances of {name} differ by {apart:.1e} of the limit of the map "
+                "between the exported model and training; report this with the versions of torch, onnx and onnxruntime"
             )
     for name in ("warn", "reject"):
         before, after = getattr(torch_limits, name).score, getattr(kit_limits, name).score

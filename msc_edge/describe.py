@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 
 from msc_edge.calibration import Calibration, Limit, Limits, images_needed
+from msc_edge.scoring import ScoreKind
 from msc_edge.text import many, percent
+
+SCORE_KINDS: dict[ScoreKind, str] = {
+    "image": "the image score: the image as a whole",
+    "patch": "the patch score: the most anomalous part of the image",
+    "both": "the larger of image score and patch score, each in standard deviations from the mean of normal images",
+}
 
 
 def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
@@ -26,6 +33,15 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
                 f"{percent(limit.target_rate)}: that target needs at least {images_needed(limit.target_rate)} "
                 f"calibration images, and the kit has {n}",
             )
+
+
+def describe_regions(limit: Limit, calibration: Calibration) -> str:
+    """Describe the limit of the anomaly map; `calibration` holds the patch scores."""
+    expected, target = percent(limit.expected_rate or 0.0), percent(limit.target_rate or 0.0)
+    return (
+        f"map above {limit.score:.6f}; share of normal images with any region: target {target}, expected {expected}, "
+        f"90 % interval {describe_interval(calibration, limit)}"
+    )
 
 
 def describe_interval(calibration: Calibration, limit: Limit) -> str:

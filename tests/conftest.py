@@ -107,6 +107,14 @@ def toy_kit() -> Path:
 
 
 @pytest.fixture(scope="session")
+def patch_kit(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy kit with patches; not to be changed."""
+    folder = tmp_path_factory.mktemp("kits") / "patches.kit"
+    toy.make(folder, patches=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def written_by_0_1_0() -> Path:
     """A kit, a state database, row files and what they hold, written by msc-edge 0.1.0; not to be changed."""
     return _ASSETS / "from-0.1.0"

@@ -1,7 +1,7 @@
 """From a folder of normal images to a run folder: `msc-edge train` as a function."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -38,8 +38,8 @@ from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
-from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS, fit_patch_head, patch_scores
-from msc_edge.train.patches.head_file import write_head
+from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS
+from msc_edge.train.patches.run_files import write_patches
 from msc_edge.train.patches.taps import find_taps
 from msc_edge.train.recipes import RecipeName, fine_tuning
 from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
@@ -49,8 +49,6 @@ from msc_edge.train.run_record import (
     CALIBRATION,
     IMAGE_TABLE,
     PACKAGES,
-    PATCH_CALIBRATION,
-    PATCHES,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -175,7 +173,13 @@ def _train(
     image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
     _write_files(out, backbone, bank, image_scores, images)
     if scores != "image":
-        _write_patches(out, network, folder, usable, policy, rows=options.patch_rows, report=report)
+        write_patches(
+            out,
+            network,
+            lambda names: decoded(folder, names, policy, task="comparing patches", report=report),
+            usable,
+            rows=options.patch_rows,
+        )
     record = write_record(
         out,
         RunRecord(
@@ -231,29 +235,6 @@ def _write_files(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, 
         np.save(out / BANK, bank.embeddings)
         np.save(out / CALIBRATION, scores)
         write_image_table(out / IMAGE_TABLE, images)
-
-
-def _write_patches(
-    out: Path,
-    network: EmbeddingNetwork,
-    folder: Path,
-    images: Sequence[NormalImage],
-    policy: DecodePolicy,
-    *,
-    rows: int,
-    report: Report,
-) -> None:
-    """Fit the patch head and write it with the patch scores of the calibration images."""
-    in_bank, held_out = ([each.path for each in images if each.role == role] for role in ("bank", "calibration"))
-
-    def load(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-        return decoded(folder, names, policy, task="comparing patches", report=report)
-
-    head = fit_patch_head(network, lambda: load(in_bank), rows=rows)
-    scores = patch_scores(network, head, load(held_out), MAP_SETTINGS)
-    with writing(out):
-        write_head(out / PATCHES, head)
-        np.save(out / PATCH_CALIBRATION, scores)
 
 
 def _check_name(folder: Path) -> None:

@@ -112,6 +112,11 @@ class RegionCalibration(Part):
     rate: Rate = Field(description="target share of normal images with any region")
     limit: Limit = Field(description="follows from the patch scores and the rate")
 
+    @property
+    def calibration(self) -> Calibration:
+        """The patch scores, ready to give limits."""
+        return Calibration(self.patch_scores)
+
     @classmethod
     def of(cls, patch_scores: Calibration, *, rate: float) -> "RegionCalibration":
         """The limit for a target share in (0, 1). UsageError for other rates."""
@@ -148,7 +153,7 @@ class Parity(Part):
     max_score_difference: float = Field(ge=0)
     max_embedding_difference: float = Field(ge=0)
     max_patch_difference: float | None = Field(
-        default=None, ge=0, description="of patch distances, relative to the largest of the image; null: no patches"
+        default=None, ge=0, description="of patch distances, relative to the limit of the map; null: no patches"
     )
     changed_verdicts: Literal[0]
 

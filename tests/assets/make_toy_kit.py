@@ -21,6 +21,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from msc_edge import __version__
+from msc_edge.anomaly_map import anomaly_map_of
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
@@ -36,15 +37,20 @@ from msc_edge.kit.model_entry import (
     Model,
     Outputs,
     Parity,
+    PatchBank,
+    PatchDistancesOutput,
+    RegionCalibration,
 )
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from msc_edge.runtime.backends.interface import EMBEDDING, INPUT
+from msc_edge.runtime.backends.interface import EMBEDDING, INPUT, PATCH_DISTANCES
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from msc_edge.scoring import MapSettings, Scoring
 
 KIT = Path(__file__).parent / "toy.kit"
 SIDE = 8
 DIM = 3 * SIDE * SIDE
+MAP = MapSettings(smoothing=0.5, least_area=1)
 K = 2
 OPSET = 20
 HEIGHT, WIDTH = 48, 64
@@ -70,15 +76,22 @@ def draw(seed: int, defect: Defect | None = None) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
-def make(folder: Path) -> Manifest:
-    """Write the toy kit as `folder`, in place of what was there, and return its manifest."""
+def make(folder: Path, *, patches: bool = False) -> Manifest:
+    """Write the toy kit as `folder`, in place of what was there, and return its manifest.
+
+    With `patches` its score is made of both parts. A patch is one of the 8x8 pixels, and its distance is that of its
+    colour to the nearest of 64 colours of normal images.
+    """
     names = [f"part_{seed:02d}.png" for seed in range(NORMALS_DRAWN)]
     images = [draw(seed) for seed in range(NORMALS_DRAWN)]
     with folder_written_whole(folder, replace=True) as root:
-        onnx.save(_model(), root / MODEL_FILES["fp32"])
-        outputs = Outputs(embedding=EmbeddingOutput(dim=DIM))
+        colours = _colours(images[::2]) if patches else None
+        onnx.save(_model(colours), root / MODEL_FILES["fp32"])
+        grid = PatchDistancesOutput(rows=SIDE, columns=SIDE, stride=1) if patches else None
+        outputs = Outputs(embedding=EmbeddingOutput(dim=DIM), patch_distances=grid)
         embedding_model = OnnxRuntimeBackend(root / MODEL_FILES["fp32"], outputs=outputs, threads=1)
-        embeddings = np.stack([embedding_model.run(image).embedding for image in images])
+        found = [embedding_model.run(image) for image in images]
+        embeddings = np.stack([each.embedding for each in found])
         stored, held_out = embeddings[::2], embeddings[1::2]
 
         np.save(root / BANK_FILES["fp32"], stored)
@@ -90,7 +103,20 @@ def make(folder: Path) -> Manifest:
         index = _write_index(root / INDEX_FILES["fp32"], stored, held_out)
 
         bank = Bank(stored, k=K)
-        calibration = Calibration([bank.score(embedding) for embedding in held_out])
+        image_scores = np.array([bank.score(embedding) for embedding in held_out])
+        maps = [
+            anomaly_map_of(each.patch_distances, smoothing=MAP.smoothing)
+            for each in found[1::2]
+            if each.patch_distances is not None
+        ]
+        patch_scores = np.array([each.max() for each in maps]) if patches else None
+        scoring = Scoring.fitted("both", image_scores, patch_scores, MAP) if patches else Scoring()
+        calibration = Calibration(
+            [
+                scoring.score(each, float(maps[place].max()) if patches else None)
+                for place, each in enumerate(image_scores)
+            ]
+        )
         warn_rate, reject_rate = 0.2, 0.01  # twelve held-out images can promise the first and not the second
         return seal(
             root,
@@ -112,13 +138,18 @@ def make(folder: Path) -> Manifest:
                         banks=Banks(
                             images=MemoryBank(
                                 file=BANK_FILES["fp32"], count=len(stored), k=K, search="exact", index=index
-                            )
+                            ),
+                            patches=None if colours is None else PatchBank(count=len(colours), dim=3),
                         ),
+                        scoring=scoring,
                         calibration=CalibrationInfo(
                             scores=calibration.scores.tolist(),
                             warn_rate=warn_rate,
                             reject_rate=reject_rate,
                             limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
+                            regions=None
+                            if patch_scores is None
+                            else RegionCalibration.of(Calibration(patch_scores), rate=0.1),
                         ),
                         parity=_parity(images, embeddings, bank),
                     )
@@ -146,8 +177,22 @@ def make(folder: Path) -> Manifest:
         )
 
 
-def _model() -> onnx.ModelProto:
-    """The contract of model.onnx: uint8 (1, height, width, 3) RGB in, a unit embedding (1, 192) out."""
+def _colours(images: list[np.ndarray]) -> np.ndarray:
+    """64 colours of the pixels of normal images, float32 (64, 3), normalised: each the farthest from those before."""
+    pixels = np.concatenate([_normalised(image).reshape(3, -1).T for image in images])
+    chosen = [0]
+    nearest = np.full(len(pixels), np.inf)
+    while len(chosen) < 64:
+        nearest = np.minimum(nearest, np.linalg.norm(pixels - pixels[chosen[-1]], axis=1))
+        chosen.append(int(nearest.argmax()))
+    return pixels[chosen].astype(np.float32)
+
+
+def _model(colours: np.ndarray | None = None) -> onnx.ModelProto:
+    """The contract of model.onnx: uint8 (1, height, width, 3) RGB in, a unit embedding (1, 192) out.
+
+    With colours also patch distances, (1, 8, 8).
+    """
     constants = {
         "size": np.array([1, 3, SIDE, SIDE], dtype=np.int64),
         "mean": 255 * np.array(IMAGENET_MEAN, dtype=np.float32).reshape(1, 3, 1, 1),
@@ -164,11 +209,22 @@ def _model() -> onnx.ModelProto:
         helper.make_node("Flatten", ["normalised"], ["flat"]),
         helper.make_node("LpNormalization", ["flat"], [EMBEDDING], axis=1, p=2),
     ]
+    outputs = [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, [1, DIM])]
+    if colours is not None:
+        constants |= {"colours": colours.reshape(1, 1, 1, -1, 3), "last": np.array([-1]), "third": np.array([3])}
+        nodes += [
+            helper.make_node("Transpose", ["normalised"], ["coloured"], perm=[0, 2, 3, 1]),
+            helper.make_node("Unsqueeze", ["coloured", "third"], ["each"]),
+            helper.make_node("Sub", ["each", "colours"], ["apart"]),
+            helper.make_node("ReduceL2", ["apart", "last"], ["distances"], keepdims=0),
+            helper.make_node("ReduceMin", ["distances", "last"], [PATCH_DISTANCES], keepdims=0),
+        ]
+        outputs.append(helper.make_tensor_value_info(PATCH_DISTANCES, TensorProto.FLOAT, [1, SIDE, SIDE]))
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, "height", "width", 3])],
-        [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, [1, DIM])],
+        outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     # IR version 9 came with opset 20: the oldest onnxruntime that knows the operators opens the file.
@@ -208,10 +264,14 @@ def _parity(images: list[np.ndarray], embeddings: np.ndarray, bank: Bank) -> Par
 
 def reference_embedding(image: np.ndarray) -> np.ndarray:
     """What the toy model must give for an image of at least 8x8 pixels: float32 (192,), unit length."""
+    normalised = _normalised(image)
+    return (normalised / np.linalg.norm(normalised)).ravel().astype(np.float32)
+
+
+def _normalised(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     small = np.einsum("ih,jw,hwc->cij", _antialiased(height), _antialiased(width), image.astype(np.float64))
-    normalised = (small / 255 - np.reshape(IMAGENET_MEAN, (3, 1, 1))) / np.reshape(IMAGENET_STD, (3, 1, 1))
-    return (normalised / np.linalg.norm(normalised)).ravel().astype(np.float32)
+    return (small / 255 - np.reshape(IMAGENET_MEAN, (3, 1, 1))) / np.reshape(IMAGENET_STD, (3, 1, 1))
 
 
 def _antialiased(length: int) -> np.ndarray:

@@ -161,7 +161,7 @@ def patch_run(
 
 
 @pytest.fixture(scope="session")
-def patch_kit(patch_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+def trained_patch_kit(patch_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """The fp32 kit of the run with patches, not to be changed, and what `export` returned."""
     out = tmp_path_factory.mktemp("kits") / "patches.kit"
     return out, export(patch_run, out, precision="fp32", warn_rate=0.2, reject_rate=0.1, region_rate=0.25)

@@ -23,7 +23,7 @@ from msc_edge.kit.manifest import Manifest
 from msc_edge.runtime import Detector
 from msc_edge.scoring import Scoring
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.patches.head_file import read_head
+from msc_edge.train.patches.run_files import read_head
 from msc_edge.train.run_record import BANK, PATCHES
 
 LIMITS = Limits(warn=Limit(0.2, 0.05, 0.05), reject=Limit(0.4, 0.01, 0.01))
@@ -150,9 +150,9 @@ def test_patch_distances_beyond_the_tolerance_are_an_error(apart: float) -> None
 
 
 def test_maps_and_scores_of_the_runtime_are_those_of_training(
-    patch_kit: tuple[Path, Manifest], patch_run: Path, drawn_parts: Path, network_of: Callable
+    trained_patch_kit: tuple[Path, Manifest], patch_run: Path, drawn_parts: Path, network_of: Callable
 ) -> None:
-    detector = Detector.load(patch_kit[0], threads=1)
+    detector = Detector.load(trained_patch_kit[0], threads=1)
     bank, head = Bank(np.load(patch_run / BANK)), read_head(patch_run / PATCHES)
     reference = TorchScorer(network_of(patch_run), bank, head, detector.scoring)
     image = read_image(drawn_parts / "part_03.png")
@@ -163,7 +163,7 @@ def test_maps_and_scores_of_the_runtime_are_those_of_training(
         assert output.patch_distances is not None
         assert found.patch_distances == pytest.approx(output.patch_distances, rel=1e-4, abs=1e-4)
         assert detector.score(frame).score == pytest.approx(score, abs=1e-6 * unit_of(detector.scoring))
-    parity = patch_kit[1].models["fp32"].parity
+    parity = trained_patch_kit[1].models["fp32"].parity
     assert parity
     assert parity.max_patch_difference is not None
     assert 0 < parity.max_patch_difference < 1e-4

@@ -276,3 +276,56 @@ def test_the_detector_works_after_its_kit_is_closed(toy_kit, toy, detector, tmp_
         place = opened.root
     assert not place.exists()
     assert unpacked.score(toy.draw(100)) == detector.score(toy.draw(100))
+
+
+class TestPatches:
+    @pytest.fixture
+    def patches(self, patch_kit: Path) -> Detector:
+        return Detector.load(patch_kit, threads=1)
+
+    def test_a_normal_image_has_both_scores_and_no_region(self, patches, toy):
+        result = patches.score(toy.draw(101))
+        assert result.verdict == "normal"
+        assert result.score == patches.scoring.score(result.image_score, result.patch_score)
+        assert result.regions == ()
+        assert result.anomaly_map is None
+
+    def test_a_stain_is_rejected_where_it_is(self, patches, toy):
+        result = patches.score(toy.draw(200, "stain"), heatmap=True)
+        assert result.verdict == "reject"
+        (region, *_) = result.regions
+        # The stain is a circle of radius 8 around (50, 12).
+        assert region.x <= 50 < region.x + region.width
+        assert region.y <= 12 < region.y + region.height
+        assert (abs(region.peak_x - 50) <= 8, abs(region.peak_y - 12) <= 8) == (True, True)
+        assert region.peak == result.patch_score
+        assert result.anomaly_map.shape == (48, 64)
+        assert result.anomaly_map.dtype == np.float32
+        assert result.anomaly_map[12, 50] > 2 * np.median(result.anomaly_map)
+
+    def test_an_image_has_regions_exactly_if_its_patch_score_is_above_their_limit(self, patches, toy):
+        limit = patches.manifest.models["fp32"].calibration.regions.limit.score
+        results = [patches.score(toy.draw(seed)) for seed in range(300, 400)]
+        assert all(bool(result.regions) == (result.patch_score > limit) for result in results)
+        # The target is 10 %, of 12 calibration images: 1 of 13 is expected.
+        assert 0 < sum(bool(result.regions) for result in results) < 40
+
+    def test_a_heatmap_does_not_change_the_result(self, patches, toy):
+        image = toy.draw(200, "scratch")
+        assert patches.score(image) == patches.score(image, heatmap=True)
+
+    def test_a_frame_in_bgr_has_the_same_map(self, patches, toy):
+        image = toy.draw(200, "stain")
+        flipped = patches.score(np.ascontiguousarray(image[..., ::-1]), order="BGR", heatmap=True)
+        assert np.array_equal(flipped.anomaly_map, patches.score(image, heatmap=True).anomaly_map)
+
+    def test_a_kit_of_whole_images_has_no_map(self, detector, toy):
+        result = detector.score(toy.draw(200, "stain"), heatmap=True)
+        assert (result.patch_score, result.anomaly_map, result.regions) == (None, None, ())
+        assert result.score == result.image_score
+
+    def test_other_limits_apply_to_the_combined_score(self, patches, toy):
+        image = toy.draw(200, "stain")
+        score = patches.score(image).score
+        assert patches.with_limits(threshold=score).score(image).verdict != "reject"
+        assert patches.with_limits(threshold=score - 1e-6).score(image).verdict == "reject"

@@ -16,9 +16,9 @@ from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 
 _TINY = 1e-12  # a map may be all zero at a position
-# Of squared distances. A patch of the bank itself would have a distance of 0 or 3e-4, depending on the order of a sum:
-# distances below 1e-3, a thousandth of a standard deviation, are given as 1e-3.
-_ROUNDING = 1e-6
+# Of a squared distance, relative to the squared length of the patch. A patch of the bank itself would have a distance
+# of 0 or 0.0005, depending on the order of a sum; so distances below 0.003 of the patch's length are given as that.
+_ROUNDING = 1e-5
 
 
 class PatchHead(nn.Module):
@@ -55,7 +55,8 @@ class PatchHead(nn.Module):
         squares = self.bank.square().sum(dim=1)
         # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
         nearest = torch.addmm(squares, patches, -2 * self.bank.T).amin(dim=1)
-        distances = (nearest + patches.square().sum(dim=1)).clamp_min(_ROUNDING).sqrt()
+        own = patches.square().sum(dim=1)
+        distances = torch.maximum(nearest + own, _ROUNDING * own).sqrt()
         return distances.reshape(batch, rows, columns)
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from msc_edge.errors import SourceError
 
 SHRINKAGE = 0.01
+_LEAST_VARIANCE = 1e-12  # of patches of unit length; less is rounding
 
 
 class Whitening(NamedTuple):
@@ -62,7 +63,7 @@ def whitening_of(mean: Tensor, covariance: Tensor, dim: int, *, shrinkage: float
     """
     values, vectors = torch.linalg.eigh(covariance)
     level = float(values.clamp_min(0).mean())
-    if not level > 0:
+    if not level > _LEAST_VARIANCE:
         raise SourceError(
             "all patches of the normal images are equal, so patch embeddings are not possible; check the images, or "
             "pass --scores image"

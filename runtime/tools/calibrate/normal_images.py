@@ -27,6 +27,13 @@ class ScoredNormalImages:
     """Images of the kit's memory bank: their scores stay near 0 when the line changes."""
 
     @property
+    def patch_scores(self) -> list[float]:
+        """The patch scores of the same images; empty where the kit compares whole images only."""
+        return [
+            image.result.patch_score for image in self.scored if image.result and image.result.patch_score is not None
+        ]
+
+    @property
     def scores(self) -> list[float]:
         """The scores to calibrate with."""
         return [image.result.score for image in self.scored if image.result is not None]

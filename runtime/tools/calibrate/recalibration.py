@@ -13,7 +13,7 @@ import numpy as np
 from msc_edge.calibration import Calibration, Limit, images_needed
 from msc_edge.errors import SourceError
 from msc_edge.kit.manifest import Precision
-from msc_edge.kit.model_entry import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration
+from msc_edge.kit.model_entry import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration, RegionCalibration
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import rewrite, rewrite_target
 from msc_edge.progress import Report, silent
@@ -105,7 +105,7 @@ def calibrate(
         limits: dict[Precision, NewLimits] = {
             precision: _new_limits(
                 opened.model(precision).calibration,
-                each.scores,
+                each,
                 warn_rate=warn_rate,
                 reject_rate=reject_rate,
                 reason=reason,
@@ -121,15 +121,22 @@ def calibrate(
 
 def _new_limits(
     old: CalibrationInfo,
-    scores: list[float],
+    images: ScoredNormalImages,
     *,
     warn_rate: float,
     reject_rate: float,
     reason: str,
     kit_created: str,
 ) -> NewLimits:
+    scores = images.scores
     after = recalibrated(
-        old, scores, warn_rate=warn_rate, reject_rate=reject_rate, reason=reason, kit_created=kit_created
+        old,
+        scores,
+        images.patch_scores,
+        warn_rate=warn_rate,
+        reject_rate=reject_rate,
+        reason=reason,
+        kit_created=kit_created,
     )
     return NewLimits(
         before=after.history[-1],
@@ -142,6 +149,7 @@ def _new_limits(
 def recalibrated(
     old: CalibrationInfo,
     scores: list[float],
+    patch_scores: list[float],
     *,
     warn_rate: float,
     reject_rate: float,
@@ -150,7 +158,8 @@ def recalibrated(
 ) -> CalibrationInfo:
     """A calibration with other scores, in any order; the `old` one becomes the last entry of its history.
 
-    `kit_created` is the date of the first calibration, which has none of its own.
+    `patch_scores` set the limit of the anomaly map, at its old rate; empty where there is none. `kit_created` is the
+    date of the first calibration, which has none of its own.
     """
     calibration = Calibration(scores)
     earlier = EarlierCalibration(
@@ -170,6 +179,7 @@ def recalibrated(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
         history=[*old.history, earlier][-HISTORY_LENGTH:],
+        regions=old.regions and RegionCalibration.of(Calibration(patch_scores), rate=old.regions.rate),
     )
 
 

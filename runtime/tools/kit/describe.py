@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msc_edge.describe import describe_limits
+from msc_edge.describe import SCORE_KINDS, describe_limits, describe_regions
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.model_entry import Agreement, CalibrationInfo, MemoryBank, Model, Parity, Quantization
@@ -65,11 +65,20 @@ def describe_size(kit: Kit) -> str:
 def _describe_model(manifest: Manifest, model: Model) -> Iterator[tuple[str, str]]:
     bank = model.banks.images
     yield "model", f"{model.file}, embeddings of {model.dim} values, opset {model.opset}"
-    yield "memory bank", f"{many(bank.count, 'normal image')}; score: {_describe_score(bank)}"
+    yield "score", SCORE_KINDS[model.scoring.kind]
+    yield "memory bank", f"{many(bank.count, 'normal image')}; image score: {_describe_score(bank)}"
+    if (patches := model.banks.patches) and (grid := model.outputs.patch_distances):
+        yield (
+            "patch bank",
+            f"{many(patches.count, 'patch', 'patches')} of {patches.dim} values, compared with {grid.rows}x"
+            f"{grid.columns} patches of an image",
+        )
     yield "search", _describe_search(bank)
     yield "calibration", _describe_calibration(model.calibration)
     yield "calibrated", _describe_history(manifest, model.calibration)
     yield from describe_limits(model.calibration.limits, model.calibration.calibration)
+    if regions := model.calibration.regions:
+        yield "regions", describe_regions(regions.limit, regions.calibration)
     if model.quantization and model.agreement:
         yield "quantization", _describe_quantization(model.quantization, model.agreement)
     else:

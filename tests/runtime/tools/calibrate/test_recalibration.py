@@ -109,6 +109,7 @@ def test_the_history_keeps_the_newest_entries(toy_kit: Path) -> None:
         after = recalibrated(
             manifest.models["fp32"].calibration,
             [0.1, 0.2, 0.3],
+            [],
             warn_rate=0.5,
             reject_rate=0.25,
             reason=str(number),
@@ -264,3 +265,18 @@ def test_the_remains_of_a_killed_process_are_named(kit: Path, fresh: Path) -> No
     kit.rename(aside)
     with pytest.raises(KitError, match=rf"a replacement was interrupted: rename .*{aside.name} to {kit.name}"):
         calibrate(kit, fresh, in_place=True)
+
+
+def test_the_limit_of_the_map_follows_the_new_images(patch_kit: Path, fresh: Path, place: Path) -> None:
+    before = manifest_of(patch_kit).models["fp32"]
+    calibrate(patch_kit, fresh, out=place, reject_rate=0.1)
+    after = manifest_of(place).models["fp32"]
+    detector = Detector.load(place, threads=1)
+    results = [detector.score_file(path) for path in sorted(fresh.iterdir())]
+    assert after.scoring == before.scoring  # standardised as before: scores stay comparable
+    assert after.calibration.scores == sorted(result.score for result in results)
+    regions = after.calibration.regions
+    assert regions
+    assert regions.patch_scores == sorted(result.patch_score for result in results if result.patch_score is not None)
+    assert before.calibration.regions
+    assert regions.rate == before.calibration.regions.rate

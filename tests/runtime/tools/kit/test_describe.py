@@ -33,7 +33,7 @@ def test_the_facts_of_the_toy_kit(toy_kit):
     assert facts["SHA-256"] == (toy_kit / "manifest.sha256").read_text().split()[0]
     assert facts["backbone"] == "toy_pixels"
     assert facts["model"] == "model.onnx, embeddings of 192 values, opset 20"
-    assert facts["memory bank"] == "12 normal images; score: mean cosine distance to the 2 nearest"
+    assert facts["memory bank"] == "12 normal images; image score: mean cosine distance to the 2 nearest"
     assert "recall 1.0000 over 12 queries" in facts["search"]
     assert facts["calibration"].startswith("12 calibration images, scores ")
     assert facts["calibrated"].endswith("held out of the training images; no earlier calibration")
@@ -113,3 +113,11 @@ def test_the_size_of_a_zip_is_given_too(toy_kit, tmp_path):
     with Kit.open(zipped) as kit:
         assert describe_size(kit).startswith("16 files and the manifest, ")
         assert describe_size(kit).endswith(" zipped")
+
+
+def test_a_kit_with_patches_says_so(patch_kit):
+    facts = facts_of(patch_kit)
+    assert facts["score"].startswith("the larger of image score and patch score")
+    assert facts["patch bank"] == "64 patches of 3 values, compared with 8x8 patches of an image"
+    assert facts["regions"].startswith("map above ")
+    assert "any region: target 10 %, expected 7.7 %" in facts["regions"]

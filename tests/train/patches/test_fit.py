@@ -1,0 +1,97 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.errors import KitError, SourceError
+from msc_edge.preprocessing import preset
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, patch_distances, patch_scores
+from msc_edge.train.patches.head import PatchHead
+from msc_edge.train.patches.network import PatchNetwork
+from msc_edge.train.patches.run_files import read_head, write_head
+from msc_edge.train.weights import pretrained_backbone
+
+
+@pytest.fixture
+def network() -> EmbeddingNetwork:
+    backbone, _ = pretrained_backbone("edge-small", None, stop_at=None)
+    return EmbeddingNetwork(backbone, preset("whole-frame", image_size=96)).eval()
+
+
+def images(count: int = 6) -> Iterator[tuple[str, np.ndarray]]:
+    """Noise on two shades, as a texture with two kinds of patches."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        image = rng.normal(100, 20, (96, 96, 3))
+        image[:, 48:] += 60
+        yield f"{number}.png", image.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def head(network: EmbeddingNetwork) -> PatchHead:
+    return fit_patch_head(network, images, rows=40)
+
+
+@torch.no_grad()
+def test_whitened_patches_of_the_normal_images_have_unit_variance(network: EmbeddingNetwork, head: PatchHead) -> None:
+    maps = PatchNetwork(network.backbone, head).tapped(torch.stack([network.prepare(each) for _, each in images()]))[1]
+    patches = head.embed(maps).flatten(0, 2)
+    assert patches.shape[1] == min(256, sum(tap.channels for tap in head.taps))
+    assert patches.mean(dim=0).abs().max() < 0.01
+    # A squared norm of 1, less what shrinkage takes from the small directions.
+    assert 0.5 < float(patches.square().sum(dim=1).mean()) < 1.001
+
+
+def test_a_patch_unlike_all_others_is_the_most_distant(network: EmbeddingNetwork, head: PatchHead) -> None:
+    _, image = next(images())
+    defective = image.copy()
+    defective[60:80, 10:30] = (250, 0, 0)
+    normal, changed = patch_distances(network, head, [("a", image), ("b", defective)])
+    assert normal.shape == changed.shape == (6, 6)
+    row, column = np.unravel_index(changed.argmax(), changed.shape)
+    assert (abs(16 * row - 70) <= 16, abs(16 * column - 20) <= 16) == (True, True)
+    assert changed.max() > 1.5 * normal.max()
+
+
+def test_scores_are_the_largest_values_of_the_maps(network: EmbeddingNetwork, head: PatchHead) -> None:
+    distances = list(patch_distances(network, head, images(3)))
+    expected = [anomaly_map_of(each, smoothing=MAP_SETTINGS.smoothing).max() for each in distances]
+    assert patch_scores(network, head, images(3), MAP_SETTINGS) == pytest.approx(expected)
+
+
+def test_the_same_images_give_the_same_head(network: EmbeddingNetwork, head: PatchHead) -> None:
+    again = fit_patch_head(network, images, rows=40).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in head.state_dict().items())
+
+
+@pytest.mark.usefixtures("head")
+def test_fitting_leaves_the_network_as_it_was(network: EmbeddingNetwork) -> None:
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_images_without_any_variation_are_refused(network: EmbeddingNetwork) -> None:
+    flat = np.full((96, 96, 3), 90, np.uint8)
+    with torch.no_grad():
+        for module in network.backbone.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.zero_()
+    with pytest.raises(SourceError, match="all patches of the normal images are equal"):
+        fit_patch_head(network, lambda: iter([("a", flat), ("b", flat)]), rows=4)
+
+
+def test_a_head_is_written_and_read_to_the_last_bit(head: PatchHead, tmp_path: Path) -> None:
+    write_head(tmp_path / "patches.safetensors", head)
+    again = read_head(tmp_path / "patches.safetensors")
+    assert again.taps == head.taps
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [b"", b"no", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_another_file_is_no_head(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "patches.safetensors").write_bytes(content)
+    with pytest.raises(KitError, match="not a patch head"):
+        read_head(tmp_path / "patches.safetensors")

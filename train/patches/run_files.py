@@ -1,0 +1,66 @@
+"""The files of a run that belong to its patches: the head, and the patch scores of the calibration images.
+
+The head is stored as safetensors: its state dict, and the taps as metadata.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save
+
+from msc_edge.errors import KitError, writing
+from msc_edge.files import written_whole
+from msc_edge.train.dataset import NormalImage
+from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.patches.fit import MAP_SETTINGS, Images, fit_patch_head, patch_scores
+from msc_edge.train.patches.head import PatchHead
+from msc_edge.train.patches.taps import Tap
+from msc_edge.train.run_record import PATCH_CALIBRATION, PATCHES
+
+_TAPS = "taps"
+
+
+def write_patches(
+    folder: Path,
+    network: EmbeddingNetwork,
+    load: Callable[[Sequence[str]], Images],
+    images: Sequence[NormalImage],
+    *,
+    rows: int,
+) -> None:
+    """Fit a patch head to the bank's images and write it, with the patch scores of the calibration images.
+
+    `load` decodes the images with these names. Errors as for `fit_patch_head`, and OutputError.
+    """
+    in_bank, held_out = ([each.path for each in images if each.role == role] for role in ("bank", "calibration"))
+    head = fit_patch_head(network, lambda: load(in_bank), rows=rows)
+    scores = patch_scores(network, head, load(held_out), MAP_SETTINGS)
+    with writing(folder):
+        write_head(folder / PATCHES, head)
+        np.save(folder / PATCH_CALIBRATION, scores)
+
+
+def write_head(path: Path, head: PatchHead) -> None:
+    """Write a patch head."""
+    taps = json.dumps([tap._asdict() for tap in head.taps])
+    with written_whole(path) as partial:
+        # Avoid save_file: it does not raise OSError for a full disk.
+        state = {key: value.cpu().contiguous() for key, value in head.state_dict().items()}
+        partial.write_bytes(save(state, {_TAPS: taps}))
+
+
+def read_head(path: Path) -> PatchHead:
+    """Read a patch head. KitError if the file is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            taps = [Tap(**tap) for tap in json.loads(file.metadata()[_TAPS])]
+        rows, dim = state["bank"].shape
+        head = PatchHead(taps, dim=dim, rows=rows)
+        head.load_state_dict(state)
+    except Exception as error:  # safetensors and torch raise many types
+        raise KitError(f"{path}: not a patch head ({error!s:.200}); train again") from error
+    return head.eval()
