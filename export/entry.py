@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.anomaly_map import smoothed
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
 from msc_edge.export.index import build_index, preferred_search
@@ -113,6 +113,4 @@ def model_entry(
 
 def _patch_scores(found: Iterable[ModelOutput], settings: MapSettings) -> np.ndarray:
     distances = [each.patch_distances for each in found]
-    return np.array(
-        [anomaly_map_of(each, smoothing=settings.smoothing).max() for each in distances if each is not None]
-    )
+    return np.array([smoothed(each, smoothing=settings.smoothing).max() for each in distances if each is not None])

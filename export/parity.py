@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.anomaly_map import smoothed
 from msc_edge.bank import Bank
 from msc_edge.calibration import Limits
 from msc_edge.errors import KitError
@@ -95,7 +95,7 @@ class TorchScorer:
             output = ModelOutput(self._network(pixels)[0].numpy(), None)
             return self._scoring.score(self._bank.score(output.embedding), None), output
         embedding, distances = (each[0].numpy() for each in self._patches(self._network.preprocess(pixels)))
-        patch_score = float(anomaly_map_of(distances, smoothing=self._scoring.map.smoothing).max())
+        patch_score = float(smoothed(distances, smoothing=self._scoring.map.smoothing).max())
         return self._scoring.score(self._bank.score(embedding), patch_score), ModelOutput(embedding, distances)
 
 

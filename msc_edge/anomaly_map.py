@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from msc_edge.preprocessing import View
+from msc_edge.preprocessing import Preprocessing, View
 
 MAX_REGIONS = 32  # of one image, those with the highest peaks
 
@@ -39,6 +39,8 @@ class AnomalousRegion:
 class MapGeometry:
     """Where the positions of a grid of patches lie in a frame."""
 
+    frame_height: int
+    frame_width: int
     view: View
     """The part of the frame that the network sees."""
     input_height: int
@@ -47,47 +49,79 @@ class MapGeometry:
     stride: int
     """Pixels of the network's input between two positions of the grid."""
 
-    def at_input(self, anomaly_map: np.ndarray) -> np.ndarray:
-        """A map, float32 (rows, columns), interpolated at each pixel of the network's input: the same maximum."""
-        return _interpolated(
-            anomaly_map, np.arange(self.input_height) / self.stride, np.arange(self.input_width) / self.stride
-        )
+    @classmethod
+    def of(cls, spec: Preprocessing, *, height: int, width: int, stride: int) -> "MapGeometry":
+        """The geometry of a frame of this size."""
+        view = spec.view(height=height, width=width)
+        return cls(height, width, view, spec.image_size, spec.image_size, stride)
 
-    def at_frame(self, anomaly_map: np.ndarray, *, height: int, width: int) -> np.ndarray:
-        """A map, float32 (rows, columns), at each pixel of the frame; 0 where the network sees nothing."""
-        left, top, wide, high = self.view
-        across, down = np.arange(width) + 0.5 - left, np.arange(height) + 0.5 - top  # centres of the pixels
-        large = _interpolated(
-            anomaly_map,
-            (down * self.input_height / high - 0.5) / self.stride,
-            (across * self.input_width / wide - 0.5) / self.stride,
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the frame for one pixel of the network's input: down and across."""
+        return self.view.height / self.input_height, self.view.width / self.input_width
+
+
+@dataclass(frozen=True)
+class AnomalyMap:
+    """The anomaly map of one image, on the grid of its patches, and the limit above which it has regions."""
+
+    grid: np.ndarray
+    """float32 (rows, columns)."""
+    geometry: MapGeometry
+    limit: float
+    least_area: int
+    """Of a region, in pixels of the network's input."""
+
+    @property
+    def peak(self) -> float:
+        """The largest value: the patch score."""
+        return float(self.grid.max())
+
+    def at_input(self) -> np.ndarray:
+        """The map at each pixel of the network's input, float32: the same largest value."""
+        at = self.geometry
+        return _interpolated(self.grid, np.arange(at.input_height) / at.stride, np.arange(at.input_width) / at.stride)
+
+    def at_frame(self, *, height: int | None = None, width: int | None = None) -> np.ndarray:
+        """The map at each pixel of the frame, float32 (height, width); 0 where the network sees nothing.
+
+        With `height` and `width`, of the frame resized to that size.
+        """
+        at = self.geometry
+        height, width = height or at.frame_height, width or at.frame_width
+        down, across = (
+            (np.arange(to) + 0.5) * frame / to for to, frame in ((height, at.frame_height), (width, at.frame_width))
         )
-        large[(down < 0) | (down > high)] = 0
-        large[:, (across < 0) | (across > wide)] = 0
+        down, across = down - at.view.top, across - at.view.left  # centres of the pixels, in the view
+        scale_down, scale_across = at.scale
+        large = _interpolated(
+            self.grid, (down / scale_down - 0.5) / at.stride, (across / scale_across - 0.5) / at.stride
+        )
+        large[(down < 0) | (down > at.view.height)] = 0
+        large[:, (across < 0) | (across > at.view.width)] = 0
         return large
 
-    def regions(self, anomaly_map: np.ndarray, *, limit: float, least_area: int) -> tuple[AnomalousRegion, ...]:
-        """The connected regions above `limit`, of at least `least_area` pixels of the input, highest peak first."""
-        if not anomaly_map.max() > limit:
+    def regions(self) -> tuple[AnomalousRegion, ...]:
+        """The connected regions above the limit, of at least the least area, highest peak first."""
+        if not self.peak > self.limit:
             return ()
-        large = self.at_input(anomaly_map)
-        count, labels, statistics, centres = cv2.connectedComponentsWithStats((large > limit).astype(np.uint8))
+        large = self.at_input()
+        count, labels, statistics, centres = cv2.connectedComponentsWithStats((large > self.limit).astype(np.uint8))
         regions = [
             self._region(large, labels == label, statistics[label], centres[label])
             for label in range(1, count)
-            if statistics[label, cv2.CC_STAT_AREA] >= least_area
+            if statistics[label, cv2.CC_STAT_AREA] >= self.least_area
         ]
         return tuple(sorted(regions, key=lambda region: -region.peak)[:MAX_REGIONS])
 
     def _region(
         self, large: np.ndarray, inside: np.ndarray, statistics: np.ndarray, centre: np.ndarray
     ) -> AnomalousRegion:
-        left, top, wide, high = self.view
-        across, down = wide / self.input_width, high / self.input_height  # pixels of the frame per pixel of the input
+        view, (down, across) = self.geometry.view, self.geometry.scale
         x, y, width, height, area = (int(each) for each in statistics)
         # The box contains every pixel that it touches.
-        x_end, y_end = int(np.ceil(left + (x + width) * across)), int(np.ceil(top + (y + height) * down))
-        x, y = int(left + x * across), int(top + y * down)
+        x_end, y_end = int(np.ceil(view.left + (x + width) * across)), int(np.ceil(view.top + (y + height) * down))
+        x, y = int(view.left + x * across), int(view.top + y * down)
         peak_row, peak_column = np.unravel_index(np.where(inside, large, -np.inf).argmax(), large.shape)
         return AnomalousRegion(
             x=x,
@@ -96,15 +130,15 @@ class MapGeometry:
             height=y_end - y,
             area=max(1, round(area * across * down)),
             peak=float(large[peak_row, peak_column]),
-            peak_x=int(left + (peak_column + 0.5) * across),
-            peak_y=int(top + (peak_row + 0.5) * down),
-            center_x=int(left + (centre[0] + 0.5) * across),
-            center_y=int(top + (centre[1] + 0.5) * down),
+            peak_x=int(view.left + (peak_column + 0.5) * across),
+            peak_y=int(view.top + (peak_row + 0.5) * down),
+            center_x=int(view.left + (centre[0] + 0.5) * across),
+            center_y=int(view.top + (centre[1] + 0.5) * down),
         )
 
 
-def anomaly_map_of(patch_distances: np.ndarray, *, smoothing: float) -> np.ndarray:
-    """The anomaly map of patch distances, float32 (rows, columns) both.
+def smoothed(patch_distances: np.ndarray, *, smoothing: float) -> np.ndarray:
+    """The grid of an anomaly map from patch distances, float32 (rows, columns) both.
 
     `smoothing`: standard deviation of the blur in positions of the grid, 0 for none. The blur reaches three standard
     deviations, and repeats the border.

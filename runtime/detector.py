@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 
-from msc_edge.anomaly_map import AnomalousRegion, MapGeometry, anomaly_map_of
+from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
@@ -162,51 +162,38 @@ class Detector:
     def score_output(self, output: ModelOutput, frame: np.ndarray, *, heatmap: bool = False) -> Result:
         """The result for an output of `run` on this frame. KitError when the output is not finite."""
         found = self.bank.nearest(output.embedding)
-        height, width = frame.shape[:2]
-        patches = self._patches(output, height=height, width=width, heatmap=heatmap)
-        score = self.scoring.score(found.score, patches.score)
+        anomaly_map = self._map_of(output, height=frame.shape[0], width=frame.shape[1])
+        patch_score = anomaly_map.peak if anomaly_map else None
+        score = self.scoring.score(found.score, patch_score)
         if not math.isfinite(score):
             file = self.manifest.models[self.model].file
             raise KitError(f"{file}: the output for this image is not finite; export the kit again")
         return Result(
             score=score,
             image_score=found.score,
-            patch_score=patches.score,
+            patch_score=patch_score,
             p_value=self.calibration.p_value(score),
             verdict=self.limits.verdict(score),
             limit=self.limits.reject.score,
-            regions=patches.regions,
+            regions=anomaly_map.regions() if anomaly_map else (),
             nearest_images=tuple(
                 NearestImage(row=row, path=self.normal_images[row], distance=distance)
                 for row, distance in zip(found.rows, found.distances, strict=True)
             ),
             model=self.model,
             kit=self.kit.sha256,
-            anomaly_map=patches.anomaly_map,
+            grid_map=anomaly_map,
+            anomaly_map=anomaly_map.at_frame() if anomaly_map and heatmap else None,
         )
 
-    def _patches(self, output: ModelOutput, *, height: int, width: int, heatmap: bool) -> "_Patches":
+    def _map_of(self, output: ModelOutput, *, height: int, width: int) -> AnomalyMap | None:
         entry, settings = self.manifest.models[self.model], self.scoring.map
         patches, regions = entry.outputs.patch_distances, entry.calibration.regions
         if output.patch_distances is None or settings is None or patches is None or regions is None:
-            return _Patches(None, ())
-        grid = anomaly_map_of(output.patch_distances, smoothing=settings.smoothing)
-        spec = self.manifest.preprocessing
-        view = spec.view(height=height, width=width)
-        geometry = MapGeometry(view, spec.image_size, spec.image_size, patches.stride)
-        return _Patches(
-            float(grid.max()),
-            geometry.regions(grid, limit=regions.limit.score, least_area=settings.least_area),
-            geometry.at_frame(grid, height=height, width=width) if heatmap else None,
-        )
-
-
-class _Patches(NamedTuple):
-    """What the patches of one image say."""
-
-    score: float | None
-    regions: tuple[AnomalousRegion, ...]
-    anomaly_map: np.ndarray | None = None
+            return None
+        geometry = MapGeometry.of(self.manifest.preprocessing, height=height, width=width, stride=patches.stride)
+        grid = smoothed(output.patch_distances, smoothing=settings.smoothing)
+        return AnomalyMap(grid, geometry, limit=regions.limit.score, least_area=settings.least_area)
 
 
 def open_bank(kit: Kit, search: SearchChoice, precision: Precision) -> Bank:

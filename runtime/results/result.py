@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from msc_edge.anomaly_map import AnomalousRegion
+from msc_edge.anomaly_map import AnomalousRegion, AnomalyMap
 from msc_edge.calibration import Verdict
 from msc_edge.kit.manifest import Precision
 
@@ -41,6 +41,8 @@ class Result:
     """Nearest first."""
     model: Precision
     kit: str
+    grid_map: AnomalyMap | None = field(default=None, compare=False, repr=False)
+    """The anomaly map on the grid of the patches; None for a kit that compares whole images only."""
     anomaly_map: np.ndarray | None = field(default=None, compare=False, repr=False)
     """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it."""
 

@@ -21,7 +21,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from msc_edge import __version__
-from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.anomaly_map import smoothed
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
@@ -105,7 +105,7 @@ def make(folder: Path, *, patches: bool = False) -> Manifest:
         bank = Bank(stored, k=K)
         image_scores = np.array([bank.score(embedding) for embedding in held_out])
         maps = [
-            anomaly_map_of(each.patch_distances, smoothing=MAP.smoothing)
+            smoothed(each.patch_distances, smoothing=MAP.smoothing)
             for each in found[1::2]
             if each.patch_distances is not None
         ]

@@ -18,7 +18,9 @@ def test_the_names_are_those_of_the_contract():
 
 
 def test_every_attribute_of_a_result_has_a_field_of_its_name():
-    assert {field.name for field in fields(Result)} - {"anomaly_map"} <= {field.name for field in RESULT_FIELDS}
+    assert {field.name for field in fields(Result)} - {"grid_map", "anomaly_map"} <= {
+        field.name for field in RESULT_FIELDS
+    }
 
 
 def test_each_field_takes_the_attribute_of_its_name(scored):

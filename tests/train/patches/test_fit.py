@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from msc_edge.anomaly_map import anomaly_map_of
+from msc_edge.anomaly_map import smoothed
 from msc_edge.errors import KitError, SourceError
 from msc_edge.preprocessing import preset
 from msc_edge.train.network import EmbeddingNetwork
@@ -59,7 +59,7 @@ def test_a_patch_unlike_all_others_is_the_most_distant(network: EmbeddingNetwork
 
 def test_scores_are_the_largest_values_of_the_maps(network: EmbeddingNetwork, head: PatchHead) -> None:
     distances = list(patch_distances(network, head, images(3)))
-    expected = [anomaly_map_of(each, smoothing=MAP_SETTINGS.smoothing).max() for each in distances]
+    expected = [smoothed(each, smoothing=MAP_SETTINGS.smoothing).max() for each in distances]
     assert patch_scores(network, head, images(3), MAP_SETTINGS) == pytest.approx(expected)
 
 
