@@ -40,10 +40,11 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target`. On success it replaces `target`; on an error it is removed.
 
-    Missing folders are created. Raises OutputError from the disk.
+    With `durable` it is on disk then, and survives a power cut. Missing folders are created. Raises OutputError from
+    the disk.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,8 @@ def written_whole(target: Path) -> Iterator[Path]:
         partial.touch(exist_ok=False)
         try:
             yield partial
-            _flush(partial)
+            if durable:
+                _flush(partial)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

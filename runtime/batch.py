@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.drawing import thumbnail
+from msc_edge.drawing import THUMBNAIL_SIDE, fit, thumbnail
 from msc_edge.errors import OtherColumnsError, UnreadableImageError, UsageError
 from msc_edge.image_files import find_images
 from msc_edge.images import bytes_of, decode_image, read_image
 from msc_edge.kit.manifest import PrecisionChoice
 from msc_edge.kit.opening import Kit
+from msc_edge.overlay import overlay
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.backends.interface import BackendChoice
@@ -36,18 +37,20 @@ def score_images(
     *,
     threads: int | None = None,
     thumbnail_if: Callable[[ImageResult], bool] | None = None,
+    on_image: Callable[[ImageResult, np.ndarray], None] | None = None,
 ) -> Generator[ImageResult, None, None]:
     """Score image files on `threads` threads (default: all usable cores): one result each, in the order of `paths`.
 
     Load the detector with `threads=1`: several images at once on one session are faster than several threads on one
     image. Files are read ahead while others are decoded and scored. Memory holds at most one decoded image a thread,
     and the bytes of a few files. `thumbnail_if` is called on those threads with each scored image; where it returns
-    true, the result has a thumbnail. An unreadable image gets a result with an error; a KitError is raised. Close the
-    generator to stop early.
+    true, the result has a thumbnail, and an overlay if the kit has patches. `on_image` is called there with each
+    scored image and its pixels, uint8 (height, width, 3); what it raises ends the run. An unreadable image gets a
+    result with an error; a KitError is raised. Close the generator to stop early.
     """
 
     def score(file: _File) -> ImageResult:
-        return _score(detector, file, thumbnail_if)
+        return _score(detector, file, thumbnail_if, on_image)
 
     with (
         closing(ordered_map(_read, paths, workers=_READERS)) as files,
@@ -75,7 +78,12 @@ def _read(path: Path) -> _File:
     return _File(path, data, time.perf_counter() - start)
 
 
-def _score(detector: Detector, file: _File, thumbnail_if: Callable[[ImageResult], bool] | None) -> ImageResult:
+def _score(
+    detector: Detector,
+    file: _File,
+    thumbnail_if: Callable[[ImageResult], bool] | None,
+    on_image: Callable[[ImageResult, np.ndarray], None] | None,
+) -> ImageResult:
     path = str(file.path)
     if isinstance(file.data, UnreadableImageError):
         return ImageResult(path, None, error=str(file.data))
@@ -89,9 +97,20 @@ def _score(detector: Detector, file: _File, thumbnail_if: Callable[[ImageResult]
         return ImageResult(path, None, error="not enough memory to score it; shrink or tile the image")
     milliseconds = 1000 * (file.seconds + time.perf_counter() - start)
     scored = ImageResult(path, result, milliseconds)
+    if on_image:
+        on_image(scored, image)
     if thumbnail_if and thumbnail_if(scored):
-        return ImageResult(path, result, milliseconds, thumbnail=thumbnail(image))
+        return with_thumbnails(scored, image)
     return scored
+
+
+def with_thumbnails(scored: ImageResult, image: np.ndarray) -> ImageResult:
+    """The result with a small copy of its image, and of the overlay if it has a map."""
+    found = scored.result.grid_map if scored.result else None
+    small = fit(image, width=THUMBNAIL_SIDE, height=THUMBNAIL_SIDE)
+    return replace(
+        scored, thumbnail=thumbnail(small), overlay=thumbnail(overlay(small, found)) if found is not None else None
+    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,7 @@ def score_folder(
     excluded: Sequence[Path] = (),
     on_result: Sequence[Callable[[ImageResult], None]] = (),
     thumbnail_if: Callable[[ImageResult], bool] | None = None,
+    on_image: Callable[[ImageResult, np.ndarray], None] | None = None,
     report: Report = silent,
 ) -> FolderScores:
     """Score images against a kit: the whole of `msc-edge score`.
@@ -134,7 +154,7 @@ def score_folder(
     one row for each image as soon as it is scored; with `resume` an existing file is continued with the images that it
     lacks, with `overwrite` it is replaced. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. `excluded`
     are files that are never scored although a pattern matches them. Each result, those of earlier rows included, is
-    passed to the callables of `on_result`; `thumbnail_if`: see `score_images`.
+    passed to the callables of `on_result`; `thumbnail_if`, `on_image`: see `score_images`.
 
     Raises SourceError when no image is found, KitError, UsageError when `out` exists or was written with another kit,
     model or limit, and OutputError when it cannot be written.
@@ -172,7 +192,7 @@ def score_folder(
         start = time.perf_counter()
         try:
             results = stack.enter_context(
-                closing(score_images(detector, images, threads=threads, thumbnail_if=thumbnail_if))
+                closing(score_images(detector, images, threads=threads, thumbnail_if=thumbnail_if, on_image=on_image))
             )
             for number, image in enumerate(results, start=1):
                 if file:

@@ -26,6 +26,8 @@ class ImageResult:
     """Why the image could not be read; None where it was scored."""
     thumbnail: bytes | None = None
     """A small JPEG of the image, made on request by `score_images`. Rows do not contain it."""
+    overlay: bytes | None = None
+    """The thumbnail with the anomaly map drawn over it; None for a kit that compares whole images only."""
 
 
 IMAGE_FIELDS: tuple[Field[ImageResult], ...] = (

@@ -39,6 +39,8 @@ class Card:
     result: Result
     url: str
     """A data: URL; "" where the image cannot be shown."""
+    overlay: str
+    """The image with its heatmap, a data: URL; "" where there is none."""
     nearest: tuple[Nearest, ...]
     problem: str
     """Why the image cannot be shown; "" where it can."""
@@ -74,9 +76,10 @@ def card(
         Nearest(each.path, each.distance, _thumbnail_url(kit, each.row))
         for each in image.result.nearest_images[:_NEAREST]
     )
-    url, problem = "", ""
+    url, overlay, problem = "", "", ""
     if image.thumbnail is not None:
         url = _jpeg_url(image.thumbnail)
+        overlay = _jpeg_url(image.overlay) if image.overlay else ""
     else:
         file = file or Path(image.path)
         try:
@@ -89,7 +92,7 @@ def card(
             problem = f"the file cannot be read any more: {error.strerror or error}"
         except UnreadableImageError as error:
             problem = f"the file cannot be read any more: {error}"
-    return Card(name, label, image.result, url, nearest, problem)
+    return Card(name, label, image.result, url, overlay, nearest, problem)
 
 
 def _thumbnail_url(kit: Kit, row: int) -> str:

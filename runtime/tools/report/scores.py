@@ -1,11 +1,12 @@
 """The report of a scored folder: counts of verdicts, the distribution of the scores, the most anomalous images."""
 
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from msc_edge.describe import describe_limits
+from msc_edge.describe import describe_limits, describe_regions
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.formats import path_as_written
@@ -54,6 +55,11 @@ class ScoreReport:
             else [],
             summary=summary,
             unreadable=[(path_as_written(image.path), image.error) for image in summary.first_unreadable],
-            limits=list(describe_limits(limits, detector.calibration)),
+            limits=[*describe_limits(limits, detector.calibration), *_describe_map(detector)],
             histogram=histogram([scores], limits) if scores else None,
         )
+
+
+def _describe_map(detector: Detector) -> Iterator[tuple[str, str]]:
+    if regions := detector.manifest.models[detector.model].calibration.regions:
+        yield "heatmap", f"{describe_regions(regions.limit, regions.calibration)}. In heatmaps this limit is yellow."

@@ -43,6 +43,23 @@ def score(
         int | None,
         typer.Option(min=0, max=500, metavar="N", help="Images in the report's gallery.", show_default="24"),
     ] = None,
+    heatmaps: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write each image with its heatmap over it to this folder, as JPEG. All images of a kit have the same "
+            "colours: yellow is the limit of a region.",
+            show_default=False,
+        ),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the anomaly map of each image to this folder, as 16-bit PNG with the scale in its metadata.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the score file and the report.")] = False,
     fail_on_anomaly: Annotated[
         bool,
@@ -98,6 +115,7 @@ def score(
     from msc_edge.kit.opening import Kit
     from msc_edge.progress import progress_bars, silent
     from msc_edge.runtime.batch import score_folder
+    from msc_edge.runtime.tools.score.heatmaps import HeatmapWriter
 
     if overwrite and not out and not report:
         raise UsageError("--overwrite replaces a score file or a report; name it with --out or --report")
@@ -116,6 +134,7 @@ def score(
     with ExitStack() as stack:
         progress = silent if quiet else stack.enter_context(progress_bars())
         opened = stack.enter_context(Kit.open(kit))
+        writer = HeatmapWriter(opened, overlays=heatmaps, maps=maps, images=paths) if heatmaps or maps else None
         done = score_folder(
             opened,
             paths,
@@ -131,6 +150,7 @@ def score(
             excluded=[report] if report else [],
             on_result=receivers,
             thumbnail_if=page.wants_thumbnail if page else None,
+            on_image=writer.write if writer else None,
             report=progress,
         )
         if report and page:
