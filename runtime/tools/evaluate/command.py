@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation
+    from msc_edge.runtime.tools.evaluate.masks import MapEvaluationResult
 
 
 def evaluate(
@@ -83,7 +86,7 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
 
     from msc_edge.runtime.tools.evaluate.metrics import METRICS
     from msc_edge.terminal import console, printing
-    from msc_edge.text import many, one_line
+    from msc_edge.text import many, one_line, percent
 
     metrics = Table(title="Over all thresholds", title_justify="left", title_style="bold")
     for name in ("", "value", "95 % interval"):
@@ -102,8 +105,17 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
         to = console(stderr=False)
         to.print(metrics)
         to.print(types)
+        if evaluation.maps:
+            to.print(_maps_table(evaluation.maps))
         for name, limit in (("warn", evaluation.warn), ("reject", evaluation.reject)):
             to.print(_at_limit(name, limit))
+        if regions := evaluation.regions:
+            low, high = regions.interval
+            to.print(
+                f"regions, map above {regions.limit:.6f}: {regions.with_region} of "
+                f"{many(regions.normal_images, 'normal image')} have one (expected {percent(regions.expected_rate)}, "
+                f"90 % interval {low} to {high})"
+            )
         if evaluation.unreadable:
             to.print(f"left out: {many(len(evaluation.unreadable), 'unreadable image')}; the report gives the reasons")
         if evaluation.in_bank:
@@ -118,6 +130,31 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
         if evaluation.models > 1:
             to.print(f"model: {evaluation.model} (the kit has another one; --precision selects)")
         to.print(f"report: {one_line(str(out / 'report.html'))}")
+
+
+def _maps_table(maps: "MapEvaluationResult") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from msc_edge.text import one_line
+
+    left_out = f"; {maps.without_mask} images have none" if maps.without_mask else ""
+    title = f"Heatmaps against the masks of {maps.images} images{left_out}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("", overflow="fold")
+    for name in ("pixel\nAUROC", "AU-PRO\n(0.3)", "AU-PRO\n(0.05)", "AUPIMO"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def text(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    for each in maps.defect_types:
+        values = (each.pixel_auroc, each.au_pro_30, each.au_pro_5, each.aupimo)
+        table.add_row(Text(one_line(each.name)), *map(text, values))
+    table.add_section()
+    overall = (maps.pixel_auroc, maps.au_pro_30, maps.au_pro_5, maps.aupimo)
+    table.add_row("all", *(text(each and each.value) for each in overall))
+    return table
 
 
 def _at_limit(name: str, limit: "AtLimit") -> str:

@@ -16,6 +16,7 @@ from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.labelled import GOOD, LabelledDataset, LabelledImage
+from msc_edge.runtime.tools.evaluate.masks import MapEvaluationResult, RegionsOfNormalImages, regions_of_normal_images
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES, Interval, auroc, average_precision, with_intervals
 
 Comparison = Literal["inside the interval", "below the interval", "above the interval"]
@@ -91,6 +92,12 @@ class Evaluation(_Part):
     warn: AtLimit
     reject: AtLimit
     defect_types: list[DefectType]
+    regions: RegionsOfNormalImages | None = Field(
+        default=None, description="normal images with a region; null: the kit compares whole images only"
+    )
+    maps: MapEvaluationResult | None = Field(
+        default=None, description="anomaly maps against ground-truth masks; null: no masks, or no maps"
+    )
 
 
 @dataclass(frozen=True)
@@ -124,15 +131,17 @@ def compute_evaluation(
     scored: Sequence[Scored],
     unreadable: Sequence[tuple[LabelledImage, str]] = (),
     *,
+    maps: MapEvaluationResult | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     report: Report = silent,
 ) -> Evaluation:
-    """All metrics of scored images; see `match_labels`."""
+    """All metrics of scored images; see `match_labels`. `maps`: those of their anomaly maps."""
     truth = np.array([each.label.is_anomalous for each in scored], dtype=int)
     scores = np.array([each.result.score for each in scored])
     normal, anomalous = scores[truth == 0], scores[truth == 1]
     names = sorted({image.label for image in dataset.images} - {GOOD})
+    regions = detector.manifest.models[detector.model].calibration.regions
     return Evaluation(
         msc_edge_version=__version__,
         kit=detector.kit.sha256,
@@ -158,6 +167,9 @@ def compute_evaluation(
             )
             for name in names
         ],
+        regions=regions
+        and regions_of_normal_images(regions, [each.result for each in scored if not each.label.is_anomalous]),
+        maps=maps,
     )
 
 

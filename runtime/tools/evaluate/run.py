@@ -17,6 +17,7 @@ from msc_edge.runtime.results.image_result import ImageResult, score_file_format
 from msc_edge.runtime.results.row_file import RowFile
 from msc_edge.runtime.tools.evaluate.evaluation import Evaluation, compute_evaluation, match_labels
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
+from msc_edge.runtime.tools.evaluate.masks import MaskedMaps
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES, sklearn_metrics
 from msc_edge.runtime.tools.evaluate.report import EvaluationReport
 from msc_edge.runtime.tools.report.report_path import check_writable
@@ -60,19 +61,30 @@ def evaluate(
         check_writable(out.parent, target=out)
         page = EvaluationReport(detector, dataset, gallery=gallery)
         images: list[ImageResult] = []
+        maps = MaskedMaps(dataset)
         paths = [image.path for image in dataset.images]
         with closing(score_images(detector, paths, threads=threads, thumbnail_if=page.wants_thumbnail)) as results:
             for image in results:
                 page.add(image)
-                images.append(replace(image, thumbnail=None))
+                if image.result is not None:
+                    maps.add(dataset.images[len(images)], image.result)
+                images.append(_without_pictures(image))
                 report("scoring", len(images), len(paths))
         scored, unreadable = match_labels(dataset, images)
-        evaluation = compute_evaluation(detector, dataset, scored, unreadable, resamples=resamples, report=report)
+        evaluation = compute_evaluation(
+            detector, dataset, scored, unreadable, maps=maps.result(), resamples=resamples, report=report
+        )
         with folder_written_whole(out, replace=overwrite) as folder:
             _write_scores(folder / SCORES, dataset, images)
             (folder / JSON).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
             page.write(folder / REPORT, evaluation, scored, opened)
     return evaluation
+
+
+def _without_pictures(image: ImageResult) -> ImageResult:
+    """What is kept of every image: no thumbnails, no map."""
+    result = image.result and replace(image.result, grid_map=None)
+    return replace(image, result=result, thumbnail=None, overlay=None)
 
 
 def _check_out(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:

@@ -1,0 +1,164 @@
+"""Ground-truth masks of a labelled data set, and the metrics of anomaly maps against them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from msc_edge.calibration import Calibration, Limit
+from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.images import read_image
+from msc_edge.kit.model_entry import RegionCalibration
+from msc_edge.runtime.results.result import Result
+from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledImage
+from msc_edge.runtime.tools.evaluate.map_curves import Estimate
+from msc_edge.runtime.tools.evaluate.map_metrics import GroupMetrics, MapEvaluation
+from msc_edge.runtime.tools.evaluate.metrics import Interval
+
+_SUFFIXES = (".png", "_mask.png", ".bmp", ".tif", ".tiff")  # JPEG is not exact
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MapOfType(_Part):
+    """The maps of one defect type against those of all normal images."""
+
+    name: str = Field(description="the name of the folder")
+    images: PositiveInt = Field(description="images with a mask")
+    pixel_auroc: float
+    au_pro_30: float
+    au_pro_5: float
+    aupimo: float | None = Field(description="null: the normal images could not be read")
+
+
+class MapEvaluationResult(_Part):
+    """How well anomaly maps agree with masks. All metrics are in [0, 1]; 1 is perfect."""
+
+    images: PositiveInt = Field(description="anomalous images with a mask")
+    without_mask: NonNegativeInt = Field(
+        description="anomalous images without one, or with a black one; no metric of maps includes them"
+    )
+    pixel_auroc: Interval = Field(description="over all pixels of all images")
+    au_pro_30: Interval = Field(
+        description="per-region overlap, averaged over false-positive rates of pixels from 0 to 0.3"
+    )
+    au_pro_5: Interval = Field(description="the same from 0 to 0.05")
+    aupimo: Interval | None = Field(
+        description="recall of pixels, averaged over the logarithm of the false-positive rate of normal images from "
+        "1e-5 to 1e-4 (arXiv 2401.01984)"
+    )
+    best_f1: float = Field(description="largest F1 of pixels over all thresholds")
+    best_f1_threshold: float = Field(description="value of the map that gives it")
+    defect_types: list[MapOfType]
+
+
+class RegionsOfNormalImages(_Part):
+    """Normal images with any region, at the kit's limit of the map."""
+
+    limit: float = Field(description="values of the map above it are regions")
+    target_rate: float = Field(description="target share of normal images with any region")
+    expected_rate: float = Field(description="expected share")
+    normal_images: PositiveInt
+    with_region: NonNegativeInt
+    interval: tuple[int, int] = Field(description="90 % interval of `with_region`")
+
+
+def regions_of_normal_images(regions: RegionCalibration, results: Sequence[Result]) -> RegionsOfNormalImages:
+    """Compare the normal images that have a region with the number that is expected."""
+    limit: Limit = regions.limit
+    calibration: Calibration = regions.calibration
+    interval = calibration.alarm_interval(limit, len(results))
+    assert interval is not None, "the limit of the map follows from calibration images"
+    assert limit.target_rate is not None
+    assert limit.expected_rate is not None
+    return RegionsOfNormalImages(
+        limit=limit.score,
+        target_rate=limit.target_rate,
+        expected_rate=limit.expected_rate,
+        normal_images=len(results),
+        with_region=sum((result.patch_score or 0.0) > limit.score for result in results),
+        interval=interval,
+    )
+
+
+class MaskedMaps:
+    """Collects the maps of images that have a mask, and of normal images."""
+
+    def __init__(self, dataset: LabelledDataset, *, seed: int = 0) -> None:
+        """Find the masks: `ground_truth/<defect type>/<name>.png` or `<name>_mask.png` in the data set."""
+        self._masks = {image.path: _mask_of(image, dataset) for image in dataset.images if image.is_anomalous}
+        self._evaluation = MapEvaluation(seed=seed)
+        self._added = self._without = 0
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any image has one."""
+        return any(self._masks.values())
+
+    def add(self, label: LabelledImage, result: Result) -> None:
+        """Add a scored image. SourceError for a mask that cannot be read; a black one counts as none."""
+        if result.grid_map is None or not self.has_masks:
+            return
+        if not label.is_anomalous:
+            self._evaluation.add(result.grid_map.at_frame(), None, "")
+        elif (path := self._masks[label.path]) is None or not (mask := _read_mask(path)).any():
+            self._without += 1
+        else:
+            height, width = mask.shape
+            self._evaluation.add(result.grid_map.at_frame(height=height, width=width), mask, label.label)
+            self._added += 1
+
+    def result(self) -> MapEvaluationResult | None:
+        """The metrics; None without a single map and mask."""
+        if not self._added:
+            return None
+        found = self._evaluation.result()
+        overall = found.overall
+        assert overall.best_f1
+        return MapEvaluationResult(
+            images=self._added,
+            without_mask=self._without,
+            pixel_auroc=_interval(overall.pixel_auroc),
+            au_pro_30=_interval(overall.au_pro_30),
+            au_pro_5=_interval(overall.au_pro_5),
+            aupimo=_interval(overall.aupimo) if overall.aupimo else None,
+            best_f1=overall.best_f1.value,
+            best_f1_threshold=overall.best_f1.threshold,
+            defect_types=[_of_type(name, group) for name, group in found.groups.items()],
+        )
+
+
+def _of_type(name: str, group: GroupMetrics) -> MapOfType:
+    return MapOfType(
+        name=name,
+        images=group.anomalous_images,
+        pixel_auroc=_interval(group.pixel_auroc).value,
+        au_pro_30=_interval(group.au_pro_30).value,
+        au_pro_5=_interval(group.au_pro_5).value,
+        aupimo=group.aupimo.value if group.aupimo else None,
+    )
+
+
+def _interval(estimate: Estimate | None) -> Interval:
+    assert estimate is not None, "masks have anomalous and normal pixels"
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def _mask_of(image: LabelledImage, dataset: LabelledDataset) -> Path | None:
+    for root in dataset.folders:
+        for folder in (root / "ground_truth" / image.label, root.parent / "ground_truth" / image.label):
+            for suffix in _SUFFIXES:
+                if (mask := folder / f"{image.path.stem}{suffix}").is_file():
+                    return mask
+    return None
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """A mask, bool (height, width): true where a pixel is nearer to white than to black."""
+    try:
+        return read_image(path).max(axis=2) > 127
+    except UnreadableImageError as error:
+        raise SourceError(f"{path}: this mask cannot be read ({error}); replace it, or move it away") from error

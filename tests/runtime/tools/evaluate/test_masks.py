@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from msc_edge.errors import SourceError
+from msc_edge.runtime import Detector
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.runtime.tools.evaluate.map_metrics import MapEvaluation
+from msc_edge.runtime.tools.evaluate.masks import MaskedMaps, regions_of_normal_images
+from msc_edge.runtime.tools.evaluate.run import evaluate
+
+
+@pytest.fixture
+def dataset(tmp_path, toy, save) -> Path:
+    """Stains around (50, 12) with their masks, one image without a mask and one with a black one."""
+    folder = tmp_path / "set"
+    for seed in range(6):
+        save(folder / "test" / "good" / f"{seed}.png", toy.draw(400 + seed))
+        save(folder / "test" / "stain" / f"{seed}.png", toy.draw(500 + seed, "stain"))
+    mask = cv2.circle(np.zeros((48, 64, 3), np.uint8), (50, 12), 8, (255, 255, 255), -1)
+    for name in ("0.png", "1_mask.png", "2.bmp", "3.png"):
+        save(folder / "ground_truth" / "stain" / name, mask)
+    save(folder / "ground_truth" / "stain" / "4.png", np.zeros_like(mask))
+    return folder
+
+
+@pytest.fixture
+def patches(patch_kit: Path) -> Detector:
+    return Detector.load(patch_kit, threads=1)
+
+
+def test_maps_are_compared_with_the_masks_that_exist(dataset: Path, patches: Detector) -> None:
+    labelled = labelled_dataset(dataset)
+    maps, expected = MaskedMaps(labelled), MapEvaluation()
+    truth = cv2.circle(np.zeros((48, 64), np.uint8), (50, 12), 8, 255, -1) > 0
+    for image in labelled.images:
+        result = patches.score_file(image.path, heatmap=True)
+        maps.add(image, result)
+        assert result.anomaly_map is not None
+        if not image.is_anomalous:
+            expected.add(result.anomaly_map, None, "")
+        elif image.path.stem in "0123":
+            expected.add(result.anomaly_map, truth, "stain")
+    found, overall = maps.result(), expected.result().overall
+    assert found
+    assert (found.images, found.without_mask) == (4, 2)
+    assert overall.au_pro_30
+    assert overall.pixel_auroc
+    assert found.au_pro_30.value == overall.au_pro_30.value > 0.7
+    assert found.pixel_auroc.value == overall.pixel_auroc.value > 0.9
+    assert [each.name for each in found.defect_types] == ["stain"]
+
+
+def test_a_mask_of_another_size_is_compared_at_its_own(dataset: Path, patches: Detector, save) -> None:
+    large = cv2.circle(np.zeros((96, 128, 3), np.uint8), (101, 25), 16, (255, 255, 255), -1)
+    for name in ("0.png", "3.png"):
+        save(dataset / "ground_truth" / "stain" / name, large)
+    labelled = labelled_dataset(dataset)
+    maps = MaskedMaps(labelled)
+    for image in labelled.images:
+        maps.add(image, patches.score_file(image.path))
+    found = maps.result()
+    assert found
+    assert found.pixel_auroc.value > 0.9
+
+
+def test_a_mask_that_cannot_be_read_is_an_error(dataset: Path, patches: Detector) -> None:
+    (dataset / "ground_truth" / "stain" / "0.png").write_bytes(b"no image")
+    labelled = labelled_dataset(dataset)
+    maps = MaskedMaps(labelled)
+    (image,) = [each for each in labelled.images if each.label == "stain" and each.path.stem == "0"]
+    with pytest.raises(SourceError, match=r"0\.png: this mask cannot be read"):
+        maps.add(image, patches.score_file(image.path))
+
+
+def test_without_masks_or_without_a_map_there_is_no_result(
+    dataset: Path, patches: Detector, detector: Detector
+) -> None:
+    labelled = labelled_dataset(dataset)
+    without_map = MaskedMaps(labelled)
+    for image in labelled.images:
+        without_map.add(image, detector.score_file(image.path))
+    assert without_map.result() is None
+    for path in (dataset / "ground_truth").rglob("*.*"):
+        path.unlink()
+    without_masks = MaskedMaps(labelled)
+    for image in labelled.images:
+        without_masks.add(image, patches.score_file(image.path))
+    assert without_masks.result() is None
+
+
+def test_normal_images_with_a_region_are_counted(patches: Detector, toy) -> None:
+    regions = patches.manifest.models["fp32"].calibration.regions
+    assert regions
+    results = [patches.score(toy.draw(seed)) for seed in range(600, 640)]
+    found = regions_of_normal_images(regions, results)
+    assert found.with_region == sum(bool(result.regions) for result in results)
+    assert found.interval == regions.calibration.alarm_interval(regions.limit, 40)
+
+
+def test_an_evaluation_has_maps_and_regions_in_json_and_report(dataset: Path, patch_kit: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(patch_kit, dataset, tmp_path / "out", resamples=20, threads=1)
+    assert evaluation.maps
+    assert evaluation.regions
+    assert evaluation.model_validate_json((tmp_path / "out" / "evaluation.json").read_text()) == evaluation
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Heatmaps against masks" in page
+    assert f"{evaluation.maps.au_pro_30.value:.4f}" in page
+    assert "region in the heatmap" in page
