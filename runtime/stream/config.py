@@ -122,6 +122,7 @@ class ImagesConfig(_Section):
 
     folder: Path | None = Field(default=None, description="save rejected frames here")
     every: PositiveInt | None = Field(default=None, description="save every n-th normal frame too")
+    overlays: bool = Field(default=True, description="save a rejected frame with its heatmap too, beside it")
     format: Literal["jpg", "png"] = Field(default="jpg", description="png is lossless and several times larger")
     max_mb: PositiveFloat = Field(default=2000, description="remove the oldest beyond this size")
     max_days: PositiveFloat = Field(default=30, description="remove older images")

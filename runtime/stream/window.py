@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, fit, printable, text_width
+from msc_edge.overlay import overlay
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.logs import LOG
 
@@ -82,13 +83,18 @@ class Window:
 
 
 def drawn(decision: Decision) -> np.ndarray:
-    """The frame in a size that fits on a screen, with its verdict: uint8 (h, w, 3), RGB."""
+    """The frame in a size that fits on a screen, with its verdict: uint8 (h, w, 3), RGB.
+
+    A frame that is not normal is shown with its heatmap.
+    """
     image, result = decision.frame.image, decision.result
     assert image is not None, "a frame that was read has an image"
     if result is None:
         text, colour = decision.frame.error or "unreadable", _UNSCORED
     else:
         text, colour = f"{result.verdict}  {result.score:.4f}", VERDICT_COLOURS[result.verdict]
+    if result and result.grid_map is not None and result.verdict != "normal":
+        image = overlay(fit(image, width=_MAX_WIDTH, height=_MAX_HEIGHT), result.grid_map)
     if image.shape[1] < _MIN_WIDTH:
         fitted = fit(image, width=_MIN_WIDTH, height=_MAX_HEIGHT, enlarge="pixels")
     else:

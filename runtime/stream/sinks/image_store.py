@@ -1,7 +1,8 @@
 """Saved frames: rejected ones, and if configured every n-th normal one.
 
 Path: `<folder>/<YYYY-MM-DD>/<source>/<YYYYMMDDTHHMMSS.mmmZ>_<verdict>_<score>_<id>.<jpg or png>`, with dates and times
-in UTC. A thread encodes and writes them, so that a slow disk does not delay scoring.
+in UTC. The overlay with the heatmap of a rejected frame has the same name with `_overlay.jpg`; both are removed
+together. A thread encodes and writes them, so that a slow disk does not delay scoring.
 """
 
 import heapq
@@ -17,8 +18,10 @@ from typing import Literal
 
 import numpy as np
 
+from msc_edge.anomaly_map import AnomalyMap
 from msc_edge.drawing import encode_image
 from msc_edge.errors import UsageError, writing
+from msc_edge.overlay import overlay
 from msc_edge.runtime.results.formats import rounded
 from msc_edge.runtime.stream.config import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision
@@ -26,10 +29,11 @@ from msc_edge.runtime.stream.frame import Decision
 SaveReason = Literal["reject", "normal"]
 
 _SUFFIXES: dict[Literal["jpg", "png"], Literal[".jpg", ".png"]] = {"jpg": ".jpg", "png": ".png"}
+_OVERLAY = "_overlay"
 _QUEUE_SIZE = 8  # frames; 200 MB for a 4K camera
 _EXPIRY_INTERVAL = 60.0  # seconds between two searches for images that are too old
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_NAME_PATTERN = r"\d{8}T\d{6}\.\d{3}Z_(normal|warn|reject)_-?\d+\.\d{4}_[A-Za-z0-9_.-]{1,8}\.(jpg|png)"
+_NAME_PATTERN = r"\d{8}T\d{6}\.\d{3}Z_(normal|warn|reject)_-?\d+\.\d{4}_[A-Za-z0-9_.-]{1,8}?(_overlay)?\.(jpg|png)"
 _NAME = re.compile(_NAME_PATTERN, re.ASCII)
 _PARTIAL = re.compile(rf"\.{_NAME_PATTERN}\.partial", re.ASCII)
 
@@ -47,7 +51,7 @@ class ImageStore:
         self.folder = config.folder
         self._config = config
         self._stored = _StoredImages(config.folder, max_bytes=1e6 * config.max_mb, max_age=86400 * config.max_days)
-        self._queue: queue.Queue[tuple[Path, np.ndarray] | None] = queue.Queue(_QUEUE_SIZE)
+        self._queue: queue.Queue[tuple[Path, np.ndarray, AnomalyMap | None] | None] = queue.Queue(_QUEUE_SIZE)
         self._lock = threading.Lock()
         self._normal: Counter[str] = Counter()
         self._closed = False
@@ -83,7 +87,7 @@ class ImageStore:
                 return self._lose("the stream is ending")
             if self._queue.qsize() >= (_QUEUE_SIZE if reason == "reject" or wait else _QUEUE_SIZE // 2):
                 return self._lose("images arrive faster than they can be written")
-            self._queue.put_nowait((path, image.copy()))
+            self._queue.put_nowait((path, image.copy(), self._map_of(decision)))
         return path
 
     @property
@@ -116,6 +120,11 @@ class ImageStore:
                     self._lose("the stream ended before it was written")
         self._queue.put_nowait(None)  # for the thread, if it is still busy
 
+    def _map_of(self, decision: Decision) -> AnomalyMap | None:
+        """The map to draw over a copy of the frame; None for a normal frame, and where overlays are turned off."""
+        result = decision.result
+        return result.grid_map if result and result.verdict != "normal" and self._config.overlays else None
+
     def _path_of(self, decision: Decision) -> Path:
         frame, result = decision.frame, decision.result
         if result is None:
@@ -140,9 +149,12 @@ class ImageStore:
                 continue
             if task is None:
                 return
-            path, image = task
+            path, image, anomaly_map = task
             try:
                 self._write(path, encode_image(image, _SUFFIXES[self._config.format]))
+                if anomaly_map is not None:
+                    drawn = overlay(image, anomaly_map)
+                    self._write(overlay_path(path), encode_image(drawn, ".jpg"))
             except Exception as error:  # one image must not stop the next ones
                 with self._lock:
                     self._lose(f"{path.name}: {getattr(error, 'strerror', None) or error or type(error).__name__}")
@@ -159,10 +171,15 @@ class ImageStore:
         self._stored.add(path, len(data))
 
 
+def overlay_path(image: Path) -> Path:
+    """Where the overlay of a saved frame is."""
+    return image.with_name(f"{image.stem}{_OVERLAY}.jpg")
+
+
 class _StoredImages:
     """Index of the images in the folder; removes the oldest first. Not safe to use from several threads.
 
-    Files with other names are neither counted nor removed.
+    An image and its overlay are one entry. Files with other names are neither counted nor removed.
     """
 
     def __init__(self, folder: Path, *, max_bytes: float, max_age: float) -> None:
@@ -170,8 +187,8 @@ class _StoredImages:
         self._max_bytes = max_bytes
         self._max_age = max_age  # seconds
         self._bytes = 0
-        self._sizes: dict[str, int] = {}
-        self._oldest: list[tuple[str, str]] = []  # heap of (name, which begins with the time; relative path)
+        self._files: dict[str, dict[str, int]] = {}  # for each entry the relative paths of its files, and their sizes
+        self._oldest: list[tuple[str, str]] = []  # heap of (name, which begins with the time; entry)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for day in _folders(folder):
@@ -192,12 +209,14 @@ class _StoredImages:
             source.rmdir()
 
     def add(self, path: Path, size: int) -> None:
-        """Add an image that was written, perhaps over another one."""
+        """Add an image or an overlay that was written, perhaps over another one."""
         relative = str(path.relative_to(self._folder))
-        if relative not in self._sizes:
-            heapq.heappush(self._oldest, (path.name, relative))
-        self._bytes += size - self._sizes.get(relative, 0)
-        self._sizes[relative] = size
+        entry = str(path.relative_to(self._folder).with_name(path.stem.removesuffix(_OVERLAY)))
+        if entry not in self._files:
+            heapq.heappush(self._oldest, (path.stem.removesuffix(_OVERLAY), entry))
+        files = self._files.setdefault(entry, {})
+        self._bytes += size - files.get(relative, 0)
+        files[relative] = size
 
     def free_space(self, size: int) -> None:
         """Remove expired images, and the oldest until `size` bytes fit. ValueError when they never fit."""
@@ -205,14 +224,15 @@ class _StoredImages:
             raise ValueError(f"it has {size / 1e6:.1f} MB, and `max_mb` of [images] is {self._max_bytes / 1e6:g}")
         expired = datetime.fromtimestamp(max(0.0, time.time() - self._max_age), UTC).strftime("%Y%m%dT%H%M%S")
         while self._oldest and (self._bytes + size > self._max_bytes or self._oldest[0][0] < expired):
-            _, relative = heapq.heappop(self._oldest)
-            self._bytes -= self._sizes.pop(relative)
-            path = self._folder / relative
-            with suppress(OSError):  # it cannot be removed: tried again after the next start
-                path.unlink(missing_ok=True)
+            _, entry = heapq.heappop(self._oldest)
+            for relative, bytes_of_file in self._files.pop(entry).items():
+                self._bytes -= bytes_of_file
+                with suppress(OSError):  # it cannot be removed: tried again after the next start
+                    (self._folder / relative).unlink(missing_ok=True)
+            folder = (self._folder / entry).parent
             with suppress(OSError):  # not empty yet
-                path.parent.rmdir()
-                path.parent.parent.rmdir()
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -47,7 +47,14 @@ EVERYTHING: dict[str, Any] = {
     "limits": {"threshold": 0.125, "false_alarm_rate": 0.01},
     "alarm": {"after": "2-of-3", "cooldown": 4.5},
     "results": {"jsonl": '/data/größe "a".jsonl', "csv": "/data/rows.csv", "rotate_mb": 0.5, "keep": 3},
-    "images": {"folder": "/data/images", "every": 1000, "format": "png", "max_mb": 12.5, "max_days": 0.5},
+    "images": {
+        "folder": "/data/images",
+        "every": 1000,
+        "overlays": False,
+        "format": "png",
+        "max_mb": 12.5,
+        "max_days": 0.5,
+    },
     "mqtt": {
         "host": "broker.factory",
         "port": 8883,

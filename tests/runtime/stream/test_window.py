@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 from msc_edge.calibration import Verdict
 from msc_edge.drawing import VERDICT_COLOURS
+from msc_edge.runtime import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.window import Window, drawn
@@ -380,3 +382,12 @@ def test_a_display_without_a_server_ends_the_process_of_the_window_only(
         window.show(decision(noise(48, 64)))
     assert logged().count("--show:") == 1, "logged once"
     window.close()
+
+
+def test_a_rejected_frame_is_shown_with_its_heatmap_and_a_normal_one_is_not(patch_kit, toy):
+    detector = Detector.load(patch_kit, threads=1)
+    for seed, defect, differs in ((200, "stain", True), (101, None, False)):
+        image = toy.draw(seed, defect)
+        result = detector.score(image)
+        shown = [drawn(replace(decision(image), result=each)) for each in (result, replace(result, grid_map=None))]
+        assert bool((shown[0] != shown[1]).any()) == differs

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +15,11 @@ import pytest
 
 from msc_edge.errors import OutputError, UsageError
 from msc_edge.images import read_image
+from msc_edge.runtime import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.config import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
-from msc_edge.runtime.stream.sinks.image_store import ImageStore
+from msc_edge.runtime.stream.sinks.image_store import ImageStore, overlay_path
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 LARGE = np.tile(NOISE, (12, 12, 1))  # takes longer to encode than to copy
@@ -342,3 +344,53 @@ def test_a_killed_process_leaves_complete_images_and_the_next_start_removes_the_
     assert {read_image(path).shape for path in complete} == {(300, 400, 3)}
     opened(tmp_path).close()
     assert set(images(tmp_path)) == set(complete)
+
+
+class TestOverlays:
+    @pytest.fixture
+    def detector(self, patch_kit: Path) -> Detector:
+        return Detector.load(patch_kit, threads=1)
+
+    def decision(self, detector: Detector, image: np.ndarray, *, age: float = 0, id: str = "0123456789") -> Decision:
+        return replace(decision(image=image, age=age, id=id), result=detector.score(image))
+
+    def test_a_rejected_frame_has_its_overlay_beside_it(self, tmp_path, detector, toy, saved, until):
+        image = toy.draw(200, "stain")
+        store = opened(tmp_path, format="png")
+        path = saved(store, self.decision(detector, image))
+        until(overlay_path(path).exists)
+        assert overlay_path(path).name == f"{path.stem}_overlay.jpg"
+        assert np.array_equal(read_image(path), image)
+        changed = np.abs(read_image(overlay_path(path)).astype(int) - image).mean(axis=2)
+        assert changed[4:20, 42:58].mean() > 2 * changed[30:, :30].mean()  # the stain is at (50, 12)
+        store.close()
+
+    def test_without_overlays_or_without_a_map_there_is_none(self, tmp_path, detector, toy, saved):
+        image = toy.draw(200, "stain")
+        store = opened(tmp_path / "off", overlays=False)
+        saved(store, self.decision(detector, image))
+        store.close()
+        assert len(images(tmp_path / "off")) == 1
+        store = opened(tmp_path / "whole")
+        saved(store, decision(image=image))
+        store.close()
+        assert len(images(tmp_path / "whole")) == 1
+
+    @pytest.mark.parametrize("restart", [False, True])
+    def test_an_image_and_its_overlay_are_removed_together(self, tmp_path, detector, toy, saved, until, restart):
+        image = toy.draw(200, "stain")
+        store = opened(tmp_path, max_days=1)
+        for age, id in ((3000, "old"), (0, "new")):
+            path = saved(store, self.decision(detector, image, age=age, id=id))
+            until(overlay_path(path).exists)
+        store.close()
+        kept = sum(path.stat().st_size for path in images(tmp_path) if "new" in path.name)
+        assert len(images(tmp_path)) == 4
+        if restart:
+            opened(tmp_path, max_mb=(kept + 10) / 1e6).close()
+        else:
+            store = opened(tmp_path, max_mb=(2 * kept + 10) / 1e6)
+            until(overlay_path(saved(store, self.decision(detector, image, id="last"))).exists)
+            store.close()
+        assert not any("old" in path.name for path in images(tmp_path))
+        assert sum("new" in path.name for path in images(tmp_path)) == 2
