@@ -163,8 +163,9 @@ def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requeste
             "pass --steps N to fine-tune it anyway",
             err=True,
         )
+    patches = f", {many(record.patch_rows, 'patch', 'patches')} in the patch bank" if record.patch_rows else ""
     typer.echo(
-        f"{out}: {record.backbone}, {training}; {roles.count('bank')} images in the memory bank, "
+        f"{out}: {record.backbone}, {training}; {roles.count('bank')} images in the memory bank{patches}, "
         f"{roles.count('calibration')} held out{groups}\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
     )
 

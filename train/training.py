@@ -172,8 +172,9 @@ def _train(
     bank = Bank(embeddings[in_bank])
     image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
     _write_files(out, backbone, bank, image_scores, images)
+    patch_rows = None
     if scores != "image":
-        write_patches(
+        patch_rows = write_patches(
             out,
             network,
             lambda names: decoded(folder, names, policy, task="comparing patches", report=report),
@@ -194,6 +195,7 @@ def _train(
             fine_tuning=settings,
             scores=scores,
             map=None if scores == "image" else MAP_SETTINGS,
+            patch_rows=patch_rows,
             selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
             holdout=options.holdout,
             group_by=options.group_by,

@@ -15,6 +15,7 @@ from msc_edge.demo.parts import DEFECTS
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.export.pack import export
 from msc_edge.images import read_image
+from msc_edge.overlay import overlay
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_folder
 from msc_edge.runtime.detector import Detector
@@ -147,9 +148,10 @@ def _write_sheet(out: Path, images: Sequence[ImageResult]) -> None:
 def _cell(out: Path, image: ImageResult) -> Cell:
     if image.result is None:
         raise SourceError(f"{image.path}: was just drawn and cannot be read ({image.error}); check the disk")
-    path = Path(image.path)
+    path, grid_map = Path(image.path), image.result.grid_map
+    pixels = read_image(path)
     return Cell(
-        image=read_image(path),
+        image=pixels if grid_map is None else overlay(pixels, grid_map),
         nearest=read_image(out / DATA / "train" / "good" / image.result.nearest),
         name=f"{path.parent.name}/{path.stem}",
         result=image.result,

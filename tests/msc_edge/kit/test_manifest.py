@@ -112,6 +112,7 @@ DOCUMENT: dict[str, Any] = {
                 "images": 32,
                 "max_score_difference": 1e-7,
                 "max_embedding_difference": 2e-7,
+                "max_patch_difference": 3e-6,
                 "changed_verdicts": 0,
             },
             "quantization": None,
