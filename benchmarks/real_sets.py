@@ -1,4 +1,4 @@
-"""Image AUROC on magnetic_tile and the six papers, from score files of the command line.
+"""Image AUROC of the score and of its parts on magnetic_tile and the six papers, from score files.
 
     python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes frozen v1 v2] [--sets tile paper]
         [--backbone mobilenet_v2] [--precision int8]
@@ -22,14 +22,22 @@ from sklearn.metrics import roc_auc_score
 RECIPES = {"frozen": ["--steps", "0"], "v1": ["--recipe", "v1"], "v2": ["--recipe", "v2"]}
 
 
-def auroc_of(scores: Path) -> tuple[float, float]:
-    """AUROC and observed false-alarm rate from a score file; anomalous images have `/defect/` in their path."""
+PARTS = ("score", "image_score", "patch_score")
+
+
+def aurocs_of(scores: Path) -> tuple[dict[str, float], float]:
+    """AUROC of the score and of its parts, and the observed false-alarm rate.
+
+    Anomalous images have `/defect/` in their path.
+    """
     with scores.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert not any(row["error"] for row in rows), "an image could not be read"
     anomalous = np.array(["/defect/" in row["path"] for row in rows])
     rejected = np.array([row["verdict"] == "reject" for row in rows])
-    return float(roc_auc_score(anomalous, [float(row["score"]) for row in rows])), float(rejected[~anomalous].mean())
+    values = {part: [float(row[part]) for row in rows] for part in PARTS if rows[0][part]}
+    aurocs = {part: float(roc_auc_score(anomalous, found)) for part, found in values.items()}
+    return aurocs, float(rejected[~anomalous].mean())
 
 
 def copied(images: LabelledImages, work: Path) -> tuple[Path, Path]:
@@ -56,7 +64,7 @@ def linked_tile(shared: Path, work: Path) -> tuple[Path, Path]:
 
 
 def measure(name: str, train: Path, test: Path, recipe: str, options: argparse.Namespace) -> float:
-    """Train, export and score one set with one recipe; print a row of the table and return the AUROC."""
+    """Train, export and score one set with one recipe; print a row of the table and return the AUROC of the score."""
     steps = ["--steps", options.steps] if options.steps and recipe != "frozen" else []
     grouped = ["--group-by", options.group_by] if options.group_by else []
     parts = [name, options.backbone, recipe, *steps[1:], *(["grouped"] if grouped else []), options.seed]
@@ -75,9 +83,10 @@ def measure(name: str, train: Path, test: Path, recipe: str, options: argparse.N
         run_msc_edge("export", folder / "run", "--out", kit, "--precision", precision, "--overwrite")
         run_msc_edge("score", kit, test, "--out", scores, "--precision", precision, "--overwrite")
         done.touch()
-    auroc, observed_rate = auroc_of(scores)
-    print(f"| {name} | {recipe} | {options.seed} | {auroc:.4f} | {observed_rate:.3f} |", flush=True)
-    return auroc
+    aurocs, observed_rate = aurocs_of(scores)
+    columns = " | ".join(f"{aurocs[part]:.4f}" if part in aurocs else "" for part in PARTS)
+    print(f"| {name} | {recipe} | {options.seed} | {columns} | {observed_rate:.3f} |", flush=True)
+    return aurocs["score"]
 
 
 def main() -> None:
@@ -95,7 +104,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of v1 and v2; default: the product's")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args()
-    print("| set | recipe | seed | AUROC | observed false-alarm rate |\n|---|---|---|---|---|")
+    print("| set | recipe | seed | AUROC | by whole images | by patches | observed false-alarm rate |")
+    print("|---|---|---|---|---|---|---|")
     for recipe in options.recipes:
         if "tile" in options.sets:
             measure("magnetic_tile", *linked_tile(options.shared, options.work), recipe, options)
@@ -104,9 +114,8 @@ def main() -> None:
                 measure(name, *copied(images, options.work / name), recipe, options)
                 for name, images in papers(options.shared).items()
             ]
-            print(
-                f"| papers, mean of {len(aurocs)} | {recipe} | {options.seed} | {np.mean(aurocs):.4f} | |", flush=True
-            )
+            mean = f"| papers, mean of {len(aurocs)} | {recipe} | {options.seed} | {np.mean(aurocs):.4f} | | | |"
+            print(mean, flush=True)
 
 
 if __name__ == "__main__":
