@@ -125,7 +125,9 @@ def test_openvino_gives_the_scores_of_onnxruntime(
     assert len(scored) == 10
     for one, other in scored:
         assert (one["path"], one["nearest"]) == (other["path"], other["nearest"])
-        assert float(one["score"]) == pytest.approx(float(other["score"]), abs=2e-6)
+        assert float(one["image_score"]) == pytest.approx(float(other["image_score"]), abs=2e-6)
+        assert float(one["patch_score"]) == pytest.approx(float(other["patch_score"]), rel=1e-4)
+        assert one["verdict"] == other["verdict"]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +178,10 @@ def test_openvino_is_refused_where_it_computes_other_embeddings(with_openvino: P
 def test_a_file_that_openvino_cannot_use_is_one_line(with_openvino: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     script = (
-        "from pathlib import Path; from msc_edge.runtime.backends.openvino_backend import OpenVinoBackend\n"
-        "try: OpenVinoBackend(Path('model.onnx'), dim=3, threads=1)\n"
+        "from pathlib import Path; from msc_edge.kit.model_entry import EmbeddingOutput, Outputs\n"
+        "from msc_edge.runtime.backends.openvino_backend import OpenVinoBackend\n"
+        "outputs = Outputs(embedding=EmbeddingOutput(dim=3))\n"
+        "try: OpenVinoBackend(Path('model.onnx'), outputs=outputs, threads=1)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     printed = run(with_openvino / "python", "-c", script, cwd=tmp_path).stdout

@@ -376,7 +376,8 @@ def test_genuine_weights_and_real_papers_from_images_to_verdicts(
     # rounding as a changed verdict would fail here.
     fp32 = export(run, place).models["fp32"]
     assert fp32.parity is not None
-    assert fp32.parity.max_score_difference < 1e-5
+    assert fp32.parity.max_score_difference < 1e-3  # of a standard deviation
+    assert fp32.parity.max_embedding_difference < 1e-5
     detector = Detector.load(place)
     normal = fp32.calibration.scores
     anomalous = [detector.score_file(path).score for path in sorted((real_papers / "defect").iterdir())[::3]]

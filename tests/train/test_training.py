@@ -58,7 +58,8 @@ def contents(run: Path, names: tuple[str, ...] = RESULTS) -> dict[str, str]:
 def command(normal: Path, out: Path, weights: Path, *more: str) -> list[str]:
     """The options of the fixture `options`, on the command line."""
     quick = (
-        "--backbone mobilenet_v2_x0.1 --stop-at features.3 --image-size 32 --batch 4 --learning-rate 1e-2 --dtype fp32"
+        "--backbone mobilenet_v2_x0.1 --stop-at features.3 --image-size 32 --batch 4 --learning-rate 1e-2 --dtype fp32 "
+        "--scores image"
     )
     given = [*quick.split(), "--accelerator", "cpu", "--weights", str(weights), *more]
     return [sys.executable, "-m", "msc_edge", "train", "--normal", str(normal), "--out", str(out), *given]
