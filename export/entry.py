@@ -26,7 +26,7 @@ from msc_edge.kit.model_entry import (
 from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.processor import usable_cores
-from msc_edge.scoring import MapSettings, ScoreKind, Scoring
+from msc_edge.scoring import MapSettings, ScoreKind, Scoring, calibration_scores
 
 
 class Rates(NamedTuple):
@@ -50,20 +50,15 @@ class ScorePlan:
         """The scoring of a model, from its scores of held-out normal images, float64 (n,), in the same order."""
         return Scoring.fitted(self.kind, image_scores, patch_scores, self.map)
 
+    def calibration(self, image_scores: np.ndarray, patch_scores: np.ndarray | None) -> Calibration:
+        """The calibration of a model, from the same scores; see `calibration_scores`."""
+        return Calibration(calibration_scores(self.kind, image_scores, patch_scores, self.map))
+
 
 def outputs_of(model: Path, outputs: Outputs, images: Iterable[tuple[str, np.ndarray]]) -> list[ModelOutput]:
     """The outputs of an exported model for named decoded images, uint8 (height, width, 3)."""
     backend = OnnxRuntimeBackend(model, outputs=outputs, threads=usable_cores())
     return [backend.run(image) for _, image in images]
-
-
-def combined_scores(
-    scoring: Scoring, image_scores: np.ndarray, patch_scores: np.ndarray | None
-) -> tuple[Calibration, Calibration | None]:
-    """The scores of a kit for held-out normal images, and their patch scores; see `ScorePlan.fitted`."""
-    patches = [None] * len(image_scores) if patch_scores is None else patch_scores.tolist()
-    scores = [scoring.score(image, patch) for image, patch in zip(image_scores.tolist(), patches, strict=True)]
-    return Calibration(scores), None if patch_scores is None else Calibration(patch_scores)
 
 
 def model_entry(
@@ -84,8 +79,8 @@ def model_entry(
     index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
     image_scores = np.array([bank.score(query) for query in queries])
     patch_scores = _patch_scores(found, plan.map) if plan.map else None
-    scoring = plan.fitted(image_scores, patch_scores)
-    calibration, patches = combined_scores(scoring, image_scores, patch_scores)
+    calibration = plan.calibration(image_scores, patch_scores)
+    patches = None if patch_scores is None else Calibration(patch_scores)
     return Model(
         file=MODEL_FILES[precision],
         opset=OPSET,
@@ -100,7 +95,7 @@ def model_entry(
             ),
             patches=plan.patches,
         ),
-        scoring=scoring,
+        scoring=plan.fitted(image_scores, patch_scores),
         calibration=CalibrationInfo(
             scores=calibration.scores.tolist(),
             warn_rate=rates.warn,

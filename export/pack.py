@@ -15,7 +15,7 @@ from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import UsageError
-from msc_edge.export.entry import Rates, ScorePlan, combined_scores, model_entry, outputs_of
+from msc_edge.export.entry import Rates, ScorePlan, model_entry, outputs_of
 from msc_edge.export.int8 import Int8Rejected, quantised_model
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
@@ -165,8 +165,7 @@ def _scoring_of(
     patch_scores = np.load(run / PATCH_CALIBRATION, allow_pickle=False)
     rows, dim = head.bank.shape
     plan = ScorePlan(kind, record.map, PatchBank(count=rows, dim=dim))
-    scoring = plan.fitted(image_scores, patch_scores)
-    return head, plan, scoring, combined_scores(scoring, image_scores, patch_scores)[0]
+    return head, plan, plan.fitted(image_scores, patch_scores), plan.calibration(image_scores, patch_scores)
 
 
 def _refuse_no_kit(out: Path) -> None:

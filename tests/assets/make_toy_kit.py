@@ -45,7 +45,7 @@ from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from msc_edge.runtime.backends.interface import EMBEDDING, INPUT, PATCH_DISTANCES
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from msc_edge.scoring import MapSettings, Scoring
+from msc_edge.scoring import MapSettings, Scoring, calibration_scores
 
 KIT = Path(__file__).parent / "toy.kit"
 SIDE = 8
@@ -111,12 +111,7 @@ def make(folder: Path, *, patches: bool = False) -> Manifest:
         ]
         patch_scores = np.array([each.max() for each in maps]) if patches else None
         scoring = Scoring.fitted("both", image_scores, patch_scores, MAP) if patches else Scoring()
-        calibration = Calibration(
-            [
-                scoring.score(each, float(maps[place].max()) if patches else None)
-                for place, each in enumerate(image_scores)
-            ]
-        )
+        calibration = Calibration(calibration_scores(scoring.kind, image_scores, patch_scores, scoring.map))
         warn_rate, reject_rate = 0.2, 0.01  # twelve held-out images can promise the first and not the second
         return seal(
             root,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from msc_edge.scoring import MapSettings, Scale, Scoring
+from msc_edge.scoring import MapSettings, Scale, Scoring, calibration_scores
 
 MAP = MapSettings(smoothing=0.5, least_area=16)
 IMAGES = np.array([0.1, 0.2, 0.3])  # mean 0.2, standard deviation 0.1
@@ -25,6 +25,29 @@ def test_both_does_not_depend_on_the_units_of_its_parts() -> None:
 def test_alone_each_score_stays_as_it_is() -> None:
     assert Scoring().score(0.25, None) == 0.25
     assert Scoring.fitted("patch", IMAGES, PATCHES, MAP).score(0.25, 1.5) == 1.5
+
+
+def test_each_calibration_image_is_standardised_by_the_others() -> None:
+    images, patches = np.array([0.1, 0.2, 0.3, 0.9]), np.array([1.0, 2.0, 3.0, 2.0])
+    scores = calibration_scores("both", images, patches, MAP)
+    assert scores[3] == pytest.approx(7)  # the others have mean 0.2 and standard deviation 0.1
+    assert (calibration_scores("image", images, None, None) == images).all()
+    assert (calibration_scores("patch", images, patches, MAP) == patches).all()
+    assert calibration_scores("both", images[:1], patches[:1], MAP) == pytest.approx([0])
+
+
+@pytest.mark.parametrize("count", [6, 30])
+def test_new_normal_images_are_rejected_no_more_often_than_expected(count: int) -> None:
+    rng = np.random.default_rng(0)
+    rejected, trials = 0, 12_000 // count
+    for _ in range(trials):
+        images, patches = np.exp(rng.normal(size=(2, count + 1)) * [[0.3], [0.1]])
+        limit = calibration_scores("both", images[:-1], patches[:-1], MAP).max()  # expected rate 1 / (count + 1)
+        new = Scoring.fitted("both", images[:-1], patches[:-1], MAP).score(images[-1], patches[-1])
+        rejected += new > limit
+    expected = trials / (count + 1)
+    # Three standard errors. Standardised by all images, 6 of them would reject 1.6 times the expected number.
+    assert 0.5 * expected < rejected < expected + 3 * np.sqrt(expected)
 
 
 @pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5, 0.5], [0.5, 0.5001]])
