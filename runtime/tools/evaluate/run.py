@@ -68,7 +68,7 @@ def evaluate(
                 page.add(image)
                 if image.result is not None:
                     maps.add(dataset.images[len(images)], image.result)
-                images.append(_without_pictures(image))
+                images.append(_without_pixels(image))
                 report("scoring", len(images), len(paths))
         scored, unreadable = match_labels(dataset, images)
         evaluation = compute_evaluation(
@@ -81,7 +81,7 @@ def evaluate(
     return evaluation
 
 
-def _without_pictures(image: ImageResult) -> ImageResult:
+def _without_pixels(image: ImageResult) -> ImageResult:
     """What is kept of every image: no thumbnails, no map."""
     result = image.result and replace(image.result, grid_map=None)
     return replace(image, result=result, thumbnail=None, overlay=None)
