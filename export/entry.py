@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msc_edge.anomaly_map import smoothed
+from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
 from msc_edge.export.index import build_index, preferred_search
@@ -107,5 +107,5 @@ def model_entry(
 
 
 def _patch_scores(found: Iterable[ModelOutput], settings: MapSettings) -> np.ndarray:
-    distances = [each.patch_distances for each in found]
-    return np.array([smoothed(each, smoothing=settings.smoothing).max() for each in distances if each is not None])
+    distances = [each.patch_distances for each in found if each.patch_distances is not None]
+    return np.array([patch_score(each, smoothing=settings.smoothing) for each in distances])

@@ -1,6 +1,5 @@
 """The network as one ONNX file that includes preprocessing."""
 
-import copy
 import logging
 import warnings
 from pathlib import Path
@@ -32,9 +31,7 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
     network = network.cpu().eval()
     spec = network.preprocess.spec
     example = torch.zeros(1, 3, spec.image_size, spec.image_size)
-    # A copy, because the taps of a patch head hook into it.
-    backbone = copy.deepcopy(network.backbone)
-    module = PatchNetwork(backbone, head.cpu()) if head else _Embedding(backbone)
+    module = PatchNetwork(network.backbone, head.cpu()) if head else _Embedding(network.backbone)
     with torch.no_grad():
         embedding, *patches = module(example) if head else (module(example),)
     outputs = Outputs(embedding=EmbeddingOutput(dim=embedding.shape[1]))

@@ -1,6 +1,5 @@
 """The parity check of a kit: the runtime's own code must give the scores of training before the kit is written."""
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from msc_edge.anomaly_map import smoothed
+from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank
 from msc_edge.calibration import Limits
 from msc_edge.errors import KitError
@@ -85,7 +84,7 @@ class TorchScorer:
 
     def __init__(self, network: EmbeddingNetwork, bank: Bank, head: PatchHead | None, scoring: Scoring) -> None:
         self._network, self._bank, self._scoring = network, bank, scoring
-        self._patches = PatchNetwork(copy.deepcopy(network.backbone), head) if head else None
+        self._patches = PatchNetwork(network.backbone, head) if head else None
 
     @torch.no_grad()
     def score(self, image: np.ndarray) -> tuple[float, ModelOutput]:
@@ -95,8 +94,8 @@ class TorchScorer:
             output = ModelOutput(self._network(pixels)[0].numpy(), None)
             return self._scoring.score(self._bank.score(output.embedding), None), output
         embedding, distances = (each[0].numpy() for each in self._patches(self._network.preprocess(pixels)))
-        patch_score = float(smoothed(distances, smoothing=self._scoring.map.smoothing).max())
-        return self._scoring.score(self._bank.score(embedding), patch_score), ModelOutput(embedding, distances)
+        patches = patch_score(distances, smoothing=self._scoring.map.smoothing)
+        return self._scoring.score(self._bank.score(embedding), patches), ModelOutput(embedding, distances)
 
 
 def _compare_one(reference: TorchScorer, detector: Detector, name: str, image: np.ndarray) -> Comparison:

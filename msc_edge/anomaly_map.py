@@ -149,6 +149,11 @@ def smoothed(patch_distances: np.ndarray, *, smoothing: float) -> np.ndarray:
     return cv2.GaussianBlur(patch_distances, (size, size), smoothing, borderType=cv2.BORDER_REPLICATE)
 
 
+def patch_score(patch_distances: np.ndarray, *, smoothing: float) -> float:
+    """The patch score of an image: the largest value of its anomaly map. Arguments as for `smoothed`."""
+    return float(smoothed(patch_distances, smoothing=smoothing).max())
+
+
 def _interpolated(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """A grid at fractional positions, bilinearly; positions outside of it have the value of the border."""
     return (_weights(rows, grid.shape[0]) @ grid @ _weights(columns, grid.shape[1]).T).astype(np.float32)

@@ -37,11 +37,10 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
 
 def describe_regions(limit: Limit, calibration: Calibration) -> str:
     """Describe the limit of the anomaly map; `calibration` holds the patch scores."""
-    expected, target = percent(limit.expected_rate or 0.0), percent(limit.target_rate or 0.0)
-    return (
-        f"map above {limit.score:.6f}; share of normal images with any region: target {target}, expected {expected}, "
-        f"90 % interval {describe_interval(calibration, limit)}"
-    )
+    assert limit.expected_rate is not None, "the limit of the map follows from calibration images"
+    assert limit.target_rate is not None
+    rates = _rates(limit.target_rate, limit.expected_rate, describe_interval(calibration, limit))
+    return f"map above {limit.score:.6f}; share of normal images with any region: {rates}"
 
 
 def describe_interval(calibration: Calibration, limit: Limit) -> str:
@@ -55,8 +54,9 @@ def _describe(limit: Limit, calibration: Calibration) -> str:
     if limit.expected_rate is None or limit.target_rate is None:
         exceeding = int((calibration.scores > limit.score).sum())
         return f"{above}, set by hand; {exceeding} of {many(calibration.scores.size, 'calibration image')} exceed it"
-    expected, target = percent(limit.expected_rate), percent(limit.target_rate)
-    return (
-        f"{above}; false-alarm rate: target {target}, expected {expected}, "
-        f"90 % interval {describe_interval(calibration, limit)}"
-    )
+    rates = _rates(limit.target_rate, limit.expected_rate, describe_interval(calibration, limit))
+    return f"{above}; false-alarm rate: {rates}"
+
+
+def _rates(target: float, expected: float, interval: str) -> str:
+    return f"target {percent(target)}, expected {percent(expected)}, 90 % interval {interval}"

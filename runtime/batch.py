@@ -100,11 +100,11 @@ def _score(
     if on_image:
         on_image(scored, image)
     if thumbnail_if and thumbnail_if(scored):
-        return with_thumbnails(scored, image)
+        return _with_thumbnails(scored, image)
     return scored
 
 
-def with_thumbnails(scored: ImageResult, image: np.ndarray) -> ImageResult:
+def _with_thumbnails(scored: ImageResult, image: np.ndarray) -> ImageResult:
     """The result with a small copy of its image, and of the overlay if it has a map."""
     found = scored.result.grid_map if scored.result else None
     small = fit(image, width=THUMBNAIL_SIDE, height=THUMBNAIL_SIDE)

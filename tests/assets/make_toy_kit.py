@@ -21,7 +21,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from msc_edge import __version__
-from msc_edge.anomaly_map import smoothed
+from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration
 from msc_edge.files import folder_written_whole, sha256_of
@@ -104,12 +104,8 @@ def make(folder: Path, *, patches: bool = False) -> Manifest:
 
         bank = Bank(stored, k=K)
         image_scores = np.array([bank.score(embedding) for embedding in held_out])
-        maps = [
-            smoothed(each.patch_distances, smoothing=MAP.smoothing)
-            for each in found[1::2]
-            if each.patch_distances is not None
-        ]
-        patch_scores = np.array([each.max() for each in maps]) if patches else None
+        distances = [each.patch_distances for each in found[1::2] if each.patch_distances is not None]
+        patch_scores = np.array([patch_score(each, smoothing=MAP.smoothing) for each in distances]) if patches else None
         scoring = Scoring.fitted("both", image_scores, patch_scores, MAP) if patches else Scoring()
         calibration = Calibration(calibration_scores(scoring.kind, image_scores, patch_scores, scoring.map))
         warn_rate, reject_rate = 0.2, 0.01  # twelve held-out images can promise the first and not the second

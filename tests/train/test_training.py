@@ -25,15 +25,12 @@ from msc_edge.train.backbones import build_backbone
 from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.patches.run_files import read_head
 from msc_edge.train.run_folder import CHECKPOINT, METRICS
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
     CALIBRATION,
     IMAGE_TABLE,
-    PATCH_CALIBRATION,
-    PATCHES,
     RECORD,
     RunRecord,
     read_record,
@@ -491,51 +488,3 @@ def test_an_invalid_option_leaves_no_folder(
     with pytest.raises(UsageError):
         train(normal_images, tmp_path / "run", options(steps=0, **wrong))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture(scope="module")
-def patch_run(tmp_path_factory: pytest.TempPathFactory, normal_images: Path) -> Path:
-    """A frozen run of edge-small with patches; read-only."""
-    out = tmp_path_factory.mktemp("run") / "run"
-    options = TrainingOptions(image_size=64, steps=0, accelerator="cpu", dtype="fp32", patch_rows=30)
-    train(normal_images, out, options)
-    return out
-
-
-class TestPatches:
-    def test_both_scores_are_the_default(self, patch_run: Path) -> None:
-        record = read_record(patch_run)
-        assert (record.scores, record.patch_rows) == ("both", 30)
-        assert record.map is not None
-        head = read_head(patch_run / PATCHES)
-        assert head.bank.shape == (30, 256)
-        scores = np.load(patch_run / PATCH_CALIBRATION)
-        assert scores.shape == np.load(patch_run / CALIBRATION).shape
-        assert (scores > 0).all()
-
-    def test_a_changed_patch_bank_is_refused(self, patch_run: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(patch_run, tmp_path / "copy")
-        with (copy / PATCHES).open("r+b") as file:
-            file.seek(-4, 2)
-            file.write(b"\1\2\3\4")
-        with pytest.raises(KitError, match=r"patches\.safetensors: SHA-256 differs"):
-            read_record(copy)
-
-    def test_the_paper_preset_compares_whole_images(
-        self, tmp_path: Path, normal_images: Path, options: Callable
-    ) -> None:
-        train(normal_images, tmp_path / "run", options(preset="paper", scores=None, steps=0))
-        assert read_record(tmp_path / "run").scores == "image"
-        assert not (tmp_path / "run" / PATCHES).exists()
-
-    def test_a_backbone_without_the_feature_maps_is_refused_before_any_image_is_read(
-        self, tmp_path: Path, normal_images: Path, options: Callable
-    ) -> None:
-        steps: list[str] = []
-
-        def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-            steps.append(task)
-
-        with pytest.raises(UsageError, match=r"has no feature map at 1/8 .*--scores image"):
-            train(normal_images, tmp_path / "run", options(scores=None), report=report)
-        assert steps == []

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msc_edge.anomaly_map import smoothed
+from msc_edge.anomaly_map import patch_score
 from msc_edge.scoring import MapSettings
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
@@ -66,4 +66,4 @@ def patch_distances(network: EmbeddingNetwork, head: PatchHead, images: Images) 
 def patch_scores(network: EmbeddingNetwork, head: PatchHead, images: Images, settings: MapSettings) -> np.ndarray:
     """The patch score of each image, float64 (n,): the largest value of its anomaly map."""
     distances = patch_distances(network, head, images)
-    return np.array([float(smoothed(each, smoothing=settings.smoothing).max()) for each in distances])
+    return np.array([patch_score(each, smoothing=settings.smoothing) for each in distances])

@@ -1,5 +1,7 @@
 """The network of `model.onnx` behind preprocessing: one pass gives the embedding and the patch distances."""
 
+import copy
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,9 +16,9 @@ class PatchNetwork(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, head: PatchHead) -> None:
-        """`backbone` gets hooks at the taps of the head."""
+        """`backbone` is copied: the taps of the head hook into it."""
         super().__init__()
-        self.tapped = TappedBackbone(backbone, head.taps)
+        self.tapped = TappedBackbone(copy.deepcopy(backbone), head.taps)
         self.head = head
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,18 +64,6 @@ class ImageAupimo:
 
 
 @dataclass(frozen=True, slots=True)
-class NormalImagesAboveLimit:
-    """The number of normal images whose map has a value above a limit. The values are not binned."""
-
-    limit: float
-    normal_images: int
-    above: int
-    """Normal images with any value > limit, from 0 to `normal_images`."""
-    share: float | None
-    """In [0, 1]; None without normal images."""
-
-
-@dataclass(frozen=True, slots=True)
 class MapMetrics:
     """All metrics of a set of images."""
 
@@ -92,27 +80,21 @@ class MapMetrics:
     where values tie with it. With more pixels AUPIMO still depends on the few largest values of the normal images.
     These are often neighbours in one image, and the bootstrap interval is then too narrow.
     """
-    above_limit: NormalImagesAboveLimit | None
-    """None without a limit."""
 
 
 class MapEvaluation:
     """Collects anomaly maps one by one, and computes their metrics.
 
-    `limit`: finite; normal images with a value above it are counted. `seed`, `resamples` (>= 1): options of the
+    `seed`, `resamples` (>= 1): options of the
     bootstrap over images, with 95 % intervals. The intervals show the effect of the choice of test images, not of
     another training. With one normal and one anomalous image they have no width. ValueError for other options.
     """
 
-    def __init__(self, *, limit: float | None = None, seed: int = 0, resamples: int = RESAMPLES) -> None:
-        if limit is not None and not np.isfinite(limit):
-            raise ValueError(f"limit is {limit}; pass a finite number or None")
+    def __init__(self, *, seed: int = 0, resamples: int = RESAMPLES) -> None:
         if resamples < 1:
             raise ValueError(f"resamples is {resamples}; pass at least 1")
-        self._limit = limit
         self._seed = seed
         self._resamples = resamples
-        self._above = 0
         self._groups: list[str] = []
         self._images: list[ImageHistograms] = []
 
@@ -126,8 +108,6 @@ class MapEvaluation:
         _validate(anomaly_map, mask, group)
         self._images.append(image_histograms(anomaly_map, mask))
         self._groups.append(group)
-        if mask is None and self._limit is not None and float(anomaly_map.max()) > self._limit:
-            self._above += 1
 
     def result(self) -> MapMetrics:
         """The metrics of all images so far; more images can follow. Equal calls give equal results."""
@@ -147,11 +127,7 @@ class MapEvaluation:
             groups=dict(zip(names, groups, strict=True)),
             image_aupimo=image_aupimo if normal and anomalous else None,
             fpr_step=1 / (len(normal) * min(image.normal_pixels for image in normal)) if normal else None,
-            above_limit=None if self._limit is None else self._above_limit(self._limit, len(normal)),
         )
-
-    def _above_limit(self, limit: float, count: int) -> NormalImagesAboveLimit:
-        return NormalImagesAboveLimit(limit, count, self._above, self._above / count if count else None)
 
 
 def _group_metrics(

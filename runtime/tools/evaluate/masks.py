@@ -79,7 +79,7 @@ def regions_of_normal_images(regions: RegionCalibration, results: Sequence[Resul
         target_rate=limit.target_rate,
         expected_rate=limit.expected_rate,
         normal_images=len(results),
-        with_region=sum((result.patch_score or 0.0) > limit.score for result in results),
+        with_region=sum(bool(result.regions) for result in results),
         interval=interval,
     )
 

@@ -1,18 +1,16 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from msc_edge.anomaly_map import smoothed
-from msc_edge.errors import KitError, SourceError
+from msc_edge.errors import SourceError
 from msc_edge.preprocessing import preset
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, patch_distances, patch_scores
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.network import PatchNetwork
-from msc_edge.train.patches.run_files import read_head, write_head
 from msc_edge.train.weights import pretrained_backbone
 
 
@@ -81,17 +79,3 @@ def test_images_without_any_variation_are_refused(network: EmbeddingNetwork) -> 
                 module.weight.zero_()
     with pytest.raises(SourceError, match="all patches of the normal images are equal"):
         fit_patch_head(network, lambda: iter([("a", flat), ("b", flat)]), rows=4)
-
-
-def test_a_head_is_written_and_read_to_the_last_bit(head: PatchHead, tmp_path: Path) -> None:
-    write_head(tmp_path / "patches.safetensors", head)
-    again = read_head(tmp_path / "patches.safetensors")
-    assert again.taps == head.taps
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
-
-
-@pytest.mark.parametrize("content", [b"", b"no", b"\x08\0\0\0\0\0\0\0{}      "])
-def test_another_file_is_no_head(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "patches.safetensors").write_bytes(content)
-    with pytest.raises(KitError, match="not a patch head"):
-        read_head(tmp_path / "patches.safetensors")

@@ -31,8 +31,8 @@ class Image:
         return np.zeros(self.anomaly_map.shape, dtype=bool) if self.mask is None else self.mask
 
 
-def evaluate(images: Sequence[Image], *, limit: float | None = None, seed: int = 0, resamples: int = 20) -> MapMetrics:
-    evaluation = MapEvaluation(limit=limit, seed=seed, resamples=resamples)
+def evaluate(images: Sequence[Image], *, seed: int = 0, resamples: int = 20) -> MapMetrics:
+    evaluation = MapEvaluation(seed=seed, resamples=resamples)
     for image in images:
         evaluation.add(image.anomaly_map, image.mask, image.group)
     return evaluation.result()
@@ -234,16 +234,6 @@ class TestClosedForms:
         assert (overall.normal_images, overall.anomalous_images) == (4, 5)
         assert (overall.normal_pixels, overall.anomalous_pixels) == ((~truth).sum(), truth.sum())
 
-    @pytest.mark.parametrize(("limit", "above"), [(0.5, 3), (1.0, 2), (1.00001, 2), (1.5, 1), (2.0, 0), (0.0, 3)])
-    def test_normal_images_above_the_limit(self, limit: float, above: int) -> None:
-        images = [Image(np.full((4, 4), 0.5, dtype=np.float32)) for _ in range(3)]
-        for image, peak in zip(images, (1.0, 1.0001, 2.0), strict=True):
-            image.anomaly_map[1, 2] = peak
-        counted = evaluate([*images, *random_images(normal=0)], limit=limit).above_limit
-        assert counted is not None
-        assert (counted.limit, counted.normal_images, counted.above) == (limit, 3, above)
-        assert counted.share == pytest.approx(above / 3)
-
     def test_fpr_step_is_that_of_the_smallest_normal_image(self) -> None:
         images = [Image(np.ones(size, dtype=np.float32)) for size in ((10, 10), (20, 30))]
         assert evaluate(images).fpr_step == pytest.approx(1 / 200)
@@ -370,18 +360,16 @@ class TestBootstrap:
 
 class TestMissingMetrics:
     def test_no_images(self) -> None:
-        result = evaluate([], limit=1.0)
+        result = evaluate([])
         assert result.overall == GroupMetrics(0, 0, 0, 0, 0, None, None, None, None, None)
         assert (result.groups, result.image_aupimo, result.fpr_step) == ({}, None, None)
-        assert result.above_limit is not None
-        assert result.above_limit.share is None
 
     def test_only_normal_images(self) -> None:
         result = evaluate(random_images(anomalous=0))
         overall = result.overall
         assert overall.normal_images == 4
         assert [getattr(overall, name) for name in (*AREAS, "best_f1")] == [None] * 5
-        assert (result.groups, result.image_aupimo, result.above_limit) == ({}, None, None)
+        assert (result.groups, result.image_aupimo) == ({}, None)
         assert result.fpr_step is not None
 
     def test_only_anomalous_images(self) -> None:
@@ -431,11 +419,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             evaluation.add(anomaly_map, mask, group)
         assert evaluation.result() == MapEvaluation().result()  # a rejected image leaves no trace
-
-    @pytest.mark.parametrize("limit", [math.nan, math.inf])
-    def test_limit(self, limit: float) -> None:
-        with pytest.raises(ValueError, match="finite"):
-            MapEvaluation(limit=limit)
 
     def test_resamples(self) -> None:
         with pytest.raises(ValueError, match="at least 1"):
