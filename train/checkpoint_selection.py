@@ -16,11 +16,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from torch import Tensor, nn
 
+from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
+from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
 from msc_edge.train.dataset import held_out_blocks
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs
 from msc_edge.train.seeds import numpy_generator_of
 from msc_edge.train.synthetic import KINDS, AnomalyKind
 
@@ -28,6 +31,7 @@ MIN_IMAGES = 40  # four of them are held out; with fewer, both the AUROC and its
 _HELD_OUT_SHARE = 0.1
 _MAX_HELD_OUT = 64
 _MAX_IN_BANK = 256  # enough to compare two networks; the kit's memory bank holds all normal images
+_PATCH_ROWS = 1000  # of the patch bank of a candidate: likewise
 _ANOMALIES_PER_IMAGE: dict[AnomalyKind, int] = {"drawn": 4, "pasted": 2, "shuffled": 2}
 
 
@@ -70,15 +74,23 @@ class CheckpointEvaluator:
     """Evaluates checkpoints, each time on the same images and the same synthetic anomalies."""
 
     def __init__(
-        self, network: EmbeddingNetwork, held_out: Sequence[Tensor], others: Sequence[Tensor], *, seed: int
+        self,
+        network: EmbeddingNetwork,
+        held_out: Sequence[Tensor],
+        others: Sequence[Tensor],
+        *,
+        seed: int,
+        scores: ScoreKind = "image",
     ) -> None:
         """Make the synthetic anomalies.
 
         `held_out`, `others`: uint8 (3, h, w) training copies of normal images. The network may train on `others`.
+        `scores`: what a score is made of. With patches, each checkpoint gets a patch bank of its own.
         """
         # A training copy contains only the region of interest.
         spec = network.preprocess.spec.model_copy(update={"region": None})
         self._network = EmbeddingNetwork(network.backbone, spec).to(network.preprocess.mean.device)
+        self._scores: ScoreKind = scores
         rng = numpy_generator_of(seed, 2, 0)
         self._normal = [_channels_last(copy) for copy in held_out]
         self._anomalies: dict[AnomalyKind, list[np.ndarray]] = {
@@ -90,11 +102,7 @@ class CheckpointEvaluator:
 
     def evaluate(self, step: int, *, report: Report = silent) -> Evaluation:
         """Score all images with the current weights of the network."""
-        parts = [self._bank, self._normal, *self._anomalies.values()]
-        embeddings = self._network.embed_all(_reported(parts, f"after step {step}", report))
-        in_bank, *rest = np.split(embeddings, np.cumsum([len(part) for part in parts])[:-1])
-        bank = Bank(in_bank)
-        normal, *anomalies = (np.array([bank.score(embedding) for embedding in part]) for part in rest)
+        normal, *anomalies = self._scored([self._normal, *self._anomalies.values()], f"after step {step}", report)
         return Evaluation(
             step,
             {
@@ -102,6 +110,26 @@ class CheckpointEvaluator:
                 for kind, scores in zip(KINDS, anomalies, strict=True)
             },
         )
+
+    def _scored(self, parts: Sequence[Sequence[np.ndarray]], note: str, report: Report) -> list[np.ndarray]:
+        """The scores of each part, float64 (n,). The first part are normal images, which standardise the scores."""
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        if self._scores == "image":
+            embeddings = self._network.embed_all(_reported([self._bank, *parts], note, report))
+            bank, embeddings = Bank(embeddings[: len(self._bank)]), embeddings[len(self._bank) :]
+            return np.split(np.array([bank.score(each) for each in embeddings]), ends)
+        head = fit_patch_head(self._network, lambda: _reported([self._bank], note, report), rows=_PATCH_ROWS)
+        bank = Bank(self._network.embed_all(_reported([self._bank], note, report)))
+        found = [
+            (bank.score(embedding), patch_score(distances, smoothing=MAP_SETTINGS.smoothing))
+            for embedding, distances in outputs(self._network, head, _reported(parts, note, report))
+        ]
+        (images, patches), *others = (part.T for part in np.split(np.array(found), ends))
+        scoring = Scoring.fitted(self._scores, images, patches, MAP_SETTINGS)
+        return [
+            calibration_scores(self._scores, images, patches, MAP_SETTINGS),
+            *(np.array([scoring.score(*each) for each in part.T]) for part in others),
+        ]
 
 
 def _wins(anomalies: np.ndarray, normal: np.ndarray) -> np.ndarray:

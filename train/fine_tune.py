@@ -133,7 +133,8 @@ def _split_for_selection(
     held_out = held_out_for_selection(len(training_copies))
     trained_on = [i for i in range(len(training_copies)) if i not in held_out]
     held_out_copies, others = ([training_copies[i] for i in part] for part in (sorted(held_out), trained_on))
-    return CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed), trained_on
+    evaluator = CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed, scores=settings.select_by)
+    return evaluator, trained_on
 
 
 def batch_of(step: int, *, images: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:

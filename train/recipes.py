@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from msc_edge.scoring import ScoreKind
 from msc_edge.train.backbones import Backbone, last_stage_at_stride
 from msc_edge.train.checkpoint_selection import MIN_IMAGES, held_out_for_selection
 from msc_edge.train.devices import Dtype, resolve_dtype
@@ -51,16 +52,24 @@ class FineTuning(BaseModel):
     seed: int
     select: Select = Field(default="last", description="the weights of the result: last step, or checkpoint selection")
     select_every: PositiveInt = Field(default=20, description="steps between the candidates of checkpoint selection")
+    select_by: ScoreKind = Field(default="image", description="the score that checkpoint selection compares")
 
 
 def fine_tuning(
-    options: FineTuningOptions, *, backbone: Backbone, images: int, recipe: RecipeName = "v2", seed: int = 0
+    options: FineTuningOptions,
+    *,
+    backbone: Backbone,
+    images: int,
+    recipe: RecipeName = "v2",
+    scores: ScoreKind = "image",
+    seed: int = 0,
 ) -> FineTuning:
     """Complete the options: unset ones get the paper's values under the preset `paper`, else the product's.
 
-    `images` is the number of images in the bank; those held out for checkpoint selection are among them. The
-    product trains at most ten epochs of full batches, so fewer images than one batch keep the backbone frozen, unless
-    `steps` is set: the batch then has all images. Raises UsageError for too few images for checkpoint selection.
+    `scores`: what the score of the kit is made of. `images` is the number of images in the bank; those held out for
+    checkpoint selection are among them. The product trains at most ten epochs of full batches, so fewer images than one
+    batch keep the backbone frozen, unless `steps` is set: the batch then has all images. Raises UsageError for too few
+    images for checkpoint selection.
     """
     steps, learning_rate, frozen_up_to = options.steps, options.learning_rate, options.frozen_up_to
     select, batch = options.select, options.batch
@@ -88,6 +97,7 @@ def fine_tuning(
         dtype=resolve_dtype(options.accelerator, options.dtype),
         seed=seed,
         select=select if steps else "last",  # a frozen backbone is the only candidate
+        select_by=scores if select == "synthetic" and steps else "image",
     )
 
 

@@ -146,9 +146,8 @@ def _train(
     usable = [image for image in images if image.role in ("bank", "calibration")]
     in_bank = np.array([image.role == "bank" for image in usable])
 
-    settings = fine_tuning(
-        options, backbone=backbone, images=int(in_bank.sum()), recipe=options.recipe, seed=options.seed
-    )
+    count, recipe, seed = int(in_bank.sum()), options.recipe, options.seed
+    settings = fine_tuning(options, backbone=backbone, images=count, recipe=recipe, scores=scores, seed=seed)
     embeddings = initial
     best = None
     if settings.steps:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import Region, preset
+from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
 from msc_edge.train.backbones import build_backbone
 from msc_edge.train.checkpoint_selection import (
     BestCheckpoint,
@@ -20,6 +21,7 @@ from msc_edge.train.checkpoint_selection import (
 )
 from msc_edge.train.loading import training_copy
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, patch_scores
 from msc_edge.train.synthetic import KINDS
 
 
@@ -81,6 +83,39 @@ def test_an_evaluation_is_the_auroc_of_the_scores_of_the_kit(
         aurocs.append(roc_auc_score([0] * len(normal) + [1] * len(anomalous), normal + anomalous))
         assert evaluation.auroc(kind) == pytest.approx(aurocs[-1], abs=1e-9)
     assert evaluation.mean_wins.mean() == pytest.approx(np.mean(aurocs), abs=1e-9)
+
+
+@pytest.mark.parametrize("scores", ["patch", "both"])
+def test_patches_are_compared_with_a_bank_of_the_candidate(
+    scores: ScoreKind, randomise: Callable, toy: ModuleType
+) -> None:
+    backbone = build_backbone("resnet18", stop_at="layer3")
+    randomise(backbone, 0)
+    network = EmbeddingNetwork(backbone, preset("whole-frame", image_size=64)).eval()
+    copies = [training_copy(toy.draw(seed), network.preprocess.spec) for seed in range(16)]
+    evaluator = CheckpointEvaluator(network, copies[:4], copies[4:], seed=5, scores=scores)
+    evaluation = evaluator.evaluate(0)
+
+    def named(images: list[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        return [("", image) for image in images]
+
+    normal, others = ([copy.permute(1, 2, 0).numpy() for copy in part] for part in (copies[:4], copies[4:]))
+    head = fit_patch_head(network, lambda: named(others), rows=1000)
+    bank = Bank(network.embed_all(named(others)))
+
+    def parts(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        image_scores = [bank.score(row) for row in network.embed_all(named(images))]
+        return np.array(image_scores), patch_scores(network, head, named(images), MAP_SETTINGS)
+
+    of_normal = parts(normal)
+    scoring = Scoring.fitted(scores, *of_normal, MAP_SETTINGS)
+    expected = calibration_scores(scores, *of_normal, MAP_SETTINGS)
+    for kind, images in evaluator._anomalies.items():
+        anomalous = [scoring.score(*each) for each in zip(*parts(images), strict=True)]
+        truth = [0] * len(expected) + [1] * len(anomalous)
+        assert evaluation.auroc(kind) == pytest.approx(roc_auc_score(truth, [*expected, *anomalous]), abs=1e-6)
+    image_only = CheckpointEvaluator(network, copies[:4], copies[4:], seed=5).evaluate(0)
+    assert not np.array_equal(image_only.mean_wins, evaluation.mean_wins)
 
 
 def test_the_same_seed_makes_the_same_anomalies_and_another_seed_does_not(

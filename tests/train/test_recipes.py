@@ -10,6 +10,7 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import PresetName
+from msc_edge.scoring import ScoreKind
 from msc_edge.train.checkpoint_selection import held_out_for_selection
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.options import FineTuningOptions, Select
@@ -32,6 +33,7 @@ def complete(structure: Callable) -> Callable[..., FineTuning]:
         backbone: str = "resnet18",
         stop_at: str | None = None,
         recipe: RecipeName = "v2",
+        scores: ScoreKind = "image",
         seed: int = 0,
         **options,
     ) -> FineTuning:
@@ -40,6 +42,7 @@ def complete(structure: Callable) -> Callable[..., FineTuning]:
             backbone=backbone_of(backbone, stop_at),
             images=images,
             recipe=recipe,
+            scores=scores,
             seed=seed,
         )
 
@@ -161,6 +164,14 @@ def test_the_paper_uses_the_last_step_and_the_product_selects(
     given: Select | None, preset: PresetName, recipe: RecipeName, images: int, select: Select, complete: Callable
 ) -> None:
     assert complete(images, preset=preset, recipe=recipe, steps=4, select=given).select == select
+
+
+def test_checkpoints_are_selected_by_the_score_of_the_kit(complete: Callable) -> None:
+    assert complete(100, scores="both", steps=4).select_by == "both"
+    assert complete(100, steps=4).select_by == "image"
+    # Nothing is selected: a resumed run must not depend on the score.
+    assert complete(100, scores="both", steps=4, select="last").select_by == "image"
+    assert complete(100, scores="both", steps=0).select_by == "image"
 
 
 def test_too_few_images_for_checkpoint_selection_are_refused(complete: Callable) -> None:

@@ -12,6 +12,7 @@ from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.head import PatchHead, grids_of
+from msc_edge.train.patches.network import PatchNetwork
 from msc_edge.train.patches.taps import TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -54,16 +55,16 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
 
 
 @torch.no_grad()
-def patch_distances(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Iterator[np.ndarray]:
-    """Patch distances of each image, float32 (rows, columns), in order."""
-    tapped = TappedBackbone(folded(network.backbone), head.taps)
+def outputs(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each image, in order, in one pass: the embedding, float32 (dim,), and patch distances, (rows, columns)."""
+    both = PatchNetwork(folded(network.backbone), head)
     for pixels in network.batches(images):
         with exact_matrix_products():
-            distances = head(tapped(pixels)[1])
-        yield from distances.cpu().numpy()
+            embeddings, distances = both(pixels)
+        yield from zip(embeddings.cpu().numpy(), distances.cpu().numpy(), strict=True)
 
 
 def patch_scores(network: EmbeddingNetwork, head: PatchHead, images: Images, settings: MapSettings) -> np.ndarray:
     """The patch score of each image, float64 (n,): the largest value of its anomaly map."""
-    distances = patch_distances(network, head, images)
-    return np.array([patch_score(each, smoothing=settings.smoothing) for each in distances])
+    found = outputs(network, head, images)
+    return np.array([patch_score(distances, smoothing=settings.smoothing) for _, distances in found])

@@ -8,7 +8,7 @@ from msc_edge.anomaly_map import smoothed
 from msc_edge.errors import SourceError
 from msc_edge.preprocessing import preset
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, patch_distances, patch_scores
+from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs, patch_scores
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.network import PatchNetwork
 from msc_edge.train.weights import pretrained_backbone
@@ -48,7 +48,7 @@ def test_a_patch_unlike_all_others_is_the_most_distant(network: EmbeddingNetwork
     _, image = next(images())
     defective = image.copy()
     defective[60:80, 10:30] = (250, 0, 0)
-    normal, changed = patch_distances(network, head, [("a", image), ("b", defective)])
+    normal, changed = (distances for _, distances in outputs(network, head, [("a", image), ("b", defective)]))
     assert normal.shape == changed.shape == (6, 6)
     row, column = np.unravel_index(changed.argmax(), changed.shape)
     assert (abs(16 * row - 70) <= 16, abs(16 * column - 20) <= 16) == (True, True)
@@ -56,7 +56,7 @@ def test_a_patch_unlike_all_others_is_the_most_distant(network: EmbeddingNetwork
 
 
 def test_scores_are_the_largest_values_of_the_maps(network: EmbeddingNetwork, head: PatchHead) -> None:
-    distances = list(patch_distances(network, head, images(3)))
+    distances = [each for _, each in outputs(network, head, images(3))]
     expected = [smoothed(each, smoothing=MAP_SETTINGS.smoothing).max() for each in distances]
     assert patch_scores(network, head, images(3), MAP_SETTINGS) == pytest.approx(expected)
 
