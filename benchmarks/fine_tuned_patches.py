@@ -31,7 +31,7 @@ from torch import Tensor
 from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
 from msc_edge.bank import Bank
 from msc_edge.images import DecodePolicy, read_image
-from msc_edge.runtime.tools.evaluate.map_metrics import MapEvaluation
+from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.scoring import Scoring
 from msc_edge.train.checkpoint_selection import CheckpointEvaluator, held_out_for_selection, standard_error
 from msc_edge.train.dataset import held_out_blocks
@@ -111,7 +111,7 @@ class PatchTraining:
         """The mean patch embedding of the normal images, (dim,)."""
         sums: list[Tensor] = []
         for copy in self._copies:
-            pixels = self._network.prepare(copy.permute(1, 2, 0).contiguous().numpy())[None]
+            pixels = self._network.prepare(copy.permute(1, 2, 0).contiguous().numpy())
             rows = torch.linspace(-0.9, 0.9, 7)
             grid = torch.stack(torch.meshgrid(rows, rows, indexing="xy"), dim=-1).reshape(1, 1, -1, 2)
             sums.append(self._sampled(pixels, grid).mean(dim=0))

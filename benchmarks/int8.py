@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from timing import as_text, medians
 
 from msc_edge.bank import Bank
-from msc_edge.export.int8 import AgreementTest
+from msc_edge.export.agreement import AgreementTest
 from msc_edge.export.pack import export
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
@@ -86,6 +86,7 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
             detectors["fp32"].bank,
             record.preprocessing,
             images,
+            maps=record.map,
         )
         ranges = evenly(images.in_bank, quantization.images)
         all_int8 = scratch / "all.int8.onnx"
@@ -97,7 +98,8 @@ def compare(run: Path, scratch: Path, rounds: int) -> None:
         ).write(all_int8)
         print(f"without float layers: {test.agreement(test.open(all_int8))}", flush=True)
         embeddings: dict[Precision, np.ndarray] = {
-            precision: test.embeddings(test.open(files[precision])) for precision in PRECISIONS
+            precision: np.stack([each.embedding for each in test.outputs_of(test.open(files[precision]))])
+            for precision in PRECISIONS
         }
         print_distances(embeddings, detectors, agreement.normal_images)
         models = {**files, "int8 without float layers": all_int8}

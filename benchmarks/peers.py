@@ -1,15 +1,18 @@
-"""Throughput and latency from image file to verdict, compared with anomalib on the same backbone weights.
+"""Accuracy and speed from image file to verdict and map, compared with anomalib on the same backbone weights.
 
     python benchmarks/peers.py setup --work DIR [--venv DIR]
-    python benchmarks/peers.py run --work DIR [--venv DIR] [--shared ../shared] [--rounds 5] [--images 40]
+    python benchmarks/peers.py accuracy --work DIR [--venv DIR] [--shared ../shared] [--sets NAME ...]
+    python benchmarks/peers.py speed --work DIR [--venv DIR] [--shared ../shared] [--rounds 5] [--images 40]
 
 `setup` installs three environments: anomalib in --venv, the base install of this checkout, and one with only
-onnxruntime, numpy and Pillow. `run` trains the models that are missing (ResNet-18 to layer3, magnetic_tile, whole image
-at 224 x 224, a fifth held out on both sides), makes 1024x1024 PNGs of the test images, and measures. Every contender
-is a separate process that keeps its model loaded. All use the same cores and take turns, so only one computes at a
-time. Needs Linux and an otherwise idle machine; quote ratios within one run.
+onnxruntime, numpy and Pillow. The other two train the models that are missing: ResNet-18 to layer3, whole image at
+224 x 224, a fifth held out on both sides.
 
-anomalib also computes a heatmap and compares patches; msc-edge compares whole images. That is part of the difference.
+`accuracy` prints image AUROC and metrics of maps on magnetic_tile and six papers. Labels are used for nothing else.
+
+`speed` measures with the models of magnetic_tile, on its test images and on the same ones as 1024x1024 PNG. Every
+contender is a separate process that keeps its model loaded. All use the same cores and take turns, so only one computes
+at a time. Needs Linux and an otherwise idle machine; quote ratios within one run.
 """
 
 import argparse
@@ -18,7 +21,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,9 +28,11 @@ from pathlib import Path
 
 import numpy as np
 from common import SHARED, parser_of
-from peers_prepare import INSIDE, SETS, images, prepare, setup
+from peers_accuracy import accuracy
+from peers_prepare import INSIDE, PEERS, SIZES, TILE, data_sets, large_images, prepare, setup
 
-from msc_edge.runtime.processor import processor_facts, processor_name, usable_cores
+from msc_edge.export.run_images import evenly
+from msc_edge.runtime.processor import processor_facts, processor_name
 
 STARTS = 3
 
@@ -46,8 +50,8 @@ class Contender:
     starts: list[float] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: str = ""
-    passes: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in SETS})
-    """Milliseconds of each image, by set and round."""
+    passes: dict[str, list[list[float]]] = field(default_factory=lambda: {size: [] for size in SIZES})
+    """Milliseconds of each image, by size and round."""
     peak_mb: float = 0.0
 
     def start(self, first: str, cores: int, work: Path) -> None:
@@ -88,6 +92,10 @@ class Contender:
         """The file with the standard error of the process."""
         return work / f"{self.kind}-{self.model.name}.log"
 
+    def rates(self, size: str) -> np.ndarray:
+        """Images per second of each round, float64 (rounds,)."""
+        return np.array([1000 * len(times) / sum(times) for times in self.passes[size]])
+
     def _answer(self, work: Path):
         assert self.process
         assert self.process.stdout
@@ -120,11 +128,11 @@ def measure(contenders: list[Contender], files: dict[str, list[str]], options: a
                     each.stop()
 
     for number in range(STARTS):
-        turn(lambda each: each.start(files[SETS[1]][0], options.cores, options.work), number)
-    for name in SETS:
-        turn(lambda each, name=name: each.request(files[name], options.work))
+        turn(lambda each: each.start(files[SIZES[1]][0], options.cores, options.work), number)
+    for size in SIZES:
+        turn(lambda each, size=size: each.request(files[size], options.work))
         for number in range(options.rounds):
-            turn(lambda each, name=name: each.passes[name].append(each.request(files[name], options.work)), number)
+            turn(lambda each, size=size: each.passes[size].append(each.request(files[size], options.work)), number)
 
     def memory(each: Contender) -> None:
         each.peak_mb = each.request([], options.work)
@@ -137,89 +145,108 @@ def row(each: Contender, sizes: dict[Path, float]) -> str:
     if each.failure:
         return f"| {each.label} | failed: {each.failure.replace('|', '/')} |"
     cells = [each.label]
-    for rounds in each.passes.values():
-        rates = [1000 * len(times) / sum(times) for times in rounds]
-        cells.append(f"{statistics.median(rates):.1f} ({min(rates):.1f}-{max(rates):.1f})")
+    for size, rounds in each.passes.items():
+        rates = each.rates(size)
+        cells.append(f"{np.median(rates):.1f} ({rates.min():.1f}-{rates.max():.1f})")
         p50 = statistics.median(map(statistics.median, rounds))
-        cells.append(
-            "" if each.kind.startswith("folder") else f"{p50:.1f} / {np.percentile(np.concatenate(rounds), 95):.1f}"
-        )
+        cells.append(f"{p50:.1f} / {np.percentile(np.concatenate(rounds), 95):.1f}")
     cells += [f"{statistics.median(each.starts):.2f}", f"{each.peak_mb:.0f}", f"{sizes[each.python]:.0f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def print_ratios(ours: list[Contender], theirs: list[Contender]) -> None:
+    """Print how many times as many images per second: medians over the rounds; in brackets the extremes."""
+    ours, theirs = ([each for each in side if not each.failure] for side in (ours, theirs))
+    print(f"\n| images/s relative to |{''.join(f' {each.label}, {size} |' for each in ours for size in SIZES)}")
+    print(f"|{'---|' * (1 + len(ours) * len(SIZES))}")
+    for peer in theirs:
+        ratios = [each.rates(size) / peer.rates(size) for each in ours for size in SIZES]
+        cells = (f"{np.median(ratio):.2f} ({ratio.min():.2f}-{ratio.max():.2f})" for ratio in ratios)
+        print(f"| {peer.label} | {' | '.join(cells)} |")
+
+
+def contenders_of(models: Path, options: argparse.Namespace) -> tuple[list[Contender], list[Contender]]:
+    """Those of this project and those of anomalib."""
+    base, bare, theirs = (
+        folder / "bin/python" for folder in (options.work / "base", options.work / "bare", options.venv)
+    )
+    kit = models / "kit"
+    own = [
+        Contender("msc-edge, fp32, verdict and regions", "detector", base, kit),
+        Contender("msc-edge, fp32, and map of the image's size", "detector-heatmap", base, kit),
+        Contender("its `model.onnx` alone, fp32, pixels ready", "floor", base, kit),
+        Contender("msc-edge, int8, verdict and regions", "detector-int8", base, kit),
+        Contender("msc-edge, int8, and map of the image's size", "detector-int8-heatmap", base, kit),
+        Contender("its int8 model alone, pixels ready", "floor-int8", base, kit),
+    ]
+    peers = []
+    for kind, name in PEERS.items():
+        peers += [
+            Contender(f"anomalib {name}, OpenVINO", "openvino", theirs, models / kind),
+            Contender(f"anomalib {name}, OpenVINO in f32", "openvino-f32", theirs, models / kind),
+            Contender(f"anomalib {name}, bare onnxruntime", "peer-onnx", bare, models / kind),
+        ]
+    return own, peers
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Measure, and print the tables."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # inherited by all processes started here
+    images = data_sets(options.shared)[TILE]
+    models = prepare(TILE, images, options)
+    own, peers = contenders_of(models, options)
+    contenders = own + peers
+    load = os.getloadavg()[0]
+    chosen = evenly(images.test, options.images)
+    both = (chosen, large_images(chosen, options.work / "large"))
+    files = {size: list(map(str, paths)) for size, paths in zip(SIZES, both, strict=True)}
+    try:
+        measure(contenders, files, options)
+    finally:
+        for each in contenders:
+            each.stop()
+    sizes = {python: installed_mb(python) for python in {each.python for each in contenders if not each.failure}}
+    columns = "".join(f" images/s, {size} | p50 / p95 ms |" for size in SIZES)
+    print(f"| |{columns} start-up to first score, s | peak resident MB | installed MB |\n|{'---|' * 8}")
+    for each in contenders:
+        print(row(each, sizes))
+    print_ratios([each for each in own if each.kind.endswith("heatmap")], peers)
+    print(f"\n{processor_name(processor_facts())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
+    print(f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}")
+    for python, each in {each.python: each for each in contenders if each.versions}.items():
+        versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
+        print(f"- {python.parent.parent.name}: {versions}")
+    for each in contenders:
+        if each.notes:
+            print(f"- {each.label}: {each.notes}")
+    for kind, name in PEERS.items():
+        if (trained := models / kind / "trained").exists():
+            print(f"- {name}: trained on {trained.read_text()}")
 
 
 def main() -> None:
     """Install, or measure and print."""
     parser = parser_of(__doc__)
-    parser.add_argument("action", choices=["setup", "run"])
+    parser.add_argument("action", choices=["setup", "accuracy", "speed"])
     parser.add_argument("--work", type=Path, required=True, help="folder for environments, models and large images")
     parser.add_argument("--venv", type=Path, help="environment of anomalib; default: a folder in --work")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and weights/; default: ../shared")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="of `accuracy`, such as magnetic_tile; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="of `speed`; default: %(default)s")
     parser.add_argument(
-        "--images",
-        "--pictures",
-        type=int,
-        default=40,
-        help="test images of a pass, evenly chosen; default: %(default)s",
+        "--images", type=int, default=40, help="of `speed`: test images of a pass, evenly chosen; default: %(default)s"
     )
-    parser.add_argument("--cores", type=int, default=usable_cores(), help="default: all usable cores")
-    # Selecting a tenth of all patches of 761 images takes hours. A smaller memory bank makes Patchcore faster.
-    parser.add_argument(
-        *("--patchcore-images", "--patchcore-pictures"), type=int, default=50, help="to train on; default: %(default)s"
-    )
+    parser.add_argument("--cores", type=int, default=1, help="default: %(default)s")
+    # With the default of anomalib, a tenth of all patches, the selection from 761 images takes hours, and a larger
+    # memory bank makes PatchCore slower.
+    parser.add_argument("--rows", type=int, default=2000, help="largest memory bank of PatchCore; default: %(default)s")
     options = parser.parse_args()
     options.work, options.shared = options.work.resolve(), options.shared.resolve()
     options.venv = (options.venv or options.work / "anomalib").resolve()
-    if options.action == "run" and not (options.work / "base").is_dir():
+    if options.action != "setup" and not (options.work / "base").is_dir():
         parser.error(f"{options.work}: the environments are missing; run `setup` with the same --work first")
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.action == "setup":
-        setup(options)
-        return
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # inherited by all processes started here
-    prepare(options)
-    base, bare, theirs = (
-        folder / "bin/python" for folder in (options.work / "base", options.work / "bare", options.venv)
-    )
-    kit = options.work / "kit"
-    contenders = [
-        Contender("msc-edge, `score_file`", "detector", base, kit),
-        Contender("msc-edge, folder scoring, one image per core", "folder", base, kit),
-        Contender("msc-edge in int8, `score_file`", "detector-int8", base, kit),
-        Contender("msc-edge in int8, folder scoring", "folder-int8", base, kit),
-        Contender("its `model.onnx` alone, pixels ready", "floor", base, kit),
-        Contender("the same network in PyTorch", "torch", Path(sys.executable), options.work / "run"),
-    ]
-    for name in ("Padim", "Patchcore"):
-        model = options.work / name.lower()
-        contenders += [
-            Contender(f"anomalib {name}, OpenVINO inferencer", "openvino", theirs, model),
-            Contender(f"the same, in f32 ({name})", "openvino-f32", theirs, model),
-            Contender(f"its ONNX in bare onnxruntime ({name})", "peer-onnx", bare, model),
-        ]
-    load = os.getloadavg()[0]
-    try:
-        measure(contenders, images(options), options)
-    finally:
-        for each in contenders:
-            each.stop()
-    sizes = {python: installed_mb(python) for python in {each.python for each in contenders if not each.failure}}
-    speed = "".join(f" images/s, {name} | p50 / p95 ms |" for name in SETS)
-    print(f"| |{speed} start-up to first score, s | peak resident MB | installed MB |\n|{'---|' * 8}")
-    for each in contenders:
-        print(row(each, sizes))
-    print(f"\n{processor_name(processor_facts())}, {options.cores} cores, {platform.platform()}, Python", end=" ")
-    print(f"{platform.python_version()}; {options.rounds} rounds of {options.images} images; load before: {load:.1f}")
-    for python, each in {each.python: each for each in contenders if each.versions}.items():
-        versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
-        print(f"- {'this environment' if python == Path(sys.executable) else python.parent.parent.name}: {versions}")
-    for each in contenders:
-        if each.notes:
-            print(f"- {each.label}: {each.notes}")
-    for kind in ("padim", "patchcore"):
-        if (trained := options.work / kind / "trained").exists():
-            print(f"- {kind}: trained on {trained.read_text()}")
+    {"setup": setup, "accuracy": accuracy, "speed": speed}[options.action](options)
 
 
 if __name__ == "__main__":

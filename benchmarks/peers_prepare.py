@@ -1,4 +1,4 @@
-"""What peers.py needs before it measures: environments, the models of both sides, and images."""
+"""What peers.py needs before it measures: environments, data sets, the models of both sides, and large images."""
 
 import argparse
 import os
@@ -9,14 +9,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cv2
-from common import CHECKOUT, found, msc_edge
+import numpy as np
+from common import CHECKOUT, LabelledImages, magnetic_tile, msc_edge, papers
 from peers_inside import SIDE
 
-from msc_edge.export.run_images import evenly
 from msc_edge.images import read_image
 
 INSIDE = Path(__file__).with_name("peers_inside.py")
-SETS = ("original files", "1024x1024 PNG")
+TRAIN = Path(__file__).with_name("peers_train.py")
+SIZES = ("original files", "1024x1024 PNG")
+TILE = "magnetic_tile"
+PEERS = {"padim": "PaDiM", "patchcore": "PatchCore", "mh_patchcore": "MH-PatchCore"}
 # The versions that this script was written for; pip chooses the other packages.
 ANOMALIB = (
     *("anomalib[openvino]==2.7.0", "openvino==2026.4.1", "timm==1.0.31"),
@@ -24,6 +27,8 @@ ANOMALIB = (
 )
 # Patchcore's selection of patches fragments glibc's heap, which grew to 21 GB without this setting.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+_GREY = 127
+_GROUPS = {TILE: ("--group-by", r"num_([0-9]+)[0-9][0-9]\.jpg")}  # each tile was photographed at six exposures
 
 
 def setup(options: argparse.Namespace) -> None:
@@ -40,43 +45,61 @@ def setup(options: argparse.Namespace) -> None:
     install(options.venv, *ANOMALIB)
 
 
-def prepare(options: argparse.Namespace) -> None:
-    """Train and export the models that are missing. Print a failure and go on: its row of the table then says so."""
-    work, train = options.work, options.shared / "data/magnetic_tile/train/good"
-    weights = options.shared / "weights/resnet18_to_layer3.safetensors"
+def data_sets(shared: Path) -> dict[str, LabelledImages]:
+    """magnetic_tile and the six papers, by name."""
+    return {TILE: magnetic_tile(shared)} | papers(shared)
 
-    def run(name: str, *command: object) -> None:
-        with (work / f"{name}.log").open("w") as log:
+
+def mask_of(image: Path) -> np.ndarray:
+    """The ground-truth mask of an anomalous image of `data_sets`, bool (height, width)."""
+    if image.parent.name == "defect":  # a paper: defects are black
+        path = image.parent.with_name("mask") / image.name.replace("_D_", "_GT_")
+        return read_image(path).max(axis=2) <= _GREY
+    return read_image(image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}.png").max(axis=2) > _GREY
+
+
+def prepare(name: str, images: LabelledImages, options: argparse.Namespace) -> Path:
+    """Train and export the models of a set that are missing; returns their folder.
+
+    A failure is printed, and its rows of the tables then say so.
+    """
+    work, weights = options.work / "models" / name, options.shared / "weights/resnet18_to_layer3.safetensors"
+    if not (train := work / "train").is_dir():
+        train.mkdir(parents=True)
+        for path in images.train:
+            (train / path.name).symlink_to(path.resolve())
+
+    def run(log_name: str, *command: object) -> None:
+        with (work / f"{log_name}.log").open("w") as log:
             done = subprocess.run(
                 list(map(str, command)), stdout=log, stderr=log, cwd=work, env=os.environ | _MALLOC, check=False
             )
         if done.returncode:
-            print(f"{name} failed: {(work / f'{name}.log').read_text().strip().splitlines()[-1]}", flush=True)
+            lines = (work / f"{log_name}.log").read_text(errors="replace").strip().splitlines() or ["no message"]
+            print(f"{name}, {log_name} failed: {lines[-1]}", flush=True)
 
     if not (work / "kit").exists():
         shutil.rmtree(work / "run", ignore_errors=True)
         backbone = ("--backbone", "resnet18", "--stop-at", "layer3", "--weights", weights, "--image-size", SIDE)
-        run("train-msc-edge", *msc_edge("train", "--normal", train, "--out", work / "run", "--steps", 0, *backbone))
+        run_options = (*backbone, "--steps", 0, *_GROUPS.get(name, ()))
+        run("train-msc-edge", *msc_edge("train", "--normal", train, "--out", work / "run", *run_options))
         run("export-msc-edge", *msc_edge("export", work / "run", "--out", work / "kit"))
-    for kind, count in (("padim", None), ("patchcore", options.patchcore_images)):
-        if (work / kind / "trained").exists():
-            continue
-        shutil.rmtree(work / kind, ignore_errors=True)
-        paths = sorted(train.resolve().iterdir())
-        (chosen := work / kind / "images").mkdir(parents=True)
-        for path in evenly(paths, count or len(paths)):
-            (chosen / path.name).symlink_to(path)
-        run(f"train-{kind}", options.venv / "bin/python", INSIDE, "train", kind, chosen, weights, work / kind)
+    for kind in PEERS:
+        if not (work / kind / "trained").exists():
+            shutil.rmtree(work / kind, ignore_errors=True)
+            python = options.venv / "bin/python"
+            what = "all" if name == TILE else "onnx"
+            run(f"train-{kind}", python, TRAIN, kind, train, weights, work / kind, options.rows, what)
+    return work
 
 
-def images(options: argparse.Namespace) -> dict[str, list[str]]:
-    """The test images of each set, as paths."""
-    chosen = evenly(found(options.shared.resolve() / "data/magnetic_tile/test"), options.images)
+def large_images(chosen: list[Path], folder: Path) -> list[Path]:
+    """The images enlarged to 1024x1024 pixels, as PNG files."""
+    folder.mkdir(exist_ok=True)
     large = []
-    (options.work / "large").mkdir(exist_ok=True)
     for path in chosen:
-        large.append(options.work / "large" / f"{path.parent.name}-{path.stem}.png")
+        large.append(folder / f"{path.parent.name}-{path.stem}.png")
         if not large[-1].exists():
             image = cv2.resize(read_image(path), (1024, 1024), interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(large[-1]), image[..., ::-1])
-    return dict(zip(SETS, (list(map(str, chosen)), list(map(str, large))), strict=True))
+    return large

@@ -11,7 +11,7 @@ from onnx.compose import add_prefix_graph, merge_graphs
 from onnx.helper import make_model
 from torch import Tensor, nn
 
-from msc_edge.export.preprocessing_graph import OUTPUT, preprocessing_graph
+from msc_edge.export.preprocessing_graph import OUTPUT, images_of, preprocessing_graph
 from msc_edge.kit.model_entry import EmbeddingOutput, Outputs, PatchDistancesOutput
 from msc_edge.runtime.backends.interface import output_shapes
 from msc_edge.train.backbones import Backbone
@@ -30,8 +30,8 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
     """
     network = network.cpu().eval()
     spec = network.preprocess.spec
-    example = torch.zeros(1, 3, spec.image_size, spec.image_size)
-    module = PatchNetwork(network.backbone, head.cpu()) if head else _Embedding(network.backbone)
+    example = torch.zeros(images_of(spec) if head else 1, 3, spec.image_size, spec.image_size)
+    module = PatchNetwork(network.backbone, head.cpu(), spec) if head else _Embedding(network.backbone)
     with torch.no_grad():
         embedding, *patches = module(example) if head else (module(example),)
     outputs = Outputs(embedding=EmbeddingOutput(dim=embedding.shape[1]))
@@ -40,7 +40,7 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
         grid = PatchDistancesOutput(rows=rows, columns=columns, stride=stride)
         outputs = outputs.model_copy(update={"patch_distances": grid})
     network_model = _traced(module, example, list(output_shapes(outputs)))
-    preprocessing = preprocessing_graph(spec, opset=OPSET)
+    preprocessing = preprocessing_graph(spec, opset=OPSET, tiles=head is not None)
     # Both graphs name their inner values val_1, val_2, ...: a prefix keeps them apart.
     preprocessing = add_prefix_graph(preprocessing, "preprocessing/", rename_inputs=False, rename_outputs=False)
     graph = merge_graphs(preprocessing, network_model.graph, io_map=[(OUTPUT, OUTPUT)], name="msc-edge")

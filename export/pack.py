@@ -138,7 +138,7 @@ def export(
                 normal_images=NormalImages(file=NORMAL_IMAGES, count=len(images.in_bank)),
                 models=models,
                 default_model=_DEFAULT_MODEL[precision] if "int8" in models else "fp32",
-                provenance=_provenance(record, table),
+                provenance=_provenance(record, table, head),
                 files={},
             ),
         )
@@ -208,7 +208,7 @@ def _int8_model(
 ) -> Model | Int8Rejected:
     """Write the files of the int8 model and return its entry, or the reason why there is none."""
     fp32, path = kit / MODEL_FILES["fp32"], kit / MODEL_FILES["int8"]
-    quantised = quantised_model(fp32, path, outputs, bank, spec, images, target=target, seed=seed)
+    quantised = quantised_model(fp32, path, outputs, bank, spec, images, target=target, maps=plan.map, seed=seed)
     if isinstance(quantised, Int8Rejected):
         return quantised
     quantization, agreement = quantised
@@ -218,13 +218,14 @@ def _int8_model(
     return model.model_copy(update={"quantization": quantization, "agreement": agreement})
 
 
-def _provenance(record: RunRecord, table: Sequence[NormalImage]) -> Provenance:
+def _provenance(record: RunRecord, table: Sequence[NormalImage], head: PatchHead | None) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=record.fine_tuning.model_dump()
         | {
             "holdout": record.holdout,
             "group_by": record.group_by,
+            "taps": [tap.module for tap in head.taps] if head else None,
             "selected_step": record.selection.selected_step if record.selection else record.fine_tuning.steps,
         },
         weights=record.weights,

@@ -84,7 +84,7 @@ class TorchScorer:
 
     def __init__(self, network: EmbeddingNetwork, bank: Bank, head: PatchHead | None, scoring: Scoring) -> None:
         self._network, self._bank, self._scoring = network, bank, scoring
-        self._patches = PatchNetwork(network.backbone, head) if head else None
+        self._patches = PatchNetwork(network.backbone, head, network.preprocess.spec) if head else None
 
     @torch.no_grad()
     def score(self, image: np.ndarray) -> tuple[float, ModelOutput]:
@@ -93,7 +93,7 @@ class TorchScorer:
         if self._patches is None or self._scoring.map is None:
             output = ModelOutput(self._network(pixels)[0].numpy(), None)
             return self._scoring.score(self._bank.score(output.embedding), None), output
-        embedding, distances = (each[0].numpy() for each in self._patches(self._network.preprocess(pixels)))
+        embedding, distances = (each[0].numpy() for each in self._patches(self._network.preprocess.with_tiles(pixels)))
         patches = patch_score(distances, smoothing=self._scoring.map.smoothing)
         return self._scoring.score(self._bank.score(embedding), patches), ModelOutput(embedding, distances)
 

@@ -17,23 +17,29 @@ _BAND = 4  # output pixels in a band: larger bands multiply more zeros, smaller 
 _BANDS_PER_PRODUCT = 4  # fewer nodes, and the lines of a product still fit into the processor's cache
 
 
-def preprocessing_graph(spec: Preprocessing, *, opset: int) -> onnx.GraphProto:
+def images_of(spec: Preprocessing) -> int:
+    """How many images the network computes for a frame: the whole view, and the tiles."""
+    return 1 + spec.tiles.count if spec.tiles else 1
+
+
+def preprocessing_graph(spec: Preprocessing, *, opset: int, tiles: bool = False) -> onnx.GraphProto:
     """Preprocessing as a graph: `image`, uint8 (1, height, width, 3), RGB, any size -> `pixels`.
 
     Output `pixels`: float32 (1, 3, image_size, image_size), normalised, within 0.001 grey levels of the torch module.
+    With `tiles`, those of the frame follow, if it has any: (1 + tiles, 3, image_size, image_size).
     """
     side = spec.image_size
     graph = build_graph(
-        lambda op, image: _preprocessed(op, image, spec),
+        lambda op, image: _preprocessed(op, image, spec, tiles=tiles),
         inputs=[ir.val(INPUT, ir.DataType.UINT8, [1, "height", "width", 3])],
-        outputs=[ir.val(OUTPUT, ir.DataType.FLOAT, [1, 3, side, side])],
+        outputs=[ir.val(OUTPUT, ir.DataType.FLOAT, [images_of(spec) if tiles else 1, 3, side, side])],
         opset_imports={"": opset},
         name="preprocessing",
     )
     return ir.to_proto(graph)
 
 
-def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing) -> ir.Value:
+def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing, *, tiles: bool) -> ir.Value:
     if region := spec.region:
         ends = [region.y + region.height, region.x + region.width]
         image = op.Slice(image, [region.y, region.x], ends, [1, 2])
@@ -45,14 +51,25 @@ def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing) -> ir.Val
         short = op.Min(height, width)
         to_height, to_width = (op.Div(op.Mul(each, [spec.resize_to]), short) for each in (height, width))
 
-    rows = op.Reshape(image, op.Concat(height, [-1], axis=0))  # (height, width * 3)
-    rows = _resized(op, rows, height, to_height, side)  # (side, width * 3)
-    columns = op.Reshape(op.Transpose(rows, perm=[1, 0]), op.Concat(width, [3 * side], axis=0))
-    columns = _resized(op, columns, width, to_width, side)  # (side of columns, 3 * side of rows)
+    def resized(to: tuple[ir.Value, ir.Value], size: tuple[int, int], kept: np.ndarray | None) -> ir.Value:
+        """The middle `size` of the image resized to the size `to`, normalised: (1, 3, *size)."""
+        rows = op.Reshape(image, op.Concat(height, [-1], axis=0))  # (height, width * 3)
+        rows = _resized(op, rows, height, to[0], size[0])  # (rows, width * 3)
+        columns = op.Reshape(op.Transpose(rows, perm=[1, 0]), op.Concat(width, [3 * size[0]], axis=0))
+        columns = _resized(op, columns, width, to[1], size[1])  # (columns, 3 * rows)
+        mean, std = (255 * np.array(each, np.float32).reshape(1, 1, 3, 1) for each in (spec.mean, spec.std))
+        pixels = op.Div(op.Sub(op.Reshape(columns, [1, size[1], 3, size[0]]), _array(op, mean)), _array(op, std))
+        pixels = op.Transpose(pixels, perm=[0, 2, 3, 1])
+        return pixels if kept is None else op.Mul(pixels, _array(op, kept.astype(np.float32)[None, None]))
 
-    mean, std = (255 * np.array(each, np.float32).reshape(1, 1, 3, 1) for each in (spec.mean, spec.std))
-    pixels = op.Div(op.Sub(op.Reshape(columns, [1, side, 3, side]), _array(op, mean)), _array(op, std))
-    return op.Transpose(pixels, perm=[0, 2, 3, 1])
+    whole = resized((to_height, to_width), (side, side), spec.kept_pixels(whole=True))
+    if not (tiles and spec.tiles):
+        return whole
+    to_canvas = _array(op, np.array(spec.canvas[:1])), _array(op, np.array(spec.canvas[1:]))
+    canvas = resized(to_canvas, spec.canvas, spec.kept_pixels(whole=False))
+    corners = spec.tiles.corners(side)
+    cut = [op.Slice(canvas, [top, left], [top + side, left + side], [2, 3]) for top, left in corners]
+    return op.Concat(whole, *cut, axis=0)
 
 
 def _resized(op: OpBuilder, lines: ir.Value, count: ir.Value, to: ir.Value, side: int) -> ir.Value:

@@ -16,6 +16,7 @@ Images = Callable[[], Iterator[np.ndarray]]
 """Yields decoded images, uint8 (height, width, 3). A call decodes them again, so that few are in memory at once."""
 
 _ACTIVATIONS = frozenset({"Clip", "Relu"})
+_PRODUCTS = frozenset({"MatMul", "Gemm"})
 _MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})  # the last of them pools the features of the backbone
 
 
@@ -24,8 +25,9 @@ class Quantizer:
 
     Quantisation is static, in QDQ form, with a weight scale per channel. On x86 activations are uint8 and weights int8
     (U8S8): onnxruntime fuses every convolution of that form, but few with S8S8. Without VNNI the weights have seven
-    bits, because sums of eight-bit products overflow. Preprocessing, pooling, the final normalisation and
-    the patch head stay in float.
+    bits, because sums of eight-bit products overflow. Preprocessing, pooling and the final normalisation stay in float.
+    So does the patch head but for its matrix products, whose results are float: a patch distance is a small difference
+    of large numbers.
     """
 
     def __init__(self, model: Path, images: Images, *, target: Target, scratch: Path) -> None:
@@ -46,6 +48,8 @@ class Quantizer:
         """The first layers, if float is as fast for them on the target: the first ones to stay in float."""
         first_convolution, _ = next(iter(self.layers.items()))
         inside = _between(nodes, first_convolution)
+        behind = next(place for place, node in enumerate(nodes) if first_convolution in node.input)
+        inside |= {node.name for node in nodes[behind:] if node.op_type in _PRODUCTS}  # of the patch head
         self._outside = [node.name for node in nodes if node.name not in inside]
 
     def write(self, path: Path, *, float_layers: Sequence[str] = ()) -> None:
@@ -66,6 +70,7 @@ class Quantizer:
                 reduce_range=self._target == "x86",
                 nodes_to_exclude=[*self._outside, *(node for layer in float_layers for node in self.layers[layer])],
                 calibration_cache_path=self._ranges,  # computed once
+                extra_options={"OpTypesToExcludeOutputQuantization": sorted(_PRODUCTS)},
             )
         finally:
             root.setLevel(level)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from msc_edge.ignore_mask import IgnoreMask
 from msc_edge.preprocessing import Preprocessing, View
 
 MAX_REGIONS = 32  # of one image, those with the highest peaks
@@ -45,20 +46,45 @@ class MapGeometry:
     """The part of the frame that the network sees."""
     input_height: int
     input_width: int
-    """Of the network's input, in pixels."""
+    """Of the network's input, or of its canvas with tiles, in pixels."""
     stride: int
     """Pixels of the network's input between two positions of the grid."""
+    ignore: IgnoreMask | None = None
 
     @classmethod
     def of(cls, spec: Preprocessing, *, height: int, width: int, stride: int) -> "MapGeometry":
         """The geometry of a frame of this size."""
         view = spec.view(height=height, width=width)
-        return cls(height, width, view, spec.image_size, spec.image_size, stride)
+        return cls(height, width, view, *spec.canvas, stride, spec.ignore)
 
     @property
     def scale(self) -> tuple[float, float]:
         """Pixels of the frame for one pixel of the network's input: down and across."""
         return self.view.height / self.input_height, self.view.width / self.input_width
+
+    def ignored_at_frame(self, *, height: int, width: int) -> np.ndarray | None:
+        """Which pixels of the frame, resized to this size, are ignored, bool (height, width); None without a mask."""
+        if self.ignore is None:
+            return None
+        rows, columns = self.pixel_centres(height=height, width=width)
+        down, across = self.scale
+        inside = self.ignore.ignored[
+            np.ix_(
+                (rows / down).clip(0, self.input_height - 1).astype(int),
+                (columns / across).clip(0, self.input_width - 1).astype(int),
+            )
+        ]
+        return inside & self.sees(rows, columns)
+
+    def pixel_centres(self, *, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The centres of the lines and columns of the frame resized to this size, in frame pixels from the view."""
+        rows = (np.arange(height) + 0.5) * self.frame_height / height - self.view.top
+        return rows, (np.arange(width) + 0.5) * self.frame_width / width - self.view.left
+
+    def sees(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Whether the view contains each of these places (see `pixel_centres`), bool (rows, columns)."""
+        inside = (rows >= 0) & (rows <= self.view.height)
+        return inside[:, None] & (columns >= 0) & (columns <= self.view.width)
 
 
 @dataclass(frozen=True)
@@ -89,16 +115,10 @@ class AnomalyMap:
         """
         at = self.geometry
         height, width = height or at.frame_height, width or at.frame_width
-        down, across = (
-            (np.arange(to) + 0.5) * frame / to for to, frame in ((height, at.frame_height), (width, at.frame_width))
-        )
-        down, across = down - at.view.top, across - at.view.left  # centres of the pixels, in the view
-        scale_down, scale_across = at.scale
-        large = _interpolated(
-            self.grid, (down / scale_down - 0.5) / at.stride, (across / scale_across - 0.5) / at.stride
-        )
-        large[(down < 0) | (down > at.view.height)] = 0
-        large[:, (across < 0) | (across > at.view.width)] = 0
+        rows, columns = at.pixel_centres(height=height, width=width)
+        down, across = at.scale
+        large = _interpolated(self.grid, (rows / down - 0.5) / at.stride, (columns / across - 0.5) / at.stride)
+        large[~at.sees(rows, columns)] = 0
         return large
 
     def regions(self) -> tuple[AnomalousRegion, ...]:
@@ -108,21 +128,24 @@ class AnomalyMap:
         large = self.at_input()
         count, labels, statistics, centres = cv2.connectedComponentsWithStats((large > self.limit).astype(np.uint8))
         regions = [
-            self._region(large, labels == label, statistics[label], centres[label])
+            self._region(large, labels, label, statistics[label], centres[label])
             for label in range(1, count)
             if statistics[label, cv2.CC_STAT_AREA] >= self.least_area
         ]
         return tuple(sorted(regions, key=lambda region: -region.peak)[:MAX_REGIONS])
 
     def _region(
-        self, large: np.ndarray, inside: np.ndarray, statistics: np.ndarray, centre: np.ndarray
+        self, large: np.ndarray, labels: np.ndarray, label: int, statistics: np.ndarray, centre: np.ndarray
     ) -> AnomalousRegion:
         view, (down, across) = self.geometry.view, self.geometry.scale
         x, y, width, height, area = (int(each) for each in statistics)
+        box = np.s_[y : y + height, x : x + width]
+        values = np.where(labels[box] == label, large[box], -np.inf)
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        peak_row, peak_column = y + row, x + column
         # The box contains every pixel that it touches.
         x_end, y_end = int(np.ceil(view.left + (x + width) * across)), int(np.ceil(view.top + (y + height) * down))
         x, y = int(view.left + x * across), int(view.top + y * down)
-        peak_row, peak_column = np.unravel_index(np.where(inside, large, -np.inf).argmax(), large.shape)
         return AnomalousRegion(
             x=x,
             y=y,
@@ -164,7 +187,7 @@ def _weights(positions: np.ndarray, count: int) -> np.ndarray:
     positions = np.clip(positions, 0, count - 1)
     before = np.minimum(positions.astype(int), max(count - 2, 0))
     after = np.minimum(before + 1, count - 1)
-    weights = np.zeros((len(positions), count))
+    weights = np.zeros((len(positions), count), np.float32)
     places = np.arange(len(positions))
     np.add.at(weights, (places, before), 1 - (positions - before))
     np.add.at(weights, (places, after), positions - before)

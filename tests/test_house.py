@@ -126,6 +126,7 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
         "bundled",
         "command",
         "older_files",
+        "tiles_and_masks",
     }
     wrong = []
     for source in SOURCES:

@@ -87,8 +87,8 @@ class CheckpointEvaluator:
         `held_out`, `others`: uint8 (3, h, w) training copies of normal images. The network may train on `others`.
         `scores`: what a score is made of. With patches, each checkpoint gets a patch bank of its own.
         """
-        # A training copy contains only the region of interest.
-        spec = network.preprocess.spec.model_copy(update={"region": None})
+        # A training copy contains only the region of interest, and is too small for tiles.
+        spec = network.preprocess.spec.model_copy(update={"region": None, "tiles": None, "ignore": None})
         self._network = EmbeddingNetwork(network.backbone, spec).to(network.preprocess.mean.device)
         self._scores: ScoreKind = scores
         rng = numpy_generator_of(seed, 2, 0)

@@ -28,6 +28,18 @@ def train(
     roi: Annotated[
         str | None, typer.Option(metavar="X,Y,W,H", help="Region of interest, in pixels: use only this part of images.")
     ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWSxCOLUMNS",
+            help="Cut large images into overlapping tiles, each of --image-size pixels, for small defects: 1x8 for a "
+            "line-scan camera. Each tile takes about as long as an image.",
+        ),
+    ] = None,
+    ignore_mask: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An image of the size of the frames: its white parts are not inspected."),
+    ] = None,
     bit_depth: Annotated[
         int,
         typer.Option(
@@ -80,7 +92,7 @@ def train(
 ) -> None:
     """Train on normal images: fine-tune a backbone, and write its memory bank and calibration scores."""
     from msc_edge.errors import UsageError, explain_missing_extra
-    from msc_edge.preprocessing import Region
+    from msc_edge.preprocessing import Region, Tiles
     from msc_edge.progress import progress_bars
 
     with explain_missing_extra():
@@ -99,6 +111,8 @@ def train(
         preset=preset,
         image_size=image_size,
         region=Region.parse(roi) if roi else None,
+        tiles=Tiles.parse(tiles, image_size=image_size) if tiles else None,
+        ignore_mask=ignore_mask,
         bit_depth=bit_depth,
         reduced_jpeg=reduced_jpeg,
         holdout=holdout,

@@ -2,14 +2,17 @@
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 @torch.no_grad()
-def folded(network: nn.Module) -> nn.Module:
+def folded(network: Module) -> Module:
     """Return a copy of a network in eval mode, for inference with its current weights.
 
     A batch norm is folded if it directly follows a convolution among the children of a module, as in torchvision's

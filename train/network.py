@@ -30,10 +30,11 @@ class EmbeddingNetwork(nn.Module):
         return F.normalize(self.backbone(self.preprocess(image)), dim=1)
 
     @torch.no_grad()
-    def prepare(self, image: np.ndarray, name: str = "the image") -> Tensor:
-        """Preprocess one decoded image, uint8 (height, width, 3) -> (3, image_size, image_size) on the device.
+    def prepare(self, image: np.ndarray, name: str = "the image", *, tiles: bool = False) -> Tensor:
+        """Preprocess one decoded image, uint8 (height, width, 3) -> (1, 3, image_size, image_size) on the device.
 
-        Raises SourceError, with `name`, if the region of interest is not inside the image.
+        With `tiles`, its tiles follow: (1 + tiles, 3, image_size, image_size). Raises SourceError, with `name`, if the
+        region of interest is not inside the image.
         """
         height, width = image.shape[:2]
         region = self.preprocess.spec.region
@@ -42,19 +43,25 @@ class EmbeddingNetwork(nn.Module):
                 f"{name}: is {width}x{height} pixels, and --roi {region.x},{region.y},{region.width},{region.height} "
                 "is not inside it; change the region, or remove the image"
             )
-        return self.preprocess(torch.from_numpy(image)[None].to(self.preprocess.mean.device))[0]
+        pixels = torch.from_numpy(image)[None].to(self.preprocess.mean.device)
+        return self.preprocess.with_tiles(pixels) if tiles else self.preprocess(pixels)
 
-    def batches(self, images: Iterable[tuple[str, np.ndarray]]) -> Iterator[Tensor]:
-        """Prepare (name, decoded image) pairs in batches: (B, 3, image_size, image_size), channels last."""
+    def batches(self, images: Iterable[tuple[str, np.ndarray]], *, tiles: bool = False) -> Iterator[Tensor]:
+        """Prepare (name, decoded image) pairs in batches: (B, 3, image_size, image_size), channels last.
+
+        With `tiles`, each image is followed by its tiles, as in `prepare`.
+        """
         batch: list[Tensor] = []
-        full = max(1, _BATCH * 224**2 // self.preprocess.spec.image_size**2)
+        spec = self.preprocess.spec
+        of_image = 1 + spec.tiles.count if tiles and spec.tiles else 1
+        full = max(1, _BATCH * 224**2 // (of_image * spec.image_size**2))
         for name, image in images:
-            batch.append(self.prepare(image, name))
+            batch.append(self.prepare(image, name, tiles=tiles))
             if len(batch) == full:
-                yield torch.stack(batch).contiguous(memory_format=torch.channels_last)
+                yield torch.cat(batch).contiguous(memory_format=torch.channels_last)
                 batch.clear()
         if batch:
-            yield torch.stack(batch).contiguous(memory_format=torch.channels_last)
+            yield torch.cat(batch).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def embed_all(self, images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:

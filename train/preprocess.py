@@ -1,5 +1,6 @@
 """Preprocessing as a torch module: training evaluates with it, and `model.onnx` reproduces it."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ class Preprocess(nn.Module):
 
     mean: Tensor
     std: Tensor
+    kept_whole: Tensor | None
+    kept_canvas: Tensor | None
 
     def __init__(self, spec: Preprocessing) -> None:
         super().__init__()
@@ -22,17 +25,36 @@ class Preprocess(nn.Module):
         # Pixels stay in 0..255 here: one subtraction and one division are enough.
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+        for name, whole in (("kept_whole", True), ("kept_canvas", False)):
+            self.register_buffer(name, _factors(spec.kept_pixels(whole=whole)), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Cut out the region of interest, resize, crop and normalise."""
-        if region := self.spec.region:
-            image = image[:, region.y : region.y + region.height, region.x : region.x + region.width]
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32)
-        return self.normalise(self._crop(self._resize(pixels)))
+        """Cut out the region of interest, resize, crop, normalise, and replace ignored pixels by the mean."""
+        return self._kept(self.normalise(self._crop(self._resize(self._seen(image)))), self.kept_whole)
+
+    def with_tiles(self, image: Tensor) -> Tensor:
+        """The whole view of each image, followed by its tiles: (B * (1 + tiles), 3, image_size, image_size)."""
+        whole = self(image)
+        tiles, side = self.spec.tiles, self.spec.image_size
+        if tiles is None:
+            return whole
+        resized = F.interpolate(self._seen(image), size=self.spec.canvas, **_BILINEAR)
+        canvas = self._kept(self.normalise(resized), self.kept_canvas)
+        cut = [canvas[:, :, top : top + side, left : left + side] for top, left in tiles.corners(side)]
+        return torch.stack([whole, *cut], dim=1).flatten(0, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(x - mean) / std for float pixels in 0..255, (B, 3, h, w)."""
         return (pixels - self.mean) / self.std
+
+    def _seen(self, image: Tensor) -> Tensor:
+        if region := self.spec.region:
+            image = image[:, region.y : region.y + region.height, region.x : region.x + region.width]
+        return image.permute(0, 3, 1, 2).to(torch.float32)
+
+    @staticmethod
+    def _kept(pixels: Tensor, kept: Tensor | None) -> Tensor:
+        return pixels if kept is None else pixels * kept
 
     def _resize(self, pixels: Tensor) -> Tensor:
         to = self.spec.resize_to
@@ -42,7 +64,7 @@ class Preprocess(nn.Module):
             height, width = pixels.shape[2], pixels.shape[3]
             short = min(height, width)
             size = [height * to // short, width * to // short]
-        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(pixels, size=size, **_BILINEAR)
 
     def _crop(self, pixels: Tensor) -> Tensor:
         side = self.spec.image_size
@@ -50,3 +72,10 @@ class Preprocess(nn.Module):
             return pixels
         top, left = half_to_even(pixels.shape[2] - side), half_to_even(pixels.shape[3] - side)
         return pixels[:, :, top : top + side, left : left + side]
+
+
+_BILINEAR = {"mode": "bilinear", "antialias": True, "align_corners": False}
+
+
+def _factors(kept: np.ndarray | None) -> Tensor | None:
+    return None if kept is None else torch.from_numpy(kept.astype(np.float32))[None, None]

@@ -64,6 +64,9 @@ class RunRecord(BaseModel):
     scores: ScoreKind = Field(default="image", description="what the score of a kit is made of")
     map: MapSettings | None = Field(default=None, description="null: the run compares whole images only")
     patch_rows: PositiveInt | None = Field(default=None, description="rows of the patch bank; null: likewise")
+    taps: tuple[str, ...] | None = Field(
+        default=None, description="modules of the backbone whose feature maps make the patches; null: likewise"
+    )
     selection: SelectionRecord | None = Field(default=None, description="null: the weights of the last step")
     holdout: float | None = Field(default=None, description="share held out; null: an older msc-edge did not record it")
     group_by: str | None = Field(default=None, description="held out in groups: a pattern, or folder; null: in blocks")

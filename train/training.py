@@ -1,32 +1,28 @@
 """From a folder of normal images to a run folder: `msc-edge train` as a function."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.images import DecodePolicy
-from msc_edge.preprocessing import Region, preset
+from msc_edge.preprocessing import Region, Tiles
 from msc_edge.progress import Report, silent
 from msc_edge.scoring import ScoreKind
 from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
-    MIN_IMAGES,
     NormalImage,
-    Role,
     find_normal_images,
     fingerprint,
     hold_out,
@@ -35,7 +31,8 @@ from msc_edge.train.dataset import (
 )
 from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
-from msc_edge.train.loading import decoded, training_copy
+from msc_edge.train.inputs import IgnoreMaskFile, preprocessing_of
+from msc_edge.train.loading import decoded, load_images
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS
@@ -73,6 +70,10 @@ class TrainingOptions(FineTuningOptions):
     image_size: int = 224
     region: Region | None = None
     """The region of interest; None: the whole image."""
+    tiles: Tiles | None = None
+    """Tiles of the patches; None: the patches are those of the whole view."""
+    ignore_mask: Path | None = None
+    """An image of the size of the training images, white where they are not inspected."""
     bit_depth: Literal[8, 10, 12, 14, 16] = 8
     reduced_jpeg: bool = False
     """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice the input size of the network."""
@@ -124,7 +125,10 @@ def _train(
     fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     report = report if fabric.is_global_zero else silent
 
-    spec = preset(options.preset, image_size=options.image_size, region=options.region)
+    mask = IgnoreMaskFile(options.ignore_mask) if options.ignore_mask else None
+    spec = preprocessing_of(
+        options.preset, image_size=options.image_size, region=options.region, tiles=options.tiles, ignore_mask=mask
+    )
     if options.reduced_jpeg and options.region:
         raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the full image; omit one of them")
     jpeg_keep = _JPEG_FACTOR * spec.resize_to if options.reduced_jpeg else None
@@ -141,7 +145,9 @@ def _train(
     images = find_normal_images(folder, report=report)
     if options.group_by is not None:
         hold_out(images, holdout=options.holdout, group_by=options.group_by)
-    images, training_copies, initial = _load(images, folder, network, policy, report=report, unreadable=unreadable)
+    images, training_copies, initial = load_images(
+        images, folder, network, policy, mask=mask, report=report, unreadable=unreadable
+    )
     images = hold_out(images, holdout=options.holdout, group_by=options.group_by)
     usable = [image for image in images if image.role in ("bank", "calibration")]
     in_bank = np.array([image.role == "bank" for image in usable])
@@ -171,9 +177,9 @@ def _train(
     bank = Bank(embeddings[in_bank])
     image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
     _write_files(out, backbone, bank, image_scores, images)
-    patch_rows = None
+    head = None
     if scores != "image":
-        patch_rows = write_patches(
+        head = write_patches(
             out,
             network,
             lambda names: decoded(folder, names, policy, task="comparing patches", report=report),
@@ -194,7 +200,8 @@ def _train(
             fine_tuning=settings,
             scores=scores,
             map=None if scores == "image" else MAP_SETTINGS,
-            patch_rows=patch_rows,
+            patch_rows=head and len(head.bank),
+            taps=head and tuple(tap.module for tap in head.taps),
             selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
             holdout=options.holdout,
             group_by=options.group_by,
@@ -245,51 +252,3 @@ def _check_name(folder: Path) -> None:
         raise SourceError(
             f"--normal {folder}: the name is not valid text and cannot be stored in {RECORD}; rename the folder"
         ) from error
-
-
-def _load(
-    images: list[NormalImage],
-    folder: Path,
-    network: EmbeddingNetwork,
-    policy: DecodePolicy,
-    *,
-    report: Report,
-    unreadable: Callable[[str, str], None] | None,
-) -> tuple[list[NormalImage], list[Tensor], np.ndarray]:
-    """Decode every image once.
-
-    Returns the images, with unreadable ones and duplicates marked, and the training copies and embeddings of the rest.
-    """
-    failed: dict[str, str] = {}
-    seen: set[bytes] = set()
-    duplicates: set[str] = set()
-    training_copies: list[Tensor] = []
-
-    def add_failed(name: str, reason: str) -> None:
-        failed[name] = reason
-        if unreadable:
-            unreadable(name, reason)
-
-    def distinct_images() -> Iterator[tuple[str, np.ndarray]]:
-        names = [image.path for image in images if image.role == "bank"]
-        for name, image in decoded(folder, names, policy, task="reading images", report=report, unreadable=add_failed):
-            pixels = sha256(f"{image.shape}".encode())
-            pixels.update(image.data)
-            if pixels.digest() in seen:  # the same image in another file: other metadata, or saved again
-                duplicates.add(name)
-                continue
-            seen.add(pixels.digest())
-            yield name, image  # before the copy is made: embed_all checks that the region is inside the image
-            training_copies.append(training_copy(image, network.preprocess.spec))
-
-    embeddings = network.embed_all(distinct_images())
-    if failed and len(training_copies) < MIN_IMAGES:
-        name, reason = next(iter(failed.items()))
-        raise SourceError(
-            f"{len(failed)} of {len(failed) + len(training_copies)} images cannot be read, and at least {MIN_IMAGES} "
-            f"readable ones are needed; the first failure: {name}: {reason}"
-        )
-    roles: dict[str, Role] = dict.fromkeys(failed, "unreadable")
-    roles |= dict.fromkeys(duplicates, "duplicate")
-    marked = [replace(image, role=roles.get(image.path, image.role)) for image in images]
-    return marked, training_copies, embeddings

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, encode_image, fit
+from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, encode_image, fit, text_width
 from msc_edge.errors import writing
 from msc_edge.runtime.results.result import Result
+from msc_edge.runtime.tools.report.legend import heatmap_scale
 
 _SIDE = 168  # of an image, in pixels
 _BORDER = 3
@@ -18,6 +19,7 @@ _COLUMNS = 4
 _INK: Colour = (34, 34, 34)
 _QUIET: Colour = (105, 105, 105)
 _PAPER: Colour = (250, 250, 248)
+_SCALE_WIDTH, _SCALE_HEIGHT = 200, 16
 _BACKGROUND = 225  # grey level around an image that is not square
 
 
@@ -32,10 +34,15 @@ class Cell:
 
 
 def contact_sheet(sections: Sequence[tuple[str, Sequence[Cell]]]) -> np.ndarray:
-    """Draw titled sections of cells, uint8 (height, width, 3) RGB."""
+    """Draw titled sections of cells, uint8 (height, width, 3) RGB.
+
+    A legend of the heatmaps follows if the kit of the results has patches.
+    """
     width = 2 * _MARGIN + _COLUMNS * (2 * _SIDE + 4) + (_COLUMNS - 1) * _GAP
     strips = [_strip(title, cells, width) for title, cells in sections]
     margin = np.full((_MARGIN, width, 3), _PAPER, np.uint8)
+    if any(cell.result.grid_map is not None for _, cells in sections for cell in cells):
+        strips.append(_legend(width))
     return np.vstack([margin, *strips])
 
 
@@ -54,6 +61,17 @@ def _strip(title: str, cells: Sequence[Cell], width: int) -> np.ndarray:
         left = _MARGIN + column * (2 * _SIDE + 4 + _GAP)
         top = _TITLE + row * (_SIDE + _CAPTION + _GAP)
         _draw_cell(strip, cell, left, top)
+    return strip
+
+
+def _legend(width: int) -> np.ndarray:
+    strip = np.full((_SCALE_HEIGHT + 46, width, 3), _PAPER, np.uint8)
+    strip[:_SCALE_HEIGHT, _MARGIN : _MARGIN + _SCALE_WIDTH] = heatmap_scale(width=_SCALE_WIDTH, height=_SCALE_HEIGHT)
+    for share, text in ((0.0, "0"), (0.5, "limit"), (1.0, "2 x limit")):
+        left = _MARGIN + round(share * (_SCALE_WIDTH - text_width(text, scale=0.38)))
+        draw_text(strip, text, left=left, baseline=_SCALE_HEIGHT + 15, scale=0.38, colour=_QUIET)
+    text = "heatmap over the image; regions above the limit have an outline"
+    draw_text(strip, text, left=_MARGIN + _SCALE_WIDTH + 16, baseline=13, scale=0.42, colour=_INK)
     return strip
 
 

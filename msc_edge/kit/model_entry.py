@@ -101,6 +101,7 @@ class EarlierCalibration(Part):
     warn_rate: Rate
     reject_rate: Rate
     limits: Limits
+    region_limit: Limit | None = Field(default=None, description="limit of the anomaly map; null: none")
 
 
 class RegionCalibration(Part):
@@ -172,6 +173,17 @@ class Quantization(Part):
         description="embedding of the check image (docs/kit-format.md). A processor that computes another embedding "
         "must not use this model"
     )
+    check_patch_distances: list[float] | None = Field(
+        default=None, description="patch distances of the check image, row by row; likewise. null: no patches"
+    )
+
+
+class MapAgreement(Part):
+    """How the anomaly maps of a quantised model compare with those of the fp32 model, on the same images."""
+
+    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of all values of both models' maps")
+    au_pro_fp32: float = Field(ge=0, le=1, description="AU-PRO(0.3) of the fp32 maps on synthetic anomalies")
+    au_pro: float = Field(ge=0, le=1, description="AU-PRO(0.3) of this model's maps")
 
 
 class Agreement(Part):
@@ -181,7 +193,8 @@ class Agreement(Part):
     synthetic_anomalies: PositiveInt = Field(description="synthetic anomalies made from them")
     auroc_fp32: float = Field(ge=0, le=1, description="AUROC of the fp32 scores, anomalies against normal images")
     auroc: float = Field(ge=0, le=1, description="AUROC of this model's scores")
-    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the scores of both models")
+    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the image scores of both models")
+    maps: MapAgreement | None = Field(default=None, description="null: the model compares whole images only")
 
 
 class Model(Part):

@@ -35,6 +35,7 @@ _MIN_GAIN = 0.95  # of fp32's time: a smaller gain does not justify other scores
 # Cosine distance between two embeddings of the check image. Sums of int8 products are exact unless they overflow; the
 # rest is rounding in the float layers around them.
 _SAME_ARITHMETIC = 1e-3
+_SAME_DISTANCES = 0.05  # of patch distances of the check image, relative: the same angle
 # Distance between the embeddings of two libraries, and relative difference of their patch distances. Measured for
 # embeddings: 4e-6 and 0.04; 0.4 to 1.2 for an operator that OpenVINO computes differently (`Resize` with antialiasing,
 # in kits of early versions).
@@ -99,20 +100,26 @@ def backend_specs(kit: Kit, precision: PrecisionChoice = "auto", backend: Backen
 
 
 def create_backend(kit: Kit, spec: BackendSpec, *, threads: int) -> Backend:
-    """Open one model of the kit, without any check of its embeddings."""
+    """Open one model of the kit, without any check of its outputs."""
     model = kit.model(spec.precision)
     create = OpenVinoBackend if spec.name == "openvino" else OnnxRuntimeBackend
     return create(kit.file(model.file), outputs=model.outputs, threads=threads)
 
 
 def matches_check_embedding(kit: Kit, precision: Precision, backend: Backend) -> bool:
-    """Whether a quantised model computes the embedding of the check image that its manifest states; true for fp32."""
+    """Whether a quantised model computes the outputs for the check image that its manifest states; true for fp32."""
     quantization = kit.model(precision).quantization
     if quantization is None:
         return True
-    expected = np.asarray(quantization.check_embedding)
-    found = backend.run(check_image(kit.manifest.preprocessing)).embedding.astype(np.float64)
-    return expected.shape == found.shape and 1 - float(expected @ found) <= _SAME_ARITHMETIC
+    output = backend.run(check_image(kit.manifest.preprocessing))
+    expected, found = np.asarray(quantization.check_embedding), output.embedding.astype(np.float64)
+    if expected.shape != found.shape or not 1 - float(expected @ found) <= _SAME_ARITHMETIC:  # also true for NaN
+        return False
+    if quantization.check_patch_distances is None or output.patch_distances is None:
+        return quantization.check_patch_distances is output.patch_distances
+    expected, found = np.asarray(quantization.check_patch_distances), output.patch_distances.ravel()
+    same_size = expected.shape == found.shape
+    return same_size and bool(np.linalg.norm(found - expected) <= _SAME_DISTANCES * np.linalg.norm(expected))
 
 
 def matches_onnxruntime(kit: Kit, spec: BackendSpec, backend: Backend) -> bool:

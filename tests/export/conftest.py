@@ -1,11 +1,13 @@
 """Runs over drawn images with a small random backbone, and two kits: trained and exported once."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -13,15 +15,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
+from msc_edge.bank import Bank
 from msc_edge.cli import app
-from msc_edge.export import int8, onnx_model
+from msc_edge.export import agreement, onnx_model, run_images
 from msc_edge.export.pack import export
+from msc_edge.export.run_images import RunImages
 from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.opening import Kit
+from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime import detector
+from msc_edge.train import loading
 from msc_edge.train.backbones import build_backbone
+from msc_edge.train.dataset import read_image_table
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.run_record import BACKBONE, read_record
+from msc_edge.train.run_record import BACKBONE, BANK, IMAGE_TABLE, read_record
 from msc_edge.train.training import TrainingOptions, train
 from msc_edge.train.weights import load_into
 
@@ -32,7 +40,7 @@ def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (int8, detector):
+        for module in (agreement, detector):
             patch.setattr(module, "usable_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
@@ -150,14 +158,53 @@ def both_kit(export_command: tuple[Path, Result]) -> tuple[Path, Manifest]:
         return export_command[0], kit.manifest
 
 
+@pytest.fixture
+def images(drawn_run: Path) -> RunImages:
+    return RunImages.find(read_record(drawn_run), read_image_table(drawn_run / IMAGE_TABLE))
+
+
 @pytest.fixture(scope="session")
-def patch_run(
-    train_on: Callable, drawn_parts: Path, tmp_path_factory: pytest.TempPathFactory, random_weights: Callable
-) -> Path:
-    """A run over the drawn parts with patches; not to be changed."""
+def bank(drawn_run: Path) -> Bank:
+    return Bank(np.load(drawn_run / BANK))
+
+
+@pytest.fixture(scope="session")
+def outputs(drawn_kit: tuple[Path, Manifest]) -> Outputs:
+    return drawn_kit[1].models["fp32"].outputs
+
+
+@pytest.fixture(scope="session")
+def spec(drawn_run: Path) -> Preprocessing:
+    return read_record(drawn_run).preprocessing
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each image was decoded, by name."""
+    counts: Counter[str] = Counter()
+    decoded = loading.decoded
+
+    def counted(folder: Path, names: Sequence[str], *rest, **options) -> Iterator[tuple[str, np.ndarray]]:
+        for name, image in decoded(folder, names, *rest, **options):
+            counts[name] += 1
+            yield name, image
+
+    monkeypatch.setattr(run_images, "decoded", counted)
+    return counts
+
+
+@pytest.fixture(scope="session")
+def layer3_weights(tmp_path_factory: pytest.TempPathFactory, random_weights: Callable) -> Path:
+    """Random weights of a ResNet-18 up to layer3, which has the strides that patches need."""
     weights = tmp_path_factory.mktemp("weights") / "resnet18_to_layer3.safetensors"
     save_file(random_weights("resnet18", stop_at="layer3").state_dict(), weights)
-    return train_on(drawn_parts, weights=weights, stop_at="layer3", image_size=64, scores="both", patch_rows=50)
+    return weights
+
+
+@pytest.fixture(scope="session")
+def patch_run(train_on: Callable, drawn_parts: Path, layer3_weights: Path) -> Path:
+    """A run over the drawn parts with patches; not to be changed."""
+    return train_on(drawn_parts, weights=layer3_weights, stop_at="layer3", image_size=64, scores="both", patch_rows=50)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -7,54 +7,17 @@ import numpy as np
 import pytest
 
 from msc_edge.bank import Bank
-from msc_edge.export import int8, run_images
-from msc_edge.export.int8 import AgreementTest, Int8Rejected, passes_gates, quantised_model
+from msc_edge.export import agreement, int8
+from msc_edge.export.agreement import passes_gates
+from msc_edge.export.int8 import Int8Rejected, quantised_model
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Agreement, Outputs
+from msc_edge.kit.model_entry import Agreement, MapAgreement, Outputs
 from msc_edge.kit.opening import Kit
-from msc_edge.preprocessing import Preprocessing, Region
+from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime import Detector
-from msc_edge.train import loading, synthetic
-from msc_edge.train.dataset import read_image_table
-from msc_edge.train.run_record import BANK, IMAGE_TABLE, read_record
-
-
-@pytest.fixture
-def images(drawn_run: Path) -> RunImages:
-    return RunImages.find(read_record(drawn_run), read_image_table(drawn_run / IMAGE_TABLE))
-
-
-@pytest.fixture(scope="module")
-def bank(drawn_run: Path) -> Bank:
-    return Bank(np.load(drawn_run / BANK))
-
-
-@pytest.fixture(scope="module")
-def outputs(drawn_kit: tuple[Path, Manifest]) -> Outputs:
-    return drawn_kit[1].models["fp32"].outputs
-
-
-@pytest.fixture(scope="module")
-def spec(drawn_run: Path) -> Preprocessing:
-    return read_record(drawn_run).preprocessing
-
-
-@pytest.fixture
-def decodings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each image was decoded, by name."""
-    counts: Counter[str] = Counter()
-    decoded = loading.decoded
-
-    def counted(folder: Path, names: Sequence[str], *rest, **options) -> Iterator[tuple[str, np.ndarray]]:
-        for name, image in decoded(folder, names, *rest, **options):
-            counts[name] += 1
-            yield name, image
-
-    monkeypatch.setattr(run_images, "decoded", counted)
-    return counts
 
 
 class TestTheKit:
@@ -114,26 +77,16 @@ class TestTheKit:
         assert own < other
 
 
-class TestTheGates:
-    @pytest.mark.parametrize(
-        ("auroc", "rank_correlation", "passes"),
-        [(0.9, 0.99, True), (0.895, 1.0, True), (0.8949, 1.0, False), (0.9, 0.9899, False), (0.95, 0.99, True)],
-    )
-    def test_rank_correlation_and_auroc_must_both_be_high_enough(
-        self, auroc: float, rank_correlation: float, passes: bool
-    ) -> None:
-        agreement = Agreement(
-            normal_images=8, synthetic_anomalies=24, auroc_fp32=0.9, auroc=auroc, rank_correlation=rank_correlation
-        )
-        assert passes_gates(agreement) is passes
-
-    def test_a_rejection_gives_the_measured_and_the_required_figures(self) -> None:
-        agreement = Agreement(
-            normal_images=8, synthetic_anomalies=24, auroc_fp32=0.9, auroc=0.85, rank_correlation=0.95
-        )
-        text = str(Int8Rejected(agreement, float_layers=2, layers=5))
-        for part in ("no int8 model", "2 of 5", "0.950", "0.99", "0.850", "0.900", "0.005"):
-            assert part in text
+def test_a_rejection_gives_the_measured_and_the_required_figures() -> None:
+    measured = Agreement(normal_images=8, synthetic_anomalies=24, auroc_fp32=0.9, auroc=0.85, rank_correlation=0.95)
+    text = str(Int8Rejected(measured, float_layers=2, layers=5))
+    for part in ("no int8 model", "2 of 5", "0.950", "0.99", "0.850", "0.900", "0.005"):
+        assert part in text
+    assert "maps" not in text
+    maps = MapAgreement(rank_correlation=0.811, au_pro_fp32=0.733, au_pro=0.722)
+    text = str(Int8Rejected(measured.model_copy(update={"maps": maps}), float_layers=2, layers=5))
+    for part in ("maps is 0.811", "0.95", "AU-PRO is 0.722", "0.733", "0.01"):
+        assert part in text
 
 
 class TestTheSearch:
@@ -148,7 +101,7 @@ class TestTheSearch:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(int8, "MIN_RANK_CORRELATION", 1.1)
+        monkeypatch.setattr(agreement, "MIN_RANK_CORRELATION", 1.1)
         model = drawn_kit[0] / MODEL_FILES["fp32"]
         rejected = quantised_model(model, tmp_path / "int8.onnx", outputs, bank, spec, images, target="x86-vnni")
         assert isinstance(rejected, Int8Rejected)
@@ -169,67 +122,6 @@ class TestTheSearch:
         assert [next(attempts), next(attempts), rankings] == [[], ["a", "b", "c"], []]
         assert list(attempts) == [["a", "b", "c", "h"]]  # four of eight: no more than half
         assert rankings == [1]
-
-
-class TestAgreementTest:
-    @pytest.fixture
-    def agreement_test(
-        self, drawn_kit: tuple[Path, Manifest], outputs: Outputs, bank: Bank, spec: Preprocessing, images: RunImages
-    ) -> AgreementTest:
-        return AgreementTest(drawn_kit[0] / MODEL_FILES["fp32"], outputs, bank, spec, images)
-
-    def test_error_decodes_its_images_once_for_all_layers(
-        self,
-        agreement_test: AgreementTest,
-        both_kit: tuple[Path, Manifest],
-        images: RunImages,
-        decodings: Counter[str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(int8, "_SENSITIVITY_IMAGES", 3)
-        for precision in ("int8", "fp32", "int8"):
-            agreement_test.error(agreement_test.open(both_kit[0] / MODEL_FILES[precision]))
-        assert decodings == dict.fromkeys(images.held_out[:3], 1)
-
-    @pytest.mark.parametrize(("most_images", "most_bytes", "groups"), [(3, 1 << 30, 3), (3, 3 * 9216 * 13 - 1, 2)])
-    def test_error_compares_the_first_groups_of_all_images(
-        self,
-        agreement_test: AgreementTest,
-        both_kit: tuple[Path, Manifest],
-        monkeypatch: pytest.MonkeyPatch,
-        most_images: int,
-        most_bytes: int,
-        groups: int,
-    ) -> None:
-        monkeypatch.setattr(int8, "_SENSITIVITY_IMAGES", most_images)
-        monkeypatch.setattr(int8, "_SENSITIVITY_BYTES", most_bytes)  # an image has 9216 bytes and twelve anomalies
-        fp32, quantised = (agreement_test.open(both_kit[0] / MODEL_FILES[name]) for name in ("fp32", "int8"))
-        assert agreement_test.error(fp32) == 0  # the images that fp32 embedded at first, anomalies included
-        kept = agreement_test._sensitivity
-        everything = list(agreement_test._groups(agreement_test._held_out))
-        assert len(kept) == groups < len(everything) == 8
-        np.testing.assert_array_equal(kept, everything[:groups])
-        rows = slice(0, groups * 13)
-        difference = agreement_test.embeddings(quantised)[rows] - agreement_test.embeddings(fp32)[rows]
-        # The variance of the difference: what is the same for all images does not count.
-        assert agreement_test.error(quantised) == pytest.approx(difference.var(axis=0).sum(), rel=1e-4)
-
-    def test_fp32_agrees_with_itself(self, agreement_test: AgreementTest, drawn_kit: tuple[Path, Manifest]) -> None:
-        agreement = agreement_test.agreement(agreement_test.open(drawn_kit[0] / MODEL_FILES["fp32"]))
-        assert agreement.rank_correlation == pytest.approx(1, abs=1e-4)
-        assert agreement.auroc == pytest.approx(agreement.auroc_fp32, abs=1e-3)
-
-    def test_an_anomaly_changes_the_region_of_interest_only(self, toy: ModuleType) -> None:
-        image = toy.draw(0)
-        before = image.copy()
-        region = Region(x=5, y=4, width=21, height=17)
-        inside = np.s_[4:21, 5:26]
-        for make in synthetic.KINDS.values():
-            changed = int8._anomaly(image, make, np.random.default_rng(0), region)
-            assert (changed[inside] != image[inside]).any()
-            changed[inside] = image[inside]
-            np.testing.assert_array_equal(changed, before)
-            np.testing.assert_array_equal(image, before)
 
 
 def test_the_layer_that_int8_harms_most_comes_first(

@@ -11,9 +11,10 @@ import torch
 from onnx.helper import make_model, make_opsetid
 
 from msc_edge.export.onnx_model import OPSET
-from msc_edge.export.preprocessing_graph import INPUT, OUTPUT, preprocessing_graph
+from msc_edge.export.preprocessing_graph import INPUT, OUTPUT, images_of, preprocessing_graph
+from msc_edge.ignore_mask import IgnoreMask
 from msc_edge.images import DecodePolicy, read_image
-from msc_edge.preprocessing import Preprocessing, PresetName, Region, preset
+from msc_edge.preprocessing import Preprocessing, PresetName, Region, Tiles, preset
 from msc_edge.train.preprocess import Preprocess
 
 PRESETS = {
@@ -29,8 +30,9 @@ TOLERANCE = 0.001  # grey levels
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def session(spec: Preprocessing) -> ort.InferenceSession:
-    model = make_model(preprocessing_graph(spec, opset=OPSET), opset_imports=[make_opsetid("", OPSET)], ir_version=10)
+def session(spec: Preprocessing, *, tiles: bool = False) -> ort.InferenceSession:
+    graph = preprocessing_graph(spec, opset=OPSET, tiles=tiles)
+    model = make_model(graph, opset_imports=[make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
@@ -86,3 +88,20 @@ def test_pixels_outside_the_region_do_not_matter() -> None:
     other[inside] = image[inside]
     first, second = (graph.run([OUTPUT], {INPUT: each[None]})[0] for each in (image, other))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("shape", ["1x3", "2x2"])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_tiles_and_ignored_pixels_are_those_of_torch(shape: str, with_mask: bool) -> None:
+    rng = np.random.default_rng(6)
+    spec = preset("whole-frame", image_size=96, tiles=Tiles.parse(shape, image_size=96))
+    if with_mask:
+        spec = spec.model_copy(update={"ignore": IgnoreMask.of(rng.random(spec.canvas) < 0.4)})
+    graph, module = session(spec, tiles=True), Preprocess(spec)
+    for height, width in ((96, 96), (240, 1000), (77, 41)):
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        ours = torch.from_numpy(graph.run([OUTPUT], {INPUT: image[None]})[0])
+        theirs = module.with_tiles(torch.from_numpy(image)[None])
+        assert ours.shape == theirs.shape == (images_of(spec), 3, 96, 96)
+        assert float(((ours - theirs) * module.std).abs().max()) < TOLERANCE
+        assert torch.equal(theirs[:1], module(torch.from_numpy(image)[None]))

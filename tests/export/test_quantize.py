@@ -114,3 +114,15 @@ def test_images_are_decoded_for_the_first_model_only(resnet: Path, toy: ModuleTy
         quantizer.write(tmp_path / name)
     assert calls == [1]
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_the_matrix_products_of_the_patch_head_are_fused_with_float_results(
+    trained_patch_kit: tuple[Path, Manifest], quantizer: Callable, tmp_path: Path
+) -> None:
+    made = quantizer(trained_patch_kit[0] / MODEL_FILES["fp32"], "x86-vnni")
+    made.write(tmp_path / "made.onnx")
+    found = operators(tmp_path / "made.onnx", tmp_path / "optimised.onnx")
+    before = operators(trained_patch_kit[0] / MODEL_FILES["fp32"], tmp_path / "before.onnx")
+    # One projection for each of two taps, and the search.
+    assert (found["MatMulIntegerToFloat"], found["QGemm"], found["Gemm"]) == (2, 1, 0)
+    assert found["MatMul"] == before["MatMul"] - 2

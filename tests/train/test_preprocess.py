@@ -5,7 +5,8 @@ import torch
 import torchvision.transforms.v2.functional as vision
 from torch import Tensor
 
-from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PresetName, Region, preset
+from msc_edge.ignore_mask import IgnoreMask
+from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PresetName, Region, Tiles, preset
 from msc_edge.train.preprocess import Preprocess
 
 SIZES = [(480, 640), (224, 224), (225, 224), (37, 501), (501, 37), (1, 1), (1, 9), (73, 73), (74, 79), (333, 100)]
@@ -82,3 +83,34 @@ def test_a_batch_equals_its_images_one_by_one(name: PresetName) -> None:
     together = Preprocess(preset(name, image_size=64))(torch.from_numpy(images))
     apart = torch.stack([preprocessed(image, name) for image in images])
     torch.testing.assert_close(together, apart, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 2)])
+def test_tiles_are_parts_of_the_frame_stretched_to_the_canvas(shape: tuple[int, int]) -> None:
+    tiles = Tiles.parse(f"{shape[0]}x{shape[1]}", image_size=96)
+    spec = preset("whole-frame", image_size=96, tiles=tiles)
+    image = noise(300, 500)
+    whole, *parts = Preprocess(spec).with_tiles(torch.from_numpy(image)[None])
+    assert torch.equal(whole, preprocessed(image, "whole-frame", image_size=96))
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float()
+    canvas = normalised(vision.resize(pixels, list(spec.canvas), antialias=True))
+    rows, columns = shape
+    assert spec.canvas == (64 * rows + 32, 64 * columns + 32)  # an overlap of 32 pixels
+    assert len(parts) == rows * columns
+    for number, part in enumerate(parts):
+        top, left = 64 * (number // columns), 64 * (number % columns)
+        torch.testing.assert_close(part, canvas[:, top : top + 96, left : left + 96], atol=1e-4, rtol=0)
+
+
+def test_ignored_pixels_have_the_mean_colour_whatever_they_show() -> None:
+    ignored = np.zeros((64, 64), bool)
+    ignored[10:30, 5:60] = True
+    spec = preset("whole-frame", image_size=64).model_copy(update={"ignore": IgnoreMask.of(ignored)})
+    image = noise(64, 64)
+    other = image.copy()
+    other[10:30, 5:60] = 255 - other[10:30, 5:60]
+    one, two = (Preprocess(spec)(torch.from_numpy(each)[None])[0] for each in (image, other))
+    assert torch.equal(one, two)
+    assert (one[:, torch.from_numpy(ignored)] == 0).all()
+    kept = torch.from_numpy(~ignored)
+    assert torch.equal(one[:, kept], preprocessed(image, "whole-frame")[:, kept])

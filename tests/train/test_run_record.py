@@ -119,6 +119,7 @@ def test_a_run_of_0_1_0_opens(selection: dict[str, Any] | None, run: Path, froze
     assert record.fine_tuning.dtype == "bf16"
     expected = FINE_TUNING_0_1_0 | {"dtype": "bf16"}
     expected.pop("precision")
+    expected["select_by"] = "image"
     assert record.fine_tuning.model_dump() == expected
     if selection:
         assert record.selection is not None

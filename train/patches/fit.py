@@ -11,6 +11,7 @@ from msc_edge.scoring import MapSettings
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
 from msc_edge.train.patches.coreset import Coreset
+from msc_edge.train.patches.grid import PatchGrid
 from msc_edge.train.patches.head import PatchHead, grids_of
 from msc_edge.train.patches.network import PatchNetwork
 from msc_edge.train.patches.taps import TappedBackbone, find_taps
@@ -35,30 +36,31 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
     equal.
     """
     taps = find_taps(network.backbone)
-    tapped = TappedBackbone(folded(network.backbone), taps)
+    grid = PatchGrid(network.preprocess.spec, stride=taps[-1].stride).to(network.preprocess.mean.device)
+    tapped = TappedBackbone(folded(network.backbone), taps, tiles=grid.tiles)
 
     def maps() -> Iterator[list[Tensor]]:
-        return (tapped(pixels)[1] for pixels in network.batches(images()))
+        return (tapped(pixels)[1] for pixels in network.batches(images(), tiles=True))
 
     with exact_matrix_products():
         statistics = StreamingCovariance(sum(tap.channels for tap in taps), network.preprocess.mean.device)
         for each in maps():
-            statistics.add(torch.cat(grids_of(each, taps), dim=3).flatten(0, 2))
+            statistics.add(grid.patches(torch.cat(grids_of(each, taps), dim=3)))
         whitening = whitening_of(*statistics.moments(), DIM)
         embedding = PatchHead.of(
             taps, whitening, bank=torch.zeros(1, len(whitening.matrix), device=whitening.matrix.device)
         )
         coreset = Coreset(rows)
         for each in maps():
-            coreset.add(embedding.embed(each).flatten(0, 2))
+            coreset.add(grid.patches(embedding.embed(each)))
         return PatchHead.of(taps, whitening, coreset.select())
 
 
 @torch.no_grad()
 def outputs(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of each image, in order, in one pass: the embedding, float32 (dim,), and patch distances, (rows, columns)."""
-    both = PatchNetwork(folded(network.backbone), head)
-    for pixels in network.batches(images):
+    both = PatchNetwork(folded(network.backbone), head, network.preprocess.spec).to(network.preprocess.mean.device)
+    for pixels in network.batches(images, tiles=True):
         with exact_matrix_products():
             embeddings, distances = both(pixels)
         yield from zip(embeddings.cpu().numpy(), distances.cpu().numpy(), strict=True)

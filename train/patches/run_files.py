@@ -30,10 +30,10 @@ def write_patches(
     images: Sequence[NormalImage],
     *,
     rows: int,
-) -> int:
+) -> PatchHead:
     """Fit a patch head to the bank's images and write it, with the patch scores of the calibration images.
 
-    Returns the rows of the patch bank: `rows`, or all patches if there are fewer. `load` decodes the images with these
+    Returns the head. Its bank has `rows` rows, or all patches if there are fewer. `load` decodes the images with these
     names. Errors as for `fit_patch_head`, and OutputError.
     """
     in_bank, held_out = ([each.path for each in images if each.role == role] for role in ("bank", "calibration"))
@@ -42,7 +42,7 @@ def write_patches(
     with writing(folder):
         write_head(folder / PATCHES, head)
         np.save(folder / PATCH_CALIBRATION, scores)
-    return len(head.bank)
+    return head
 
 
 def write_head(path: Path, head: PatchHead) -> None:

@@ -63,11 +63,16 @@ def _expansion(backbone: Backbone, block: str) -> tuple[str, int] | None:
 
 
 class TappedBackbone(nn.Module):
-    """A backbone that also returns its taps: (B, 3, h, w) -> features (B, dim), and a map (B, C, h', w') per tap."""
+    """A backbone that also returns its taps: (B, 3, h, w) -> features (B, dim), and a map (B, C, h', w') per tap.
 
-    def __init__(self, backbone: nn.Module, taps: Sequence[Tap]) -> None:
+    With tiles, each image is followed by its tiles (`Preprocess.with_tiles`): features are those of the images,
+    (B, dim), and maps those of the tiles, (B * tiles, C, h', w'). The tiles leave the backbone behind the last tap.
+    """
+
+    def __init__(self, backbone: Backbone, taps: Sequence[Tap], *, tiles: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
+        self._tiles, self._last = tiles, taps[-1].module
         self._maps: list[Tensor] = [torch.empty(0)] * len(taps)
         for number, tap in enumerate(taps):
             backbone.get_submodule(tap.module).register_forward_hook(self._keep(number))
@@ -80,5 +85,13 @@ class TappedBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute features and maps."""
-        features = self.backbone(images)
-        return features, list(self._maps)
+        if not self._tiles:
+            features = self.backbone(images)
+            return features, list(self._maps)
+        features = images
+        for name, module in self.backbone.chain():
+            features = module(features)
+            if f"{self._last}.".startswith(f"{name}."):
+                features = features[:: 1 + self._tiles]
+        of_tiles = [each.unflatten(0, (-1, 1 + self._tiles))[:, 1:].flatten(0, 1) for each in self._maps]
+        return features.mean(dim=(2, 3)), of_tiles

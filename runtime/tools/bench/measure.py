@@ -5,10 +5,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Self, TypeVar
@@ -16,12 +16,14 @@ from typing import Self, TypeVar
 import numpy as np
 import onnxruntime as ort
 
+from msc_edge.anomaly_map import AnomalousRegion, AnomalyMap, smoothed
 from msc_edge.errors import KitError, SourceError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
+from msc_edge.overlay import overlay
 from msc_edge.parallel import ordered_map
-from msc_edge.runtime.backends.interface import INPUT
+from msc_edge.runtime.backends.interface import INPUT, ModelOutput
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.image_result import ImageResult
@@ -50,6 +52,20 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class HeatmapTimes:
+    """What patches add to one frame of random pixels, nearly all of which is one region."""
+
+    regions: Spread
+    """The smoothed map and its regions, a part of each `score`. Without a region it takes next to no time."""
+    score: Spread
+    """`Detector.score(heatmap=True)`: a score with `anomaly_map`."""
+    anomaly_map: Spread
+    """Its additional part: the map at each pixel of the frame."""
+    overlay: Spread
+    """The frame with its map in colour, in addition to a `score` without `anomaly_map`."""
+
+
+@dataclass(frozen=True)
 class FrameTimes:
     """One frame in memory, scored repeatedly, alternately with bare onnxruntime on the same tensor."""
 
@@ -60,11 +76,15 @@ class FrameTimes:
     """Threads that compute one image."""
     samples: int
     score: Spread
-    """`Detector.score`; `embed` and `search` are its parts."""
+    """`Detector.score` without `anomaly_map`; `embed`, `search` and `heatmap.regions` are its parts."""
     embed: Spread
+    """The network, with the patch distances of a kit with patches."""
     search: Spread
+    """The search for the nearest normal images."""
     floor: Spread
     """`InferenceSession.run` on a prepared tensor."""
+    heatmap: HeatmapTimes | None
+    """None for a kit that compares whole images only."""
 
     @property
     def ratio(self) -> float:
@@ -85,6 +105,8 @@ class FileTimes:
     decode: Spread
     embed: Spread
     search: Spread
+    regions: Spread | None
+    """See `HeatmapTimes`; None for a kit that compares whole images only."""
 
 
 @dataclass(frozen=True)
@@ -128,23 +150,38 @@ def measure_frame(kit: Kit, precision: Precision, frame: np.ndarray, *, threads:
     detector = Detector.of(kit, threads=threads, precision=precision, backend="onnxruntime")
     session = bare_session(kit.file(kit.model(precision).file), threads=threads)
     tensor = {INPUT: frame[None]}
-    detector.score(frame)
     session.run(None, tensor)
-    score: list[float] = []
-    embed: list[float] = []
-    search: list[float] = []
-    floor: list[float] = []
+    grid_map = detector.score(frame).grid_map
+    times: dict[str, list[float]] = defaultdict(list)
     for _ in _rounds(seconds):
         for _ in range(_REPEATS):
-            _timed(score, lambda: detector.score(frame))
+            _timed(times["score"], lambda: detector.score(frame))
         for _ in range(_REPEATS):
-            output = _timed(embed, lambda: detector.run(frame))
-            _timed(search, lambda output=output: detector.score_output(output, frame))
+            output = _timed(times["embed"], lambda: detector.run(frame))
+            _timed(times["search"], lambda output=output: detector.bank.nearest(output.embedding))
+            if grid_map is not None:
+                _timed(times["regions"], lambda output=output: measured_regions(detector, output, grid_map))
         for _ in range(_REPEATS):
-            _timed(floor, lambda: session.run(None, tensor))
+            _timed(times["floor"], lambda: session.run(None, tensor))
+        if grid_map is not None:
+            for _ in range(_REPEATS):
+                _timed(times["score_heatmap"], lambda: detector.score(frame, heatmap=True))
+                _timed(times["anomaly_map"], grid_map.at_frame)
+            _timed(times["overlay"], lambda: overlay(frame, grid_map))  # takes longer than all the others
     height, width = frame.shape[:2]
-    spreads = [Spread.of(each) for each in (score, embed, search, floor)]
-    return FrameTimes(precision, width, height, threads, len(score), *spreads)
+    found = {name: Spread.of(each) for name, each in times.items()}
+    heatmap = None
+    if grid_map is not None:
+        heatmap = HeatmapTimes(found["regions"], found["score_heatmap"], found["anomaly_map"], found["overlay"])
+    parts = {name: found[name] for name in ("score", "embed", "search", "floor")}
+    return FrameTimes(precision, width, height, threads, len(times["score"]), **parts, heatmap=heatmap)
+
+
+def measured_regions(detector: Detector, output: ModelOutput, grid_map: AnomalyMap) -> tuple[AnomalousRegion, ...]:
+    """The stage of a score that patches add, on an image that has this map."""
+    assert output.patch_distances is not None, "a kit with patches"
+    assert detector.scoring.map is not None
+    return replace(grid_map, grid=smoothed(output.patch_distances, smoothing=detector.scoring.map.smoothing)).regions()
 
 
 def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
@@ -159,7 +196,7 @@ def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
 def measure_files(kit: Kit, precision: Precision, paths: Sequence[Path], *, seconds: float) -> FileTimes:
     """Measure image files, repeatedly from the first one; SourceError when none can be scored."""
     detector = Detector.of(kit, threads=1, precision=precision, backend="onnxruntime")
-    stages: dict[str, list[float]] = {"read": [], "decode": [], "embed": [], "search": []}
+    times: dict[str, list[float]] = defaultdict(list)
     readable: set[Path] = set()
     unreadable: dict[Path, SourceError] = {}
     time_left = _rounds(seconds)
@@ -167,19 +204,25 @@ def measure_files(kit: Kit, precision: Precision, paths: Sequence[Path], *, seco
         if next(time_left, None) is None and (readable or len(unreadable) == len(paths)):
             break
         try:
-            data = _timed(stages["read"], lambda path=path: bytes_of(path))
-            image = _timed(stages["decode"], lambda data=data: decode_image(data, kit.manifest.decode))
-            output = _timed(stages["embed"], lambda image=image: detector.run(image))
+            data = _timed(times["read"], lambda path=path: bytes_of(path))
+            image = _timed(times["decode"], lambda data=data: decode_image(data, kit.manifest.decode))
+            output = _timed(times["embed"], lambda image=image: detector.run(image))
         except SourceError as error:  # unreadable, or smaller than the region of interest
             unreadable[path] = error
             continue
         readable.add(path)
-        _timed(stages["search"], lambda output=output, image=image: detector.score_output(output, image))
+        # Before anything else reads the bank: the network has evicted it from the processor's cache.
+        _timed(times["search"], lambda output=output: detector.bank.nearest(output.embedding))
+        if (grid_map := detector.score_output(output, image).grid_map) is not None:
+            _timed(
+                times["regions"], lambda output=output, grid_map=grid_map: measured_regions(detector, output, grid_map)
+            )
     if not readable:
         path, error = next(iter(unreadable.items()))
         raise SourceError(f"none of {len(unreadable)} images can be scored; {path}: {error}")
-    spreads = (Spread.of(each) for each in stages.values())
-    return FileTimes(precision, len(paths), len(readable), len(unreadable), *spreads)
+    found = {name: Spread.of(each) for name, each in times.items()}
+    parts = {name: found[name] for name in ("read", "decode", "embed", "search")}
+    return FileTimes(precision, len(paths), len(readable), len(unreadable), **parts, regions=found.get("regions"))
 
 
 def measure_throughput(

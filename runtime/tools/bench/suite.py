@@ -98,7 +98,7 @@ def _machine() -> dict[str, str | int]:
 
 
 def _describe(kit: Kit) -> dict[str, str | int | None]:
-    manifest, bank = kit.manifest, kit.manifest.reference_model.banks.images
+    manifest, banks = kit.manifest, kit.manifest.reference_model.banks
     return {
         "name": manifest.name,
         "path": str(kit.path),
@@ -106,6 +106,7 @@ def _describe(kit: Kit) -> dict[str, str | int | None]:
         "backbone": manifest.network.backbone,
         "stop_at": manifest.network.stop_at,
         "image_size": manifest.preprocessing.image_size,
-        "bank": bank.count,
-        "search": bank.search,
+        "bank": banks.images.count,
+        "search": banks.images.search,
+        "patches": banks.patches.count if banks.patches else None,
     }

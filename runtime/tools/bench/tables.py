@@ -27,7 +27,8 @@ def show(to: Console, bench: Bench) -> None:
     """All measurements as tables."""
     machine, kit = bench.machine, bench.kit
     bank = many(int(kit["bank"] or 0), "normal image")
-    to.print(one_line(f"kit: {kit['name']}: {kit['backbone']}, {bank}, {kit['search']} search"))
+    patches = f", {many(int(kit['patches']), 'patch', 'patches')} of normal images" if kit["patches"] else ""
+    to.print(one_line(f"kit: {kit['name']}: {kit['backbone']}, {bank}, {kit['search']} search{patches}"))
     versions = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("processor", "cores", "system"))
     to.print(one_line(f"machine: {machine['processor']}, {many(int(machine['cores']), 'core')}, {machine['system']}"))
     to.print(one_line(f"versions: msc-edge {bench.msc_edge}, {versions}"))
@@ -52,7 +53,10 @@ def _tables(bench: Bench) -> Iterator[Table]:
         "floor",
         "ratio",
     )
-    frames.caption = "embed, search, floor: medians. floor: bare onnxruntime on the same tensor, alternately"
+    frames.caption = (
+        "embed (the network), search (nearest normal images), floor: medians.\n"
+        "floor: bare onnxruntime on the same tensor, alternately"
+    )
     for each in bench.frames:
         frames.add_row(
             each.precision,
@@ -65,6 +69,7 @@ def _tables(bench: Bench) -> Iterator[Table]:
             f"{each.ratio:.3f}",
         )
     yield frames
+    yield from _heatmaps(bench)
     if bench.files:
         first = bench.files[0]
         incomplete = first.files + first.unreadable < first.given
@@ -79,8 +84,9 @@ def _tables(bench: Bench) -> Iterator[Table]:
             "p99",
         )
         for each in bench.files:
-            for stage in ("read", "decode", "embed", "search"):
-                files.add_row(each.precision, stage, *_spread(getattr(each, stage)))
+            stages = {"read": each.read, "decode": each.decode, "embed": each.embed, "search": each.search}
+            for stage, spread in (stages | ({"regions": each.regions} if each.regions else {})).items():
+                files.add_row(each.precision, stage, *_spread(spread))
         yield files
     what = "Image files" if bench.files else "Images in memory"
     rates = _table(f"{what}, several at once", "model", "threads", "images/s")
@@ -108,6 +114,34 @@ def _tables(bench: Bench) -> Iterator[Table]:
             "unknown" if each.resident is None else f"{each.resident:.0f}",
         )
     yield starts
+
+
+def _heatmaps(bench: Bench) -> Iterator[Table]:
+    """What patches add to the images in memory; nothing for a kit that compares whole images only."""
+    if not any(each.heatmap for each in bench.frames):
+        return
+    table = _table(
+        "Heatmap of one image in memory: milliseconds (medians)",
+        "model",
+        "image",
+        "threads",
+        "regions",
+        "score",
+        "map",
+        "score + map",
+        "overlay",
+    )
+    table.caption = (
+        "regions: a part of each score, next to none for an image without a region.\n"
+        "map: the anomaly map at each pixel of the image (heatmap=True).\n"
+        "overlay: the image with its heatmap in colour, in addition to the score"
+    )
+    for each in bench.frames:
+        if found := each.heatmap:
+            spreads = (found.regions, each.score, found.anomaly_map, found.score, found.overlay)
+            size = f"{each.width}x{each.height}"
+            table.add_row(each.precision, size, str(each.threads), *(_ms(spread.p50) for spread in spreads))
+    yield table
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -170,6 +170,7 @@ def recalibrated(
         warn_rate=old.warn_rate,
         reject_rate=old.reject_rate,
         limits=old.limits,
+        region_limit=old.regions and old.regions.limit,
     )
     return CalibrationInfo(
         scores=calibration.scores.tolist(),

@@ -39,7 +39,13 @@ def evaluate(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples for the intervals.")] = 1000,
     gallery: Annotated[
-        int, typer.Option(min=0, max=500, metavar="N", help="Images in each gallery of the report.")
+        int,
+        typer.Option(
+            min=0,
+            max=500,
+            metavar="N",
+            help="Images in each gallery of the report; the best and the worst heatmaps share one.",
+        ),
     ] = 12,
     precision: Annotated[
         Literal["auto", "fp32", "int8"] | None,
@@ -154,6 +160,8 @@ def _maps_table(maps: "MapEvaluationResult") -> "Table":
     table.add_section()
     overall = (maps.pixel_auroc, maps.au_pro_30, maps.au_pro_5, maps.aupimo)
     table.add_row("all", *(text(each and each.value) for each in overall))
+    if not maps.aupimo_is_resolved:
+        table.caption, table.caption_justify = "AUPIMO is not resolved: too few pixels in the normal images", "left"
     return table
 
 

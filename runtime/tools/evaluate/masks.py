@@ -1,6 +1,7 @@
 """Ground-truth masks of a labelled data set, and the metrics of anomaly maps against them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from msc_edge.calibration import Calibration, Limit
 from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.images import read_image
 from msc_edge.kit.model_entry import RegionCalibration
+from msc_edge.map_metrics.curves import AUPIMO_BOUNDS, Estimate
+from msc_edge.map_metrics.metrics import GroupMetrics, MapEvaluation
 from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledImage
-from msc_edge.runtime.tools.evaluate.map_curves import Estimate
-from msc_edge.runtime.tools.evaluate.map_metrics import GroupMetrics, MapEvaluation
 from msc_edge.runtime.tools.evaluate.metrics import Interval
 
 _SUFFIXES = (".png", "_mask.png", ".bmp", ".tif", ".tiff")  # JPEG is not exact
@@ -50,9 +51,19 @@ class MapEvaluationResult(_Part):
         description="recall of pixels, averaged over the logarithm of the false-positive rate of normal images from "
         "1e-5 to 1e-4 (arXiv 2401.01984)"
     )
+    fpr_step: float | None = Field(
+        default=None,
+        description="largest change of AUPIMO's false-positive rate by one pixel of the normal images; above 1e-5 they "
+        "have too few pixels to resolve AUPIMO; null: written by an older version",
+    )
     best_f1: float = Field(description="largest F1 of pixels over all thresholds")
     best_f1_threshold: float = Field(description="value of the map that gives it")
     defect_types: list[MapOfType]
+
+    @property
+    def aupimo_is_resolved(self) -> bool:
+        """Whether the normal images have enough pixels for AUPIMO's lowest false-positive rate."""
+        return self.aupimo is not None and self.fpr_step is not None and self.fpr_step <= AUPIMO_BOUNDS[0]
 
 
 class RegionsOfNormalImages(_Part):
@@ -84,6 +95,28 @@ def regions_of_normal_images(regions: RegionCalibration, results: Sequence[Resul
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MaskedImage:
+    """How well the map of one anomalous image agrees with its mask."""
+
+    label: LabelledImage
+    mask: Path
+    aupimo: float | None
+    """In [0, 1], see `ImageAupimo`; None without normal images."""
+    overlap: float
+    """In [0, 1]: the pixels both above the limit of the map and in the mask, divided by those in either."""
+    peak: float
+    """The largest value of the map in the mask, as a multiple of the limit; >= 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedMapsResult:
+    """The metrics of all maps, and of each image with a mask, in the order in which they were added."""
+
+    evaluation: MapEvaluationResult
+    images: tuple[MaskedImage, ...]
+
+
 class MaskedMaps:
     """Collects the maps of images that have a mask, and of normal images."""
 
@@ -91,7 +124,8 @@ class MaskedMaps:
         """Find the masks: `ground_truth/<defect type>/<name>.png` or `<name>_mask.png` in the data set."""
         self._masks = {image.path: _mask_of(image, dataset) for image in dataset.images if image.is_anomalous}
         self._evaluation = MapEvaluation(seed=seed)
-        self._added = self._without = 0
+        self._measured: list[MaskedImage] = []  # no arrays: some hundred bytes for each image
+        self._without = 0
 
     @property
     def has_masks(self) -> bool:
@@ -104,31 +138,44 @@ class MaskedMaps:
             return
         if not label.is_anomalous:
             self._evaluation.add(result.grid_map.at_frame(), None, "")
-        elif (path := self._masks[label.path]) is None or not (mask := _read_mask(path)).any():
+        elif (path := self._masks[label.path]) is None or not (mask := read_mask(path)).any():
             self._without += 1
         else:
             height, width = mask.shape
-            self._evaluation.add(result.grid_map.at_frame(height=height, width=width), mask, label.label)
-            self._added += 1
+            found = result.grid_map.at_frame(height=height, width=width)
+            self._evaluation.add(found, mask, label.label)
+            self._measured.append(_masked_image(label, path, found, mask, limit=result.grid_map.limit))
 
-    def result(self) -> MapEvaluationResult | None:
+    def result(self) -> MaskedMapsResult | None:
         """The metrics; None without a single map and mask."""
-        if not self._added:
+        if not self._measured:
             return None
         found = self._evaluation.result()
         overall = found.overall
         assert overall.best_f1
-        return MapEvaluationResult(
-            images=self._added,
+        evaluation = MapEvaluationResult(
+            images=len(self._measured),
             without_mask=self._without,
             pixel_auroc=_interval(overall.pixel_auroc),
             au_pro_30=_interval(overall.au_pro_30),
             au_pro_5=_interval(overall.au_pro_5),
             aupimo=_interval(overall.aupimo) if overall.aupimo else None,
+            fpr_step=found.fpr_step,
             best_f1=overall.best_f1.value,
             best_f1_threshold=overall.best_f1.threshold,
             defect_types=[_of_type(name, group) for name, group in found.groups.items()],
         )
+        aupimo = [each.value for each in found.image_aupimo] if found.image_aupimo else [None] * len(self._measured)
+        images = (replace(image, aupimo=value) for image, value in zip(self._measured, aupimo, strict=True))
+        return MaskedMapsResult(evaluation, tuple(images))
+
+
+def _masked_image(
+    label: LabelledImage, path: Path, found: np.ndarray, mask: np.ndarray, *, limit: float
+) -> MaskedImage:
+    above = found > limit
+    overlap = np.count_nonzero(above & mask) / np.count_nonzero(above | mask)
+    return MaskedImage(label, path, aupimo=None, overlap=overlap, peak=float(found[mask].max()) / limit)
 
 
 def _of_type(name: str, group: GroupMetrics) -> MapOfType:
@@ -156,8 +203,11 @@ def _mask_of(image: LabelledImage, dataset: LabelledDataset) -> Path | None:
     return None
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    """A mask, bool (height, width): true where a pixel is nearer to white than to black."""
+def read_mask(path: Path) -> np.ndarray:
+    """A mask, bool (height, width): true where a pixel is nearer to white than to black.
+
+    SourceError where it cannot be read.
+    """
     try:
         return read_image(path).max(axis=2) > 127
     except UnreadableImageError as error:

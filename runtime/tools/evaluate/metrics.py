@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import ConfigDict
 
 from msc_edge.errors import explain_missing_extra
+from msc_edge.map_metrics.curves import CONFIDENCE
 from msc_edge.progress import Report, silent
 
 RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.summary import Largest
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, Scored
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledImage
+from msc_edge.runtime.tools.evaluate.map_gallery import map_galleries
+from msc_edge.runtime.tools.evaluate.masks import MaskedImage
 from msc_edge.runtime.tools.evaluate.metrics import METRICS, sklearn_metrics
 from msc_edge.runtime.tools.report.gallery import Gallery, card
 from msc_edge.runtime.tools.report.page import write_page
@@ -45,8 +47,19 @@ class EvaluationReport:
             return (self._found, score) if score > limits.reject.score else (self._missed, -score)
         return (self._false_alarms if score > min(limits.warn.score, limits.reject.score) else None), score
 
-    def write(self, path: Path, evaluation: Evaluation, scored: Sequence[Scored], kit: Kit) -> None:
-        """Write the page, whole or not at all. OutputError from the disk."""
+    def write(
+        self,
+        path: Path,
+        evaluation: Evaluation,
+        scored: Sequence[Scored],
+        kit: Kit,
+        *,
+        masked: Sequence[MaskedImage] = (),
+    ) -> None:
+        """Write the page, whole or not at all. OutputError from the disk.
+
+        `masked`: the images whose maps were compared with masks. The worst and the best are scored again.
+        """
         truth = [each.label.is_anomalous for each in scored]
         scores = np.array([each.result.score for each in scored])
         anomalous = np.array(truth)
@@ -56,7 +69,7 @@ class EvaluationReport:
             "evaluation.html.j2",
             kit=kit,
             detector=self._detector,
-            galleries=self._galleries(kit),
+            galleries=[*self._galleries(kit), *self._map_galleries(kit, evaluation, scored, masked)],
             evaluation=evaluation,
             limits={"warn": evaluation.warn, "reject": evaluation.reject},
             metrics=[(METRICS[name], interval) for name, interval in evaluation.metrics.items()],
@@ -69,6 +82,13 @@ class EvaluationReport:
             ),
             roc=roc(false, true, marks={"warn": _point(evaluation.warn), "reject": _point(evaluation.reject)}),
         )
+
+    def _map_galleries(
+        self, kit: Kit, evaluation: Evaluation, scored: Sequence[Scored], masked: Sequence[MaskedImage]
+    ) -> list[Gallery]:
+        by_aupimo = evaluation.maps is not None and evaluation.maps.aupimo_is_resolved
+        results = {each.label.path: each.result for each in scored}
+        return map_galleries(kit, self._detector, masked, results, count=self._missed.size, by_aupimo=by_aupimo)
 
     def _galleries(self, kit: Kit) -> list[Gallery]:
         return [

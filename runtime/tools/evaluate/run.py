@@ -43,10 +43,10 @@ def evaluate(
 
     `dataset` is a data set in the MVTec-AD layout (`test/good`, `test/<defect type>`), or the result of
     `labelled_folders`. The folder appears when all of it is written. `overwrite` replaces an earlier evaluation and
-    nothing else. `gallery` is the number of images in each gallery of the report. `threshold` and `false_alarm_rate`:
-    see `Detector.with_limits`. Raises KitError, SourceError when the images cannot be read, UsageError when `out` is
-    taken or lies within the kit or the data set, MissingExtraError without scikit-learn, and OutputError when it cannot
-    be written.
+    nothing else. `gallery` is the number of images in each gallery of the report; the best and the worst heatmaps share
+    one. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. Raises KitError, SourceError when the images
+    cannot be read, UsageError when `out` is taken or lies within the kit or the data set, MissingExtraError without
+    scikit-learn, and OutputError when it cannot be written.
     """
     out = Path(out)
     check_threads(threads)
@@ -71,13 +71,20 @@ def evaluate(
                 images.append(_without_pixels(image))
                 report("scoring", len(images), len(paths))
         scored, unreadable = match_labels(dataset, images)
+        masked = maps.result()
         evaluation = compute_evaluation(
-            detector, dataset, scored, unreadable, maps=maps.result(), resamples=resamples, report=report
+            detector,
+            dataset,
+            scored,
+            unreadable,
+            maps=masked and masked.evaluation,
+            resamples=resamples,
+            report=report,
         )
         with folder_written_whole(out, replace=overwrite) as folder:
             _write_scores(folder / SCORES, dataset, images)
             (folder / JSON).write_text(evaluation.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            page.write(folder / REPORT, evaluation, scored, opened)
+            page.write(folder / REPORT, evaluation, scored, opened, masked=masked.images if masked else ())
     return evaluation
 
 

@@ -14,7 +14,7 @@ from msc_edge.kit.model_entry import Agreement, CalibrationInfo, MemoryBank, Mod
 from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.terminal import STYLES
-from msc_edge.text import many, one_line, size
+from msc_edge.text import many, one_line, percent, size
 
 
 def show_kit(to: Console, kit: Kit) -> None:
@@ -93,7 +93,9 @@ def _describe_preprocessing(spec: Preprocessing) -> str:
     else:
         resized = f"shorter side to {spec.resize_to}"
     cropped = f", centre {spec.image_size}x{spec.image_size}" if spec.resize_to != spec.image_size else ""
-    return f"{whole}, {resized}{cropped} (preset {spec.preset})"
+    tiles = f", patches from {spec.tiles.rows}x{spec.tiles.columns} tiles" if spec.tiles else ""
+    ignored = f", {percent(float(spec.ignore.ignored.mean()))} of it ignored" if spec.ignore else ""
+    return f"{whole}, {resized}{cropped}{tiles}{ignored} (preset {spec.preset})"
 
 
 def _describe_decoding(policy: DecodePolicy) -> str:
@@ -113,6 +115,7 @@ def _describe_history(manifest: Manifest, calibration: CalibrationInfo) -> str:
         f"{current}; {many(len(calibration.history), 'earlier calibration')}, the last {one_line(last.created)} "
         f"with {many(last.count, 'image')}: warn above {last.limits.warn.score:.6f}, "
         f"reject above {last.limits.reject.score:.6f}"
+        + (f", regions above {last.region_limit.score:.6f}" if last.region_limit else "")
     )
 
 
@@ -126,10 +129,17 @@ def _describe_calibration(calibration: CalibrationInfo) -> str:
 
 def _describe_quantization(quantization: Quantization, agreement: Agreement) -> str:
     layers = f"{len(quantization.float_layers)} of {many(quantization.layers, 'layer')} in float"
+    found = agreement.maps
+    maps = (
+        f"; maps: rank correlation {found.rank_correlation:.4f}, AU-PRO {found.au_pro:.4f} (fp32 "
+        f"{found.au_pro_fp32:.4f})"
+        if found
+        else ""
+    )
     return (
         f"for {quantization.target}; {layers}, "
         f"rank correlation with fp32 {agreement.rank_correlation:.4f}, AUROC on synthetic anomalies "
-        f"{agreement.auroc:.4f} (fp32 {agreement.auroc_fp32:.4f})"
+        f"{agreement.auroc:.4f} (fp32 {agreement.auroc_fp32:.4f}){maps}"
     )
 
 

@@ -8,11 +8,13 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 26, 62, 42
-_INK, _QUIET = "#222", "#6b6b6b"
+INK, QUIET = "var(--ink, #222)", "var(--quiet, #666)"
+"""Colours of text: those of the page, in its light or dark scheme. A plot outside of a page has the second one."""
+_LINE, _BASE = "var(--line, #eee)", "var(--quiet, #bbb)"
 LETTER = 7.6
 """Upper bound of the mean width of a letter, in units of the plot."""
 # Text stays legible on top of a line.
-_HALO = 'paint-order="stroke" stroke="#fff" stroke-width="4" stroke-linejoin="round"'
+_HALO = 'paint-order="stroke" stroke="var(--panel, #fff)" stroke-width="4" stroke-linejoin="round"'
 
 
 def ticks(low: float, high: float, *, most: int) -> list[tuple[float, str]]:
@@ -46,17 +48,17 @@ class Axes:
         parts = []
         for value, label in _ticks(self._across, most=5, percent=percent[0]):
             x = min(self.x(value), WIDTH - LETTER * len(label) / 2)
-            parts.append(text(x, HEIGHT - BOTTOM + 17, label, anchor="middle", fill=_QUIET))
+            parts.append(text(x, HEIGHT - BOTTOM + 17, label, anchor="middle", fill=QUIET))
         for value, label in _ticks(self._up, most=5, percent=percent[1]):
             y = self.y(value)
-            parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eee"/>')
-            parts.append(text(LEFT - 7, y + 4, label, anchor="end", fill=_QUIET))
+            parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_LINE}"/>')
+            parts.append(text(LEFT - 5, y + 4, label, anchor="end", fill=QUIET))
         base = self.y(self._up[0])
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base:.1f}" y2="{base:.1f}" stroke="#bbb"/>')
-        parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, below, anchor="middle", fill=_INK))
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base:.1f}" y2="{base:.1f}" stroke="{_BASE}"/>')
+        parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, below, anchor="middle", fill=INK))
         parts.append(
             f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" '
-            f'text-anchor="middle" fill="{_INK}">{escape(beside)}</text>'
+            f'text-anchor="middle" fill="{INK}">{escape(beside)}</text>'
         )
         return "".join(parts)
 

@@ -15,6 +15,7 @@ from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import Result
+from msc_edge.runtime.tools.report.mask_outline import MaskOutline
 
 _NEAREST = 2  # normal images beside an image
 
@@ -44,6 +45,10 @@ class Card:
     nearest: tuple[Nearest, ...]
     problem: str
     """Why the image cannot be shown; "" where it can."""
+    note: str = ""
+    """A line below the verdict."""
+    outline: MaskOutline | None = None
+    """The outline of the ground-truth mask, drawn over the heatmap."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,13 @@ class Gallery:
     total: int
     """How many images there are; the cards are the first of them."""
     cards: Sequence[Card]
+    masks: bool = False
+    """Whether the images have outlines of masks."""
+
+    @property
+    def heatmaps(self) -> bool:
+        """Whether an image has a heatmap; the gallery then has a legend."""
+        return any(card.overlay for card in self.cards)
 
 
 def card(
@@ -63,6 +75,7 @@ def card(
     *,
     name: str,
     label: str = "",
+    note: str = "",
     file: Path | None = None,
     earlier_rows: float | None = None,
 ) -> Card:
@@ -92,7 +105,7 @@ def card(
             problem = f"the file cannot be read any more: {error.strerror or error}"
         except UnreadableImageError as error:
             problem = f"the file cannot be read any more: {error}"
-    return Card(name, label, image.result, url, overlay, nearest, problem)
+    return Card(name, label, image.result, url, overlay, nearest, problem, note)
 
 
 def _thumbnail_url(kit: Kit, row: int) -> str:

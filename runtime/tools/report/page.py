@@ -13,6 +13,7 @@ from msc_edge.files import written_whole
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.tools.report.gallery import Gallery
+from msc_edge.runtime.tools.report.legend import heatmap_scale_url
 from msc_edge.text import many, one_line, percent
 
 
@@ -41,6 +42,7 @@ def write_page(
         version=__version__,
         date=date.today().isoformat(),
         galleries=galleries,
+        heatmap_scale=heatmap_scale_url() if any(gallery.heatmaps for gallery in galleries) else "",
         **values,
     )
     with written_whole(path) as partial:

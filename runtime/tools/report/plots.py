@@ -8,12 +8,12 @@ import numpy as np
 from markupsafe import Markup
 
 from msc_edge.calibration import Limits
-from msc_edge.runtime.tools.report.axes import LEFT, LETTER, TOP, WIDTH, Axes, svg, text
+from msc_edge.runtime.tools.report.axes import INK, LEFT, LETTER, QUIET, TOP, WIDTH, Axes, svg, text
 
-NORMAL, DEFECT, NEUTRAL = "#1f77b4", "#c62828", "#5a6b7b"
-"""Colours of scores."""
-_INK = "#222"
-_LIMITS = {"warn": "#b26a00", "reject": "#c62828"}
+NORMAL, DEFECT = "var(--scores-normal, #1f77b4)", "var(--scores-defect, #c62828)"
+NEUTRAL = "var(--scores, #5a6b7b)"
+"""Colours of scores: those of the page, in its light or dark scheme."""
+_LIMITS = {"warn": "var(--warn, #a35f00)", "reject": "var(--bad, #c62828)"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _legend(groups: Sequence[Scores]) -> str:
     for group in groups:
         parts.append(
             f'<rect x="{x:.1f}" y="4" width="11" height="11" fill="{group.colour}" fill-opacity="0.55"/>'
-            + text(x + 16, 14, group.name, fill=_INK)
+            + text(x + 16, 14, group.name, fill=INK)
         )
         x += 34 + LETTER * len(group.name)
     return "".join(parts)
@@ -102,8 +102,8 @@ def roc(
     parts = [
         axes.frame("normal images flagged", "anomalous images found", percent=(True, True)),
         f'<line x1="{axes.x(0):.1f}" y1="{axes.y(0):.1f}" x2="{axes.x(1):.1f}" y2="{axes.y(1):.1f}" '
-        f'stroke="#ccc" stroke-dasharray="3 4"><title>chance</title></line>',
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{_INK}" stroke-width="2"/>',
+        f'stroke="{QUIET}" stroke-opacity="0.5" stroke-dasharray="3 4"><title>chance</title></line>',
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="{INK}" stroke-width="2"/>',
     ]
     for row, (name, (x, y)) in enumerate(marks.items()):
         base = 14 + 18 * row

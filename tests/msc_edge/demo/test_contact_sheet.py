@@ -8,7 +8,9 @@ from msc_edge.demo.contact_sheet import Cell, contact_sheet, write_contact_sheet
 from msc_edge.drawing import VERDICT_COLOURS
 from msc_edge.errors import OutputError
 from msc_edge.images import read_image
+from msc_edge.runtime import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.tools.report.legend import heatmap_scale
 
 RED, GREEN = np.full((60, 90, 3), (250, 10, 10), np.uint8), np.full((300, 200, 3), (10, 250, 10), np.uint8)
 
@@ -48,6 +50,19 @@ def test_sections_follow_one_another() -> None:
     assert np.array_equal(two[: len(one)], one)
     assert len(two) > 2 * len(one)
     assert two.shape[1] == one.shape[1]
+
+
+def test_a_kit_with_patches_adds_a_legend(patch_kit: Path) -> None:
+    detector = Detector.load(patch_kit, threads=1)
+    with_map = Cell(image=RED, nearest=GREEN, name="stain/0", result=detector.score(RED))
+    assert with_map.result.grid_map is not None
+    plain = contact_sheet([("a", [cell(verdict=with_map.result.verdict)])])
+    sheet = contact_sheet([("a", [with_map])])
+    assert sheet.shape[1] == plain.shape[1]
+    legend = sheet[len(plain) :]
+    scale = heatmap_scale(width=200, height=16)
+    assert np.array_equal(legend[:16, 28:228], scale)
+    assert (legend[:, -28:] == plain[0, 0]).all()
 
 
 def test_it_is_written_as_a_png_with_these_pixels(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def calibration(*scores: float) -> dict[str, Any]:
                     "warn": {"score": 0.35, "target_rate": 0.05, "expected_rate": 0.04878048780487805},
                     "reject": {"score": 0.4, "target_rate": None, "expected_rate": None},
                 },
+                "region_limit": {"score": 2.25, "target_rate": 0.05, "expected_rate": 0.04878048780487805},
             }
         ],
         "regions": {
@@ -100,6 +101,8 @@ DOCUMENT: dict[str, Any] = {
         "resize": "short-side",
         "resize_to": 256,
         "region": {"x": 10, "y": 20, "width": 300, "height": 400},
+        "tiles": None,
+        "ignore": None,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     },
@@ -127,6 +130,7 @@ DOCUMENT: dict[str, Any] = {
                 "layers": 15,
                 "float_layers": ["backbone.conv1.weight"],
                 "check_embedding": [0.6, -0.8],
+                "check_patch_distances": [0.5, 0.25],
             },
             "agreement": {
                 "normal_images": 60,
@@ -134,6 +138,7 @@ DOCUMENT: dict[str, Any] = {
                 "auroc_fp32": 0.93,
                 "auroc": 0.9275,
                 "rank_correlation": 0.9951,
+                "maps": {"rank_correlation": 0.96, "au_pro_fp32": 0.71, "au_pro": 0.7},
             },
         },
     },
@@ -244,7 +249,15 @@ def test_a_manifest_cannot_be_changed() -> None:
         parse(DOCUMENT).name = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
 
-OPTIONAL = ["decode.bit_depth", "decode.jpeg_keep", "preprocessing.mean", "preprocessing.std", "extensions"]
+OPTIONAL = [
+    "decode.bit_depth",
+    "decode.jpeg_keep",
+    "preprocessing.tiles",
+    "preprocessing.ignore",
+    "preprocessing.mean",
+    "preprocessing.std",
+    "extensions",
+]
 OPTIONAL += [f"{FP32}.{name}" for name in ("parity", "quantization", "agreement")]
 OPTIONAL += [f"{FP32}.calibration.{name}" for name in ("created", "reason", "history")]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from msc_edge.kit.opening import Kit
@@ -57,6 +59,33 @@ def evaluated(
     """The folder of an evaluation of `parts`."""
     out = tmp_path_factory.mktemp("evaluated") / "out"
     evaluate(toy_kit, parts, out, resamples=100)
+    return out
+
+
+@pytest.fixture(scope="session")
+def masked_parts(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
+    """Six normal images, and five stains at (50, 12) with masks: those of 0 and 1 are far from the stain."""
+    folder = tmp_path_factory.mktemp("masked")
+    for seed in range(6):
+        save(folder / "test" / "good" / f"{seed}.png", toy.draw(600 + seed))
+    for number in range(5):
+        save(folder / "test" / "stain" / f"{number}.png", toy.draw(700 + number, "stain"))
+        place = (8, 40) if number < 2 else (50, 12)
+        mask = cv2.circle(np.zeros((48, 64, 3), np.uint8), place, 8, (255, 255, 255), -1)
+        save(folder / "ground_truth" / "stain" / f"{number}.png", mask)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated_maps(
+    few_resamples: None,  # noqa: ARG001
+    patch_kit: Path,
+    masked_parts: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of an evaluation of `masked_parts`, with four images in a gallery."""
+    out = tmp_path_factory.mktemp("evaluated maps") / "out"
+    evaluate(patch_kit, masked_parts, out, resamples=100, gallery=4, threads=1)
     return out
 
 

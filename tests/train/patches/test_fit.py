@@ -36,7 +36,8 @@ def head(network: EmbeddingNetwork) -> PatchHead:
 
 @torch.no_grad()
 def test_whitened_patches_of_the_normal_images_have_unit_variance(network: EmbeddingNetwork, head: PatchHead) -> None:
-    maps = PatchNetwork(network.backbone, head).tapped(torch.stack([network.prepare(each) for _, each in images()]))[1]
+    pixels = torch.cat([network.prepare(each) for _, each in images()])
+    maps = PatchNetwork(network.backbone, head, network.preprocess.spec).tapped(pixels)[1]
     patches = head.embed(maps).flatten(0, 2)
     assert patches.shape[1] == min(256, sum(tap.channels for tap in head.taps))
     assert patches.mean(dim=0).abs().max() < 0.01

@@ -49,6 +49,7 @@ class TestPatches:
     def test_both_scores_are_the_default(self, patch_run: Path) -> None:
         record = read_record(patch_run)
         assert (record.scores, record.patch_rows) == ("both", 30)
+        assert record.taps == ("features.7.conv.0", "features.14.conv.0")
         assert record.map is not None
         head = read_head(patch_run / PATCHES)
         assert head.bank.shape == (30, 256)

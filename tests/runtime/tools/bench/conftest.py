@@ -26,3 +26,9 @@ def opened(toy_kit: Path) -> Iterator[Kit]:
 def images(photos: Path) -> list[Path]:
     """Six readable images."""
     return sorted(photos.glob("good_*.png"))
+
+
+@pytest.fixture(scope="session")
+def opened_with_patches(patch_kit: Path) -> Iterator[Kit]:
+    with Kit.open(patch_kit) as kit:
+        yield kit

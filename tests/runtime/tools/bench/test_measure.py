@@ -12,6 +12,7 @@ from msc_edge.kit.manifest import parse_manifest
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import Region
+from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.bench import measure
 from msc_edge.runtime.tools.bench.measure import (
     Spread,
@@ -54,6 +55,25 @@ class TestFrames:
         for spread in (times.score, times.embed, times.search, times.floor):
             assert 0 < spread.p50 <= spread.p95 <= spread.p99
         assert times.ratio == times.score.p50 / times.floor.p50
+        assert times.heatmap is None
+
+    def test_with_patches_what_they_add_is_measured_too(self, opened_with_patches):
+        times = measure_frame(
+            opened_with_patches, "fp32", random_frames(opened_with_patches)[1], threads=1, seconds=SECONDS
+        )
+        found = times.heatmap
+        assert found
+        for spread in (found.regions, found.score, found.anomaly_map, found.overlay):
+            assert 0 < spread.p50 <= spread.p95 <= spread.p99
+
+    def test_the_regions_of_a_frame_are_those_of_its_score(self, opened_with_patches, toy):
+        """The stage that is measured is the one of the score."""
+        detector = Detector.of(opened_with_patches, threads=1)
+        for frame in (*random_frames(opened_with_patches), toy.draw(1, "stain"), toy.draw(2)):
+            output = detector.run(frame)
+            result = detector.score_output(output, frame)
+            assert result.grid_map
+            assert measure.measured_regions(detector, output, result.grid_map) == result.regions
 
 
 class TestFiles:
@@ -64,6 +84,12 @@ class TestFiles:
         assert (times.given, times.files, times.unreadable) == (len(images) + 1, len(images), 1)
         with pytest.raises(SourceError, match=r"none of 1 images can be scored; .*empty\.png: the file is empty"):
             measure_files(opened, "fp32", [empty], seconds=SECONDS)
+
+    def test_with_patches_the_regions_are_a_stage(self, opened, opened_with_patches, images):
+        assert measure_files(opened, "fp32", images, seconds=SECONDS).regions is None
+        regions = measure_files(opened_with_patches, "fp32", images, seconds=SECONDS).regions
+        assert regions
+        assert 0 < regions.p50 <= regions.p95 <= regions.p99
 
     def test_many_unreadable_files_do_not_hide_a_readable_one(self, opened, images, tmp_path):
         empty = [tmp_path / f"{number}.png" for number in range(30)]

@@ -60,6 +60,14 @@ def test_the_kit_and_the_machine_are_described(opened):
     assert bench.files == []
 
 
+def test_a_kit_with_patches_has_times_of_its_heatmaps(opened, opened_with_patches, images):
+    bench = measure_kit(opened_with_patches, images, threads=[1], seconds=SECONDS)
+    assert bench.kit["patches"] == 64
+    assert all(each.heatmap for each in bench.frames)
+    assert all(each.regions for each in bench.files)
+    assert measure_kit(opened, [], threads=[1], seconds=SECONDS).kit["patches"] is None
+
+
 def test_a_zip_is_passed_to_the_new_process(toy_kit, tmp_path, started):
     zipped = Path(shutil.make_archive(str(tmp_path / "kit"), "zip", toy_kit))
     with Kit.open(zipped) as kit:

@@ -280,3 +280,4 @@ def test_the_limit_of_the_map_follows_the_new_images(patch_kit: Path, fresh: Pat
     assert regions.patch_scores == sorted(result.patch_score for result in results if result.patch_score is not None)
     assert before.calibration.regions
     assert regions.rate == before.calibration.regions.rate
+    assert after.calibration.history[-1].region_limit == before.calibration.regions.limit

@@ -86,6 +86,13 @@ class TestWhatItWrites:
         assert f"{found.reject.false_alarms} false alarms in 12 normal images" in text
         assert f"misses {found.reject.missed} of 12 anomalous images" in text
 
+    def test_maps_are_printed_with_a_line_where_aupimo_is_not_resolved(self, patch_kit, masked_parts, tmp_path):
+        text = " ".join(run(patch_kit, masked_parts, "--out", tmp_path / "out", *QUICK).stdout.split())
+        assert "Heatmaps against the masks of 5 images" in text
+        assert "AUPIMO is not resolved: too few pixels in the normal images" in text
+        found = json.loads((tmp_path / "out" / "evaluation.json").read_bytes())
+        assert found["maps"]["fpr_step"] == 1 / (6 * 48 * 64)
+
     def test_a_python_user_gets_the_same(self, done, toy_kit, dataset, tmp_path):
         expected = Evaluation.model_validate_json((done[1] / "evaluation.json").read_bytes())
         for number, named in enumerate((dataset, str(dataset), labelled_dataset(dataset))):

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -5,10 +6,10 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import SourceError
+from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
-from msc_edge.runtime.tools.evaluate.map_metrics import MapEvaluation
-from msc_edge.runtime.tools.evaluate.masks import MaskedMaps, regions_of_normal_images
+from msc_edge.runtime.tools.evaluate.masks import MapEvaluationResult, MaskedMaps, regions_of_normal_images
 from msc_edge.runtime.tools.evaluate.run import evaluate
 
 
@@ -43,14 +44,72 @@ def test_maps_are_compared_with_the_masks_that_exist(dataset: Path, patches: Det
             expected.add(result.anomaly_map, None, "")
         elif image.path.stem in "0123":
             expected.add(result.anomaly_map, truth, "stain")
-    found, overall = maps.result(), expected.result().overall
-    assert found
+    result, expectation = maps.result(), expected.result()
+    assert result
+    found, overall = result.evaluation, expectation.overall
     assert (found.images, found.without_mask) == (4, 2)
     assert overall.au_pro_30
     assert overall.pixel_auroc
     assert found.au_pro_30.value == overall.au_pro_30.value > 0.7
     assert found.pixel_auroc.value == overall.pixel_auroc.value > 0.9
     assert [each.name for each in found.defect_types] == ["stain"]
+    assert expectation.image_aupimo
+    assert [each.aupimo for each in result.images] == [each.value for each in expectation.image_aupimo]
+    assert [each.label.path.stem for each in result.images] == ["0", "1", "2", "3"]
+
+
+def test_the_overlap_is_that_of_the_mask_and_the_values_above_the_limit(dataset: Path, patches: Detector) -> None:
+    labelled = labelled_dataset(dataset)
+    maps = MaskedMaps(labelled)
+    expected = []
+    truth = cv2.circle(np.zeros((48, 64), np.uint8), (50, 12), 8, 255, -1) > 0
+    for image in labelled.images:
+        result = patches.score_file(image.path, heatmap=True)
+        maps.add(image, result)
+        if image.is_anomalous and image.path.stem in "0123":
+            assert result.anomaly_map is not None
+            assert result.grid_map is not None
+            pairs = zip((result.anomaly_map > result.grid_map.limit).ravel(), truth.ravel(), strict=True)
+            counts = Counter(sum(map(bool, pair)) for pair in pairs)
+            expected.append(
+                (counts[2] / (counts[1] + counts[2]), result.anomaly_map[truth].max() / result.grid_map.limit)
+            )
+    found = maps.result()
+    assert found
+    assert [each.overlap for each in found.images] == pytest.approx([overlap for overlap, _ in expected])
+    assert [each.peak for each in found.images] == pytest.approx([peak for _, peak in expected])
+    assert all(each.overlap > 0.2 for each in found.images)
+
+
+@pytest.mark.parametrize(("normal_images", "side", "resolved"), [(10, 100, True), (9, 100, False), (1, 400, True)])
+def test_aupimo_is_resolved_by_a_hundred_thousand_normal_pixels(
+    dataset: Path, patches: Detector, toy, save, normal_images: int, side: int, resolved: bool
+) -> None:
+    for path in (dataset / "test" / "good").iterdir():
+        path.unlink()
+    for seed in range(normal_images):
+        large = cv2.resize(toy.draw(seed), (side, side))
+        save(dataset / "test" / "good" / f"{seed}.png", large)
+    labelled = labelled_dataset(dataset)
+    maps = MaskedMaps(labelled)
+    for image in labelled.images:
+        maps.add(image, patches.score_file(image.path))
+    found = maps.result()
+    assert found
+    assert found.evaluation.fpr_step == pytest.approx(1 / (normal_images * side * side))
+    assert found.evaluation.aupimo_is_resolved == resolved
+
+
+def test_a_result_of_an_older_version_has_no_step_and_is_read(dataset: Path, patches: Detector) -> None:
+    labelled = labelled_dataset(dataset)
+    maps = MaskedMaps(labelled)
+    for image in labelled.images:
+        maps.add(image, patches.score_file(image.path))
+    result = maps.result()
+    assert result
+    document = result.evaluation.model_dump()
+    del document["fpr_step"]
+    assert not MapEvaluationResult.model_validate(document).aupimo_is_resolved
 
 
 def test_a_mask_of_another_size_is_compared_at_its_own(dataset: Path, patches: Detector, save) -> None:
@@ -63,7 +122,7 @@ def test_a_mask_of_another_size_is_compared_at_its_own(dataset: Path, patches: D
         maps.add(image, patches.score_file(image.path))
     found = maps.result()
     assert found
-    assert found.pixel_auroc.value > 0.9
+    assert found.evaluation.pixel_auroc.value > 0.9
 
 
 def test_a_mask_that_cannot_be_read_is_an_error(dataset: Path, patches: Detector) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msc_edge.runtime.tools.evaluate.map_histograms import ImageHistograms, dense, lower_edges, occupied_bins
-from msc_edge.runtime.tools.evaluate.metrics import CONFIDENCE
+from msc_edge.map_metrics.histograms import ImageHistograms, dense, lower_edges, occupied_bins
 
+CONFIDENCE = 0.95  # of bootstrap intervals
 AUPIMO_BOUNDS = (1e-5, 1e-4)
 _CHUNK = 512  # thresholds: 4 kB per image or resample
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msc_edge.runtime.tools.evaluate.map_curves import mean_recall
+from msc_edge.map_metrics.curves import mean_recall
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 
-from msc_edge.runtime.tools.evaluate.map_curves import Estimate
-from msc_edge.runtime.tools.evaluate.map_metrics import GroupMetrics, MapEvaluation, MapMetrics
+from msc_edge.map_metrics.curves import Estimate
+from msc_edge.map_metrics.metrics import GroupMetrics, MapEvaluation, MapMetrics
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 AREAS = ("pixel_auroc", "au_pro_30", "au_pro_5", "aupimo")

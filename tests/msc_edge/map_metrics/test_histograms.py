@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msc_edge.runtime.tools.evaluate.map_histograms import dense, image_histograms, lower_edges, occupied_bins
+from msc_edge.map_metrics.histograms import dense, image_histograms, lower_edges, occupied_bins
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 floats = st.floats(0, width=32, allow_nan=False, allow_infinity=False)

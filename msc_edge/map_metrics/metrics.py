@@ -1,6 +1,6 @@
 """The metrics of anomaly maps against ground-truth masks, in one pass and without keeping the maps.
 
-Each image is reduced to sparse histograms (see `map_histograms`), so memory grows with the number of images, not with
+Each image is reduced to sparse histograms (see `histograms`), so memory grows with the number of images, not with
 their size. Values that differ by less than 2^-10 of themselves may count as ties.
 """
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msc_edge.runtime.tools.evaluate.map_curves import AreaMetrics, BestF1, Estimate, area_metrics
-from msc_edge.runtime.tools.evaluate.map_histograms import ImageHistograms, image_histograms
+from msc_edge.map_metrics.curves import AreaMetrics, BestF1, Estimate, area_metrics
+from msc_edge.map_metrics.histograms import ImageHistograms, image_histograms
 
 RESAMPLES = 200
 

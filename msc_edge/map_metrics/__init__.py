@@ -1,0 +1,1 @@
+"""Metrics of anomaly maps against ground-truth masks."""

@@ -1,0 +1,68 @@
+"""What the network sees of an image, from the options of `train`: the view, its tiles, and the ignored parts."""
+
+from pathlib import Path
+
+import numpy as np
+
+from msc_edge.errors import SourceError, UnreadableImageError, UsageError
+from msc_edge.ignore_mask import IgnoreMask, ignored_pixels
+from msc_edge.images import read_image
+from msc_edge.preprocessing import Preprocessing, PresetName, Region, Tiles, preset
+
+_SAME_SHAPE = 0.01  # relative difference of two aspect ratios
+
+
+class IgnoreMaskFile:
+    """An image of the size of the frames, white where they are not inspected."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file. UsageError if it is not a readable image."""
+        try:
+            self._mask = read_image(path)
+        except UnreadableImageError as error:
+            raise UsageError(f"--ignore-mask {path}: {error}; pass an image that is white where to ignore") from error
+        self._path = path
+
+    def of(self, spec: Preprocessing) -> IgnoreMask:
+        """The mask of the input of the network. UsageError if nothing or everything is ignored."""
+        height, width = self._mask.shape[:2]
+        if spec.region and not spec.region.fits(height=height, width=width):
+            raise UsageError(
+                f"--ignore-mask {self._path}: is {width}x{height} pixels, and --roi is not inside it; the mask must be "
+                "of the size of the images"
+            )
+        view = spec.view(height=height, width=width)
+        top, left = round(view.top), round(view.left)
+        seen = self._mask[top : round(view.top + view.height), left : round(view.left + view.width)]
+        rows, columns = spec.canvas
+        ignored = ignored_pixels(seen, height=rows, width=columns)
+        if ignored.all() or not ignored.any():
+            what, why = (
+                ("everything", "only black parts are inspected") if ignored.all() else ("nothing", "no white part")
+            )
+            raise UsageError(
+                f"--ignore-mask {self._path}: {what} that the network sees would be ignored ({why}); paint white what "
+                "to ignore, and black what to inspect"
+            )
+        return IgnoreMask.of(ignored)
+
+    def check(self, image: np.ndarray, name: str) -> None:
+        """SourceError if an image, (height, width, 3), has another shape than the mask."""
+        (height, width), (mask_height, mask_width) = image.shape[:2], self._mask.shape[:2]
+        if abs(height * mask_width / (width * mask_height) - 1) > _SAME_SHAPE:
+            raise SourceError(
+                f"{name}: is {width}x{height} pixels, and --ignore-mask {self._path} is {mask_width}x{mask_height}; "
+                "the mask must have the shape of the images"
+            )
+
+
+def preprocessing_of(
+    name: PresetName, *, image_size: int, region: Region | None, tiles: Tiles | None, ignore_mask: IgnoreMaskFile | None
+) -> Preprocessing:
+    """The preprocessing of the options. UsageError for those that do not fit together."""
+    spec = preset(name, image_size=image_size, region=region, tiles=tiles)
+    if ignore_mask is None:
+        return spec
+    if name != "whole-frame":
+        raise UsageError(f"--ignore-mask and --preset {name}: the mask covers the whole frame; omit one of them")
+    return spec.model_copy(update={"ignore": ignore_mask.of(spec)})
