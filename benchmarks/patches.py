@@ -2,16 +2,20 @@
 
     python benchmarks/patches.py RUN [--rounds 150]
 
-RUN is a run with patches. It is exported twice, with `--scores image` and as trained, and frames of random pixels are
-scored in turns on one thread, with the fp32 model.
+RUN is a run with patches. It is exported twice, with `--scores image` and as trained. Frames of random pixels are
+scored in turns on one thread, with each model that both kits have. Almost all of such a frame is one region, which
+costs more than the regions of a normal image.
 """
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from common import parser_of, random_frame, run_msc_edge
 from timing import medians
 
+from msc_edge.errors import UsageError
+from msc_edge.kit.layout import Precision
 from msc_edge.runtime import Detector
 
 SIZES = ((224, 224), (1280, 720))
@@ -26,19 +30,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         kits = {name: Path(work, name) for name in ("image", "both")}
         for name, kit in kits.items():
-            run_msc_edge("export", options.run, "--out", kit, "--scores", name, "--precision", "fp32")
-        image, both = (Detector.load(kit, threads=1) for kit in kits.values())
-    print("| frame | whole images | both scores | with heatmap |\n|---|---|---|---|")
-    for width, height in SIZES:
-        frame = random_frame(width, height)
-        actions = {
-            "whole": lambda frame=frame: image.score(frame),
-            "both": lambda frame=frame: both.score(frame),
-            "heatmap": lambda frame=frame: both.score(frame, heatmap=True),
-        }
-        found = medians(actions, rounds=options.rounds, warm_up=5)
-        ratios = (f"{found[name]:.1f} ms, {found[name] / found['whole']:.2f} times" for name in ("both", "heatmap"))
-        print(f"| {width} x {height} | {found['whole']:.1f} ms | {' | '.join(ratios)} |", flush=True)
+            run_msc_edge("export", options.run, "--out", kit, "--scores", name)
+        detectors: dict[Precision, list[Detector]] = {}
+        for precision in Detector.load(kits["both"]).manifest.precisions:
+            with suppress(UsageError):  # the image kit may have no int8 model
+                detectors[precision] = [Detector.load(kit, threads=1, precision=precision) for kit in kits.values()]
+    print("| model | frame | whole images | both scores | with heatmap |\n|---|---|---|---|---|")
+    for precision, (image, both) in detectors.items():
+        for width, height in SIZES:
+            frame = random_frame(width, height)
+            actions = {
+                "whole": lambda frame=frame, image=image: image.score(frame),
+                "both": lambda frame=frame, both=both: both.score(frame),
+                "heatmap": lambda frame=frame, both=both: both.score(frame, heatmap=True),
+            }
+            found = medians(actions, rounds=options.rounds, warm_up=5)
+            ratios = (f"{found[name]:.1f} ms, {found[name] / found['whole']:.2f} times" for name in ("both", "heatmap"))
+            print(f"| {precision} | {width} x {height} | {found['whole']:.1f} ms | {' | '.join(ratios)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -178,17 +178,21 @@ def patch_score(patch_distances: np.ndarray, *, smoothing: float) -> float:
 
 
 def _interpolated(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """A grid at fractional positions, bilinearly; positions outside of it have the value of the border."""
-    return (_weights(rows, grid.shape[0]) @ grid @ _weights(columns, grid.shape[1]).T).astype(np.float32)
+    """A grid at fractional positions, bilinearly; positions outside of it have the value of the border.
+
+    Without matrix products: a BLAS would compute them in threads of its own, on cores that are not ours to use.
+    """
+    at_columns = _lines(grid.T, columns).T
+    return _lines(np.ascontiguousarray(at_columns), rows)
 
 
-def _weights(positions: np.ndarray, count: int) -> np.ndarray:
-    """The matrix (positions, count) of linear interpolation."""
+def _lines(grid: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The lines of a grid, float32 (count, n), at fractional positions: float32 (positions, n)."""
+    count = len(grid)
     positions = np.clip(positions, 0, count - 1)
-    before = np.minimum(positions.astype(int), max(count - 2, 0))
-    after = np.minimum(before + 1, count - 1)
-    weights = np.zeros((len(positions), count), np.float32)
-    places = np.arange(len(positions))
-    np.add.at(weights, (places, before), 1 - (positions - before))
-    np.add.at(weights, (places, after), positions - before)
-    return weights
+    before = positions.astype(np.intp)
+    share = (positions - before).astype(np.float32)
+    steps = np.diff(grid, axis=0, append=grid[-1:]).take(before, axis=0)
+    steps *= share[:, None]
+    steps += grid.take(before, axis=0)
+    return steps
