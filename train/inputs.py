@@ -42,17 +42,18 @@ class IgnoreMaskFile:
             )
             raise UsageError(
                 f"--ignore-mask {self._path}: {what} that the network sees would be ignored ({why}); paint white what "
-                "to ignore, and black what to inspect"
+                "to ignore and black what to inspect, in an image of the size of the frames"
             )
         return IgnoreMask.of(ignored)
 
-    def check(self, image: np.ndarray, name: str) -> None:
-        """SourceError if an image, (height, width, 3), has another shape than the mask."""
+    def check(self, image: np.ndarray, name: str, *, region: Region | None = None) -> None:
+        """SourceError if an image, (height, width, 3), has another shape than the mask; with a region, another size."""
         (height, width), (mask_height, mask_width) = image.shape[:2], self._mask.shape[:2]
-        if abs(height * mask_width / (width * mask_height) - 1) > _SAME_SHAPE:
+        other_shape = abs(height * mask_width / (width * mask_height) - 1) > _SAME_SHAPE
+        if other_shape or (region and (height, width) != (mask_height, mask_width)):
             raise SourceError(
                 f"{name}: is {width}x{height} pixels, and --ignore-mask {self._path} is {mask_width}x{mask_height}; "
-                "the mask must have the shape of the images"
+                f"the mask must have the {'size' if region else 'shape'} of the images"
             )
 
 

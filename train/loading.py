@@ -117,7 +117,7 @@ def load_images(
                 continue
             seen.add(pixels.digest())
             if mask:
-                mask.check(image, name)
+                mask.check(image, name, region=network.preprocess.spec.region)
             yield name, image  # before the copy is made: embed_all checks that the region is inside the image
             training_copies.append(training_copy(image, network.preprocess.spec))
 

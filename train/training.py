@@ -141,6 +141,8 @@ def _train(
     scores = options.scores or ("image" if options.preset == "paper" else "both")
     if scores != "image":
         find_taps(backbone)
+    elif options.tiles:
+        raise UsageError("--tiles: only patches are cut from tiles, and --scores image has none; omit one of them")
 
     images = find_normal_images(folder, report=report)
     if options.group_by is not None:

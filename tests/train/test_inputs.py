@@ -82,3 +82,11 @@ def test_images_of_another_shape_are_refused(mask_of: Callable) -> None:
     mask.check(np.zeros((1600, 2400, 3), np.uint8), "larger.png")
     with pytest.raises(SourceError, match=r"turned\.png: is 80x120 pixels.*is 120x80"):
         mask.check(np.zeros((120, 80, 3), np.uint8), "turned.png")
+
+
+def test_with_a_region_the_mask_must_have_the_size_of_the_images(mask_of: Callable) -> None:
+    """The region is in pixels of the images, and is cut out of the mask."""
+    mask, region = mask_of(left_half()), Region(x=0, y=0, width=40, height=40)
+    mask.check(np.zeros((80, 120, 3), np.uint8), "same.png", region=region)
+    with pytest.raises(SourceError, match=r"larger\.png.*must have the size of the images"):
+        mask.check(np.zeros((160, 240, 3), np.uint8), "larger.png", region=region)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from msc_edge.anomaly_map import MapGeometry
 from msc_edge.calibration import Calibration, Limit
 from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.images import read_image
@@ -17,6 +18,7 @@ from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledImage
 from msc_edge.runtime.tools.evaluate.metrics import Interval
 
+_SAME_SHAPE = 0.02  # relative difference of two aspect ratios: annotation tools round
 _SUFFIXES = (".png", "_mask.png", ".bmp", ".tif", ".tiff")  # JPEG is not exact
 
 
@@ -123,6 +125,7 @@ class MaskedMaps:
     def __init__(self, dataset: LabelledDataset, *, seed: int = 0) -> None:
         """Find the masks: `ground_truth/<defect type>/<name>.png` or `<name>_mask.png` in the data set."""
         self._masks = {image.path: _mask_of(image, dataset) for image in dataset.images if image.is_anomalous}
+        self._dataset = dataset
         self._evaluation = MapEvaluation(seed=seed)
         self._measured: list[MaskedImage] = []  # no arrays: some hundred bytes for each image
         self._without = 0
@@ -132,8 +135,19 @@ class MaskedMaps:
         """Whether any image has one."""
         return any(self._masks.values())
 
+    def refuse_unusable(self) -> None:
+        """SourceError where there are folders of masks and no file in them is the mask of an image."""
+        if not self.has_masks and (folder := _mask_folder(self._dataset)):
+            raise SourceError(
+                f"{folder}: none of its files is the mask of an image; expected NAME.png or NAME_mask.png (also .bmp, "
+                ".tif) for the image NAME; rename the masks, or move the folder away"
+            )
+
     def add(self, label: LabelledImage, result: Result) -> None:
-        """Add a scored image. SourceError for a mask that cannot be read; a black one counts as none."""
+        """Add a scored image. A black mask counts as none.
+
+        SourceError for a mask that cannot be read, or has another shape than the image.
+        """
         if result.grid_map is None or not self.has_masks:
             return
         if not label.is_anomalous:
@@ -142,6 +156,7 @@ class MaskedMaps:
             self._without += 1
         else:
             height, width = mask.shape
+            _check_shape(path, mask, result.grid_map.geometry)
             found = result.grid_map.at_frame(height=height, width=width)
             self._evaluation.add(found, mask, label.label)
             self._measured.append(_masked_image(label, path, found, mask, limit=result.grid_map.limit))
@@ -203,12 +218,31 @@ def _mask_of(image: LabelledImage, dataset: LabelledDataset) -> Path | None:
     return None
 
 
+def _mask_folder(dataset: LabelledDataset) -> Path | None:
+    """The first folder of masks that belongs to a defect type of the data set."""
+    types = sorted({image.label for image in dataset.images if image.is_anomalous})
+    places = [
+        place / "ground_truth" / name for root in dataset.folders for place in (root, root.parent) for name in types
+    ]
+    return next((folder for folder in places if folder.is_dir() and any(folder.iterdir())), None)
+
+
+def _check_shape(path: Path, mask: np.ndarray, image: MapGeometry) -> None:
+    height, width = mask.shape
+    if abs(height * image.frame_width / (width * image.frame_height) - 1) > _SAME_SHAPE:
+        raise SourceError(
+            f"{path}: this mask is {width}x{height} pixels, and its image {image.frame_width}x{image.frame_height}; "
+            "replace it, or move it away"
+        )
+
+
 def read_mask(path: Path) -> np.ndarray:
-    """A mask, bool (height, width): true where a pixel is nearer to white than to black.
+    """A mask, bool (height, width): true where a pixel is nearer to white than to black, or 1 where all are 0 or 1.
 
     SourceError where it cannot be read.
     """
     try:
-        return read_image(path).max(axis=2) > 127
+        levels = read_image(path).max(axis=2)
+        return levels > (127 if levels.max() > 1 else 0)
     except UnreadableImageError as error:
         raise SourceError(f"{path}: this mask cannot be read ({error}); replace it, or move it away") from error

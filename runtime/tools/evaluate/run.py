@@ -62,6 +62,8 @@ def evaluate(
         page = EvaluationReport(detector, dataset, gallery=gallery)
         images: list[ImageResult] = []
         maps = MaskedMaps(dataset)
+        if detector.scoring.map:
+            maps.refuse_unusable()
         paths = [image.path for image in dataset.images]
         with closing(score_images(detector, paths, threads=threads, thumbnail_if=page.wants_thumbnail)) as results:
             for image in results:

@@ -26,13 +26,17 @@ class HeatmapWriter:
     def __init__(self, kit: Kit, *, overlays: Path | None, maps: Path | None, images: Sequence[str]) -> None:
         """`images`: the folders, patterns and files that are scored.
 
-        UsageError for a kit without patches, and for a folder within one of `images`.
+        UsageError for a kit without patches, and for a folder within the kit or one of `images`.
         """
         if kit.manifest.reference_model.scoring.map is None:
             raise UsageError(
                 "--heatmaps and --maps: this kit compares whole images only; train and export with --scores both"
             )
         for option, folder in (("--heatmaps", overlays), ("--maps", maps)):
+            if folder and folder.resolve().is_relative_to(kit.path.resolve()):
+                raise UsageError(
+                    f"{option} {folder}: lies within the kit, which would be damaged; choose another place"
+                )
             if folder and any(folder.resolve().is_relative_to(Path(each).resolve()) for each in images):
                 raise UsageError(
                     f"{option} {folder}: lies within the images to score, and the next run would score it too; choose "

@@ -9,7 +9,7 @@ from msc_edge.errors import SourceError
 from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
-from msc_edge.runtime.tools.evaluate.masks import MapEvaluationResult, MaskedMaps, regions_of_normal_images
+from msc_edge.runtime.tools.evaluate.masks import MapEvaluationResult, MaskedMaps, read_mask, regions_of_normal_images
 from msc_edge.runtime.tools.evaluate.run import evaluate
 
 
@@ -168,3 +168,31 @@ def test_an_evaluation_has_maps_and_regions_in_json_and_report(dataset: Path, pa
     assert "Heatmaps against masks" in page
     assert f"{evaluation.maps.au_pro_30.value:.4f}" in page
     assert "region in the heatmap" in page
+
+
+def test_masks_of_zeros_and_ones_are_masks(tmp_path: Path, save) -> None:
+    levels = np.zeros((6, 8, 3), np.uint8)
+    levels[1:3, 2:5] = 1
+    save(tmp_path / "ones.png", levels)
+    save(tmp_path / "white.png", levels * 255)
+    np.testing.assert_array_equal(read_mask(tmp_path / "ones.png"), levels[..., 0] > 0)
+    np.testing.assert_array_equal(read_mask(tmp_path / "white.png"), levels[..., 0] > 0)
+
+
+def test_a_mask_of_another_shape_is_an_error(dataset: Path, patch_kit: Path, save, tmp_path: Path) -> None:
+    mask = next(path for path in sorted(dataset.rglob("ground_truth/*/*.png")) if read_mask(path).any())
+    height, width = read_mask(mask).shape
+    save(mask, np.full((height, 2 * width, 3), 255, np.uint8))
+    with pytest.raises(SourceError, match=f"{mask.name}: this mask is {2 * width}x{height} pixels"):
+        evaluate(patch_kit, dataset, tmp_path / "out", threads=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_that_belong_to_no_image_are_an_error_where_maps_are_evaluated(
+    dataset: Path, patch_kit: Path, toy_kit: Path, tmp_path: Path
+) -> None:
+    for path in dataset.glob("ground_truth/*/*.*"):
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(SourceError, match="none of its files is the mask of an image"):
+        evaluate(patch_kit, dataset, tmp_path / "out", threads=1)
+    evaluate(toy_kit, dataset, tmp_path / "whole", resamples=20, threads=1)  # compares whole images only

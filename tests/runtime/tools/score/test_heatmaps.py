@@ -82,3 +82,12 @@ def test_the_report_shows_the_overlay_beside_the_image(patch_kit, images, tmp_pa
     assert page.count("stain.png with its heatmap") == 1
     assert page.count("stain.png without heatmap") == 1
     assert "any region: target 10 %" in page
+
+
+@pytest.mark.parametrize("option", ["--heatmaps", "--maps"])
+def test_a_folder_within_the_kit_is_refused(patch_kit, images, option, tmp_path):
+    """A kit with another file in it would be refused from then on."""
+    done = score(patch_kit, images, option, patch_kit / "maps", "--out", tmp_path / "s.csv")
+    assert done.exit_code == 2
+    assert "lies within the kit" in " ".join(done.output.split())
+    assert not (patch_kit / "maps").exists()
