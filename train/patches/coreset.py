@@ -8,7 +8,7 @@ possible one. Rare patches of normal images, which cause false alarms where they
 import torch
 from torch import Tensor
 
-_BLOCK_ROWS = 1 << 18  # patches in memory: 268 MB of 256 float32 each, or the patches of 334 images of 224 pixels
+_BLOCK_ROWS = 1 << 18  # patches in memory: 268 MB of 256 float32 each, or the patches of 1337 images of 224 pixels
 _CANDIDATES = 2048
 _CENTRES_PER_ROW = 2  # centres that a full block leaves, for each row of the coreset
 
