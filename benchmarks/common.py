@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from msc_edge.image_files import find_images
-from msc_edge.images import decode_image
+from msc_edge.images import decode_image, read_image
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = CHECKOUT.parent / "shared"
+_GREY = 127  # of masks
 _TRAINED_ON = 32  # normal images of each paper, the first by name; the others are tested
 
 
@@ -88,6 +89,14 @@ def papers(shared: Path) -> dict[str, LabelledImages]:
         normal = found(folder / "good")
         sets[folder.name] = LabelledImages(normal[:_TRAINED_ON], normal[_TRAINED_ON:], found(folder / "defect"))
     return sets
+
+
+def mask_of(image: Path) -> np.ndarray:
+    """The ground-truth mask of an anomalous image of magnetic_tile or of a paper, bool (height, width)."""
+    if image.parent.name == "defect":  # a paper: defects are black
+        path = image.parent.with_name("mask") / image.name.replace("_D_", "_GT_")
+        return read_image(path).max(axis=2) <= _GREY
+    return read_image(image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}.png").max(axis=2) > _GREY
 
 
 def found(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import SHARED, LabelledImages, json_lines, magnetic_tile, papers, parser_of
+from common import SHARED, LabelledImages, json_lines, magnetic_tile, mask_of, papers, parser_of
 from networks import pretrained_network
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -63,17 +63,6 @@ def data_sets(shared: Path) -> dict[str, LabelledImages]:
 def read(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
     """Image files, decoded, with their names."""
     return decoded(Path("/"), [str(path.resolve()) for path in paths], DecodePolicy(), task="decoding")
-
-
-def mask_of(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The mask of a defective image: `ground_truth/TYPE/NAME.png` (magnetic_tile), `mask/..._GT_...` (papers)."""
-    kind, root = path.parent.name, path.parent.parent
-    folder = root / "mask" if (root / "mask").is_dir() else root.parent / "ground_truth" / kind
-    for file in sorted(folder.glob(f"{path.stem.replace('_D_', '_GT_')}*")):
-        white = read_image(file)[..., 0] > 127
-        mask = ~white if folder.name == "mask" else white  # in the papers, the defect is black
-        return mask if mask.shape == shape and mask.any() else None
-    return None
 
 
 class PatchTraining:
@@ -186,8 +175,8 @@ def figures_of(network: EmbeddingNetwork, images: LabelledImages, held: set[int]
         if number >= len(held_out):
             image = read_image(path)
             truth = images.truth[number - len(held_out)]
-            mask = mask_of(path, image.shape[:2]) if truth else None
-            if mask is not None or not truth:
+            mask = mask_of(path) if truth else None
+            if mask is None or (mask.any() and mask.shape == image.shape[:2]):
                 geometry = MapGeometry.of(
                     network.preprocess.spec, height=image.shape[0], width=image.shape[1], stride=16
                 )

@@ -31,8 +31,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import SHARED, magnetic_tile, parser_of
-from peers_prepare import mask_of
+from common import SHARED, magnetic_tile, mask_of, parser_of
 
 from msc_edge.export.run_images import evenly
 from msc_edge.map_metrics.histograms import MANTISSA_BITS

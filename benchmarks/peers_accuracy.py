@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from common import LabelledImages
-from peers_prepare import INSIDE, PEERS, TILE, data_sets, mask_of, prepare
+from common import LabelledImages, mask_of
+from peers_prepare import INSIDE, PEERS, TILE, data_sets, prepare
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.images import read_image

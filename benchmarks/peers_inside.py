@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     """By name; `score` is the one that its verdict is made of."""
     verdict: str
     anomaly_map: Any
-    """numpy array, float32 (height, width); None if the contender was told to make none at the size of the image."""
+    """numpy array, float32 (height, width); None if the contender makes none at the size of the image."""
 
 
 Scorer = Callable[[str], Scored]  # from an image file

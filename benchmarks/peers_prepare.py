@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cv2
-import numpy as np
 from common import CHECKOUT, LabelledImages, magnetic_tile, msc_edge, papers
 from peers_inside import SIDE
 
@@ -27,7 +26,6 @@ ANOMALIB = (
 )
 # Patchcore's selection of patches fragments glibc's heap, which grew to 21 GB without this setting.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-_GREY = 127
 _GROUPS = {TILE: ("--group-by", r"num_([0-9]+)[0-9][0-9]\.jpg")}  # each tile was photographed at six exposures
 
 
@@ -48,14 +46,6 @@ def setup(options: argparse.Namespace) -> None:
 def data_sets(shared: Path) -> dict[str, LabelledImages]:
     """magnetic_tile and the six papers, by name."""
     return {TILE: magnetic_tile(shared)} | papers(shared)
-
-
-def mask_of(image: Path) -> np.ndarray:
-    """The ground-truth mask of an anomalous image of `data_sets`, bool (height, width)."""
-    if image.parent.name == "defect":  # a paper: defects are black
-        path = image.parent.with_name("mask") / image.name.replace("_D_", "_GT_")
-        return read_image(path).max(axis=2) <= _GREY
-    return read_image(image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}.png").max(axis=2) > _GREY
 
 
 def prepare(name: str, images: LabelledImages, options: argparse.Namespace) -> Path:

@@ -56,8 +56,6 @@ class Sample(NamedTuple):
     """uint8 (height, width, 3)."""
     kind: AnomalyKind | None
     """None: normal."""
-    mask: np.ndarray | None
-    """Where an anomaly changed the input of the network, as packed bits; None for a normal image or without a mask."""
 
 
 class AgreementTest:
@@ -84,9 +82,18 @@ class AgreementTest:
         self._kinds = list(KINDS) * math.ceil(_MIN_ANOMALIES / (len(KINDS) * len(self._held_out)))
         rows = evenly(range(len(images.in_bank)), _MAX_BANK_ROWS)
         self._in_bank = [images.in_bank[row] for row in rows]
-        self._masks: list[tuple[AnomalyKind | None, np.ndarray | None]] = []
-        self._float = self.outputs_of(self.open(model))
-        self._float_bank = np.ascontiguousarray(bank.embeddings[rows])
+        self._float: list[ModelOutput] = []
+        self._is_anomalous: list[bool] = []
+        self._masks: list[np.ndarray | None] = []
+        """Where each anomaly changed what the patches are cut from, as packed bits; None: the image has no mask."""
+        fp32 = self.open(model)
+        for group in self._groups(self._held_out):
+            self._float += [fp32.run(sample.image) for sample in group]
+            self._is_anomalous += [sample.kind is not None for sample in group]
+            self._masks += [self._mask(group[0], sample) for sample in group]
+        self._float_scores = self._scores(np.ascontiguousarray(bank.embeddings[rows]), self._float)
+        self._float_maps = _maps(self._float, maps) if maps else []
+        self._float_au_pro = self._au_pro(self._float_maps) if maps else 0.0
         self._sensitivity: list[list[Sample]] = []
 
     def open(self, model: Path) -> OnnxRuntimeBackend:
@@ -98,8 +105,8 @@ class AgreementTest:
         decoded = self._images.decoded(self._in_bank, "int8: comparing with fp32")
         bank = np.stack([int8.run(image).embedding for _, image in decoded])
         found = self.outputs_of(int8)
-        fp32_scores, int8_scores = self._scores(self._float_bank, self._float), self._scores(bank, found)
-        anomalous = np.array([kind is not None for kind, _ in self._masks])
+        fp32_scores, int8_scores = self._float_scores, self._scores(bank, found)
+        anomalous = np.array(self._is_anomalous)
         return Agreement(
             normal_images=int((~anomalous).sum()),
             synthetic_anomalies=int(anomalous.sum()),
@@ -125,27 +132,15 @@ class AgreementTest:
 
     def outputs_of(self, model: OnnxRuntimeBackend) -> list[ModelOutput]:
         """The outputs for each held-out image, followed by those for its anomalies."""
-        masks, found = [], []
-        for sample in (sample for group in self._groups(self._held_out) for sample in group):
-            masks.append((sample.kind, sample.mask))
-            found.append(model.run(sample.image))
-        self._masks = masks
-        return found
+        return [model.run(sample.image) for group in self._groups(self._held_out) for sample in group]
 
     def _of_maps(self, found: list[ModelOutput], settings: MapSettings) -> MapAgreement:
         """Compare the maps of both models: the order of all their values, and AU-PRO against the masks."""
-        ours, theirs = (
-            [
-                smoothed(each.patch_distances, smoothing=settings.smoothing)
-                for each in outputs
-                if each.patch_distances is not None
-            ]
-            for outputs in (self._float, found)
-        )
+        maps = _maps(found, settings)
         return MapAgreement(
-            rank_correlation=_rank_correlation(np.stack(ours).ravel(), np.stack(theirs).ravel()),
-            au_pro_fp32=self._au_pro(ours),
-            au_pro=self._au_pro(theirs),
+            rank_correlation=_rank_correlation(np.stack(self._float_maps).ravel(), np.stack(maps).ravel()),
+            au_pro_fp32=self._float_au_pro,
+            au_pro=self._au_pro(maps),
         )
 
     def _au_pro(self, grids: Sequence[np.ndarray]) -> float:
@@ -154,11 +149,11 @@ class AgreementTest:
         assert grid is not None
         geometry = MapGeometry.of(self._spec, height=1, width=1, stride=grid.stride)
         evaluation = MapEvaluation(resamples=1)
-        for (kind, packed), values in zip(self._masks, grids, strict=True):
-            if kind is None or packed is not None:
+        for is_anomalous, packed, values in zip(self._is_anomalous, self._masks, grids, strict=True):
+            if packed is not None or not is_anomalous:
                 large = AnomalyMap(values, geometry, limit=math.inf, least_area=1).at_input()
                 mask = None if packed is None else np.unpackbits(packed, count=large.size).reshape(large.shape) > 0
-                evaluation.add(large, mask, kind or "")
+                evaluation.add(large, mask, "anomaly" if is_anomalous else "")
         found = evaluation.result().overall.au_pro_30
         assert found is not None, "normal images and anomalies with a mask"
         return found.value
@@ -176,13 +171,14 @@ class AgreementTest:
         """For each name one group: the image and its anomalies. A group does not depend on the names after it."""
         rng = numpy_generator_of(self._seed, 3, 0)
         for _, image in self._images.decoded(names, "int8: comparing with fp32"):
-            yield [Sample(image, None, None), *(self._anomaly(image, kind, rng) for kind in self._kinds)]
+            anomalies = (Sample(anomaly_of(image, KINDS[kind], rng, self._spec.region), kind) for kind in self._kinds)
+            yield [Sample(image, None), *anomalies]
 
-    def _anomaly(self, image: np.ndarray, kind: AnomalyKind, rng: np.random.Generator) -> Sample:
-        changed = anomaly_of(image, KINDS[kind], rng, self._spec.region)
-        has_mask = self._map_settings is not None and kind in _WITH_MASK
-        mask = changed_input(image, changed, self._spec) if has_mask else None
-        return Sample(changed, kind, np.packbits(mask) if mask is not None and mask.any() else None)
+    def _mask(self, normal: Sample, sample: Sample) -> np.ndarray | None:
+        if self._map_settings is None or sample.kind not in _WITH_MASK:
+            return None
+        mask = changed_input(normal.image, sample.image, self._spec)
+        return np.packbits(mask) if mask.any() else None
 
     def _scores(self, bank: np.ndarray, outputs: Sequence[ModelOutput]) -> np.ndarray:
         searched = Bank(bank, k=self._k)
@@ -206,6 +202,12 @@ def changed_input(before: np.ndarray, after: np.ndarray, spec: Preprocessing) ->
     top, left = round(view.top), round(view.left)
     seen = closed[top : round(view.top + view.height), left : round(view.left + view.width)].astype(np.float32)
     return cv2.resize(seen, spec.canvas[::-1], interpolation=cv2.INTER_AREA) > 0.1
+
+
+def _maps(outputs: Sequence[ModelOutput], settings: MapSettings) -> list[np.ndarray]:
+    """The anomaly map of each image, float32 (rows, columns)."""
+    distances = (each.patch_distances for each in outputs if each.patch_distances is not None)
+    return [smoothed(each, smoothing=settings.smoothing) for each in distances]
 
 
 def _stacked(outputs: Sequence[ModelOutput]) -> list[np.ndarray]:

@@ -162,7 +162,7 @@ class Detector:
     def score_output(self, output: ModelOutput, frame: np.ndarray, *, heatmap: bool = False) -> Result:
         """The result for an output of `run` on this frame. KitError when the output is not finite."""
         found = self.bank.nearest(output.embedding)
-        anomaly_map = self._map_of(output, height=frame.shape[0], width=frame.shape[1])
+        anomaly_map = self.map_of(output, height=frame.shape[0], width=frame.shape[1])
         patch_score = anomaly_map.peak if anomaly_map else None
         score = self.scoring.score(found.score, patch_score)
         if not math.isfinite(score):
@@ -186,7 +186,8 @@ class Detector:
             anomaly_map=anomaly_map.at_frame() if anomaly_map and heatmap else None,
         )
 
-    def _map_of(self, output: ModelOutput, *, height: int, width: int) -> AnomalyMap | None:
+    def map_of(self, output: ModelOutput, *, height: int, width: int) -> AnomalyMap | None:
+        """The map of an output of `run` on a frame of this size; None for a kit that compares whole images only."""
         entry, settings = self.manifest.models[self.model], self.scoring.map
         patches, regions = entry.outputs.patch_distances, entry.calibration.regions
         if output.patch_distances is None or settings is None or patches is None or regions is None:

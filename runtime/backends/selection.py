@@ -58,7 +58,7 @@ def select_backend(
 ) -> tuple[BackendSpec, Backend]:
     """Open the requested model, or the kit's default, in the requested library; `auto` is the fastest on this machine.
 
-    UsageError for a precision that the kit does not have, for int8 where `matches_check_embedding` is false, and for
+    UsageError for a precision that the kit does not have, for int8 where `matches_check_image` is false, and for
     OpenVINO where `matches_onnxruntime` is false; `auto` then takes another one.
     """
     for option, value, choices in (("precision", precision, PrecisionChoice), ("backend", backend, BackendChoice)):
@@ -74,7 +74,7 @@ def select_backend(
     spec = specs[0] if len(specs) == 1 else _fastest(kit, specs, threads)
     created = create_backend(kit, spec, threads=threads)
     file = kit.model(spec.precision).file
-    if not matches_check_embedding(kit, spec.precision, created):
+    if not matches_check_image(kit, spec.precision, created):
         raise UsageError(
             f"{file}: this processor computes other int8 embeddings than the one the kit was made on, so the limits do "
             "not apply; use --precision fp32, or export with the --target of this processor"
@@ -106,7 +106,7 @@ def create_backend(kit: Kit, spec: BackendSpec, *, threads: int) -> Backend:
     return create(kit.file(model.file), outputs=model.outputs, threads=threads)
 
 
-def matches_check_embedding(kit: Kit, precision: Precision, backend: Backend) -> bool:
+def matches_check_image(kit: Kit, precision: Precision, backend: Backend) -> bool:
     """Whether a quantised model computes the outputs for the check image that its manifest states; true for fp32."""
     quantization = kit.model(precision).quantization
     if quantization is None:
@@ -152,7 +152,7 @@ def measure_backends(
     backends = {
         spec: backend
         for spec, backend in backends.items()
-        if matches_check_embedding(kit, spec.precision, backend) and matches_onnxruntime(kit, spec, backend)
+        if matches_check_image(kit, spec.precision, backend) and matches_onnxruntime(kit, spec, backend)
     }
     image = check_image(kit.manifest.preprocessing)
     for backend in backends.values():

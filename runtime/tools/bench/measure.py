@@ -8,7 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Self, TypeVar
@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from msc_edge.anomaly_map import AnomalousRegion, AnomalyMap, smoothed
+from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.errors import KitError, SourceError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Precision
@@ -160,7 +160,7 @@ def measure_frame(kit: Kit, precision: Precision, frame: np.ndarray, *, threads:
             output = _timed(times["embed"], lambda: detector.run(frame))
             _timed(times["search"], lambda output=output: detector.bank.nearest(output.embedding))
             if grid_map is not None:
-                _timed(times["regions"], lambda output=output: measured_regions(detector, output, grid_map))
+                _timed(times["regions"], lambda output=output: found_regions(detector, output, frame))
         for _ in range(_REPEATS):
             _timed(times["floor"], lambda: session.run(None, tensor))
         if grid_map is not None:
@@ -177,11 +177,10 @@ def measure_frame(kit: Kit, precision: Precision, frame: np.ndarray, *, threads:
     return FrameTimes(precision, width, height, threads, len(times["score"]), **parts, heatmap=heatmap)
 
 
-def measured_regions(detector: Detector, output: ModelOutput, grid_map: AnomalyMap) -> tuple[AnomalousRegion, ...]:
-    """The stage of a score that patches add, on an image that has this map."""
-    assert output.patch_distances is not None, "a kit with patches"
-    assert detector.scoring.map is not None
-    return replace(grid_map, grid=smoothed(output.patch_distances, smoothing=detector.scoring.map.smoothing)).regions()
+def found_regions(detector: Detector, output: ModelOutput, frame: np.ndarray) -> tuple[AnomalousRegion, ...]:
+    """The stage of a score that patches add: the map of a frame, and its regions."""
+    found = detector.map_of(output, height=frame.shape[0], width=frame.shape[1])
+    return found.regions() if found else ()
 
 
 def bare_session(model: Path, *, threads: int) -> ort.InferenceSession:
@@ -213,10 +212,8 @@ def measure_files(kit: Kit, precision: Precision, paths: Sequence[Path], *, seco
         readable.add(path)
         # Before anything else reads the bank: the network has evicted it from the processor's cache.
         _timed(times["search"], lambda output=output: detector.bank.nearest(output.embedding))
-        if (grid_map := detector.score_output(output, image).grid_map) is not None:
-            _timed(
-                times["regions"], lambda output=output, grid_map=grid_map: measured_regions(detector, output, grid_map)
-            )
+        if detector.scoring.map:
+            _timed(times["regions"], lambda output=output, image=image: found_regions(detector, output, image))
     if not readable:
         path, error = next(iter(unreadable.items()))
         raise SourceError(f"none of {len(unreadable)} images can be scored; {path}: {error}")

@@ -11,7 +11,7 @@ from msc_edge import __version__
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report, silent
-from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_embedding
+from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_image
 from msc_edge.runtime.processor import processor_facts, processor_name, usable_cores
 from msc_edge.runtime.tools.bench.measure import (
     FileTimes,
@@ -55,7 +55,7 @@ def measure_kit(
     bench = Bench(msc_edge=__version__, machine=_machine(), kit=_describe(kit))
     precisions: list[Precision] = list(kit.manifest.precisions)
     for precision in kit.manifest.precisions:
-        if not matches_check_embedding(kit, precision, create_backend(kit, BackendSpec(precision), threads=1)):
+        if not matches_check_image(kit, precision, create_backend(kit, BackendSpec(precision), threads=1)):
             precisions.remove(precision)
             bench.not_measured = f"{precision} was not measured: this processor computes other embeddings with it"
     frames = random_frames(kit)

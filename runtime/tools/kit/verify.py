@@ -8,7 +8,7 @@ from msc_edge.images import read_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_embedding
+from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_image
 from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
 
 
@@ -29,7 +29,7 @@ def verify(kit: Kit) -> list[str]:
         if precision != first:
             open_bank(kit, _search(kit, precision), precision)
             backend = create_backend(kit, BackendSpec(precision), threads=1)
-            usable = matches_check_embedding(kit, precision, backend)
+            usable = matches_check_image(kit, precision, backend)
         checks.append(
             f"model {precision} opens, with a memory bank of {bank.count} x {model.dim}"
             + ("" if usable else ", but this processor must NOT use it (other embeddings)")

@@ -22,7 +22,7 @@ from msc_edge.runtime.backends.selection import (
     BackendSpec,
     backend_specs,
     create_backend,
-    matches_check_embedding,
+    matches_check_image,
     measure_backends,
 )
 
@@ -167,8 +167,8 @@ class TestAnotherProcessor:
     def test_a_check_embedding_of_another_length_never_matches(self, copy):
         change_check_embedding(copy, lambda _: [1.0])
         with Kit.open(copy) as kit:
-            assert not matches_check_embedding(kit, "int8", create_backend(kit, INT8, threads=1))
-            assert matches_check_embedding(kit, "fp32", create_backend(kit, FLOAT, threads=1))
+            assert not matches_check_image(kit, "int8", create_backend(kit, INT8, threads=1))
+            assert matches_check_image(kit, "fp32", create_backend(kit, FLOAT, threads=1))
 
 
 class TestOpenVino:

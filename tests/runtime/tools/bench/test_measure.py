@@ -73,7 +73,7 @@ class TestFrames:
             output = detector.run(frame)
             result = detector.score_output(output, frame)
             assert result.grid_map
-            assert measure.measured_regions(detector, output, result.grid_map) == result.regions
+            assert measure.found_regions(detector, output, frame) == result.regions
 
 
 class TestFiles:

@@ -32,6 +32,15 @@ def patches(patch_kit: Path) -> Detector:
     return Detector.load(patch_kit, threads=1)
 
 
+def masked_maps(dataset: Path, detector: Detector) -> MaskedMaps:
+    """The maps of all images of a data set."""
+    labelled = labelled_dataset(dataset)
+    maps = MaskedMaps(labelled)
+    for image in labelled.images:
+        maps.add(image, detector.score_file(image.path))
+    return maps
+
+
 def test_maps_are_compared_with_the_masks_that_exist(dataset: Path, patches: Detector) -> None:
     labelled = labelled_dataset(dataset)
     maps, expected = MaskedMaps(labelled), MapEvaluation()
@@ -90,10 +99,7 @@ def test_aupimo_is_resolved_by_a_hundred_thousand_normal_pixels(
     for seed in range(normal_images):
         large = cv2.resize(toy.draw(seed), (side, side))
         save(dataset / "test" / "good" / f"{seed}.png", large)
-    labelled = labelled_dataset(dataset)
-    maps = MaskedMaps(labelled)
-    for image in labelled.images:
-        maps.add(image, patches.score_file(image.path))
+    maps = masked_maps(dataset, patches)
     found = maps.result()
     assert found
     assert found.evaluation.fpr_step == pytest.approx(1 / (normal_images * side * side))
@@ -101,10 +107,7 @@ def test_aupimo_is_resolved_by_a_hundred_thousand_normal_pixels(
 
 
 def test_a_result_of_an_older_version_has_no_step_and_is_read(dataset: Path, patches: Detector) -> None:
-    labelled = labelled_dataset(dataset)
-    maps = MaskedMaps(labelled)
-    for image in labelled.images:
-        maps.add(image, patches.score_file(image.path))
+    maps = masked_maps(dataset, patches)
     result = maps.result()
     assert result
     document = result.evaluation.model_dump()
@@ -116,10 +119,7 @@ def test_a_mask_of_another_size_is_compared_at_its_own(dataset: Path, patches: D
     large = cv2.circle(np.zeros((96, 128, 3), np.uint8), (101, 25), 16, (255, 255, 255), -1)
     for name in ("0.png", "3.png"):
         save(dataset / "ground_truth" / "stain" / name, large)
-    labelled = labelled_dataset(dataset)
-    maps = MaskedMaps(labelled)
-    for image in labelled.images:
-        maps.add(image, patches.score_file(image.path))
+    maps = masked_maps(dataset, patches)
     found = maps.result()
     assert found
     assert found.evaluation.pixel_auroc.value > 0.9
