@@ -30,7 +30,7 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
     """
     network = network.cpu().eval()
     spec = network.preprocess.spec
-    example = torch.zeros(images_of(spec) if head else 1, 3, spec.image_size, spec.image_size)
+    example = torch.zeros(images_of(spec) if head else 1, 3, spec.input_side, spec.input_side)
     module = PatchNetwork(network.backbone, head.cpu(), spec) if head else _Embedding(network.backbone)
     with torch.no_grad():
         embedding, *patches = module(example) if head else (module(example),)
@@ -50,7 +50,7 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
 
 
 class _Embedding(nn.Module):
-    """The network behind preprocessing: float32 (1, 3, image_size, image_size) -> unit embedding (1, dim)."""
+    """The network behind preprocessing: float32 (1, 3, input_side, input_side) -> unit embedding (1, dim)."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

@@ -25,10 +25,10 @@ def images_of(spec: Preprocessing) -> int:
 def preprocessing_graph(spec: Preprocessing, *, opset: int, tiles: bool = False) -> onnx.GraphProto:
     """Preprocessing as a graph: `image`, uint8 (1, height, width, 3), RGB, any size -> `pixels`.
 
-    Output `pixels`: float32 (1, 3, image_size, image_size), normalised, within 0.001 grey levels of the torch module.
-    With `tiles`, those of the frame follow, if it has any: (1 + tiles, 3, image_size, image_size).
+    Output `pixels`: float32 (1, 3, input_side, input_side), normalised, within 0.001 grey levels of the torch module.
+    With `tiles`, those of the frame follow, if it has any: (1 + tiles, 3, input_side, input_side).
     """
-    side = spec.image_size
+    side = spec.input_side
     graph = build_graph(
         lambda op, image: _preprocessed(op, image, spec, tiles=tiles),
         inputs=[ir.val(INPUT, ir.DataType.UINT8, [1, "height", "width", 3])],
@@ -52,7 +52,7 @@ def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing, *, tiles:
         to_height, to_width = (op.Div(op.Mul(each, [spec.resize_to]), short) for each in (height, width))
 
     def resized(to: tuple[ir.Value, ir.Value], size: tuple[int, int], kept: np.ndarray | None) -> ir.Value:
-        """The middle `size` of the image resized to the size `to`, normalised: (1, 3, *size)."""
+        """The middle `size` of the image resized to the size `to`, normalised, with the margin: (1, 3, *size)."""
         rows = op.Reshape(image, op.Concat(height, [-1], axis=0))  # (height, width * 3)
         rows = _resized(op, rows, height, to[0], size[0])  # (rows, width * 3)
         columns = op.Reshape(op.Transpose(rows, perm=[1, 0]), op.Concat(width, [3 * size[0]], axis=0))
@@ -60,15 +60,18 @@ def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing, *, tiles:
         mean, std = (255 * np.array(each, np.float32).reshape(1, 1, 3, 1) for each in (spec.mean, spec.std))
         pixels = op.Div(op.Sub(op.Reshape(columns, [1, size[1], 3, size[0]]), _array(op, mean)), _array(op, std))
         pixels = op.Transpose(pixels, perm=[0, 2, 3, 1])
-        return pixels if kept is None else op.Mul(pixels, _array(op, kept.astype(np.float32)[None, None]))
+        if kept is not None:
+            pixels = op.Mul(pixels, _array(op, kept.astype(np.float32)[None, None]))
+        return op.Pad(pixels, _array(op, np.array(2 * [0, 0, spec.margin, spec.margin]))) if spec.margin else pixels
 
     whole = resized((to_height, to_width), (side, side), spec.kept_pixels(whole=True))
     if not (tiles and spec.tiles):
         return whole
     to_canvas = _array(op, np.array(spec.canvas[:1])), _array(op, np.array(spec.canvas[1:]))
     canvas = resized(to_canvas, spec.canvas, spec.kept_pixels(whole=False))
+    seen = spec.input_side
     corners = spec.tiles.corners(side)
-    cut = [op.Slice(canvas, [top, left], [top + side, left + side], [2, 3]) for top, left in corners]
+    cut = [op.Slice(canvas, [top, left], [top + seen, left + seen], [2, 3]) for top, left in corners]
     return op.Concat(whole, *cut, axis=0)
 
 

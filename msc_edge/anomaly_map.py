@@ -2,7 +2,8 @@
 
 The model gives patch distances on a grid. The map is this grid after a Gaussian blur, so that one noisy patch is no
 defect; the patch score of an image is the largest value of its map. Position (i, j) of the grid lies on pixel
-(stride i, stride j) of the network's input: torchvision's convolutions are padded alike on all sides.
+(margin + stride i, margin + stride j) of the network's input, counted without its margin: torchvision's convolutions
+are padded alike on all sides, and the grid lies in the middle.
 """
 
 from dataclasses import dataclass
@@ -49,13 +50,15 @@ class MapGeometry:
     """Of the network's input, or of its canvas with tiles, in pixels."""
     stride: int
     """Pixels of the network's input between two positions of the grid."""
+    margin: int = 0
+    """Pixels from the border of the network's input to the first position of the grid."""
     ignore: IgnoreMask | None = None
 
     @classmethod
     def of(cls, spec: Preprocessing, *, height: int, width: int, stride: int) -> "MapGeometry":
         """The geometry of a frame of this size."""
         view = spec.view(height=height, width=width)
-        return cls(height, width, view, *spec.canvas, stride, spec.ignore)
+        return cls(height, width, view, *spec.canvas, stride, spec.margin, spec.ignore)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -106,7 +109,7 @@ class AnomalyMap:
     def at_input(self) -> np.ndarray:
         """The map at each pixel of the network's input, float32: the same largest value."""
         at = self.geometry
-        return _interpolated(self.grid, np.arange(at.input_height) / at.stride, np.arange(at.input_width) / at.stride)
+        return self._interpolated(np.arange(at.input_height), np.arange(at.input_width))
 
     def at_frame(self, *, height: int | None = None, width: int | None = None) -> np.ndarray:
         """The map at each pixel of the frame, float32 (height, width); 0 where the network sees nothing.
@@ -117,7 +120,7 @@ class AnomalyMap:
         height, width = height or at.frame_height, width or at.frame_width
         rows, columns = at.pixel_centres(height=height, width=width)
         down, across = at.scale
-        large = _interpolated(self.grid, (rows / down - 0.5) / at.stride, (columns / across - 0.5) / at.stride)
+        large = self._interpolated(rows / down - 0.5, columns / across - 0.5)
         large[~at.sees(rows, columns)] = 0
         return large
 
@@ -133,6 +136,15 @@ class AnomalyMap:
             if statistics[label, cv2.CC_STAT_AREA] >= self.least_area
         ]
         return tuple(sorted(regions, key=lambda region: -region.peak)[:MAX_REGIONS])
+
+    def _interpolated(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """The map at pixels of the network's input, bilinearly; outside of the grid it has the value of its border.
+
+        Without matrix products: a BLAS would compute them in threads of its own, on cores that are not ours to use.
+        """
+        rows, columns = ((each - self.geometry.margin) / self.geometry.stride for each in (rows, columns))
+        at_columns = _lines(self.grid.T, columns).T
+        return _lines(np.ascontiguousarray(at_columns), rows)
 
     def _region(
         self, large: np.ndarray, labels: np.ndarray, label: int, statistics: np.ndarray, centre: np.ndarray
@@ -175,15 +187,6 @@ def smoothed(patch_distances: np.ndarray, *, smoothing: float) -> np.ndarray:
 def patch_score(patch_distances: np.ndarray, *, smoothing: float) -> float:
     """The patch score of an image: the largest value of its anomaly map. Arguments as for `smoothed`."""
     return float(smoothed(patch_distances, smoothing=smoothing).max())
-
-
-def _interpolated(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """A grid at fractional positions, bilinearly; positions outside of it have the value of the border.
-
-    Without matrix products: a BLAS would compute them in threads of its own, on cores that are not ours to use.
-    """
-    at_columns = _lines(grid.T, columns).T
-    return _lines(np.ascontiguousarray(at_columns), rows)
 
 
 def _lines(grid: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -117,6 +117,11 @@ class Preprocessing(BaseModel):
     ignore: IgnoreMask | None = Field(
         default=None, description="pixels of the input, or of the canvas, that are replaced by the mean; null: none"
     )
+    margin: NonNegativeInt = Field(
+        default=0,
+        description="pixels of the mean around the input, or around the canvas; with patches half the distance between "
+        "two of them, so that they lie in the middle, else 0",
+    )
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -137,6 +142,16 @@ class Preprocessing(BaseModel):
         """Height and width of what the patches are cut from: the input of the network, or all of its tiles."""
         return self.tiles.canvas(self.image_size) if self.tiles else (self.image_size, self.image_size)
 
+    def grid(self, stride: int) -> tuple[int, int]:
+        """Rows and columns of the patches, which are `stride` pixels apart."""
+        height, width = self.canvas
+        return -(-height // stride), -(-width // stride)
+
+    @property
+    def input_side(self) -> int:
+        """Side of the input of the backbone, with the margin."""
+        return self.image_size + 2 * self.margin
+
     def kept_pixels(self, *, whole: bool) -> np.ndarray | None:
         """The pixels that are not ignored, bool: of the whole view, (image_size, image_size), or of the canvas."""
         if self.ignore is None:
@@ -148,12 +163,16 @@ class Preprocessing(BaseModel):
         return cv2.resize(kept.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
 
     def kept_patches(self, stride: int) -> np.ndarray | None:
-        """The patches that count, bool (rows, columns): at least half of the pixels around a position are kept."""
+        """The patches that count, bool (rows, columns): at least half of the pixels around a position are kept.
+
+        `stride`: pixels between two patches; the first lies on pixel `margin`.
+        """
         kept = self.kept_pixels(whole=False)
         if kept is None:
             return None
         share = cv2.blur(kept.astype(np.float32), (stride, stride), borderType=cv2.BORDER_REPLICATE)
-        return share[::stride, ::stride] >= 0.5
+        share = cv2.copyMakeBorder(share, 0, self.margin, 0, self.margin, cv2.BORDER_REPLICATE)
+        return share[self.margin :: stride, self.margin :: stride] >= 0.5
 
     def view(self, *, height: int, width: int) -> View:
         """The part of a frame of this size that becomes the input of the backbone."""
@@ -180,7 +199,12 @@ def half_to_even(excess: int) -> int:
 
 
 def preset(
-    name: PresetName, *, image_size: int = 224, region: Region | None = None, tiles: Tiles | None = None
+    name: PresetName,
+    *,
+    image_size: int = 224,
+    region: Region | None = None,
+    tiles: Tiles | None = None,
+    margin: int = 0,
 ) -> Preprocessing:
     """Build the preprocessing of a named preset.
 
@@ -192,10 +216,21 @@ def preset(
         raise UsageError(f"--image-size {image_size}: expected 32 to 2048 pixels")
     if name == "whole-frame":
         return Preprocessing(
-            preset=name, image_size=image_size, resize="stretch", resize_to=image_size, region=region, tiles=tiles
+            preset=name,
+            image_size=image_size,
+            resize="stretch",
+            resize_to=image_size,
+            region=region,
+            tiles=tiles,
+            margin=margin,
         )
     if tiles:
         raise UsageError("--tiles and --preset paper: tiles cover the whole frame; omit one of them")
     return Preprocessing(
-        preset=name, image_size=image_size, resize="short-side", resize_to=image_size * 8 // 7, region=region
+        preset=name,
+        image_size=image_size,
+        resize="short-side",
+        resize_to=image_size * 8 // 7,
+        region=region,
+        margin=margin,
     )

@@ -8,6 +8,8 @@ from msc_edge.errors import SourceError, UnreadableImageError, UsageError
 from msc_edge.ignore_mask import IgnoreMask, ignored_pixels
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Preprocessing, PresetName, Region, Tiles, preset
+from msc_edge.scoring import ScoreKind
+from msc_edge.train.patches.taps import MARGIN
 
 _SAME_SHAPE = 0.01  # relative difference of two aspect ratios
 
@@ -58,10 +60,19 @@ class IgnoreMaskFile:
 
 
 def preprocessing_of(
-    name: PresetName, *, image_size: int, region: Region | None, tiles: Tiles | None, ignore_mask: IgnoreMaskFile | None
+    name: PresetName,
+    *,
+    image_size: int,
+    region: Region | None,
+    tiles: Tiles | None,
+    ignore_mask: IgnoreMaskFile | None,
+    scores: ScoreKind,
 ) -> Preprocessing:
     """The preprocessing of the options. UsageError for those that do not fit together."""
-    spec = preset(name, image_size=image_size, region=region, tiles=tiles)
+    if tiles and scores == "image":
+        raise UsageError("--tiles: only patches are cut from tiles, and --scores image has none; omit one of them")
+    margin = 0 if scores == "image" else MARGIN
+    spec = preset(name, image_size=image_size, region=region, tiles=tiles, margin=margin)
     if ignore_mask is None:
         return spec
     if name != "whole-frame":

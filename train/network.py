@@ -31,9 +31,9 @@ class EmbeddingNetwork(nn.Module):
 
     @torch.no_grad()
     def prepare(self, image: np.ndarray, name: str = "the image", *, tiles: bool = False) -> Tensor:
-        """Preprocess one decoded image, uint8 (height, width, 3) -> (1, 3, image_size, image_size) on the device.
+        """Preprocess one decoded image, uint8 (height, width, 3) -> (1, 3, input_side, input_side) on the device.
 
-        With `tiles`, its tiles follow: (1 + tiles, 3, image_size, image_size). Raises SourceError, with `name`, if the
+        With `tiles`, its tiles follow: (1 + tiles, 3, input_side, input_side). Raises SourceError, with `name`, if the
         region of interest is not inside the image.
         """
         height, width = image.shape[:2]
@@ -47,7 +47,7 @@ class EmbeddingNetwork(nn.Module):
         return self.preprocess.with_tiles(pixels) if tiles else self.preprocess(pixels)
 
     def batches(self, images: Iterable[tuple[str, np.ndarray]], *, tiles: bool = False) -> Iterator[Tensor]:
-        """Prepare (name, decoded image) pairs in batches: (B, 3, image_size, image_size), channels last.
+        """Prepare (name, decoded image) pairs in batches: (B, 3, input_side, input_side), channels last.
 
         With `tiles`, each image is followed by its tiles, as in `prepare`.
         """

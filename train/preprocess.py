@@ -9,7 +9,7 @@ from msc_edge.preprocessing import Preprocessing, half_to_even
 
 
 class Preprocess(nn.Module):
-    """uint8 (B, height, width, 3) RGB of any size -> float32 (B, 3, image_size, image_size), normalised.
+    """uint8 (B, height, width, 3) RGB of any size -> float32 (B, 3, input_side, input_side), normalised.
 
     `msc_edge.export.preprocessing_graph` is the same function in ONNX.
     """
@@ -29,18 +29,19 @@ class Preprocess(nn.Module):
             self.register_buffer(name, _factors(spec.kept_pixels(whole=whole)), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Cut out the region of interest, resize, crop, normalise, and replace ignored pixels by the mean."""
-        return self._kept(self.normalise(self._crop(self._resize(self._seen(image)))), self.kept_whole)
+        """Cut out the region of interest, resize, crop, normalise, replace ignored pixels by the mean, add a margin."""
+        return self._finished(self._crop(self._resize(self._seen(image))), self.kept_whole)
 
     def with_tiles(self, image: Tensor) -> Tensor:
-        """The whole view of each image, followed by its tiles: (B * (1 + tiles), 3, image_size, image_size)."""
+        """The whole view of each image, followed by its tiles: (B * (1 + tiles), 3, input_side, input_side)."""
         whole = self(image)
-        tiles, side = self.spec.tiles, self.spec.image_size
+        tiles, side = self.spec.tiles, self.spec.input_side
         if tiles is None:
             return whole
         resized = F.interpolate(self._seen(image), size=self.spec.canvas, **_BILINEAR)
-        canvas = self._kept(self.normalise(resized), self.kept_canvas)
-        cut = [canvas[:, :, top : top + side, left : left + side] for top, left in tiles.corners(side)]
+        canvas = self._finished(resized, self.kept_canvas)
+        corners = tiles.corners(self.spec.image_size)
+        cut = [canvas[:, :, top : top + side, left : left + side] for top, left in corners]
         return torch.stack([whole, *cut], dim=1).flatten(0, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -52,9 +53,9 @@ class Preprocess(nn.Module):
             image = image[:, region.y : region.y + region.height, region.x : region.x + region.width]
         return image.permute(0, 3, 1, 2).to(torch.float32)
 
-    @staticmethod
-    def _kept(pixels: Tensor, kept: Tensor | None) -> Tensor:
-        return pixels if kept is None else pixels * kept
+    def _finished(self, pixels: Tensor, kept: Tensor | None) -> Tensor:
+        normalised = self.normalise(pixels)
+        return F.pad(normalised if kept is None else normalised * kept, [self.spec.margin] * 4)
 
     def _resize(self, pixels: Tensor) -> Tensor:
         to = self.spec.resize_to

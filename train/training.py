@@ -125,9 +125,15 @@ def _train(
     fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     report = report if fabric.is_global_zero else silent
 
+    scores = options.scores or ("image" if options.preset == "paper" else "both")
     mask = IgnoreMaskFile(options.ignore_mask) if options.ignore_mask else None
     spec = preprocessing_of(
-        options.preset, image_size=options.image_size, region=options.region, tiles=options.tiles, ignore_mask=mask
+        options.preset,
+        image_size=options.image_size,
+        region=options.region,
+        tiles=options.tiles,
+        ignore_mask=mask,
+        scores=scores,
     )
     if options.reduced_jpeg and options.region:
         raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the full image; omit one of them")
@@ -138,11 +144,8 @@ def _train(
     if options.frozen_up_to not in (None, TRAIN_ALL):
         backbone.freeze_up_to(options.frozen_up_to)
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
-    scores = options.scores or ("image" if options.preset == "paper" else "both")
     if scores != "image":
         find_taps(backbone)
-    elif options.tiles:
-        raise UsageError("--tiles: only patches are cut from tiles, and --scores image has none; omit one of them")
 
     images = find_normal_images(folder, report=report)
     if options.group_by is not None:

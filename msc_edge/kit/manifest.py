@@ -92,6 +92,8 @@ class Manifest(Part):
             bank = model.banks.images
             if bank.count != self.normal_images.count:
                 raise ValueError(f"{bank.file} has {bank.count} rows for {self.normal_images.count} normal images")
+            if (patches := model.outputs.patch_distances) and not patches.fits(self.preprocessing):
+                raise ValueError(f"the patches of {model.file} do not cover the input that preprocessing describes")
             if (model.dim, bank.k, model.scoring.kind) != (first.dim, first.banks.images.k, first.scoring.kind):
                 raise ValueError("the models differ in dim, k or what their scores are made of")
         return self
@@ -137,8 +139,13 @@ def read_manifest(text: bytes, *, name: str) -> tuple[Manifest, int]:
         return Manifest.model_validate_json(text, strict=True), version
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise KitError(f"manifest.json: {where}: {first['msg']}; export the kit again") from error
+        where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+        reason = first.get("ctx", {}).get(
+            "error", first["msg"]
+        )  # of our own checks, without pydantic's "Value error, "
+        raise KitError(
+            ": ".join(["manifest.json", *filter(None, [where]), f"{reason}; export the kit again"])
+        ) from error
 
 
 def manifest_schema() -> str:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.kit.layout import FileName
+from msc_edge.preprocessing import Preprocessing
 from msc_edge.scoring import Scoring
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
@@ -30,12 +31,17 @@ class EmbeddingOutput(Part):
 class PatchDistancesOutput(Part):
     """Output `patch_distances` of a model: float32 (1, rows, columns), distances to the nearest row of the patch bank.
 
-    Position (i, j) lies on pixel (stride i, stride j) of the input of the network.
+    Position (i, j) lies on pixel (margin + stride i, margin + stride j) of the input of the network, counted without
+    its margin.
     """
 
     rows: PositiveInt
     columns: PositiveInt
     stride: PositiveInt
+
+    def fits(self, spec: Preprocessing) -> bool:
+        """Whether the grid covers the input."""
+        return 2 * spec.margin in (0, self.stride) and (self.rows, self.columns) == spec.grid(self.stride)
 
 
 class Outputs(Part):

@@ -24,6 +24,7 @@ PRESETS = {
     "fewer pixels than a band": Preprocessing(preset="whole-frame", image_size=3, resize="stretch", resize_to=3),
     "one pixel": Preprocessing(preset="whole-frame", image_size=1, resize="stretch", resize_to=1),
     "stretch and crop, odd excess": Preprocessing(preset="paper", image_size=32, resize="stretch", resize_to=39),
+    "margin": preset("whole-frame", margin=8),
     "large": preset("paper", image_size=300),
 }
 TOLERANCE = 0.001  # grey levels
@@ -94,7 +95,7 @@ def test_pixels_outside_the_region_do_not_matter() -> None:
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_tiles_and_ignored_pixels_are_those_of_torch(shape: str, with_mask: bool) -> None:
     rng = np.random.default_rng(6)
-    spec = preset("whole-frame", image_size=96, tiles=Tiles.parse(shape, image_size=96))
+    spec = preset("whole-frame", image_size=96, tiles=Tiles.parse(shape, image_size=96), margin=8)
     if with_mask:
         spec = spec.model_copy(update={"ignore": IgnoreMask.of(rng.random(spec.canvas) < 0.4)})
     graph, module = session(spec, tiles=True), Preprocess(spec)
@@ -102,6 +103,6 @@ def test_tiles_and_ignored_pixels_are_those_of_torch(shape: str, with_mask: bool
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         ours = torch.from_numpy(graph.run([OUTPUT], {INPUT: image[None]})[0])
         theirs = module.with_tiles(torch.from_numpy(image)[None])
-        assert ours.shape == theirs.shape == (images_of(spec), 3, 96, 96)
+        assert ours.shape == theirs.shape == (images_of(spec), 3, 112, 112)
         assert float(((ours - theirs) * module.std).abs().max()) < TOLERANCE
         assert torch.equal(theirs[:1], module(torch.from_numpy(image)[None]))

@@ -44,11 +44,15 @@ def test_no_smoothing_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("at", [(0, 0), (2, 5), (7, 7)])
-def test_the_map_at_the_input_has_the_maximum_of_the_grid_at_its_position(at: tuple[int, int]) -> None:
-    large = map_of(peak(at=at), SMALL, height=48, width=100).at_input()
+@pytest.mark.parametrize("margin", [0, 4])
+def test_the_map_at_the_input_has_the_maximum_of_the_grid_at_its_position(at: tuple[int, int], margin: int) -> None:
+    spec = SMALL.model_copy(update={"margin": margin})
+    large = map_of(peak(at=at), spec, height=48, width=100).at_input()
     assert large.shape == (64, 64)
-    assert large.max() == 1
-    assert np.unravel_index(large.argmax(), large.shape) == (8 * at[0], 8 * at[1])
+    assert large.max() == large[margin + 8 * at[0], margin + 8 * at[1]] == 1
+    # Beyond the last positions the map has their value.
+    repeated = [1 + (margin if place == 0 else 7 - margin if place == 7 else 0) for place in at]
+    assert (large == 1).sum() == np.prod(repeated)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,8 @@ def test_the_map_at_the_input_has_the_maximum_of_the_grid_at_its_position(at: tu
         (preset("whole-frame", image_size=64, region=Region(x=30, y=10, width=50, height=40)), 60, 100),
         (preset("paper", image_size=64), 96, 150),
         (preset("paper", image_size=64), 211, 97),
+        (preset("whole-frame", image_size=64, margin=2), 48, 100),
+        (preset("paper", image_size=64, margin=2), 211, 97),
     ],
 )
 def test_a_mark_in_the_input_lies_where_it_was_in_the_frame(spec: Preprocessing, height: int, width: int) -> None:
@@ -67,11 +73,13 @@ def test_a_mark_in_the_input_lies_where_it_was_in_the_frame(spec: Preprocessing,
     y, x = int(view.top + 0.6 * view.height), int(view.left + 0.3 * view.width)
     frame[y - 4 : y + 4, x - 4 : x + 4] = 255
     seen = Preprocess(spec)(torch.from_numpy(frame)[None])[0, 0].numpy()
-    grid = (seen - seen.min())[::4, ::4].astype(np.float32)
+    inner = seen[spec.margin : -spec.margin or None, spec.margin : -spec.margin or None]
+    grid = (inner - inner.min())[spec.margin :: 4, spec.margin :: 4].astype(np.float32)
     large = map_of(grid, spec, height=height, width=width, stride=4).at_frame()
     rows, columns = np.mgrid[:height, :width]
-    assert (rows * large).sum() / large.sum() == pytest.approx(y - 0.5, abs=1)
-    assert (columns * large).sum() / large.sum() == pytest.approx(x - 0.5, abs=1)
+    pixel = max(view.height, view.width) / spec.image_size  # of the input
+    assert (rows * large).sum() / large.sum() == pytest.approx(y - 0.5, abs=pixel)
+    assert (columns * large).sum() / large.sum() == pytest.approx(x - 0.5, abs=pixel)
 
 
 def test_nothing_is_above_zero_where_the_network_sees_nothing() -> None:

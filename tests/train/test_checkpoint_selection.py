@@ -91,7 +91,7 @@ def test_patches_are_compared_with_a_bank_of_the_candidate(
 ) -> None:
     backbone = build_backbone("resnet18", stop_at="layer3")
     randomise(backbone, 0)
-    network = EmbeddingNetwork(backbone, preset("whole-frame", image_size=64)).eval()
+    network = EmbeddingNetwork(backbone, preset("whole-frame", image_size=64, margin=8)).eval()
     copies = [training_copy(toy.draw(seed), network.preprocess.spec) for seed in range(16)]
     evaluator = CheckpointEvaluator(network, copies[:4], copies[4:], seed=5, scores=scores)
     evaluation = evaluator.evaluate(0)

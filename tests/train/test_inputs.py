@@ -6,6 +6,7 @@ import pytest
 
 from msc_edge.errors import SourceError, UsageError
 from msc_edge.preprocessing import PresetName, Region, Tiles
+from msc_edge.scoring import ScoreKind
 from msc_edge.train.inputs import IgnoreMaskFile, preprocessing_of
 
 
@@ -26,7 +27,13 @@ def left_half(height: int = 80, width: int = 120) -> np.ndarray:
 
 def complete(mask: IgnoreMaskFile, name: PresetName = "whole-frame", region: Region | None = None, tiles: str = ""):
     parsed = Tiles.parse(tiles, image_size=96) if tiles else None
-    return preprocessing_of(name, image_size=96, region=region, tiles=parsed, ignore_mask=mask)
+    return preprocessing_of(name, image_size=96, region=region, tiles=parsed, ignore_mask=mask, scores="both")
+
+
+@pytest.mark.parametrize(("scores", "margin"), [("image", 0), ("patch", 8), ("both", 8)])
+def test_only_patches_need_a_margin(scores: ScoreKind, margin: int) -> None:
+    spec = preprocessing_of("whole-frame", image_size=96, region=None, tiles=None, ignore_mask=None, scores=scores)
+    assert (spec.margin, spec.input_side, spec.canvas) == (margin, 96 + 2 * margin, (96, 96))
 
 
 def test_white_is_ignored_in_the_shape_of_the_input(mask_of: Callable) -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as vision
 from torch import Tensor
 
@@ -86,20 +87,21 @@ def test_a_batch_equals_its_images_one_by_one(name: PresetName) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (3, 2)])
-def test_tiles_are_parts_of_the_frame_stretched_to_the_canvas(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("margin", [0, 8])
+def test_tiles_are_parts_of_the_frame_stretched_to_the_canvas(shape: tuple[int, int], margin: int) -> None:
     tiles = Tiles.parse(f"{shape[0]}x{shape[1]}", image_size=96)
-    spec = preset("whole-frame", image_size=96, tiles=tiles)
+    spec = preset("whole-frame", image_size=96, tiles=tiles, margin=margin)
     image = noise(300, 500)
     whole, *parts = Preprocess(spec).with_tiles(torch.from_numpy(image)[None])
-    assert torch.equal(whole, preprocessed(image, "whole-frame", image_size=96))
+    assert torch.equal(whole, F.pad(preprocessed(image, "whole-frame", image_size=96), [margin] * 4))
     pixels = torch.from_numpy(image).permute(2, 0, 1).float()
-    canvas = normalised(vision.resize(pixels, list(spec.canvas), antialias=True))
+    canvas = F.pad(normalised(vision.resize(pixels, list(spec.canvas), antialias=True)), [margin] * 4)
     rows, columns = shape
     assert spec.canvas == (64 * rows + 32, 64 * columns + 32)  # an overlap of 32 pixels
     assert len(parts) == rows * columns
     for number, part in enumerate(parts):
-        top, left = 64 * (number // columns), 64 * (number % columns)
-        torch.testing.assert_close(part, canvas[:, top : top + 96, left : left + 96], atol=1e-4, rtol=0)
+        top, left, side = 64 * (number // columns), 64 * (number % columns), 96 + 2 * margin
+        torch.testing.assert_close(part, canvas[:, top : top + side, left : left + side], atol=1e-4, rtol=0)
 
 
 def test_ignored_pixels_have_the_mean_colour_whatever_they_show() -> None:

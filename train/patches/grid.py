@@ -12,8 +12,9 @@ class PatchGrid(nn.Module):
     kept: Tensor | None
 
     def __init__(self, spec: Preprocessing, *, stride: int) -> None:
-        """`stride`: pixels between two patches."""
+        """`stride`: pixels between two patches. The margin of `spec` must be half of it."""
         super().__init__()
+        assert 2 * spec.margin == stride, f"a margin of {spec.margin} pixels, and patches {stride} pixels apart"
         self._tiles, self._side, self._stride = spec.tiles, spec.image_size, stride
         kept = spec.kept_patches(stride)
         self.register_buffer("kept", None if kept is None else torch.from_numpy(kept), persistent=False)
@@ -39,13 +40,12 @@ class PatchGrid(nn.Module):
         ]
         return torch.cat([_inner(line, 1, cut, row, rows) for row, line in enumerate(lines)], dim=1)
 
-    def patches(self, grids: Tensor) -> Tensor:
-        """The patches that are not ignored, of grids (B * tiles, r, c, dim): (n, dim)."""
-        stitched = self.stitched(grids)
-        return stitched.flatten(0, 2) if self.kept is None else stitched[:, self.kept].flatten(0, 1)
+    def kept_of(self, grids: Tensor) -> Tensor:
+        """The patches that are not ignored, of stitched grids (B, rows, columns, dim): (n, dim)."""
+        return grids.flatten(0, 2) if self.kept is None else grids[:, self.kept].flatten(0, 1)
 
     def masked(self, distances: Tensor) -> Tensor:
-        """Distances (B, rows, columns), 0 where a patch is ignored."""
+        """What belongs to the patches of an image, (..., rows, columns), 0 where a patch is ignored."""
         return distances if self.kept is None else distances * self.kept.to(distances.dtype)
 
 

@@ -24,12 +24,14 @@ _ROUNDING = 1e-5
 class PatchHead(nn.Module):
     """Maps of the taps, (B, C, h, w) each, finest first -> patch distances, (B, rows, columns), in standard deviations.
 
-    The bank, and one mean and one matrix per tap are buffers, so that they are part of the state dict.
+    The bank, one mean and one matrix per tap, and `scale` are buffers, so that they are part of the state dict. `scale`
+    is not applied here: it belongs to the stitched grid of an image (`PatchNetwork`).
     """
 
     bank: Tensor
+    scale: Tensor
 
-    def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int) -> None:
+    def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int, grid: tuple[int, int] = (1, 1)) -> None:
         """An empty head with a bank of `rows` patches; fill it with a state dict, or see `fit.fit_patch_head`."""
         super().__init__()
         self.taps = tuple(taps)
@@ -37,27 +39,23 @@ class PatchHead(nn.Module):
             self.register_buffer(f"mean{number}", torch.zeros(tap.channels))
             self.register_buffer(f"matrix{number}", torch.zeros(dim, tap.channels))
         self.register_buffer("bank", torch.zeros(rows, dim))
+        self.register_buffer("scale", torch.ones(grid))
 
     @classmethod
-    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor) -> "PatchHead":
-        """The head of a fitted whitening and patch bank."""
-        head = cls(taps, dim=len(whitening.matrix), rows=len(bank))
+    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor, scale: Tensor | None = None) -> "PatchHead":
+        """The head of a fitted whitening, patch bank, and scale of the grid, (rows, columns); None: 1 everywhere."""
+        scale = torch.ones(1, 1) if scale is None else scale
+        head = cls(taps, dim=len(whitening.matrix), rows=len(bank), grid=(scale.shape[0], scale.shape[1]))
         channels = [tap.channels for tap in taps]
         parts = {"mean": whitening.mean.split(channels), "matrix": whitening.matrix.split(channels, dim=1)}
         state = {f"{name}{number}": part for name, split in parts.items() for number, part in enumerate(split)}
-        head.load_state_dict(state | {"bank": bank})
+        head.load_state_dict(state | {"bank": bank, "scale": scale})
         return head.to(bank.device).eval()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Compute patch distances: Euclidean, to the nearest row of the bank."""
         batch, rows, columns, dim = (embedded := self.embed(maps)).shape
-        patches = embedded.reshape(-1, dim)
-        squares = self.bank.square().sum(dim=1)
-        # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
-        nearest = torch.addmm(squares, patches, -2 * self.bank.T).amin(dim=1)
-        own = patches.square().sum(dim=1)
-        distances = torch.maximum(nearest + own, _ROUNDING * own).sqrt()
-        return distances.reshape(batch, rows, columns)
+        return distances_to(self.bank, embedded.reshape(-1, dim)).reshape(batch, rows, columns)
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
         """Whitened patch embeddings, (B, rows, columns, dim)."""
@@ -70,15 +68,26 @@ class PatchHead(nn.Module):
         return first
 
 
+def distances_to(bank: Tensor, patches: Tensor) -> Tensor:
+    """Euclidean distance of each patch, (n, dim), to the nearest row of the bank, (rows, dim): (n,)."""
+    squares = bank.square().sum(dim=1)
+    # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
+    nearest = torch.addmm(squares, patches, -2 * bank.T).amin(dim=1)
+    own = patches.square().sum(dim=1)
+    return torch.maximum(nearest + own, _ROUNDING * own).sqrt()
+
+
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:
     """The 3x3 means of every map at the positions of the coarsest, each of unit length over its channels.
 
     Maps (B, C, h, w), finest first -> (B, rows, columns, C) each. Position i of a map at stride 16 is position 2 i of a
-    map at stride 8: both are centred on the same pixel, because the convolutions are padded alike on all sides.
+    map at stride 8: both are centred on the same pixel, because the convolutions are padded alike on all sides. The
+    first row and column lie in the margin and are left out.
     """
     return [_pooled(each, taps[-1].stride // tap.stride) for each, tap in zip(maps, taps, strict=True)]
 
 
 def _pooled(feature_map: Tensor, step: int) -> Tensor:
-    means = F.avg_pool2d(feature_map, 3, stride=step, padding=1, count_include_pad=False).permute(0, 2, 3, 1)
+    means = F.avg_pool2d(feature_map, 3, stride=step, padding=1, count_include_pad=False)
+    means = means[:, :, 1:, 1:].permute(0, 2, 3, 1)
     return means / means.square().sum(dim=3, keepdim=True).sqrt().clamp_min(_TINY)

@@ -18,6 +18,7 @@ from msc_edge.errors import UsageError
 from msc_edge.train.backbones import Backbone, strides
 
 STRIDES = (8, 16)
+MARGIN = STRIDES[-1] // 2  # of the preprocessing: pixels around the input, so that the patches lie in its middle
 _BLOCKS: dict[type[nn.Module], str] = {InvertedResidual: "conv", InvertedResidualV3: "block", MBConv: "block"}
 
 

@@ -17,7 +17,7 @@ from msc_edge.train.weights import pretrained_backbone
 @pytest.fixture
 def network() -> EmbeddingNetwork:
     backbone, _ = pretrained_backbone("edge-small", None, stop_at=None)
-    return EmbeddingNetwork(backbone, preset("whole-frame", image_size=96)).eval()
+    return EmbeddingNetwork(backbone, preset("whole-frame", image_size=96, margin=8)).eval()
 
 
 def images(count: int = 6) -> Iterator[tuple[str, np.ndarray]]:
@@ -52,8 +52,22 @@ def test_a_patch_unlike_all_others_is_the_most_distant(network: EmbeddingNetwork
     normal, changed = (distances for _, distances in outputs(network, head, [("a", image), ("b", defective)]))
     assert normal.shape == changed.shape == (6, 6)
     row, column = np.unravel_index(changed.argmax(), changed.shape)
-    assert (abs(16 * row - 70) <= 16, abs(16 * column - 20) <= 16) == (True, True)
+    assert (abs(16 * row + 8 - 70) <= 16, abs(16 * column + 8 - 20) <= 16) == (True, True)
     assert changed.max() > 1.5 * normal.max()
+
+
+@pytest.mark.parametrize("row", [0, 40, 84])
+@pytest.mark.parametrize("column", [0, 40, 84])
+def test_a_defect_is_found_where_it_is_at_every_border(
+    network: EmbeddingNetwork, head: PatchHead, row: int, column: int
+) -> None:
+    _, image = next(images())
+    defective = image.copy()
+    defective[row : row + 12, column : column + 12] = (250, 0, 0)
+    normal, changed = (distances for _, distances in outputs(network, head, [("a", image), ("b", defective)]))
+    found = np.unravel_index((changed - normal).argmax(), changed.shape)
+    assert np.abs(16 * np.array(found) + 8 - (row + 6, column + 6)).max() <= 24  # the 3x3 mean blurs
+    assert changed.max() > 1.3 * normal.max()
 
 
 def test_scores_are_the_largest_values_of_the_maps(network: EmbeddingNetwork, head: PatchHead) -> None:

@@ -10,9 +10,10 @@ from msc_edge.train.patches.whitening import Whitening
 TAPS = (Tap("fine", 8, 5), Tap("coarse", 16, 7))
 
 
-def maps(batch: int = 2, side: int = 6) -> list[torch.Tensor]:
+def maps(batch: int = 2, side: int = 8) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(batch, tap.channels, *2 * [-(-side * 8 // tap.stride)], generator=generator) for tap in TAPS]
+    sides = (-(-side * 8 // tap.stride) for tap in TAPS)
+    return [torch.randn(batch, tap.channels, n, n, generator=generator) for tap, n in zip(TAPS, sides, strict=True)]
 
 
 def whitening(dim: int = 4) -> Whitening:
@@ -20,7 +21,7 @@ def whitening(dim: int = 4) -> Whitening:
     return Whitening(torch.randn(dim, 12, generator=generator), torch.randn(12, generator=generator))
 
 
-@pytest.mark.parametrize("side", [6, 5])
+@pytest.mark.parametrize("side", [8, 7])
 def test_projecting_each_tap_equals_projecting_the_whole_patch(side: int) -> None:
     head = PatchHead.of(TAPS, whitening(), torch.zeros(1, 4))
     patches = torch.cat(grids_of(maps(side=side), TAPS), dim=3)
@@ -49,11 +50,11 @@ def test_a_patch_is_the_mean_of_nine_positions_of_each_tap_at_unit_length() -> N
     fine, coarse = maps()
     fine_grid, coarse_grid = grids_of([fine, coarse], TAPS)
     assert fine_grid.shape[:3] == coarse_grid.shape[:3] == (2, 3, 3)
-    # Position (1, 2) of the coarse map is position (2, 4) of the fine one.
-    assert torch.allclose(fine_grid[0, 1, 2], F.normalize(fine[0, :, 1:4, 3:6].mean(dim=(1, 2)), dim=0), atol=1e-6)
-    assert torch.allclose(coarse_grid[0, 1, 1], F.normalize(coarse[0].mean(dim=(1, 2)), dim=0), atol=1e-6)
+    # The first row and column lie in the margin. Position (i, j) of the coarse map is (2 i, 2 j) of the fine one.
+    assert torch.allclose(fine_grid[0, 0, 1], F.normalize(fine[0, :, 1:4, 3:6].mean(dim=(1, 2)), dim=0), atol=1e-6)
+    assert torch.allclose(coarse_grid[0, 0, 1], F.normalize(coarse[0, :, :3, 1:].mean(dim=(1, 2)), dim=0), atol=1e-6)
     # The border has fewer neighbours, not zeros.
-    assert torch.allclose(fine_grid[0, 0, 0], F.normalize(fine[0, :, :2, :2].mean(dim=(1, 2)), dim=0), atol=1e-6)
+    assert torch.allclose(coarse_grid[0, 2, 2], F.normalize(coarse[0, :, 2:, 2:].mean(dim=(1, 2)), dim=0), atol=1e-6)
 
 
 def test_an_empty_map_has_finite_distances() -> None:
