@@ -32,6 +32,7 @@ from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
 from msc_edge.bank import Bank
 from msc_edge.images import DecodePolicy, read_image
 from msc_edge.map_metrics.metrics import MapEvaluation
+from msc_edge.preprocessing import preset
 from msc_edge.scoring import Scoring
 from msc_edge.train.checkpoint_selection import CheckpointEvaluator, held_out_for_selection, standard_error
 from msc_edge.train.dataset import held_out_blocks
@@ -42,7 +43,7 @@ from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs
-from msc_edge.train.patches.taps import TappedBackbone, find_taps
+from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.recipes import FineTuning, RecipeName, fine_tuning
 from msc_edge.train.views import ViewDraws, crop_box, make_views
 
@@ -50,6 +51,7 @@ RECIPES = ("frozen", "v1", "v2", "contrastive", "patches")
 LOSSES: dict[str, RecipeName] = {"v1": "v1", "contrastive": "contrastive"}  # v2 otherwise
 POINTS = 8  # of each image, in one step of `patches`
 ROWS = 4000
+SPEC = preset("whole-frame", image_size=224, margin=MARGIN)
 FIGURES = ("image", "patch", "both", "au_pro", "synthetic")
 
 Boxes = list[tuple[int, int, int, int]]
@@ -199,7 +201,7 @@ def measure(name: str, images: LabelledImages, seed: int, recipes: Sequence[str]
         run = {"set": name, "recipe": recipe, "seed": seed}
         if any(run.items() <= line.items() for line in lines) and recipe != "frozen":
             continue
-        network = pretrained_network("edge-small", None)
+        network = pretrained_network("edge-small", None, preprocessing=SPEC)
         held = held_out_blocks(len(images.train), round(0.2 * len(images.train)))
         copies = [
             training_copy(image, network.preprocess.spec)

@@ -32,13 +32,14 @@ from onnx import TensorProto, helper, numpy_helper
 from msc_edge.export.index import EF_CONSTRUCTION, M
 from msc_edge.export.onnx_model import OPSET
 from msc_edge.images import read_image
+from msc_edge.preprocessing import preset
 from msc_edge.train.backbones import EDGE_SMALL
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.coreset import k_center
 from msc_edge.train.patches.fit import DIM, fit_patch_head
 from msc_edge.train.patches.head import PatchHead
-from msc_edge.train.patches.taps import TappedBackbone
+from msc_edge.train.patches.taps import MARGIN, TappedBackbone
 
 MIN_RECALL = 0.99
 EFS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -169,7 +170,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tile = magnetic_tile(options.shared)
-    network = pretrained_network(EDGE_SMALL, None)
+    spec = preset("whole-frame", image_size=224, margin=MARGIN)
+    network = pretrained_network(EDGE_SMALL, None, preprocessing=spec)
     head = fit_patch_head(network, lambda: ((path.name, read_image(path)) for path in tile.train), rows=1)
     half = QUERY_IMAGES // 2
     tested = [part[:: len(part) // half][:half] for part in (tile.normal, tile.anomalous)]
