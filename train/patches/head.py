@@ -2,8 +2,9 @@
 
 A patch is one position of the coarsest tap. Its embedding is made of every tap there: 3x3 mean (PatchCore, Roth et al.,
 arXiv 2106.08265, section 3.1), unit length, and whitening. What differs from PatchCore: the grid is that of the
-coarsest tap instead of the finest, so that four times as many rows take the same time; unit length for each tap; and
-whitening instead of adaptive pooling to a fixed number of channels.
+coarsest tap instead of the finest, so that four times as many rows take the same time; the mean at the coarsest tap has
+half of its weight at the patch itself, because nine positions there are 48 pixels of the input; unit length for each
+tap; and whitening instead of adaptive pooling to a fixed number of channels.
 """
 
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ def distances_to(bank: Tensor, patches: Tensor) -> Tensor:
 
 
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:
-    """The 3x3 means of every map at the positions of the coarsest, each of unit length over its channels.
+    """The means of every map around the positions of the coarsest, each of unit length over its channels.
 
     Maps (B, C, h, w), finest first -> (B, rows, columns, C) each. Position i of a map at stride 16 is position 2 i of a
     map at stride 8: both are centred on the same pixel, because the convolutions are padded alike on all sides. The
@@ -89,5 +90,7 @@ def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:
 
 def _pooled(feature_map: Tensor, step: int) -> Tensor:
     means = F.avg_pool2d(feature_map, 3, stride=step, padding=1, count_include_pad=False)
+    if step == 1:  # the coarsest map
+        means = (means + feature_map) / 2
     means = means[:, :, 1:, 1:].permute(0, 2, 3, 1)
     return means / means.square().sum(dim=3, keepdim=True).sqrt().clamp_min(_TINY)

@@ -46,15 +46,18 @@ def test_a_patch_of_the_bank_has_the_smallest_distance() -> None:
     assert float(head(maps())[1, 2, 1]) == pytest.approx(0.00316 * float(embedded[1, 2, 1].norm()), rel=0.1)
 
 
-def test_a_patch_is_the_mean_of_nine_positions_of_each_tap_at_unit_length() -> None:
+def test_a_patch_is_the_mean_around_it_in_each_tap_at_unit_length() -> None:
     fine, coarse = maps()
     fine_grid, coarse_grid = grids_of([fine, coarse], TAPS)
     assert fine_grid.shape[:3] == coarse_grid.shape[:3] == (2, 3, 3)
     # The first row and column lie in the margin. Position (i, j) of the coarse map is (2 i, 2 j) of the fine one.
     assert torch.allclose(fine_grid[0, 0, 1], F.normalize(fine[0, :, 1:4, 3:6].mean(dim=(1, 2)), dim=0), atol=1e-6)
-    assert torch.allclose(coarse_grid[0, 0, 1], F.normalize(coarse[0, :, :3, 1:].mean(dim=(1, 2)), dim=0), atol=1e-6)
+    # In the coarse map the patch itself has half of the weight.
+    around = coarse[0, :, :3, 1:].mean(dim=(1, 2)) + coarse[0, :, 1, 2]
+    assert torch.allclose(coarse_grid[0, 0, 1], F.normalize(around, dim=0), atol=1e-6)
     # The border has fewer neighbours, not zeros.
-    assert torch.allclose(coarse_grid[0, 2, 2], F.normalize(coarse[0, :, 2:, 2:].mean(dim=(1, 2)), dim=0), atol=1e-6)
+    around = coarse[0, :, 2:, 2:].mean(dim=(1, 2)) + coarse[0, :, 3, 3]
+    assert torch.allclose(coarse_grid[0, 2, 2], F.normalize(around, dim=0), atol=1e-6)
 
 
 def test_an_empty_map_has_finite_distances() -> None:
