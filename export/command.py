@@ -25,8 +25,11 @@ def export(
         float, typer.Option(metavar="RATE", help="Target false-alarm rate of the reject limit.")
     ] = 0.01,
     region_rate: Annotated[
-        float, typer.Option(metavar="RATE", help="Target share of good parts with any region in the heatmap.")
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Target share of good parts with any region in the heatmap.", show_default="0.01"
+        ),
+    ] = None,
     scores: Annotated[
         Literal["image", "patch", "both"] | None,
         typer.Option(help="What a score is made of; see msc-edge train.", show_default="as trained"),

@@ -66,7 +66,7 @@ def export(
     name: str | None = None,
     warn_rate: float = WARN_RATE,
     reject_rate: float = REJECT_RATE,
-    region_rate: float = REGION_RATE,
+    region_rate: float | None = None,
     scores: ScoreKind | None = None,
     precision: Precisions = "both",
     target: Target = "x86-vnni",
@@ -98,11 +98,15 @@ def export(
     table = read_image_table(run / IMAGE_TABLE)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
     head, plan, torch_scoring, torch_scores = _scoring_of(run, record, scores)
+    if head is None and region_rate is not None:
+        raise UsageError(
+            "--region-rate: the kit compares whole images only and has no heatmap; omit one of the options"
+        )
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
     load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
     network = EmbeddingNetwork(backbone, record.preprocessing).eval()
-    rates, seed = Rates(warn_rate, reject_rate, region_rate), record.fine_tuning.seed
+    rates, seed = Rates(warn_rate, reject_rate, region_rate or REGION_RATE), record.fine_tuning.seed
 
     with folder_written_whole(out, replace=overwrite) as kit:
         images = RunImages.find(record, table, moved=normal, report=report)

@@ -382,3 +382,9 @@ def test_genuine_weights_and_real_papers_from_images_to_verdicts(
     normal = fp32.calibration.scores
     anomalous = [detector.score_file(path).score for path in sorted((real_papers / "defect").iterdir())[::3]]
     assert roc_auc_score([0] * len(normal) + [1] * len(anomalous), normal + anomalous) > 0.8
+
+
+def test_a_rate_of_regions_without_a_map_is_refused(patch_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--region-rate: the kit compares whole images only"):
+        export(patch_run, tmp_path / "kit", scores="image", region_rate=0.1, precision="fp32")
+    assert not (tmp_path / "kit").exists()

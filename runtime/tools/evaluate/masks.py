@@ -136,11 +136,17 @@ class MaskedMaps:
         return any(self._masks.values())
 
     def refuse_unusable(self) -> None:
-        """SourceError where there are folders of masks and no file in them is the mask of an image."""
+        """SourceError where there are folders of masks, and none is the mask of an image, or all are black."""
         if not self.has_masks and (folder := _mask_folder(self._dataset)):
             raise SourceError(
                 f"{folder}: none of its files is the mask of an image; expected NAME.png or NAME_mask.png (also .bmp, "
                 ".tif) for the image NAME; rename the masks, or move the folder away"
+            )
+        masks = [mask for mask in self._masks.values() if mask]
+        if masks and not any(read_mask(mask).any() for mask in masks):
+            raise SourceError(
+                f"{masks[0].parent}: all masks of the data set are black; paint white what is anomalous, or move the "
+                "masks away"
             )
 
     def add(self, label: LabelledImage, result: Result) -> None:
@@ -245,4 +251,6 @@ def read_mask(path: Path) -> np.ndarray:
         levels = read_image(path).max(axis=2)
         return levels > (127 if levels.max() > 1 else 0)
     except UnreadableImageError as error:
-        raise SourceError(f"{path}: this mask cannot be read ({error}); replace it, or move it away") from error
+        raise SourceError(
+            f"{path}: this mask cannot be read ({error}); save it as an 8-bit PNG, or move it away"
+        ) from error

@@ -60,7 +60,12 @@ def score(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the score file and the report.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the score file, the report, and heatmaps and maps of the same images."
+        ),
+    ] = False,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option(
@@ -117,8 +122,10 @@ def score(
     from msc_edge.runtime.batch import score_folder
     from msc_edge.runtime.tools.score.heatmaps import HeatmapWriter
 
-    if overwrite and not out and not report:
-        raise UsageError("--overwrite replaces a score file or a report; name it with --out or --report")
+    if overwrite and not (out or report or heatmaps or maps):
+        raise UsageError(
+            "--overwrite replaces a score file, a report or heatmaps; name them with --out, --report or --heatmaps"
+        )
     if gallery is not None and not report:
         raise UsageError("--gallery belongs to the report; name it with --report")
     page = None
@@ -134,7 +141,9 @@ def score(
     with ExitStack() as stack:
         progress = silent if quiet else stack.enter_context(progress_bars())
         opened = stack.enter_context(Kit.open(kit))
-        writer = HeatmapWriter(opened, overlays=heatmaps, maps=maps, images=paths) if heatmaps or maps else None
+        writer = None
+        if heatmaps or maps:
+            writer = HeatmapWriter(opened, overlays=heatmaps, maps=maps, images=paths, overwrite=overwrite or resume)
         done = score_folder(
             opened,
             paths,

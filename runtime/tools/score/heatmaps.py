@@ -23,10 +23,13 @@ class HeatmapWriter:
     a.bmp and a.jpg do not overwrite each other.
     """
 
-    def __init__(self, kit: Kit, *, overlays: Path | None, maps: Path | None, images: Sequence[str]) -> None:
+    def __init__(
+        self, kit: Kit, *, overlays: Path | None, maps: Path | None, images: Sequence[str], overwrite: bool = False
+    ) -> None:
         """`images`: the folders, patterns and files that are scored.
 
-        UsageError for a kit without patches, and for a folder within the kit or one of `images`.
+        UsageError for a kit without patches, for a folder within the kit or one of `images`, and for one that is not
+        empty, unless `overwrite`.
         """
         if kit.manifest.reference_model.scoring.map is None:
             raise UsageError(
@@ -41,6 +44,10 @@ class HeatmapWriter:
                 raise UsageError(
                     f"{option} {folder}: lies within the images to score, and the next run would score it too; choose "
                     "another place"
+                )
+            if folder and not overwrite and folder.is_dir() and any(folder.iterdir()):
+                raise UsageError(
+                    f"{option} {folder}: is not empty; choose another place, or pass --overwrite to write into it"
                 )
         self._overlays, self._maps = overlays, maps
 

@@ -188,6 +188,13 @@ def test_a_mask_of_another_shape_is_an_error(dataset: Path, patch_kit: Path, sav
     assert not (tmp_path / "out").exists()
 
 
+def test_masks_that_are_all_black_are_an_error(dataset: Path, patch_kit: Path, tmp_path: Path, save) -> None:
+    for path in dataset.glob("ground_truth/*/*.*"):
+        save(path, np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(SourceError, match="stain: all masks of the data set are black; paint white"):
+        evaluate(patch_kit, dataset, tmp_path / "out", threads=1)
+
+
 def test_masks_that_belong_to_no_image_are_an_error_where_maps_are_evaluated(
     dataset: Path, patch_kit: Path, toy_kit: Path, tmp_path: Path
 ) -> None:

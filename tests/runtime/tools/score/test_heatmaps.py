@@ -63,6 +63,19 @@ def test_a_folder_within_the_images_is_refused_before_anything_is_written(patch_
     assert not (images.parent / "s.csv").exists()
 
 
+@pytest.mark.parametrize("option", ["--heatmaps", "--maps"])
+def test_earlier_files_are_only_replaced_with_overwrite(patch_kit, images, option, tmp_path):
+    command = (images, option, tmp_path / "maps", "--out", tmp_path / "s.csv")
+    assert score(patch_kit, *command).exit_code == 0
+    (tmp_path / "s.csv").unlink()
+    done = score(patch_kit, *command)
+    assert done.exit_code == 2
+    assert f"{option} {tmp_path / 'maps'}: is not empty" in " ".join(done.output.split())
+    assert not (tmp_path / "s.csv").exists()
+    assert score(patch_kit, *command, "--overwrite").exit_code == 0
+    assert score(patch_kit, *command, "--resume").exit_code == 0
+
+
 def test_a_kit_of_whole_images_is_refused(toy_kit, tmp_path):
     with Kit.open(toy_kit) as kit, pytest.raises(UsageError, match="compares whole images only"):
         HeatmapWriter(kit, overlays=tmp_path, maps=None, images=[])
