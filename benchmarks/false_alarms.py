@@ -42,9 +42,7 @@ from msc_edge.train.backbones import EDGE_SMALL
 from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS
-from msc_edge.train.patches.grid import PatchGrid
-from msc_edge.train.patches.head import distances_to, grids_of
-from msc_edge.train.patches.places import PlaceScale
+from msc_edge.train.patches.head import grids_of
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -161,15 +159,17 @@ def _patch_scores(grids: Tensor, bank: Tensor, others: Tensor) -> np.ndarray:
     def embedded(images: Tensor) -> Iterator[Tensor]:
         return ((grids[part].flatten(0, 2) - whitening.mean) @ whitening.matrix.T for part in images.split(64))
 
-    spec = preset("whole-frame", image_size=224, margin=MARGIN)
-    coreset, place_scale = Coreset(ROWS), PlaceScale(PatchGrid(spec, stride=2 * MARGIN), rows=ROWS)
+    coreset = Coreset(ROWS)
     for patches in embedded(bank):
         coreset.add(patches)
-        place_scale.add(patches.unflatten(0, (-1, *grids.shape[1:3])))
-    rows, scale = coreset.select(), place_scale.fit()
-    distances = torch.cat([distances_to(rows, patches) for patches in embedded(others)])
-    maps = distances.unflatten(0, (len(others), *grids.shape[1:3])) * scale
-    return np.array([patch_score(each, smoothing=MAP_SETTINGS.smoothing) for each in maps.numpy()])
+    rows = coreset.select()
+    squares = rows.square().sum(dim=1)
+    nearest = [
+        torch.addmm(squares, patches, -2 * rows.T).amin(dim=1) + patches.square().sum(dim=1)
+        for patches in embedded(others)
+    ]
+    distances = torch.cat(nearest).clamp_min(0).sqrt().unflatten(0, (len(others), *grids.shape[1:3])).numpy()
+    return np.array([patch_score(each, smoothing=MAP_SETTINGS.smoothing) for each in distances])
 
 
 def alarms_in(kind: ScoreKind, scores: Scores, calibration: np.ndarray, test: np.ndarray) -> list[int]:

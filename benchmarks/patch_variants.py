@@ -1,11 +1,12 @@
-"""Where patches lie, how maps are pooled, and what the scale of borders does: figures behind docs/decisions.md.
+"""Where patches lie, how feature maps are pooled, and how borders are scaled: figures behind docs/decisions.md.
 
     OMP_NUM_THREADS=1 python benchmarks/patch_variants.py --shared ../shared [--sets tile BTN01 ...] [--variants ...]
 
 A frozen edge-small sees whole images at 224 x 224 pixels, with 4000 rows and all else as in the product. Variants:
-- `product`: 8 pixels of the mean around the input, patches on pixels 8, 24 to 216, borders scaled.
-- `no scale`: the same without the scale of borders.
-- `corner`: no margin; patches on pixels 0, 16 to 208, no scale.
+- `product`: 8 pixels of the mean around the input, patches on pixels 8, 24 to 216.
+- `corner`: no margin; patches on pixels 0, 16 to 208.
+- `scaled`: distances at the four corners and four borders are lowered to the mean inside. The means are those of the
+  bank's images, each half compared with a bank of the other half.
 - `reflected`: the margin repeats the image in a mirror.
 - `mean of 9`, `patch alone`: the weight of the surroundings at the coarsest tap is 1 or 0 instead of a half.
 - `fine`: patches every 8 pixels and 1000 rows, which take as long.
@@ -16,7 +17,7 @@ is within 14 pixels of the right or the lower border. `peaks`: normal test image
 Labels are used only for the figures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from common import SHARED, LabelledImages, magnetic_tile, mask_of, papers, parser_of
 from networks import pretrained_network
+from patch_scores import places
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -40,9 +42,6 @@ from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS
-from msc_edge.train.patches.grid import PatchGrid
-from msc_edge.train.patches.head import distances_to
-from msc_edge.train.patches.places import PlaceScale
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -56,7 +55,7 @@ class Variant(NamedTuple):
 
     margin: int = MARGIN
     mode: str = "constant"
-    scaled: bool = True
+    scaled: bool = False
     around: float = 0.5
     """Weight of the 3x3 mean at the coarsest tap; the rest is that of the patch itself."""
     step: int = 1
@@ -66,8 +65,8 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "product": Variant(),
-    "no scale": Variant(scaled=False),
-    "corner": Variant(margin=0, scaled=False),
+    "corner": Variant(margin=0),
+    "scaled": Variant(scaled=True),
     "reflected": Variant(mode="reflect"),
     "mean of 9": Variant(around=1),
     "patch alone": Variant(around=0),
@@ -158,30 +157,43 @@ def _inputs(images: Sequence[np.ndarray]) -> Tensor:
     return torch.cat(resized).round().byte()
 
 
-def distances_of(
-    patches: Patches, inputs: Inputs, variant: Variant
-) -> Callable[[Tensor], tuple[np.ndarray, np.ndarray]]:
-    """Fit whitening, bank and scale; the function gives embeddings and scaled patch distances of images."""
+def distances_of(patches: Patches, inputs: Inputs, variant: Variant) -> Measured:
+    """Fit whitening, bank and scale; the function gives embeddings and patch distances of images."""
     _, in_bank = patches.of(inputs.bank)
     statistics = StreamingCovariance(in_bank.shape[3], torch.device("cpu"))
     for part in in_bank.split(64):
         statistics.add(part.flatten(0, 2))
     whitening = whitening_of(*statistics.moments(), DIM)
-    coreset = Coreset(variant.rows)
-    spec = preset("whole-frame", image_size=SIDE, margin=MARGIN)
-    place_scale = PlaceScale(PatchGrid(spec, stride=2 * MARGIN), rows=variant.rows)
-    for part in in_bank.split(64):
-        embedded = (part - whitening.mean) @ whitening.matrix.T
-        coreset.add(embedded.flatten(0, 2))
-        place_scale.add(embedded)
-    bank, scale = coreset.select(), place_scale.fit() if variant.scaled else 1
+
+    def embedded(grids: Tensor) -> Iterator[Tensor]:
+        return ((part - whitening.mean) @ whitening.matrix.T for part in grids.split(64))
+
+    def bank_of(grids: Tensor) -> Tensor:
+        coreset = Coreset(variant.rows)
+        for part in embedded(grids):
+            coreset.add(part.flatten(0, 2))
+        return coreset.select()
+
+    def compared(grids: Tensor, bank: Tensor) -> Tensor:
+        squares = bank.square().sum(dim=1)
+        parts = [part.flatten(0, 2) for part in embedded(grids)]
+        nearest = [torch.addmm(squares, each, -2 * bank.T).amin(dim=1) + each.square().sum(dim=1) for each in parts]
+        return torch.cat(nearest).clamp_min(0).sqrt().unflatten(0, grids.shape[:3])
+
+    bank = bank_of(in_bank)
+    scale = torch.ones(in_bank.shape[1:3])
+    if variant.scaled:
+        halves = in_bank.chunk(2)
+        seen = torch.cat(
+            [compared(*pair) for pair in ((halves[0], bank_of(halves[1])), (halves[1], bank_of(halves[0])))]
+        )
+        at = torch.from_numpy(places(*in_bank.shape[1:3]))
+        for place in range(9):
+            scale[at == place] = min(1.0, float(seen[:, at == 4].mean() / seen[:, at == place].mean()))
 
     def measured(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         embeddings, grids = patches.of(images)
-        distances = [
-            distances_to(bank, (part.flatten(0, 2) - whitening.mean) @ whitening.matrix.T) for part in grids.split(64)
-        ]
-        return embeddings, (torch.cat(distances).unflatten(0, grids.shape[:3]) * scale).numpy()
+        return embeddings, (compared(grids, bank) * scale).numpy()
 
     return measured
 

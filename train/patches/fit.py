@@ -14,7 +14,6 @@ from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.grid import PatchGrid
 from msc_edge.train.patches.head import PatchHead, grids_of
 from msc_edge.train.patches.network import PatchNetwork
-from msc_edge.train.patches.places import PlaceScale
 from msc_edge.train.patches.taps import TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -29,10 +28,10 @@ Images = Iterable[tuple[str, np.ndarray]]
 
 @torch.no_grad()
 def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, rows: int = ROWS) -> PatchHead:
-    """Fit whitening, patch bank of `rows` rows, and scale on normal images, for the network's current weights.
+    """Fit whitening and patch bank of `rows` rows on normal images, for the network's current weights.
 
     `images` is called twice, for the whitening and for the bank, and must yield the same images each time: neither
-    images nor patches are kept. Memory holds a batch of images and at most 335 MB of patch embeddings. Equal images
+    images nor patches are kept. Memory holds a batch of images and at most 268 MB of patch embeddings. Equal images
     give an equal head. Raises UsageError if the backbone has no suitable feature maps, SourceError if all patches are
     equal.
     """
@@ -46,17 +45,15 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
     with exact_matrix_products():
         statistics = StreamingCovariance(sum(tap.channels for tap in taps), network.preprocess.mean.device)
         for each in maps():
-            statistics.add(grid.kept_of(grid.stitched(torch.cat(grids_of(each, taps), dim=3))))
+            statistics.add(grid.patches(torch.cat(grids_of(each, taps), dim=3)))
         whitening = whitening_of(*statistics.moments(), DIM)
         embedding = PatchHead.of(
             taps, whitening, bank=torch.zeros(1, len(whitening.matrix), device=whitening.matrix.device)
         )
-        coreset, place_scale = Coreset(rows), PlaceScale(grid, rows=rows)
+        coreset = Coreset(rows)
         for each in maps():
-            embedded = grid.stitched(embedding.embed(each))
-            coreset.add(grid.kept_of(embedded))
-            place_scale.add(embedded)
-        return PatchHead.of(taps, whitening, coreset.select(), place_scale.fit())
+            coreset.add(grid.patches(embedding.embed(each)))
+        return PatchHead.of(taps, whitening, coreset.select())
 
 
 @torch.no_grad()

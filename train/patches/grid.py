@@ -40,12 +40,13 @@ class PatchGrid(nn.Module):
         ]
         return torch.cat([_inner(line, 1, cut, row, rows) for row, line in enumerate(lines)], dim=1)
 
-    def kept_of(self, grids: Tensor) -> Tensor:
-        """The patches that are not ignored, of stitched grids (B, rows, columns, dim): (n, dim)."""
-        return grids.flatten(0, 2) if self.kept is None else grids[:, self.kept].flatten(0, 1)
+    def patches(self, grids: Tensor) -> Tensor:
+        """The patches that are not ignored, of grids (B * tiles, r, c, dim): (n, dim)."""
+        stitched = self.stitched(grids)
+        return stitched.flatten(0, 2) if self.kept is None else stitched[:, self.kept].flatten(0, 1)
 
     def masked(self, distances: Tensor) -> Tensor:
-        """What belongs to the patches of an image, (..., rows, columns), 0 where a patch is ignored."""
+        """Distances (B, rows, columns), 0 where a patch is ignored."""
         return distances if self.kept is None else distances * self.kept.to(distances.dtype)
 
 

@@ -25,14 +25,12 @@ _ROUNDING = 1e-5
 class PatchHead(nn.Module):
     """Maps of the taps, (B, C, h, w) each, finest first -> patch distances, (B, rows, columns), in standard deviations.
 
-    The bank, one mean and one matrix per tap, and `scale` are buffers, so that they are part of the state dict. `scale`
-    is not applied here: it belongs to the stitched grid of an image (`PatchNetwork`).
+    The bank, and one mean and one matrix per tap are buffers, so that they are part of the state dict.
     """
 
     bank: Tensor
-    scale: Tensor
 
-    def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int, grid: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int) -> None:
         """An empty head with a bank of `rows` patches; fill it with a state dict, or see `fit.fit_patch_head`."""
         super().__init__()
         self.taps = tuple(taps)
@@ -40,23 +38,27 @@ class PatchHead(nn.Module):
             self.register_buffer(f"mean{number}", torch.zeros(tap.channels))
             self.register_buffer(f"matrix{number}", torch.zeros(dim, tap.channels))
         self.register_buffer("bank", torch.zeros(rows, dim))
-        self.register_buffer("scale", torch.ones(grid))
 
     @classmethod
-    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor, scale: Tensor | None = None) -> "PatchHead":
-        """The head of a fitted whitening, patch bank, and scale of the grid, (rows, columns); None: 1 everywhere."""
-        scale = torch.ones(1, 1) if scale is None else scale
-        head = cls(taps, dim=len(whitening.matrix), rows=len(bank), grid=(scale.shape[0], scale.shape[1]))
+    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor) -> "PatchHead":
+        """The head of a fitted whitening and patch bank."""
+        head = cls(taps, dim=len(whitening.matrix), rows=len(bank))
         channels = [tap.channels for tap in taps]
         parts = {"mean": whitening.mean.split(channels), "matrix": whitening.matrix.split(channels, dim=1)}
         state = {f"{name}{number}": part for name, split in parts.items() for number, part in enumerate(split)}
-        head.load_state_dict(state | {"bank": bank, "scale": scale})
+        head.load_state_dict(state | {"bank": bank})
         return head.to(bank.device).eval()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Compute patch distances: Euclidean, to the nearest row of the bank."""
         batch, rows, columns, dim = (embedded := self.embed(maps)).shape
-        return distances_to(self.bank, embedded.reshape(-1, dim)).reshape(batch, rows, columns)
+        patches = embedded.reshape(-1, dim)
+        squares = self.bank.square().sum(dim=1)
+        # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
+        nearest = torch.addmm(squares, patches, -2 * self.bank.T).amin(dim=1)
+        own = patches.square().sum(dim=1)
+        distances = torch.maximum(nearest + own, _ROUNDING * own).sqrt()
+        return distances.reshape(batch, rows, columns)
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
         """Whitened patch embeddings, (B, rows, columns, dim)."""
@@ -67,15 +69,6 @@ class PatchHead(nn.Module):
         for other in others:
             first = first + other
         return first
-
-
-def distances_to(bank: Tensor, patches: Tensor) -> Tensor:
-    """Euclidean distance of each patch, (n, dim), to the nearest row of the bank, (rows, dim): (n,)."""
-    squares = bank.square().sum(dim=1)
-    # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
-    nearest = torch.addmm(squares, patches, -2 * bank.T).amin(dim=1)
-    own = patches.square().sum(dim=1)
-    return torch.maximum(nearest + own, _ROUNDING * own).sqrt()
 
 
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:

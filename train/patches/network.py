@@ -16,10 +16,8 @@ class PatchNetwork(nn.Module):
     """Backbone and patch head.
 
     Normalised images (B, 3, h, w), with tiles each followed by its tiles -> unit embeddings (B, dim), and patch
-    distances (B, rows, columns), times the scale of the head, 0 where a patch is ignored.
+    distances (B, rows, columns), 0 where a patch is ignored.
     """
-
-    scale: Tensor
 
     def __init__(self, backbone: Backbone, head: PatchHead, spec: Preprocessing) -> None:
         """`backbone` is copied: the taps of the head hook into it."""
@@ -27,9 +25,8 @@ class PatchNetwork(nn.Module):
         self.grid = PatchGrid(spec, stride=head.taps[-1].stride)
         self.tapped = TappedBackbone(copy.deepcopy(backbone), head.taps, tiles=self.grid.tiles)
         self.head = head
-        self.register_buffer("scale", self.grid.masked(head.scale))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute both outputs."""
         features, maps = self.tapped(images)
-        return F.normalize(features, dim=1), self.grid.stitched(self.head(maps)) * self.scale
+        return F.normalize(features, dim=1), self.grid.masked(self.grid.stitched(self.head(maps)))

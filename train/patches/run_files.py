@@ -61,7 +61,7 @@ def read_head(path: Path) -> PatchHead:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             taps = [Tap(**tap) for tap in json.loads(file.metadata()[_TAPS])]
         rows, dim = state["bank"].shape
-        head = PatchHead(taps, dim=dim, rows=rows, grid=tuple(state["scale"].shape))
+        head = PatchHead(taps, dim=dim, rows=rows)
         head.load_state_dict(state)
     except Exception as error:  # safetensors and torch raise many types
         raise KitError(f"{path}: not a patch head ({error!s:.200}); train again") from error

@@ -33,7 +33,7 @@ def test_the_grids_of_tiles_become_the_grid_of_the_canvas(shape: tuple[int, int]
     assert torch.equal(grid.stitched(cut(canvas, tiles, side, STRIDE)), canvas)
     embeddings = canvas[..., None] + torch.arange(3)
     of_tiles = torch.stack([cut(each, tiles, side, STRIDE) for each in embeddings.unbind(dim=3)], dim=3)
-    assert torch.equal(grid.kept_of(grid.stitched(of_tiles)), embeddings.flatten(0, 2))
+    assert torch.equal(grid.patches(of_tiles), embeddings.flatten(0, 2))
 
 
 def test_the_middle_of_an_overlap_is_where_one_tile_ends() -> None:
@@ -65,4 +65,4 @@ def test_ignored_patches_are_left_out_and_have_no_distance() -> None:
     grid = PatchGrid(spec, stride=STRIDE)
     distances = torch.arange(1.0, 17).reshape(1, 4, 4)
     assert grid.masked(distances).tolist() == [[[1, 2, 0, 0], [5, 6, 0, 0], [9, 10, 0, 0], [13, 14, 0, 0]]]
-    assert grid.kept_of(distances[..., None]).flatten().tolist() == [1, 2, 5, 6, 9, 10, 13, 14]
+    assert grid.patches(distances[..., None]).flatten().tolist() == [1, 2, 5, 6, 9, 10, 13, 14]
