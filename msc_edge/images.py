@@ -19,7 +19,11 @@ import numpy as np  # noqa: E402
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt  # noqa: E402
 
 from msc_edge.errors import UnreadableImageError  # noqa: E402
-from msc_edge.jpeg import jpeg_header  # noqa: E402
+from msc_edge.formats.bmp import check_bmp  # noqa: E402
+from msc_edge.formats.jpeg import jpeg_header  # noqa: E402
+from msc_edge.formats.png import check_png  # noqa: E402
+from msc_edge.formats.tiff import UNASSOCIATED_ALPHA, tiff_header  # noqa: E402
+from msc_edge.formats.tiff_decoder import decode_tiff  # noqa: E402
 
 _NOT_AN_IMAGE = "not an image, or a truncated or damaged one"
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
@@ -38,7 +42,7 @@ class DecodePolicy(BaseModel):
     """How an image file becomes uint8 RGB. The kit holds the policy, so the line decodes as training did.
 
     These rules are fixed: EXIF orientation is applied. Grey is repeated into three channels. An alpha channel is
-    dropped; where a TIFF declares it as unassociated, libtiff first multiplies the colours by it. CMYK is converted in
+    dropped. CMYK is converted in
     Adobe's inverted convention. Of a file with several pages the first one is read. JPEG, BMP and PNM files have no
     checksum: with altered bytes in the middle they decode to an altered image.
     """
@@ -48,7 +52,8 @@ class DecodePolicy(BaseModel):
     bit_depth: Literal[8, 10, 12, 14, 16] = Field(
         default=8,
         description="bits that hold the signal in files with 16 bits a channel; 8 refuses such files, because "
-        "12-bit data that is read as 16-bit turns nearly black. Files with 8 bits a channel are read as they are",
+        "12-bit data that is read as 16-bit turns nearly black. A TIFF with 10, 12 or 14 bits a channel must have as "
+        "many. Files with 8 bits a channel are read as they are",
     )
     jpeg_keep: PositiveInt | None = Field(
         default=None,
@@ -73,7 +78,15 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
     """Decode the bytes of an image file, uint8 (n,), to uint8 RGB (height, width, 3). Errors as for `read_image`."""
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
-    _refuse_overlong_png_chunk(data.data)
+    check_png(data.data)
+    check_bmp(data.data)
+    if tiff := tiff_header(data.data):
+        if tiff.misread:
+            _refuse_too_many_pixels(tiff.height, tiff.width)
+            return _to_eight_bits(decode_tiff(data, tiff), policy, bits=tiff.bits[0])
+        if tiff.alpha_at is not None and tiff.extra_samples[:1] == (UNASSOCIATED_ALPHA,):
+            data = data.copy()
+            data[tiff.alpha_at] = 0  # unspecified: else libtiff multiplies the colours by it
     return _to_eight_bits(_decode(data, *_flags_and_conversion(data, policy)), policy)
 
 
@@ -99,17 +112,6 @@ def bytes_of(path: Path) -> np.ndarray:
     return data
 
 
-def _refuse_overlong_png_chunk(data: memoryview) -> None:
-    # OpenCV allocates the length that a chunk declares, up to 4 GiB, before it reads the chunk.
-    position = 8
-    if data[:position] != b"\x89PNG\r\n\x1a\n":
-        return
-    while position + 8 <= len(data) and data[position + 4 : position + 8] != b"IEND":
-        position += 12 + int.from_bytes(data[position : position + 4])
-    if position + 8 > len(data):
-        raise UnreadableImageError(f"{_NOT_AN_IMAGE}: a chunk of this PNG runs past the end of the file")
-
-
 def _flags_and_conversion(data: np.ndarray, policy: DecodePolicy) -> tuple[int, int | None]:
     """OpenCV's flags for imdecode, and the conversion of its result to RGB."""
     header = jpeg_header(data.data)
@@ -127,7 +129,7 @@ def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     try:
         image = cv2.imdecode(data, flags)
         if image is not None and image.dtype in (np.uint8, np.uint16):
-            _refuse_too_many_pixels(image)
+            _refuse_too_many_pixels(*image.shape[:2])
             return image if conversion is None else cv2.cvtColor(image, conversion)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
@@ -142,10 +144,10 @@ def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
 
 
-def _refuse_too_many_pixels(image: np.ndarray) -> None:
+def _refuse_too_many_pixels(height: int, width: int) -> None:
     # If cv2 was imported before this module, OpenCV does not have the limit. The result must be the same.
     limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]
-    if limit.isdecimal() and image.shape[0] * image.shape[1] > int(limit):
+    if limit.isdecimal() and height * width > int(limit):
         raise _too_many_pixels()
 
 
@@ -157,13 +159,19 @@ def _too_many_pixels() -> UnreadableImageError:
     )
 
 
-def _to_eight_bits(image: np.ndarray, policy: DecodePolicy) -> np.ndarray:
+def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int = 16) -> np.ndarray:
+    """`bits`: of each channel, as the file states."""
     if image.dtype == np.uint8:
         return image
     if policy.bit_depth == 8:
         raise UnreadableImageError(
-            "it has 16 bits a channel, and 8 are expected; pass the number of bits that hold the signal when training: "
-            "msc-edge train --bit-depth 10|12|14|16"
+            f"it has {bits} bits a channel, and 8 are expected; pass the number of bits that hold the signal when "
+            f"training: msc-edge train --bit-depth {'10|12|14|16' if bits == 16 else bits}"
+        )
+    if bits not in (16, policy.bit_depth):
+        raise UnreadableImageError(
+            f"it has {bits} bits a channel, and {policy.bit_depth} are expected, as at training; use the format of the "
+            f"training images, or train with --bit-depth {bits}"
         )
     if (largest := int(image.max())) >> policy.bit_depth:
         raise UnreadableImageError(

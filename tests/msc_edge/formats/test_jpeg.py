@@ -5,10 +5,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from msc_edge.formats.jpeg import JpegHeader, jpeg_header
 from msc_edge.images import DecodePolicy, decode_image, read_image
-from msc_edge.jpeg import JpegHeader, jpeg_header
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def smooth(height: int, width: int) -> np.ndarray:

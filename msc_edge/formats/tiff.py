@@ -1,0 +1,112 @@
+"""The header of a TIFF file: what its first page holds, and what of it OpenCV 5.0 misreads (TIFF 6.0; BigTIFF)."""
+
+import struct
+from typing import NamedTuple
+
+from msc_edge.errors import UnreadableImageError
+
+_MAGIC = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
+_SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 338, 339
+_TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION)
+_TAGS += (_SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT)
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR)
+UNASSOCIATED_ALPHA = 2
+_PLANES, _UNSIGNED, _JPEG = 2, 1, 7
+# None, CCITT (three), LZW, Deflate (two), PackBits. OpenCV returns noise for JPEG 2000, PNG and JPEG XL.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 8, 32946, 32773})
+
+
+class TiffHeader(NamedTuple):
+    """Of the first page of a TIFF file."""
+
+    width: int
+    height: int
+    bits: tuple[int, ...]
+    """Of each sample."""
+    compression: int
+    photometric: int
+    orientation: int
+    samples: int
+    planar: int
+    """1: pixel by pixel; 2: plane by plane."""
+    sample_format: int
+    """1: unsigned integers."""
+    extra_samples: tuple[int, ...]
+    alpha_at: int | None
+    """The byte with the lower half of the first extra sample's meaning, if that is stored in the entry."""
+
+    @property
+    def misread(self) -> str | None:
+        """Why OpenCV would misread it, to follow `its`; None: it reads it right."""
+        bits, several = self.bits[0], self.samples > 1
+        compressed = self.compression in _COMPRESSIONS or (self.compression == _JPEG and bits == 8)
+        reasons = {
+            "samples have different numbers of bits": len(set(self.bits)) > 1,
+            "pixels are signed or floating-point numbers": self.sample_format != _UNSIGNED,
+            f"pixels have {bits} bits": bits not in (1, 8, 16),
+            f"compression (number {self.compression}) is not supported": not compressed,
+            f"colour space (number {self.photometric}) is not supported": self.photometric not in _COLOURS,
+            "zero is white": bits == 16 and self.photometric == WHITE_IS_ZERO,
+            "16-bit colours are not RGB": bits == 16 and self.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB),
+            "colours are stored one plane after another": bits == 16 and self.planar == _PLANES and several,
+            "pixels have a second value beside grey": bits == 16 and self.samples == 2,
+        }
+        return next((reason for reason, misread in reasons.items() if misread), None)
+
+
+def tiff_header(data: memoryview) -> TiffHeader | None:
+    """The header of the first page, from the bytes of a file; None for another file.
+
+    UnreadableImageError where the file is too damaged to tell.
+    """
+    order = _MAGIC.get(bytes(data[:4]))
+    if order is None:
+        return None
+    try:
+        return _first_page(data, order, big=data[2 if order == "<" else 3] == ord("+"))
+    except (struct.error, IndexError, OverflowError) as error:
+        raise UnreadableImageError("not an image, or a truncated or damaged one: its first page is cut off") from error
+
+
+def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
+    (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
+    first, size, inline = (start + 8, 20, 8) if big else (start + 2, 12, 4)
+    found: dict[int, tuple[int, ...]] = {}
+    alpha_at = None
+    for place in range(first, first + size * min(count, 4096), size):
+        tag, kind = struct.unpack_from(f"{order}HH", data, place)
+        if tag not in _TAGS or kind not in _FORMATS:
+            continue
+        (length,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place + 4)
+        values = f"{order}{min(length, 64)}{_FORMATS[kind]}"
+        at = place + (12 if big else 8)
+        if struct.calcsize(f"{order}{_FORMATS[kind]}") * length > inline:
+            (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at)
+        found[tag] = struct.unpack_from(values, data, at)
+        if tag == _EXTRA_SAMPLES:
+            alpha_at = at + struct.calcsize(_FORMATS[kind]) - 1 if order == ">" else at
+
+    def one(tag: int, default: int | None = None) -> int:
+        value = next(iter(found.get(tag, ())), default)
+        if value is None:
+            raise IndexError(tag)
+        return value
+
+    return TiffHeader(
+        width=one(_WIDTH),
+        height=one(_HEIGHT),
+        bits=found.get(_BITS) or (1,),
+        compression=one(_COMPRESSION, 1),
+        photometric=one(_PHOTOMETRIC),
+        orientation=one(_ORIENTATION, 1),
+        samples=one(_SAMPLES, 1),
+        planar=one(_PLANAR, 1),
+        sample_format=max(found.get(_SAMPLE_FORMAT) or (1,)),
+        extra_samples=found.get(_EXTRA_SAMPLES) or (),
+        alpha_at=alpha_at,
+    )

@@ -1,0 +1,97 @@
+"""BMP files are read as they are meant, or refused with the reason."""
+
+import struct
+from contextlib import suppress
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from msc_edge.errors import UnreadableImageError
+from msc_edge.images import decode_image
+
+RNG = np.random.default_rng(0)
+HEIGHT, WIDTH = 11, 13
+COLOURS = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+PALETTE = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+INDICES = RNG.integers(0, 16, (HEIGHT, WIDTH), dtype=np.uint8)
+MASKS = {
+    "BGRX": (0xFF0000, 0xFF00, 0xFF),
+    "RGBX": (0xFF, 0xFF00, 0xFF0000),
+    "XRGB": (0xFF00, 0xFF0000, 0xFF000000),
+    "XBGR": (0xFF000000, 0xFF0000, 0xFF00),
+}
+
+
+def bmp(
+    bits: int, compression: int, data: bytes, *, header: int = 40, masks: tuple[int, ...] = (), palette: bytes = b""
+) -> np.ndarray:
+    """The bytes of a file whose rows go upwards."""
+    info = struct.pack("<IiiHHIIiiII", header, WIDTH, HEIGHT, 1, bits, compression, len(data), 2835, 2835, 0, 0)
+    info += struct.pack(f"<{len(masks)}I", *masks)
+    info += bytes(max(0, header - len(info)))
+    offset = 14 + len(info) + len(palette)
+    file = b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + info + palette + data
+    return np.frombuffer(file, np.uint8)
+
+
+def by_masks(masks: tuple[int, ...]) -> bytes:
+    shifts = [(mask & -mask).bit_length() - 1 for mask in masks]
+    pixels = sum(COLOURS[..., number].astype(np.uint32) << shift for number, shift in enumerate(shifts))
+    return np.asarray(pixels)[::-1].astype("<u4").tobytes()
+
+
+def runs(rows: np.ndarray, *, extra: int = 0, nibbles: bool = False) -> bytes:
+    """RLE8 or RLE4: each row as runs of equal pixels, the last one longer by `extra`."""
+    out = bytearray()
+    for row in rows[::-1]:
+        ends = [0, *(np.flatnonzero(np.diff(row.astype(int))) + 1), len(row)]
+        for start, end in pairwise(ends):
+            count = end - start + (extra if end == len(row) else 0)
+            out += bytes([count, int(row[start]) * (17 if nibbles else 1)])
+        out += b"\0\0"
+    return bytes(out + b"\0\1")
+
+
+PALETTE_BYTES = np.dstack([PALETTE[None, :, ::-1], np.zeros((1, 256, 1), np.uint8)]).tobytes()
+
+
+@pytest.mark.parametrize("header", [56, 108, 124])
+@pytest.mark.parametrize("order", MASKS)
+def test_bit_masks_are_used_where_the_header_has_room_for_alpha(header: int, order: str) -> None:
+    masks = (*MASKS[order], 0xFFFFFFFF & ~sum(MASKS[order]))
+    found = decode_image(bmp(32, 3, by_masks(MASKS[order]), header=header, masks=masks))
+    np.testing.assert_array_equal(found, COLOURS)
+
+
+@pytest.mark.parametrize("header", [40, 52])
+@pytest.mark.parametrize("order", MASKS)
+def test_other_headers_have_the_masks_of_bgrx_or_are_refused(header: int, order: str) -> None:
+    data = bmp(32, 3, by_masks(MASKS[order]), header=header, masks=MASKS[order])
+    if order == "BGRX":
+        np.testing.assert_array_equal(decode_image(data), COLOURS)
+    else:
+        with pytest.raises(UnreadableImageError, match=r"other bit masks than those of BGRX.*save it as PNG"):
+            decode_image(data)
+
+
+@pytest.mark.parametrize("nibbles", [False, True])
+def test_run_lengths_are_read_where_they_end_with_their_row(nibbles: bool) -> None:
+    palette = PALETTE_BYTES[: 64 if nibbles else None]
+    bits, compression = (4, 2) if nibbles else (8, 1)
+    found = decode_image(bmp(bits, compression, runs(INDICES, nibbles=nibbles), palette=palette))
+    np.testing.assert_array_equal(found, PALETTE[INDICES])
+    with pytest.raises(UnreadableImageError, match="run lengths that continue past the end of a row"):
+        decode_image(bmp(bits, compression, runs(INDICES, extra=3, nibbles=nibbles), palette=palette))
+
+
+def test_pixels_between_runs_are_counted() -> None:
+    rows = b"".join(bytes([0, WIDTH]) + row.tobytes() + bytes(WIDTH % 2) + b"\0\0" for row in INDICES[::-1])
+    np.testing.assert_array_equal(decode_image(bmp(8, 1, rows + b"\0\1", palette=PALETTE_BYTES)), PALETTE[INDICES])
+
+
+def test_a_cut_file_gives_one_reason() -> None:
+    whole = bmp(8, 1, runs(INDICES), palette=PALETTE_BYTES)
+    for length in range(2, len(whole), 7):
+        with suppress(UnreadableImageError):
+            assert decode_image(whole[:length]).shape == (HEIGHT, WIDTH, 3)
