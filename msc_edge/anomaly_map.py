@@ -15,6 +15,7 @@ from msc_edge.ignore_mask import IgnoreMask
 from msc_edge.preprocessing import Preprocessing, View
 
 MAX_REGIONS = 32  # of one image, those with the highest peaks
+_ROUNDING = 1e-6  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,9 @@ class AnomalyMap:
         values = np.where(labels[box] == label, large[box], -np.inf)
         row, column = np.unravel_index(values.argmax(), values.shape)
         peak_row, peak_column = y + row, x + column
-        # The box contains every pixel that it touches.
-        x_end, y_end = int(np.ceil(view.left + (x + width) * across)), int(np.ceil(view.top + (y + height) * down))
-        x, y = int(view.left + x * across), int(view.top + y * down)
+        # The box contains every pixel that it touches; an end that rounding lifts above a whole number is that number.
+        x_end, y_end = _up(view.left + (x + width) * across), _up(view.top + (y + height) * down)
+        x, y = int(view.left + x * across + _ROUNDING), int(view.top + y * down + _ROUNDING)
         return AnomalousRegion(
             x=x,
             y=y,
@@ -170,6 +171,10 @@ class AnomalyMap:
             center_x=int(view.left + (centre[0] + 0.5) * across),
             center_y=int(view.top + (centre[1] + 0.5) * down),
         )
+
+
+def _up(pixels: float) -> int:
+    return int(np.ceil(pixels - _ROUNDING))
 
 
 def smoothed(patch_distances: np.ndarray, *, smoothing: float) -> np.ndarray:

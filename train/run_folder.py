@@ -77,6 +77,8 @@ def _check_unused(out: Path, *, record: str, hint: str, resume: bool) -> None:
         raise UsageError(f"{out}: this training has already finished; {hint}")
     if occupied and not (resume and started):
         if resume:
-            raise UsageError(f"{out}: is not empty, and contains no training to resume; choose another name")
+            raise UsageError(
+                f"{out}: is not empty, and contains no training to resume; delete it, or choose another name"
+            )
         remedy = "resume the training there with --resume, or choose" if started else "choose"
         raise UsageError(f"{out}: is not empty; {remedy} another name")

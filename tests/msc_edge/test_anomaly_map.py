@@ -113,6 +113,16 @@ def test_regions_by_height_in_pixels_of_the_frame() -> None:
     assert 0.5 * high.width * high.height < high.area < high.width * high.height
 
 
+@pytest.mark.parametrize("image_size", [96, 200, 224, 225])
+def test_regions_at_the_border_end_with_the_frame(image_size: int) -> None:
+    spec = preset("whole-frame", image_size=image_size, margin=8)
+    rows, columns = spec.grid(16)
+    for side in range(60, 2000, 13):
+        for height, width in ((side, 60), (60, side)):
+            (region,) = map_of(np.full((rows, columns), 2, np.float32), spec, height=height, width=width).regions()
+            assert (region.x, region.y, region.width, region.height) == (0, 0, width, height)
+
+
 def test_regions_touch_no_pixel_below_the_limit() -> None:
     grid = np.random.default_rng(0).random((8, 8)).astype(np.float32)
     anomaly_map = map_of(grid, SMALL, limit=0.8)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -19,6 +20,7 @@ from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledIm
 from msc_edge.runtime.tools.evaluate.metrics import Interval
 
 _SAME_SHAPE = 0.02  # relative difference of two aspect ratios: annotation tools round
+_AREA = cv2.INTER_AREA  # each pixel of the image is the mean of the pixels of the mask that it covers
 _SUFFIXES = (".png", "_mask.png", ".bmp", ".tif", ".tiff")  # JPEG is not exact
 
 
@@ -161,9 +163,8 @@ class MaskedMaps:
         elif (path := self._masks[label.path]) is None or not (mask := read_mask(path)).any():
             self._without += 1
         else:
-            height, width = mask.shape
-            _check_shape(path, mask, result.grid_map.geometry)
-            found = result.grid_map.at_frame(height=height, width=width)
+            mask = _at_image(path, mask, result.grid_map.geometry)
+            found = result.grid_map.at_frame()
             self._evaluation.add(found, mask, label.label)
             self._measured.append(_masked_image(label, path, found, mask, limit=result.grid_map.limit))
 
@@ -233,13 +234,16 @@ def _mask_folder(dataset: LabelledDataset) -> Path | None:
     return next((folder for folder in places if folder.is_dir() and any(folder.iterdir())), None)
 
 
-def _check_shape(path: Path, mask: np.ndarray, image: MapGeometry) -> None:
+def _at_image(path: Path, mask: np.ndarray, image: MapGeometry) -> np.ndarray:
+    """The mask at the size of its image, whose pixels then count as much as those of the other images."""
     height, width = mask.shape
     if abs(height * image.frame_width / (width * image.frame_height) - 1) > _SAME_SHAPE:
         raise SourceError(
             f"{path}: this mask is {width}x{height} pixels, and its image {image.frame_width}x{image.frame_height}; "
             "replace it, or move it away"
         )
+    size = image.frame_width, image.frame_height
+    return mask if (width, height) == size else cv2.resize(mask.astype(np.float32), size, interpolation=_AREA) >= 0.5
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -43,7 +43,7 @@ def test_distances_are_those_to_the_nearest_row() -> None:
 def test_a_patch_of_the_bank_has_the_smallest_distance() -> None:
     embedded = PatchHead.of(TAPS, whitening(), torch.zeros(1, 4)).embed(maps())
     head = PatchHead.of(TAPS, whitening(), embedded[1, 2, 1][None])
-    assert float(head(maps())[1, 2, 1]) == pytest.approx(0.00316 * float(embedded[1, 2, 1].norm()), rel=0.1)
+    assert float(head(maps())[1, 2, 1]) == pytest.approx(0.0173 * float(embedded[1, 2, 1].norm()), rel=0.1)
 
 
 def test_a_patch_is_the_mean_around_it_in_each_tap_at_unit_length() -> None:
@@ -58,6 +58,23 @@ def test_a_patch_is_the_mean_around_it_in_each_tap_at_unit_length() -> None:
     # The border has fewer neighbours, not zeros.
     around = coarse[0, :, 2:, 2:].mean(dim=(1, 2)) + coarse[0, :, 3, 3]
     assert torch.allclose(coarse_grid[0, 2, 2], F.normalize(around, dim=0), atol=1e-6)
+
+
+def test_the_order_of_a_sum_changes_no_distance_noticeably() -> None:
+    """Or torch and the runtime would disagree on patches that are in the bank, or nearly so."""
+    generator = torch.Generator().manual_seed(3)
+    dim, channels = 256, [tap.channels for tap in TAPS]
+    matrix = torch.randn(dim, sum(channels), generator=generator) / 16
+    head = PatchHead.of(TAPS, Whitening(matrix, torch.zeros(sum(channels))), torch.zeros(1, dim))
+    patches = head.embed(maps()).flatten(0, 2)
+    for apart in (0, 1e-4, 1e-3, 1e-2):
+        bank = patches + apart * torch.randn(patches.shape, generator=generator) / 16
+        order = torch.randperm(dim, generator=generator)
+        distances = [
+            PatchHead.of(TAPS, Whitening(matrix[rows], torch.zeros(sum(channels))), bank[:, rows])(maps())
+            for rows in (torch.arange(dim), order)
+        ]
+        assert float((distances[0] - distances[1]).abs().max()) < 5e-5 * float(patches.norm(dim=1).mean())
 
 
 def test_an_empty_map_has_finite_distances() -> None:

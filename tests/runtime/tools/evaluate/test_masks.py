@@ -188,6 +188,15 @@ def test_a_mask_of_another_shape_is_an_error(dataset: Path, patch_kit: Path, sav
     assert not (tmp_path / "out").exists()
 
 
+def test_masks_of_another_size_give_the_same_metrics(dataset: Path, patches: Detector, save) -> None:
+    expected = masked_maps(dataset, patches).result()
+    for path in dataset.glob("ground_truth/*/*.*"):
+        mask = read_mask(path)[..., None].repeat(3, axis=2).astype(np.uint8) * 255
+        save(path, mask.repeat(2, axis=0).repeat(2, axis=1))
+    assert expected
+    assert masked_maps(dataset, patches).result() == expected
+
+
 def test_masks_that_are_all_black_are_an_error(dataset: Path, patch_kit: Path, tmp_path: Path, save) -> None:
     for path in dataset.glob("ground_truth/*/*.*"):
         save(path, np.zeros((48, 64, 3), np.uint8))
