@@ -2,9 +2,10 @@
 
     python benchmarks/patches.py RUN [--rounds 150]
 
-RUN is a run with patches. It is exported twice, with `--scores image` and as trained. Frames of random pixels are
-scored in turns on one thread, with each model that both kits have. Almost all of such a frame is one region, which
-costs more than the regions of a normal image.
+RUN is a run with patches and a backbone with default weights. The kit of whole images is trained on the same folder
+with `--scores image --steps 0`, without the margin that patches need. Frames of random pixels are scored in turns on
+one thread, with each model that both kits have. Almost all of such a frame is one region, which costs more than the
+regions of a normal image.
 """
 
 import tempfile
@@ -17,6 +18,7 @@ from timing import medians
 from msc_edge.errors import UsageError
 from msc_edge.kit.layout import Precision
 from msc_edge.runtime import Detector
+from msc_edge.train.run_record import read_record
 
 SIZES = ((224, 224), (1280, 720))
 
@@ -29,8 +31,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         kits = {name: Path(work, name) for name in ("image", "both")}
-        for name, kit in kits.items():
-            run_msc_edge("export", options.run, "--out", kit, "--scores", name)
+        record, whole = read_record(options.run), Path(work, "run")
+        network = ("--backbone", record.backbone, "--steps", 0, "--scores", "image")
+        run_msc_edge("train", "--normal", record.folder, "--out", whole, *network)
+        for kit, run in zip(kits.values(), (whole, options.run), strict=True):
+            run_msc_edge("export", run, "--out", kit)
         detectors: dict[Precision, list[Detector]] = {}
         for precision in Detector.load(kits["both"]).manifest.precisions:
             with suppress(UsageError):  # the image kit may have no int8 model
