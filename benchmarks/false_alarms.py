@@ -42,7 +42,7 @@ from msc_edge.train.backbones import EDGE_SMALL
 from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS
-from msc_edge.train.patches.head import grids_of
+from msc_edge.train.patches.head import distances_to, grids_of
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -163,13 +163,9 @@ def _patch_scores(grids: Tensor, bank: Tensor, others: Tensor) -> np.ndarray:
     for patches in embedded(bank):
         coreset.add(patches)
     rows = coreset.select()
-    squares = rows.square().sum(dim=1)
-    nearest = [
-        torch.addmm(squares, patches, -2 * rows.T).amin(dim=1) + patches.square().sum(dim=1)
-        for patches in embedded(others)
-    ]
-    distances = torch.cat(nearest).clamp_min(0).sqrt().unflatten(0, (len(others), *grids.shape[1:3])).numpy()
-    return np.array([patch_score(each, smoothing=MAP_SETTINGS.smoothing) for each in distances])
+    distances = torch.cat([distances_to(rows, patches) for patches in embedded(others)])
+    maps = distances.unflatten(0, (len(others), *grids.shape[1:3])).numpy()
+    return np.array([patch_score(each, smoothing=MAP_SETTINGS.smoothing) for each in maps])
 
 
 def alarms_in(kind: ScoreKind, scores: Scores, calibration: np.ndarray, test: np.ndarray) -> list[int]:

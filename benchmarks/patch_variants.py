@@ -42,6 +42,7 @@ from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS
+from msc_edge.train.patches.head import distances_to
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -157,9 +158,8 @@ def _inputs(images: Sequence[np.ndarray]) -> Tensor:
     return torch.cat(resized).round().byte()
 
 
-def distances_of(patches: Patches, inputs: Inputs, variant: Variant) -> Measured:
-    """Fit whitening, bank and scale; the function gives embeddings and patch distances of images."""
-    _, in_bank = patches.of(inputs.bank)
+def distances_of(patches: Patches, in_bank: Tensor, variant: Variant) -> Measured:
+    """Fit whitening, bank and scale to patches; the function gives embeddings and patch distances of images."""
     statistics = StreamingCovariance(in_bank.shape[3], torch.device("cpu"))
     for part in in_bank.split(64):
         statistics.add(part.flatten(0, 2))
@@ -175,10 +175,8 @@ def distances_of(patches: Patches, inputs: Inputs, variant: Variant) -> Measured
         return coreset.select()
 
     def compared(grids: Tensor, bank: Tensor) -> Tensor:
-        squares = bank.square().sum(dim=1)
-        parts = [part.flatten(0, 2) for part in embedded(grids)]
-        nearest = [torch.addmm(squares, each, -2 * bank.T).amin(dim=1) + each.square().sum(dim=1) for each in parts]
-        return torch.cat(nearest).clamp_min(0).sqrt().unflatten(0, grids.shape[:3])
+        distances = torch.cat([distances_to(bank, part.flatten(0, 2)) for part in embedded(grids)])
+        return distances.unflatten(0, grids.shape[:3])
 
     bank = bank_of(in_bank)
     scale = torch.ones(in_bank.shape[1:3])
@@ -201,8 +199,8 @@ def distances_of(patches: Patches, inputs: Inputs, variant: Variant) -> Measured
 def measure(images: LabelledImages, inputs: Inputs, network: EmbeddingNetwork, variant: Variant) -> list[float]:
     """The figures of HEADINGS."""
     patches, truth = Patches(network, variant), np.array(images.truth)
-    measured = distances_of(patches, inputs, variant)
-    bank = Bank(patches.of(inputs.bank)[0])
+    embeddings, in_bank = patches.of(inputs.bank)
+    bank, measured = Bank(embeddings), distances_of(patches, in_bank, variant)
     (held_out, calibration), (tested, test), (_, drawn) = map(measured, (inputs.held_out, inputs.test, inputs.drawn))
     smooth = partial(smoothed, smoothing=MAP_SETTINGS.smoothing)
     maps = [np.stack(list(map(smooth, part))) for part in (calibration, test, drawn)]

@@ -106,10 +106,8 @@ def export(
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
     load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
     network = EmbeddingNetwork(backbone, record.preprocessing).eval()
-    rates, seed = (
-        Rates(warn_rate, reject_rate, REGION_RATE if region_rate is None else region_rate),
-        record.fine_tuning.seed,
-    )
+    rates = Rates(warn_rate, reject_rate, REGION_RATE if region_rate is None else region_rate)
+    seed = record.fine_tuning.seed
 
     with folder_written_whole(out, replace=overwrite) as kit:
         images = RunImages.find(record, table, moved=normal, report=report)

@@ -22,7 +22,7 @@ from msc_edge.errors import UnreadableImageError  # noqa: E402
 from msc_edge.formats.bmp import check_bmp  # noqa: E402
 from msc_edge.formats.jpeg import jpeg_header  # noqa: E402
 from msc_edge.formats.png import check_png  # noqa: E402
-from msc_edge.formats.tiff import UNASSOCIATED_ALPHA, tiff_header  # noqa: E402
+from msc_edge.formats.tiff import tiff_header  # noqa: E402
 from msc_edge.formats.tiff_decoder import decode_tiff  # noqa: E402
 
 _NOT_AN_IMAGE = "not an image, or a truncated or damaged one"
@@ -42,9 +42,8 @@ class DecodePolicy(BaseModel):
     """How an image file becomes uint8 RGB. The kit holds the policy, so the line decodes as training did.
 
     These rules are fixed: EXIF orientation is applied. Grey is repeated into three channels. An alpha channel is
-    dropped. CMYK is converted in
-    Adobe's inverted convention. Of a file with several pages the first one is read. JPEG, BMP and PNM files have no
-    checksum: with altered bytes in the middle they decode to an altered image.
+    dropped. CMYK is converted in Adobe's inverted convention. Of a file with several pages the first one is read. JPEG,
+    BMP and PNM files have no checksum: with altered bytes in the middle they decode to an altered image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,9 +83,9 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
         if tiff.misread:
             _refuse_too_many_pixels(tiff.height, tiff.width)
             return _to_eight_bits(decode_tiff(data, tiff), policy, bits=tiff.bits[0])
-        if tiff.alpha_at is not None and tiff.extra_samples[:1] == (UNASSOCIATED_ALPHA,):
+        if tiff.unassociated_alpha_at is not None:
             data = data.copy()
-            data[tiff.alpha_at] = 0  # unspecified: else libtiff multiplies the colours by it
+            data[tiff.unassociated_alpha_at] = 0  # unspecified: the colours stay as they are
     return _to_eight_bits(_decode(data, *_flags_and_conversion(data, policy)), policy)
 
 

@@ -9,7 +9,7 @@ import struct
 from msc_edge.errors import UnreadableImageError
 
 _RLE8, _RLE4, _BITFIELDS = 1, 2, 3
-_FILE_HEADER, _CORE_HEADER, _INFO_HEADER, _WITH_ALPHA_MASK = 14, 12, 40, 56
+_FILE_HEADER, _INFO_HEADER, _WITH_ALPHA_MASK = 14, 40, 56
 _BGRX = (0xFF0000, 0xFF00, 0xFF)
 
 

@@ -14,7 +14,7 @@ _TAGS += (_SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT)
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR)
-UNASSOCIATED_ALPHA = 2
+_UNASSOCIATED_ALPHA = 2
 _PLANES, _UNSIGNED, _JPEG = 2, 1, 7
 # None, CCITT (three), LZW, Deflate (two), PackBits. OpenCV returns noise for JPEG 2000, PNG and JPEG XL.
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 8, 32946, 32773})
@@ -35,9 +35,8 @@ class TiffHeader(NamedTuple):
     """1: pixel by pixel; 2: plane by plane."""
     sample_format: int
     """1: unsigned integers."""
-    extra_samples: tuple[int, ...]
-    alpha_at: int | None
-    """The byte with the lower half of the first extra sample's meaning, if that is stored in the entry."""
+    unassociated_alpha_at: int | None
+    """The byte that declares the first extra sample as unassociated alpha, by which libtiff multiplies the colours."""
 
     @property
     def misread(self) -> str | None:
@@ -88,7 +87,7 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
         if struct.calcsize(f"{order}{_FORMATS[kind]}") * length > inline:
             (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at)
         found[tag] = struct.unpack_from(values, data, at)
-        if tag == _EXTRA_SAMPLES:
+        if tag == _EXTRA_SAMPLES and found[tag][:1] == (_UNASSOCIATED_ALPHA,):
             alpha_at = at + struct.calcsize(_FORMATS[kind]) - 1 if order == ">" else at
 
     def one(tag: int, default: int | None = None) -> int:
@@ -107,6 +106,5 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
         samples=one(_SAMPLES, 1),
         planar=one(_PLANAR, 1),
         sample_format=max(found.get(_SAMPLE_FORMAT) or (1,)),
-        extra_samples=found.get(_EXTRA_SAMPLES) or (),
-        alpha_at=alpha_at,
+        unassociated_alpha_at=alpha_at,
     )

@@ -7,7 +7,9 @@ import numpy as np
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats.tiff import BLACK_IS_ZERO, RGB, WHITE_IS_ZERO, TiffHeader
 
-_REMEDY = "or save it as PNG, or as TIFF with 8 or 16 bits, pixel by pixel, uncompressed"
+_REMEDY = "save it as PNG, or as TIFF with 8 or 16 bits, pixel by pixel, uncompressed"
+
+_MOST_SAMPLES = 4  # of a pixel: colours and alpha
 
 
 def decode_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
@@ -24,20 +26,26 @@ def decode_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
         import tifffile  # noqa: PLC0415
     except ImportError as error:
         raise UnreadableImageError(
-            f"it is a TIFF whose {header.misread}, which needs another decoder: pip install 'msc-edge[tiff]', {_REMEDY}"
+            f"it is a TIFF whose {header.misread}, which needs another decoder: pip install 'msc-edge[tiff]', or "
+            f"{_REMEDY}"
         ) from error
     try:
         with tifffile.TiffFile(io.BytesIO(data.data)) as file:
             page = file.pages[0]
-            pixels, axes = page.asarray(), page.axes
+            axes = page.axes
+            # Before memory is allocated: a header may declare thousands of samples, or a depth.
+            if (
+                sorted(axes) not in (["X", "Y"], ["S", "X", "Y"])
+                or page.size > _MOST_SAMPLES * header.width * header.height
+            ):
+                raise UnreadableImageError(f"it is a TIFF of the shape {page.shape}, which is not supported; {_REMEDY}")
+            pixels = page.asarray()
+    except UnreadableImageError:
+        raise
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     except Exception as error:  # tifffile and imagecodecs raise many types
-        raise UnreadableImageError(
-            f"the TIFF decoder refused it ({error!s:.200}); {_REMEDY.removeprefix('or ')}"
-        ) from error
-    if sorted(axes) not in (["X", "Y"], ["S", "X", "Y"]):
-        raise UnreadableImageError(f"it is a TIFF with the axes {axes}, which are not supported; save it as PNG")
+        raise UnreadableImageError(f"the TIFF decoder refused it ({error!s:.200}); {_REMEDY}") from error
     if "S" not in axes:
         pixels, axes = pixels[..., None], axes + "S"
     pixels = pixels.transpose([axes.index(each) for each in "YXS"])

@@ -139,13 +139,11 @@ def read_manifest(text: bytes, *, name: str) -> tuple[Manifest, int]:
         return Manifest.model_validate_json(text, strict=True), version
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(f"{part}." for part in first["loc"]).rstrip(".")
-        reason = first.get("ctx", {}).get(
-            "error", first["msg"]
-        )  # of our own checks, without pydantic's "Value error, "
-        raise KitError(
-            ": ".join(["manifest.json", *filter(None, [where]), f"{reason}; export the kit again"])
-        ) from error
+        where = ".".join(map(str, first["loc"]))
+        # Of our own checks the error itself: pydantic's message begins with "Value error, ".
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        found = ": ".join(filter(None, ["manifest.json", where, str(reason)]))
+        raise KitError(f"{found}; export the kit again") from error
 
 
 def manifest_schema() -> str:

@@ -19,7 +19,6 @@ from msc_edge.train.patches.whitening import Whitening
 _TINY = 1e-12  # a map may be all zero at a position
 # Of a squared distance, relative to the squared length of the patch: a distance below 0.017 of the patch's length is
 # given as that. The rounding of a sum changes smaller ones by several per cent, and torch and the runtime must agree.
-# Patches of new normal images are some fifty times as far from the bank.
 _ROUNDING = 3e-4
 
 
@@ -53,13 +52,7 @@ class PatchHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Compute patch distances: Euclidean, to the nearest row of the bank."""
         batch, rows, columns, dim = (embedded := self.embed(maps)).shape
-        patches = embedded.reshape(-1, dim)
-        squares = self.bank.square().sum(dim=1)
-        # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
-        nearest = torch.addmm(squares, patches, -2 * self.bank.T).amin(dim=1)
-        own = patches.square().sum(dim=1)
-        distances = torch.maximum(nearest + own, _ROUNDING * own).sqrt()
-        return distances.reshape(batch, rows, columns)
+        return distances_to(self.bank, embedded.reshape(-1, dim)).reshape(batch, rows, columns)
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
         """Whitened patch embeddings, (B, rows, columns, dim)."""
@@ -70,6 +63,15 @@ class PatchHead(nn.Module):
         for other in others:
             first = first + other
         return first
+
+
+def distances_to(bank: Tensor, patches: Tensor) -> Tensor:
+    """Euclidean distance of each patch, (n, dim), to the nearest row of the bank, (rows, dim): (n,)."""
+    squares = bank.square().sum(dim=1)
+    # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
+    nearest = torch.addmm(squares, patches, -2 * bank.T).amin(dim=1)
+    own = patches.square().sum(dim=1)
+    return torch.maximum(nearest + own, _ROUNDING * own).sqrt()
 
 
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:

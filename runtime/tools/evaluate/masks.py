@@ -20,7 +20,6 @@ from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, LabelledIm
 from msc_edge.runtime.tools.evaluate.metrics import Interval
 
 _SAME_SHAPE = 0.02  # relative difference of two aspect ratios: annotation tools round
-_AREA = cv2.INTER_AREA  # each pixel of the image is the mean of the pixels of the mask that it covers
 _SUFFIXES = (".png", "_mask.png", ".bmp", ".tif", ".tiff")  # JPEG is not exact
 
 
@@ -243,7 +242,10 @@ def _at_image(path: Path, mask: np.ndarray, image: MapGeometry) -> np.ndarray:
             "replace it, or move it away"
         )
     size = image.frame_width, image.frame_height
-    return mask if (width, height) == size else cv2.resize(mask.astype(np.float32), size, interpolation=_AREA) >= 0.5
+    if (width, height) == size:
+        return mask
+    # Each pixel of the image is the mean of the pixels of the mask that it covers.
+    return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
 
 
 def read_mask(path: Path) -> np.ndarray:

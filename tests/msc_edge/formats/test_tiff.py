@@ -133,6 +133,17 @@ def test_what_no_decoder_understands_is_refused(pixels: np.ndarray, options: dic
         read(written(pixels, **{"photometric": "minisblack"} | options))
 
 
+def test_many_samples_or_a_depth_are_refused_before_memory_is_allocated() -> None:
+    many = np.zeros((8, 8, 5), np.uint16)
+    for pixels, options in (
+        (many, {"photometric": "minisblack", "planarconfig": "contig", "compression": "zstd"}),
+        (many[..., 0], {"photometric": "minisblack", "compression": "zstd", "tile": (16, 16, 16), "volumetric": True}),
+    ):
+        volume = np.stack([pixels] * 4) if options.get("volumetric") else pixels
+        with pytest.raises(UnreadableImageError, match=r"a TIFF of the shape \("):
+            read(written(volume, **options))
+
+
 def test_without_tifffile_the_remedy_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     imported = builtins.__import__
 
