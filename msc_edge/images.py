@@ -3,39 +3,28 @@
 No other code outside the model changes pixel values, so training and the line decode a file to the same pixels.
 """
 
-import os
 import stat
 from pathlib import Path
 from typing import Literal
 
-# OpenCV reads this limit once, when it is first imported, and refuses a larger image before it allocates memory: a PNG
-# of 109 kB can declare 900 megapixels. If cv2 was imported before this module, the refusal follows the decoding.
-MAX_MEGAPIXELS = 100
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_MEGAPIXELS * 1_000_000))
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # this package reports failures itself, with the path
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt  # noqa: E402
+from msc_edge.errors import UnreadableImageError
+from msc_edge.formats import DAMAGED
+from msc_edge.formats.bmp import decode_bmp, is_bmp
+from msc_edge.formats.jpeg import START, jpeg_header
+from msc_edge.formats.jpeg_decoder import decode_jpeg
+from msc_edge.formats.opencv import decode_by_opencv, refuse_too_many_pixels, three_channels
+from msc_edge.formats.orientation import turned
+from msc_edge.formats.png import checked_png
+from msc_edge.formats.pnm import bits_of_pnm, is_pnm
+from msc_edge.formats.tiff import TiffHeader, tiff_header
+from msc_edge.formats.tiff_decoder import decode_tiff
+from msc_edge.formats.webp import is_webp, webp_orientation
 
-from msc_edge.errors import UnreadableImageError  # noqa: E402
-from msc_edge.formats.bmp import check_bmp  # noqa: E402
-from msc_edge.formats.jpeg import jpeg_header  # noqa: E402
-from msc_edge.formats.png import check_png  # noqa: E402
-from msc_edge.formats.tiff import tiff_header  # noqa: E402
-from msc_edge.formats.tiff_decoder import decode_tiff  # noqa: E402
-
-_NOT_AN_IMAGE = "not an image, or a truncated or damaged one"
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
-# Avoid IMREAD_COLOR_RGB: for a colour TIFF with 16 bits it returns uninitialised memory (OpenCV 4.11 to 5.0).
-_BGR_AT_FULL_DEPTH = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-_REDUCED_BGR = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-_REDUCED_GREY = {
-    1: cv2.IMREAD_GRAYSCALE,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
+_SIXTEEN = 16
 
 
 class DecodePolicy(BaseModel):
@@ -77,16 +66,54 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
     """Decode the bytes of an image file, uint8 (n,), to uint8 RGB (height, width, 3). Errors as for `read_image`."""
     if data.size == 0:
         raise UnreadableImageError("the file is empty")
-    check_png(data.data)
-    check_bmp(data.data)
-    if tiff := tiff_header(data.data):
-        if tiff.misread:
-            _refuse_too_many_pixels(tiff.height, tiff.width)
-            return _to_eight_bits(decode_tiff(data, tiff), policy, bits=tiff.bits[0])
-        if tiff.unassociated_alpha_at is not None:
-            data = data.copy()
-            data[tiff.unassociated_alpha_at] = 0  # unspecified: the colours stay as they are
-    return _to_eight_bits(_decode(data, *_flags_and_conversion(data, policy)), policy)
+    try:
+        image, bits = _decoded(data, policy.jpeg_keep)
+    except MemoryError as error:
+        raise UnreadableImageError("there is not enough memory to decode it") from error
+    return _to_eight_bits(image, policy, bits=bits)
+
+
+def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
+    """RGB (height, width, 3), uint8 or uint16, and the bits of each channel, as the file states."""
+    view, bits = data.data, 8
+    if view[: len(START)] == START:
+        image = _decoded_jpeg(data, jpeg_keep)
+    elif png := checked_png(data):
+        image, bits = turned(decode_by_opencv(png.data), png.orientation), _SIXTEEN
+    elif is_webp(view):
+        image = turned(decode_by_opencv(data), webp_orientation(view))
+    elif tiff := tiff_header(view):
+        image, bits = _decoded_tiff(data, tiff), tiff.bits[0]
+    elif is_bmp(view):
+        bmp = decode_bmp(view)
+        image = decode_by_opencv(data) if bmp is None else bmp
+    elif is_pnm(view):
+        bits = bits_of_pnm(view)
+        image = decode_by_opencv(data)
+    else:
+        raise UnreadableImageError(
+            f"{DAMAGED}, or a format that is not supported; save it as PNG, JPEG, TIFF, BMP, WebP or PNM"
+        )
+    return image, bits
+
+
+def _decoded_jpeg(data: np.ndarray, keep: int | None) -> np.ndarray:
+    header = jpeg_header(data.data)
+    if header is None:
+        raise UnreadableImageError(DAMAGED)
+    factor = header.reduction(keep) if keep else 1
+    refuse_too_many_pixels(header.height // factor, header.width // factor)
+    return three_channels(decode_jpeg(data, header, keep=keep))
+
+
+def _decoded_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
+    if header.misread:
+        refuse_too_many_pixels(header.height, header.width)
+        return decode_tiff(data, header)
+    if header.unassociated_alpha_at is not None:
+        data = data.copy()
+        data[header.unassociated_alpha_at] = 0  # unspecified: the colours stay as they are
+    return decode_by_opencv(data)
 
 
 def bytes_of(path: Path) -> np.ndarray:
@@ -111,54 +138,7 @@ def bytes_of(path: Path) -> np.ndarray:
     return data
 
 
-def _flags_and_conversion(data: np.ndarray, policy: DecodePolicy) -> tuple[int, int | None]:
-    """OpenCV's flags for imdecode, and the conversion of its result to RGB."""
-    header = jpeg_header(data.data)
-    if header is None:
-        return _BGR_AT_FULL_DEPTH, cv2.COLOR_BGR2RGB
-    factor = header.reduction(policy.jpeg_keep) if policy.jpeg_keep else 1
-    if header.channels == 1:  # faster than decoding grey into three channels
-        return _REDUCED_GREY[factor], cv2.COLOR_GRAY2RGB
-    if factor > 1:
-        return _REDUCED_BGR[factor], cv2.COLOR_BGR2RGB
-    return cv2.IMREAD_COLOR_RGB, None
-
-
-def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
-    try:
-        image = cv2.imdecode(data, flags)
-        if image is not None and image.dtype in (np.uint8, np.uint16):
-            _refuse_too_many_pixels(*image.shape[:2])
-            return image if conversion is None else cv2.cvtColor(image, conversion)
-    except cv2.error as error:
-        if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
-            raise _too_many_pixels() from error
-        if error.code == cv2.Error.StsNoMem:
-            raise UnreadableImageError("there is not enough memory to decode it") from error
-        raise UnreadableImageError(f"the decoder refused it: {error.err}") from error
-    except MemoryError as error:
-        raise UnreadableImageError("there is not enough memory to decode it") from error
-    if image is None:
-        raise UnreadableImageError(f"{_NOT_AN_IMAGE}, or a format that is not supported")
-    raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
-
-
-def _refuse_too_many_pixels(height: int, width: int) -> None:
-    # If cv2 was imported before this module, OpenCV does not have the limit. The result must be the same.
-    limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]
-    if limit.isdecimal() and height * width > int(limit):
-        raise _too_many_pixels()
-
-
-def _too_many_pixels() -> UnreadableImageError:
-    limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]  # OpenCV accepts "400MB" too
-    shown = f"{int(limit) / 1e6:g} megapixels" if limit.isdecimal() else f"{limit} pixels"
-    return UnreadableImageError(
-        f"larger than {shown}; shrink or tile it first, or raise the environment variable OPENCV_IO_MAX_IMAGE_PIXELS"
-    )
-
-
-def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int = 16) -> np.ndarray:
+def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int) -> np.ndarray:
     """`bits`: of each channel, as the file states."""
     if image.dtype == np.uint8:
         return image

@@ -4,3 +4,5 @@ A decoder that accepts a file has not always understood it. OpenCV 5.0 returns u
 a negative for others, and noise for some BMP files. Each module knows one container and what of it OpenCV misreads
 (`benchmarks/decode_suites.py` compares with other decoders).
 """
+
+DAMAGED = "not an image, or a truncated or damaged one"

@@ -4,20 +4,24 @@ import struct
 from typing import NamedTuple
 
 from msc_edge.errors import UnreadableImageError
+from msc_edge.formats import DAMAGED
 
 _MAGIC = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
-_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
+_FORMATS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
+_FORMATS_OF_EXIF = {**_FORMATS, 1: "B", 8: "h", 9: "i"}  # BYTE, SSHORT, SLONG: cameras write them too
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
-_SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 338, 339
+_SAMPLES, _PLANAR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 320, 338, 339
 _TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION)
-_TAGS += (_SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT)
+_TAGS += (_SAMPLES, _PLANAR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT)
+_MOST_VALUES = 3 * 256  # of a colour map
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR)
 _UNASSOCIATED_ALPHA = 2
 _PLANES, _UNSIGNED, _JPEG = 2, 1, 7
-# None, CCITT (three), LZW, Deflate (two), PackBits. OpenCV returns noise for JPEG 2000, PNG and JPEG XL.
-_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 8, 32946, 32773})
+# None, LZW, Deflate (two), PackBits. OpenCV returns noise for JPEG 2000, PNG and JPEG XL.
+_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773})
+FAX = frozenset({2, 3, 4})  # no decoder reports damage in them
 
 
 class TiffHeader(NamedTuple):
@@ -35,6 +39,8 @@ class TiffHeader(NamedTuple):
     """1: pixel by pixel; 2: plane by plane."""
     sample_format: int
     """1: unsigned integers."""
+    palette: tuple[int, ...]
+    """The colour map: 16-bit values, all red ones first."""
     unassociated_alpha_at: int | None
     """The byte that declares the first extra sample as unassociated alpha, by which libtiff multiplies the colours."""
 
@@ -47,14 +53,20 @@ class TiffHeader(NamedTuple):
             "samples have different numbers of bits": len(set(self.bits)) > 1,
             "pixels are signed or floating-point numbers": self.sample_format != _UNSIGNED,
             f"pixels have {bits} bits": bits not in (1, 8, 16),
-            f"compression (number {self.compression}) is not supported": not compressed,
-            f"colour space (number {self.photometric}) is not supported": self.photometric not in _COLOURS,
+            f"compression is number {self.compression}": not compressed,
+            f"colour space is number {self.photometric}": self.photometric not in _COLOURS,
+            "colours are YCbCr": self.photometric == _YCBCR and self.compression != _JPEG,  # decoders disagree
+            "palette is not complete, or of 8 bits": self.photometric == _PALETTE and not self._has_palette,
             "zero is white": bits == 16 and self.photometric == WHITE_IS_ZERO,
             "16-bit colours are not RGB": bits == 16 and self.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB),
             "colours are stored one plane after another": bits == 16 and self.planar == _PLANES and several,
             "pixels have a second value beside grey": bits == 16 and self.samples == 2,
         }
         return next((reason for reason, misread in reasons.items() if misread), None)
+
+    @property
+    def _has_palette(self) -> bool:
+        return len(self.palette) == 3 << self.bits[0] and max(self.palette) > 255
 
 
 def tiff_header(data: memoryview) -> TiffHeader | None:
@@ -67,11 +79,24 @@ def tiff_header(data: memoryview) -> TiffHeader | None:
         return None
     try:
         return _first_page(data, order, big=data[2 if order == "<" else 3] == ord("+"))
-    except (struct.error, IndexError, OverflowError) as error:
-        raise UnreadableImageError("not an image, or a truncated or damaged one: its first page is cut off") from error
+    except (struct.error, LookupError, OverflowError) as error:
+        raise UnreadableImageError(f"{DAMAGED}: its first page is cut off, or not valid") from error
 
 
-def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
+def orientation_of(exif: memoryview) -> int:
+    """The orientation in a block of EXIF, which is a TIFF file without image; 1 where there is none, or damaged."""
+    order = _MAGIC.get(bytes(exif[:4]))
+    try:
+        found = _tags(exif, order, _FORMATS_OF_EXIF, big=False)[0] if order else {}
+    except (struct.error, LookupError, OverflowError):
+        return 1
+    return next(iter(found.get(_ORIENTATION, ())), 1)
+
+
+def _tags(
+    data: memoryview, order: str, formats: dict[int, str], *, big: bool
+) -> tuple[dict[int, tuple[int, ...]], int | None]:
+    """The values of the tags of the first page, and the byte that declares unassociated alpha."""
     (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
     first, size, inline = (start + 8, 20, 8) if big else (start + 2, 12, 4)
@@ -79,16 +104,21 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
     alpha_at = None
     for place in range(first, first + size * min(count, 4096), size):
         tag, kind = struct.unpack_from(f"{order}HH", data, place)
-        if tag not in _TAGS or kind not in _FORMATS:
+        if tag not in _TAGS:
             continue
         (length,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place + 4)
-        values = f"{order}{min(length, 64)}{_FORMATS[kind]}"
+        values = f"{order}{min(length, _MOST_VALUES)}{formats[kind]}"
         at = place + (12 if big else 8)
-        if struct.calcsize(f"{order}{_FORMATS[kind]}") * length > inline:
+        if struct.calcsize(f"{order}{formats[kind]}") * length > inline:
             (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at)
         found[tag] = struct.unpack_from(values, data, at)
         if tag == _EXTRA_SAMPLES and found[tag][:1] == (_UNASSOCIATED_ALPHA,):
-            alpha_at = at + struct.calcsize(_FORMATS[kind]) - 1 if order == ">" else at
+            alpha_at = at + struct.calcsize(formats[kind]) - 1 if order == ">" else at
+    return found, alpha_at
+
+
+def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
+    found, alpha_at = _tags(data, order, _FORMATS, big=big)
 
     def one(tag: int, default: int | None = None) -> int:
         value = next(iter(found.get(tag, ())), default)
@@ -105,6 +135,7 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
         orientation=one(_ORIENTATION, 1),
         samples=one(_SAMPLES, 1),
         planar=one(_PLANAR, 1),
+        palette=found.get(_COLOR_MAP, ()),
         sample_format=max(found.get(_SAMPLE_FORMAT) or (1,)),
         unassociated_alpha_at=alpha_at,
     )

@@ -5,7 +5,8 @@ import io
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.formats.tiff import BLACK_IS_ZERO, RGB, WHITE_IS_ZERO, TiffHeader
+from msc_edge.formats.orientation import turned
+from msc_edge.formats.tiff import BLACK_IS_ZERO, FAX, RGB, WHITE_IS_ZERO, TiffHeader
 
 _REMEDY = "save it as PNG, or as TIFF with 8 or 16 bits, pixel by pixel, uncompressed"
 
@@ -20,7 +21,7 @@ def decode_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
     """
     bits = header.bits[0]
     understood = header.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and header.sample_format == 1
-    if not understood or bits > 16 or len(set(header.bits)) > 1:
+    if not understood or bits > 16 or len(set(header.bits)) > 1 or header.compression in FAX:
         raise UnreadableImageError(f"it is a TIFF whose {header.misread}, which is not supported; save it as PNG")
     try:
         import tifffile  # noqa: PLC0415
@@ -49,7 +50,7 @@ def decode_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
     if "S" not in axes:
         pixels, axes = pixels[..., None], axes + "S"
     pixels = pixels.transpose([axes.index(each) for each in "YXS"])
-    return _turned(_three_channels(pixels, header, bits), header.orientation)
+    return turned(_three_channels(pixels, header, bits), header.orientation)
 
 
 def _three_channels(pixels: np.ndarray, header: TiffHeader, bits: int) -> np.ndarray:
@@ -60,12 +61,3 @@ def _three_channels(pixels: np.ndarray, header: TiffHeader, bits: int) -> np.nda
     if bits < 8:
         colours = colours.astype(np.uint16) * 255 // largest
     return np.ascontiguousarray(colours, dtype=np.uint8 if bits <= 8 else np.uint16)
-
-
-def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """As the orientation of TIFF 6.0 and EXIF states."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    down = {3, 4, 7, 8}
-    across = {2, 3, 6, 7}
-    return np.ascontiguousarray(image[:: -1 if orientation in down else 1, :: -1 if orientation in across else 1])

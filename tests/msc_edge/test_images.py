@@ -476,7 +476,7 @@ try:
 except UnreadableImageError as error:
     print(error)
 """
-    assert in_child(code, tmp_path / "part.png").startswith("larger than 1KB pixels")
+    assert in_child(code, tmp_path / "part.png").startswith("larger than 0.001024 megapixels")
 
 
 def test_the_limit_holds_where_opencv_was_imported_with_another_one(

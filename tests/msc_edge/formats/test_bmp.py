@@ -66,13 +66,43 @@ def test_bit_masks_are_used_where_the_header_has_room_for_alpha(header: int, ord
 
 @pytest.mark.parametrize("header", [40, 52])
 @pytest.mark.parametrize("order", MASKS)
-def test_other_headers_have_the_masks_of_bgrx_or_are_refused(header: int, order: str) -> None:
+def test_bit_masks_are_used_with_other_headers(header: int, order: str) -> None:
     data = bmp(32, 3, by_masks(MASKS[order]), header=header, masks=MASKS[order])
-    if order == "BGRX":
-        np.testing.assert_array_equal(decode_image(data), COLOURS)
-    else:
-        with pytest.raises(UnreadableImageError, match=r"other bit masks than those of BGRX.*save it as PNG"):
-            decode_image(data)
+    np.testing.assert_array_equal(decode_image(data), COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("masks", "bits"),
+    [((), (5, 5, 5)), ((0x7C00, 0x3E0, 0x1F), (5, 5, 5)), ((0xF800, 0x7E0, 0x1F), (5, 6, 5))],
+)
+def test_16_bits_a_pixel_are_spread_over_all_levels(masks: tuple[int, ...], bits: tuple[int, ...]) -> None:
+    shares = RNG.random((HEIGHT, WIDTH, 3))
+    shares[0, :2] = [[0, 0, 0], [1, 1, 1]]
+    largest = np.array([2**each - 1 for each in bits])
+    levels = np.round(shares * largest).astype(np.uint16)
+    pixels = levels[..., 0] << (bits[1] + bits[2]) | levels[..., 1] << bits[2] | levels[..., 2]
+    rows = np.zeros((HEIGHT, WIDTH + WIDTH % 2), np.uint16)
+    rows[:, :WIDTH] = pixels[::-1]
+    found = decode_image(bmp(16, 3 if masks else 0, rows.astype("<u2").tobytes(), masks=masks))
+    np.testing.assert_array_equal(found, np.round(levels / largest * 255).astype(np.uint8))
+    assert (found[0, 0] == 0).all()
+    assert (found[0, 1] == 255).all()
+
+
+@pytest.mark.parametrize("masks", [(0xFC00, 0x3F0, 0xF), (0xF800, 0x7C0, 0x5F), (0, 0, 0)])
+def test_odd_bit_masks_are_refused(masks: tuple[int, ...]) -> None:
+    with pytest.raises(UnreadableImageError, match="bit masks that are not supported; save it as PNG"):
+        decode_image(bmp(16, 3, bytes(4 * HEIGHT * WIDTH), masks=masks))
+
+
+def test_a_file_whose_pixels_overlap_its_palette_or_are_missing_is_refused() -> None:
+    rows = np.zeros((HEIGHT, 16), np.uint8).tobytes()
+    whole = bmp(8, 0, rows, palette=PALETTE_BYTES)
+    assert decode_image(whole).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(UnreadableImageError, match="the last rows of this BMP are missing"):
+        decode_image(whole[:-1])
+    with pytest.raises(UnreadableImageError, match="overlap its palette"):
+        decode_image(bmp(8, 0, rows, palette=PALETTE_BYTES[:400]))
 
 
 @pytest.mark.parametrize("nibbles", [False, True])
