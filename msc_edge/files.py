@@ -1,5 +1,6 @@
 """Files on disk: hashes, and writing files and folders that are either complete or absent."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -8,11 +9,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from msc_edge.errors import UsageError, writing
 
 _CHUNK = 1 << 20
+_NOT_REGULAR = "it is not a regular file"
 ASIDE = ".replaced"  # suffix of a hidden folder or file that is being replaced
 
 
@@ -30,10 +32,25 @@ def kind_of(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
     return ("folder" if stat.S_ISDIR(mode) else "file"), ""
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes. OSError with the reason for what is no regular file, such as a pipe or a device.
+
+    Reading a pipe or a device may never end, and even opening a pipe waits for its writer.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    if not stat.S_ISREG(Path(path).stat().st_mode):  # before it is opened: that alone acts on some devices
+        raise OSError(errno.EINVAL, _NOT_REGULAR)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was replaced in between
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, _NOT_REGULAR)
+    return os.fdopen(descriptor, "rb")
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 lower-case hexadecimal digits, read in chunks."""
+    """SHA-256 of a file as 64 lower-case hexadecimal digits, read in chunks. OSError as `open_regular`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 No other code outside the model changes pixel values, so training and the line decode a file to the same pixels.
 """
 
-import stat
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.formats import DAMAGED
+from msc_edge.files import open_regular
+from msc_edge.formats import DAMAGED, FIRST_BYTES, NOT_SUPPORTED, is_image
 from msc_edge.formats.bmp import decode_bmp, is_bmp
 from msc_edge.formats.jpeg import START, jpeg_header
 from msc_edge.formats.jpeg_decoder import decode_jpeg
-from msc_edge.formats.opencv import decode_by_opencv, refuse_too_many_pixels, three_channels
+from msc_edge.formats.opencv import decode_by_opencv, pixel_limit, refuse_too_many_pixels, three_channels
 from msc_edge.formats.orientation import turned
 from msc_edge.formats.png import checked_png
 from msc_edge.formats.pnm import bits_of_pnm, is_pnm
@@ -24,6 +25,8 @@ from msc_edge.formats.tiff_decoder import decode_tiff
 from msc_edge.formats.webp import is_webp, webp_orientation
 
 _LARGEST_FILE = 2**31 - 1  # cv2.imdecode counts bytes in an int
+_LARGEST_PIXEL = 8  # bytes: four channels of 16 bits
+_METADATA = 64 << 20  # bytes, at most
 _SIXTEEN = 16
 
 
@@ -91,9 +94,7 @@ def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
         bits = bits_of_pnm(view)
         image = decode_by_opencv(data)
     else:
-        raise UnreadableImageError(
-            f"{DAMAGED}, or a format that is not supported; save it as PNG, JPEG, TIFF, BMP, WebP or PNM"
-        )
+        raise UnreadableImageError(NOT_SUPPORTED)
     return image, bits
 
 
@@ -117,25 +118,30 @@ def _decoded_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
 
 
 def bytes_of(path: Path) -> np.ndarray:
-    """The bytes of an image file, uint8 (n,). UnreadableImageError with the reason where it cannot be read."""
+    """The bytes of an image file, uint8 (n,). UnreadableImageError with the reason where it cannot be read.
+
+    Of a file that is no image, or too large for one, only the first bytes are read.
+    """
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if path.is_dir():
             reason = "it is a folder; check its permissions and the length of its path"
             raise UnreadableImageError(f"cannot be opened: {reason}")
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
-            raise UnreadableImageError("cannot be opened: it is not a regular file")
-        if status.st_size > _LARGEST_FILE:
-            raise UnreadableImageError(f"the file has {status.st_size >> 20} MiB; the decoder reads at most 2047 MiB")
-        # Avoid cv2.imread: it cannot open non-ASCII paths on Windows.
-        data = np.fromfile(path, dtype=np.uint8)
+        with open_regular(path) as file:
+            start = file.read(FIRST_BYTES)
+            if start and not is_image(start):
+                raise UnreadableImageError(NOT_SUPPORTED)
+            size, most = os.fstat(file.fileno()).st_size, _METADATA + _LARGEST_PIXEL * pixel_limit()
+            if size > (most := int(min(most, _LARGEST_FILE))):
+                raise UnreadableImageError(f"the file has {size >> 20} MiB; at most {most >> 20} MiB are read")
+            file.seek(0)
+            # Avoid cv2.imread: it cannot open non-ASCII paths on Windows.
+            return np.fromfile(file, dtype=np.uint8, count=size)
     except OSError as error:
         raise UnreadableImageError(f"cannot be opened: {error.strerror or error}") from error
     except ValueError as error:  # an embedded zero byte in the path
         raise UnreadableImageError(f"cannot be opened: {error}") from error
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to read it") from error
-    return data
 
 
 def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int) -> np.ndarray:

@@ -30,6 +30,7 @@ class NormalImage:
     path: str
     """Relative to the folder of normal images, with forward slashes."""
     sha256: str
+    """Of the file; empty where it cannot be read."""
     role: Role
 
 
@@ -67,17 +68,21 @@ def _is_folder(path: Path) -> bool:
 
 
 def find_normal_images(folder: Path, *, report: Report = silent) -> list[NormalImage]:
-    """Find the images below `folder`, sorted by path. Of identical files, all but the first are duplicates."""
+    """Find the images below `folder`, sorted by path. Of identical files, all but the first are duplicates.
+
+    Files that cannot be read are included: decoding them gives the reason.
+    """
     paths = find_images([folder]).paths
     seen: set[str] = set()
     images: list[NormalImage] = []
     for done, path in enumerate(paths, start=1):
         try:
             digest = sha256_of(path)
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error.strerror}; check the permissions") from error
+        except OSError:  # decoding it gives the reason, and marks it as unreadable
+            digest = ""
         role: Role = "duplicate" if digest in seen else "bank"
-        seen.add(digest)
+        if digest:
+            seen.add(digest)
         images.append(NormalImage(path.relative_to(folder).as_posix(), digest, role))
         report("finding duplicates", done, len(paths))
     return images

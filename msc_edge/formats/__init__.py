@@ -6,3 +6,13 @@ a negative for others, and noise for some BMP files. Each module knows one conta
 """
 
 DAMAGED = "not an image, or a truncated or damaged one"
+NOT_SUPPORTED = f"{DAMAGED}, or a format that is not supported; save it as PNG, JPEG, TIFF, BMP, WebP or PNM"
+
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BEGINNINGS += tuple(b"P%d" % number for number in range(1, 7))  # PNM
+FIRST_BYTES = max(map(len, _BEGINNINGS))
+
+
+def is_image(start: bytes) -> bool:
+    """Whether a file may be an image of a supported format, from its first bytes."""
+    return start.startswith(_BEGINNINGS)

@@ -50,11 +50,11 @@ def three_channels(image: np.ndarray) -> np.ndarray:
 def refuse_too_many_pixels(height: int, width: int) -> None:
     """UnreadableImageError for an image above the limit."""
     # OpenCV has this limit for its own formats, unless cv2 was imported before this module. All must be alike.
-    if height * width > _pixel_limit():
+    if height * width > pixel_limit():
         raise _too_many_pixels()
 
 
-def _pixel_limit() -> float:
+def pixel_limit() -> float:
     """The largest number of pixels of an image, from the environment variable; OpenCV accepts "400MB" too."""
     given = re.fullmatch(r"(\d+)(kb|mb|)", os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"].lower())
     return int(given[1]) << {"": 0, "kb": 10, "mb": 20}[given[2]] if given else math.inf
@@ -62,6 +62,6 @@ def _pixel_limit() -> float:
 
 def _too_many_pixels() -> UnreadableImageError:
     return UnreadableImageError(
-        f"larger than {_pixel_limit() / 1e6:g} megapixels; shrink or tile it first, or raise the environment variable "
+        f"larger than {pixel_limit() / 1e6:g} megapixels; shrink or tile it first, or raise the environment variable "
         "OPENCV_IO_MAX_IMAGE_PIXELS"
     )

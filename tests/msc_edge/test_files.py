@@ -1,6 +1,7 @@
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msc_edge.errors import OutputError, SourceError, UsageError
-from msc_edge.files import folder_written_whole, kind_of, sha256_of, written_whole
+from msc_edge.files import folder_written_whole, kind_of, open_regular, sha256_of, written_whole
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 
@@ -23,6 +24,36 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): "/" if path.is_dir() else path.read_text() for path in folder.rglob("*")
     }
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket", "dangling link", "link to a pipe", "missing"])
+@pytest.mark.parametrize("opened", [open_regular, sha256_of])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str, opened: Callable) -> None:
+    path = tmp_path / "part.png"
+    if kind in ("pipe", "link to a pipe"):
+        os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "socket":
+            listener.bind(str(path))
+        elif kind == "folder":
+            path.mkdir()
+        elif kind != "missing":
+            targets = {"device": "/dev/zero", "dangling link": tmp_path / "gone"}
+            path.symlink_to(targets.get(kind, tmp_path / "pipe"))
+        with pytest.raises(OSError, match=r"not a regular file|No such file"):
+            opened(path)
+
+
+def test_a_regular_file_is_opened_also_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "part.png").write_bytes(b"\r\n\x1a pixels")
+    (tmp_path / "link.png").symlink_to(tmp_path / "part.png")
+    for name in ("part.png", "link.png"):
+        with open_regular(tmp_path / name) as file:
+            assert file.read() == b"\r\n\x1a pixels"
 
 
 # --- kind of a path --------------------------------------------------------------------------------------------------

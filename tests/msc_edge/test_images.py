@@ -489,12 +489,33 @@ def test_the_limit_holds_where_opencv_was_imported_with_another_one(
         read(tmp_path, WHOLE["png"])
 
 
-def test_a_file_larger_than_the_decoder_accepts_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "part.jpg"
+def sparse_file(path: Path, beginning: bytes, size: int) -> Path:
+    """A file of `size` bytes that needs no space on the disk."""
     with path.open("wb") as file:
-        try:
-            file.truncate(1 << 40)  # sparse: it needs no space on the disk
-        except OSError as error:
-            pytest.skip(f"no sparse files here: {error}")
-    with pytest.raises(UnreadableImageError, match="the file has 1048576 MiB"):
-        read_image(path)
+        file.write(beginning)
+        file.truncate(size)
+    return path
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    for beginning in (b"\xff\xd8\xff\xe0", b"BM", b"\x89PNG"):
+        path = sparse_file(tmp_path / "part.jpg", beginning, 1 << 40)
+        with pytest.raises(UnreadableImageError, match="the file has 1048576 MiB; at most 826 MiB are read"):
+            read_image(path)
+
+
+def test_of_a_file_that_is_no_image_only_the_beginning_is_read(tmp_path: Path, in_child: Callable[..., str]) -> None:
+    code = """
+import resource, sys
+from pathlib import Path
+from msc_edge.errors import UnreadableImageError
+from msc_edge.images import read_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_image(Path(sys.argv[1]))
+except UnreadableImageError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+    growth, _, reason = in_child(code, sparse_file(tmp_path / "part.jpg", b"", 700 << 20)).partition(" ")
+    assert int(growth) < 50 << 10  # kB
+    assert reason.startswith("not an image")

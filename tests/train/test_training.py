@@ -302,20 +302,25 @@ def test_a_region_and_reduced_jpeg_exclude_each_other(normal_images: Path, tmp_p
         train(normal_images, tmp_path / "run", options(reduced_jpeg=True, region=Region(x=0, y=0, width=9, height=9)))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no named pipes here")
 def test_unreadable_images_and_duplicates_are_skipped_and_reported(
     normal_images: Path, tmp_path: Path, options: Callable
 ) -> None:
     folder = shutil.copytree(normal_images, tmp_path / "in")
     (folder / "part_03.png").write_bytes((folder / "part_03.png").read_bytes()[:300])
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
+    (folder / "link.png").symlink_to(tmp_path / "gone.png")
+    (folder / "link2.png").symlink_to(tmp_path / "gone.png")
+    os.mkfifo(folder / "pipe.png")
     shutil.copy(folder / "part_05.png", folder / "zz copy.png")
     (folder / "zz metadata.png").write_bytes((folder / "part_05.png").read_bytes() + b"behind the end")
     unreadable: dict[str, str] = {}
     record = trained(folder, tmp_path / "run", options(steps=1), unreadable=unreadable.__setitem__)
     images = read_image_table(tmp_path / "run" / IMAGE_TABLE)
     roles = {image.path: image.role for image in images}
-    assert sorted(unreadable) == ["broken.jpg", "part_03.png"]
-    assert {name for name, role in roles.items() if role == "unreadable"} == {"broken.jpg", "part_03.png"}
+    assert sorted(unreadable) == ["broken.jpg", "link.png", "link2.png", "part_03.png", "pipe.png"]
+    assert unreadable["pipe.png"] == "cannot be opened: it is not a regular file"
+    assert {name for name, role in roles.items() if role == "unreadable"} == set(unreadable)
     assert (roles["zz copy.png"], roles["zz metadata.png"]) == ("duplicate", "duplicate")
     used = [image for image in images if image.role in ("bank", "calibration")]
     assert len(used) == 19
