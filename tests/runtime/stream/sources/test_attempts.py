@@ -1,0 +1,56 @@
+"""Attempts are counted across processes that ended, and for the same content of a file only."""
+
+from pathlib import Path
+
+import pytest
+
+from msc_edge.runtime.stream.frame import ProcessedFile
+from msc_edge.runtime.stream.sources.attempts import Attempts
+
+
+def file(name: bytes = b"part.jpg", size: int = 10, modified: int = 5) -> ProcessedFile:
+    return ProcessedFile("/in", name, size, modified)
+
+
+def test_each_process_that_ended_counts_once(tmp_path: Path) -> None:
+    for earlier in range(4):
+        attempts = Attempts(tmp_path, "/in")
+        assert [attempts.begin(file()), attempts.begin(file())] == [earlier, earlier]
+
+
+@pytest.mark.parametrize("other", [file(b"other.jpg"), file(size=11), file(modified=6)])
+def test_another_file_or_content_starts_at_zero(tmp_path: Path, other: ProcessedFile) -> None:
+    Attempts(tmp_path, "/in").begin(file())
+    attempts = Attempts(tmp_path, "/in")
+    assert attempts.begin(other) == 0
+    assert attempts.begin(file()) == 0  # the process has finished the other one since
+
+
+def test_an_end_in_order_does_not_count(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path, "/in")
+    attempts.begin(file())
+    attempts.end()
+    attempts.end()
+    assert Attempts(tmp_path, "/in").begin(file()) == 0
+
+
+def test_sources_do_not_disturb_each_other(tmp_path: Path) -> None:
+    Attempts(tmp_path, "/in").begin(file())
+    Attempts(tmp_path, "/other").begin(file(b"other.jpg"))
+    assert Attempts(tmp_path, "/in").begin(file()) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"file": 3, "attempts": 1}', b"\xff", b'{"file": [], "attempts": "x"}']
+)
+def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    Attempts(tmp_path, "/in").begin(file())
+    (record,) = tmp_path.iterdir()
+    record.write_bytes(content)
+    assert Attempts(tmp_path, "/in").begin(file()) == 0
+
+
+def test_a_state_that_cannot_be_written_does_not_stop_the_work(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file, not a folder")
+    attempts = Attempts(tmp_path / "state", "/in")
+    assert attempts.begin(file()) == 0
