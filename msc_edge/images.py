@@ -81,7 +81,7 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
     check_bmp(data.data)
     if tiff := tiff_header(data.data):
         if tiff.misread:
-            _refuse_too_many_pixels(tiff.height, tiff.width)
+            refuse_too_many_pixels(tiff.height, tiff.width)
             return _to_eight_bits(decode_tiff(data, tiff), policy, bits=tiff.bits[0])
         if tiff.unassociated_alpha_at is not None:
             data = data.copy()
@@ -128,7 +128,7 @@ def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     try:
         image = cv2.imdecode(data, flags)
         if image is not None and image.dtype in (np.uint8, np.uint16):
-            _refuse_too_many_pixels(*image.shape[:2])
+            refuse_too_many_pixels(*image.shape[:2])
             return image if conversion is None else cv2.cvtColor(image, conversion)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
@@ -143,7 +143,8 @@ def _decode(data: np.ndarray, flags: int, conversion: int | None) -> np.ndarray:
     raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
 
 
-def _refuse_too_many_pixels(height: int, width: int) -> None:
+def refuse_too_many_pixels(height: int, width: int) -> None:
+    """UnreadableImageError for an image that is larger than the limit of the decoder."""
     # If cv2 was imported before this module, OpenCV does not have the limit. The result must be the same.
     limit = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]
     if limit.isdecimal() and height * width > int(limit):

@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from msc_edge.errors import KitError, SourceError
 from msc_edge.kit.model_entry import Outputs
-from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_shapes
+from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_of, output_shapes
 from msc_edge.runtime.backends.onnx_guard import refuse_external_data
 
 # onnxruntime otherwise reports each session to its vendor.
@@ -31,24 +31,23 @@ class OnnxRuntimeBackend:
         except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = str(error).strip().splitlines()[0]
             raise KitError(f"{path.name}: onnxruntime cannot open it ({reason}); export the kit again") from error
-        shapes = output_shapes(outputs)
-        self._names = list(shapes)
-        self._check_signature(path.name, shapes)
+        self._file, self._shapes = path.name, output_shapes(outputs)
+        self._check_signature()
 
-    def _check_signature(self, name: str, expected: dict[str, list[int]]) -> None:
+    def _check_signature(self) -> None:
         inputs = [(each.name, each.type, len(each.shape)) for each in self._session.get_inputs()]
         found = {each.name: (each.type, each.shape) for each in self._session.get_outputs()}
-        wanted = {output: ("tensor(float)", shape) for output, shape in expected.items()}
+        wanted = {output: ("tensor(float)", shape) for output, shape in self._shapes.items()}
         if inputs != [(INPUT, "tensor(uint8)", 4)] or found != wanted:
             raise KitError(
-                f"{name}: expected uint8 '{INPUT}' (1, height, width, 3) and float {expected}, found {inputs} and "
-                f"{found}; export the kit again"
+                f"{self._file}: expected uint8 '{INPUT}' (1, height, width, 3) and float {self._shapes}, found "
+                f"{inputs} and {found}; export the kit again"
             )
 
     def run(self, image: np.ndarray) -> ModelOutput:
         """See Backend."""
         try:
-            embedding, *patches = self._session.run(self._names, {INPUT: image[None]})
+            computed = self._session.run(list(self._shapes), {INPUT: image[None]})
         except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = str(error)
             size = f"{image.shape[1]}x{image.shape[0]} pixels"
@@ -56,4 +55,4 @@ class OnnxRuntimeBackend:
                 raise MemoryError(f"an image of {size}") from error
             first_line = reason.strip().splitlines()[0]
             raise SourceError(f"the model cannot process an image of {size} ({first_line})") from error
-        return ModelOutput(embedding[0], patches[0][0] if patches else None)  # pyright: ignore[reportIndexIssue, reportArgumentType]
+        return output_of(self._file, self._shapes, computed)
