@@ -8,7 +8,7 @@ import onnxruntime as ort
 from msc_edge.errors import KitError, SourceError
 from msc_edge.kit.model_entry import Outputs
 from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_of, output_shapes
-from msc_edge.runtime.backends.onnx_guard import refuse_external_data
+from msc_edge.runtime.backends.onnx_guard import read_model
 
 # onnxruntime otherwise reports each session to its vendor.
 ort.disable_telemetry_events()
@@ -19,15 +19,17 @@ class OnnxRuntimeBackend:
 
     def __init__(self, path: Path, *, outputs: Outputs, threads: int) -> None:
         """Open the model; `threads` compute one image. KitError when it cannot be used."""
-        refuse_external_data(path)
+        model = read_model(path)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        # Otherwise bytes 4 to 7 can say that the file is in onnxruntime's own format, which nothing here checks.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # Spinning threads burn half a core at 10 images a second, and slow down when another process needs the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = str(error).strip().splitlines()[0]
             raise KitError(f"{path.name}: onnxruntime cannot open it ({reason}); export the kit again") from error

@@ -9,7 +9,7 @@ import numpy as np
 from msc_edge.errors import KitError, MissingExtraError, SourceError
 from msc_edge.kit.model_entry import Outputs
 from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_of, output_shapes
-from msc_edge.runtime.backends.onnx_guard import refuse_external_data
+from msc_edge.runtime.backends.onnx_guard import read_model
 from msc_edge.runtime.processor import usable_cores
 
 
@@ -32,11 +32,12 @@ class OpenVinoBackend:
             )
         import openvino  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  (an extra)
 
-        refuse_external_data(path)
+        model = read_model(path)
         cores = usable_cores()
         try:
-            self._model = openvino.Core().compile_model(
-                str(path),
+            core = openvino.Core()
+            self._model = core.compile_model(
+                core.read_model(model),
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 where the processor has it
