@@ -5,11 +5,13 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from msc_edge.errors import KitError, MscEdgeError
 
 Item = TypeVar("Item")
+
+_PATIENCE = 5.0  # seconds for the process to remove what it unpacked
 
 
 def isolated(work: Callable[[Path], Iterator[Item]], kit: Path) -> Generator[Item]:
@@ -35,9 +37,11 @@ def isolated(work: Callable[[Path], Iterator[Item]], kit: Path) -> Generator[Ite
         if process.exitcode:
             raise _failure(kit, process.exitcode) from None
     finally:
+        receiver.close()
+        process.terminate()  # it removes what it unpacked
+        process.join(_PATIENCE)
         process.kill()
         process.join()
-        receiver.close()
 
 
 def _failure(kit: Path, code: int) -> Exception:
@@ -52,10 +56,17 @@ def _failure(kit: Path, code: int) -> Exception:
     return KitError(f"{kit}: opening and scoring it crashes the process ({name}); do not use this kit")
 
 
+def _end(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+    raise SystemExit(128 + signum)
+
+
 def _run(work: Callable[[Path], Iterator[Item]], kit: Path, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
+    signal.signal(signal.SIGTERM, _end)
     try:
         for item in work(kit):
             sender.send((item, None))
+    except BrokenPipeError:  # the parent has gone
+        pass
     except (MscEdgeError, MemoryError) as error:
         sender.send((None, error))

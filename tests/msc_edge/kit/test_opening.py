@@ -124,7 +124,7 @@ def test_a_file_that_unpacks_to_more_than_it_should_is_not_unpacked(
     pytest.importorskip("resource", reason="POSIX limits the size of files")
     (small_kit / "model.onnx").unlink()
     archive = make_zip(small_kit, extra={"model.onnx": bytes(20 << 20)})
-    assert archive.stat().st_size < 100_000
+    assert archive.stat().st_size < 90_000
     code = """
 import resource, sys
 from msc_edge.kit import opening
@@ -253,7 +253,7 @@ def test_a_bank_in_column_order_is_the_same_bank(
     assert kit.embeddings("fp32").flags.c_contiguous
 
 
-@pytest.mark.parametrize("names", [b"", b"{}", b'["a", "b"]', b'"abc"', b"\xff", b"[" * 100_000, b"null"], ids=repr)
+@pytest.mark.parametrize("names", [b"", b"{}", b'["a", "b"]', b'"abc"', b"\xff", b"[" * 90_000, b"null"], ids=repr)
 def test_names_of_normal_images_that_do_not_fit_the_bank(
     tmp_path: Path, names: bytes, make_kit: Callable[..., Path]
 ) -> None:

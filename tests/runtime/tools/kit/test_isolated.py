@@ -1,7 +1,9 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +73,22 @@ def test_closing_ends_the_process():
     items.close()
     with pytest.raises(ProcessLookupError):
         os.kill(number, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
+def test_sigterm_removes_what_was_unpacked(toy_kit, tmp_path):
+    kit = shutil.make_archive(str(tmp_path / "kit"), "zip", toy_kit)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "msc_edge", "doctor", kit]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(temporary)}) as doctor:
+        while not list(temporary.glob("msc-edge-kit-*")):  # it stays there while frames are scored, for seconds
+            assert doctor.poll() is None
+            time.sleep(0.05)
+        doctor.terminate()
+        doctor.communicate()
+    assert doctor.returncode == 143
+    assert not list(temporary.glob("msc-edge-kit-*"))
 
 
 def test_verify_reports_native_code_that_crashes(toy_kit, tmp_path):
