@@ -17,10 +17,11 @@ def info(
     from msc_edge.kit.opening import Kit
     from msc_edge.runtime.tools.kit.describe import show_kit
     from msc_edge.terminal import console, printing
+    from msc_edge.text import harmless_json
 
     with Kit.open(kit) as opened, printing():
         if json:
-            print(opened.manifest.to_json(), end="", flush=True)  # noqa: T201
+            print(harmless_json(opened.manifest.to_json()), end="", flush=True)  # noqa: T201
         else:
             show_kit(console(stderr=False), opened)
 
