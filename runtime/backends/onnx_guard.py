@@ -3,8 +3,8 @@
 A tensor may refer to data in another file by its path. Such paths have been used to read files outside the model's
 folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. The `onnx` package is not part of the runtime,
 so this module reads the protobuf wire format (protobuf.dev/programming-guides/encoding) with the fields of onnx.proto
-that kits may have. Everything else is refused: an unknown field, another wire type, a number that is longer than it
-needs to be. A parser that reads such a number differently could find another field than this one.
+that kits may have. Everything else is refused: an unknown field, another wire type, a text that is not UTF-8, a number
+that is longer than it needs to be. A parser that reads such a number differently could find another field there.
 """
 
 from pathlib import Path
@@ -13,45 +13,55 @@ from typing import Literal
 from msc_edge.errors import KitError
 
 # Kinds of fields, with the wire types that protobuf accepts for them. A repeated number may be packed.
-_WIRE_TYPES = {"int": (0,), "ints": (0, 2), "float": (5,), "floats": (5, 2), "doubles": (1, 2), "bytes": (2,)}
+_WIRE_TYPES = {
+    "int": (0,),
+    "ints": (0, 2),
+    "float": (5,),
+    "floats": (5, 2),
+    "doubles": (1, 2),
+    "bytes": (2,),
+    "text": (2,),
+}
 # Message -> {field number: kind, or message of that field}, from onnx.proto. Left out: training, device configurations,
 # and types other than tensors.
 _FIELDS: dict[str, dict[int, str]] = {
     "Model": {
         **dict.fromkeys((1, 5), "int"),
-        **dict.fromkeys((2, 3, 4, 6), "bytes"),
+        **dict.fromkeys((2, 3, 4, 6), "text"),
         **{7: "Graph", 8: "OperatorSet", 14: "Entry", 25: "Function"},
     },
-    "OperatorSet": {1: "bytes", 2: "int"},
-    "Entry": {1: "bytes", 2: "bytes"},
+    "OperatorSet": {1: "text", 2: "int"},
+    "Entry": {1: "text", 2: "text"},
     "Function": {
-        **dict.fromkeys((1, 4, 5, 6, 8, 10, 13), "bytes"),
+        **dict.fromkeys((1, 4, 5, 6, 8, 10, 13), "text"),
         **{7: "Node", 9: "OperatorSet", 11: "Attribute", 12: "ValueInfo", 14: "Entry"},
     },
     "Graph": {
-        **dict.fromkeys((2, 10), "bytes"),
+        **dict.fromkeys((2, 10), "text"),
         **dict.fromkeys((11, 12, 13), "ValueInfo"),
         **{1: "Node", 5: "Tensor", 14: "Annotation", 15: "SparseTensor", 16: "Entry"},
     },
-    "Node": {**dict.fromkeys((1, 2, 3, 4, 6, 7, 8), "bytes"), 5: "Attribute", 9: "Entry"},
+    "Node": {**dict.fromkeys((1, 2, 3, 4, 6, 7, 8), "text"), 5: "Attribute", 9: "Entry"},
     "Attribute": {
-        **dict.fromkeys((1, 4, 9, 13, 21), "bytes"),
+        **dict.fromkeys((1, 13, 21), "text"),
+        **dict.fromkeys((4, 9), "bytes"),
         **{2: "float", 3: "int", 7: "floats", 8: "ints", 20: "int"},
         **{5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
         **{14: "Type", 15: "Type"},
     },
     "Tensor": {
-        **dict.fromkeys((6, 8, 9, 12), "bytes"),
+        **dict.fromkeys((8, 12), "text"),
+        **dict.fromkeys((6, 9), "bytes"),
         **dict.fromkeys((1, 5, 7, 11), "ints"),
         **{2: "int", 4: "floats", 10: "doubles", 13: "Entry", 14: "int", 16: "Entry"},
     },
     "SparseTensor": {1: "Tensor", 2: "Tensor", 3: "ints"},
-    "ValueInfo": {1: "bytes", 2: "Type", 3: "bytes", 4: "Entry"},
-    "Annotation": {1: "bytes", 2: "Entry"},
-    "Type": {1: "TensorType", 6: "bytes"},
+    "ValueInfo": {1: "text", 2: "Type", 3: "text", 4: "Entry"},
+    "Annotation": {1: "text", 2: "Entry"},
+    "Type": {1: "TensorType", 6: "text"},
     "TensorType": {1: "int", 2: "Shape"},
     "Shape": {1: "Dimension"},
-    "Dimension": {1: "int", 2: "bytes", 3: "bytes"},
+    "Dimension": {1: "int", 2: "text", 3: "text"},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of Tensor
 _DEEPEST = 64
@@ -106,7 +116,9 @@ def _has_external_data(data: bytes, position: int, end: int, message: str, depth
                 raise ValueError(f"a field at byte {position} runs past the end")
         if message == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value)):
             return True
-        if kind not in _WIRE_TYPES and _has_external_data(data, position, stop, kind, depth + 1):
+        if kind == "text":
+            data[position:stop].decode()  # UnicodeDecodeError is a ValueError
+        elif kind not in _WIRE_TYPES and _has_external_data(data, position, stop, kind, depth + 1):
             return True
         position = stop
     return False

@@ -29,7 +29,8 @@ class OnnxRuntimeBackend:
         # Spinning threads burn half a core at 10 images a second, and slow down when another process needs the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            # Without a fallback to the same provider, which prints the error to standard output first.
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = str(error).strip().splitlines()[0]
             raise KitError(f"{path.name}: onnxruntime cannot open it ({reason}); export the kit again") from error

@@ -179,6 +179,19 @@ def has_external_data(message) -> bool:
     return False
 
 
+@pytest.mark.parametrize("place", [field(1, 2, field(3, 2, b"\xae")), field(11, 2, field(1, 2, b"\xd7\x28"))])
+def test_a_name_that_is_not_text_is_refused(place):
+    with pytest.raises(KitError, match=r"not an ONNX model of a kit \('utf-8' codec"):
+        check(helper.make_model(graph()).SerializeToString() + field(7, 2, place))
+
+
+def test_a_model_that_onnxruntime_refuses_prints_nothing(tmp_path, capfd):
+    (tmp_path / "model.onnx").write_bytes(in_an_initializer(internal("\x1b[2J")).SerializeToString())
+    with pytest.raises(KitError, match="onnxruntime cannot open it"):
+        OnnxRuntimeBackend(tmp_path / "model.onnx", outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_is_accepted_has_no_external_data_for_protobuf_either():
     """A model with external data in every place, changed at random until the guard accepts it."""
     models = [place(tensor).SerializeToString() for place in PLACES for tensor in (external(), internal())]
@@ -209,7 +222,8 @@ def test_every_field_that_the_guard_knows_is_one_of_onnx():
     inner["Annotation"] = onnx.TensorAnnotation
     integers = {getattr(FieldDescriptor, f"TYPE_{name}") for name in ("INT32", "INT64", "UINT64", "ENUM")}
     types_of = {
-        "bytes": {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING},
+        "bytes": {FieldDescriptor.TYPE_BYTES},
+        "text": {FieldDescriptor.TYPE_STRING},
         "int": integers,
         "ints": integers,
         "float": {FieldDescriptor.TYPE_FLOAT},
