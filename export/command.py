@@ -82,33 +82,34 @@ def export(
 
 def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
     from msc_edge.describe import describe_limits, describe_regions
+    from msc_edge.terminal import echo
     from msc_edge.text import size
 
     fp32, total = manifest.models["fp32"], sum(entry.bytes for entry in manifest.files.values())
     bank, parity = fp32.banks.images, fp32.parity
-    typer.echo(
+    echo(
         f"{out}: kit {manifest.name}, {len(manifest.files)} files, {size(total)}; {bank.count} normal images in the "
         f"memory bank, {bank.search} search"
     )
     if index := bank.index:
-        typer.echo(f"index: recall {index.recall:.4f} at ef {index.ef}, over {index.queries} queries")
+        echo(f"index: recall {index.recall:.4f} at ef {index.ef}, over {index.queries} queries")
     int8 = manifest.models.get("int8")
     if int8 and int8.agreement and int8.quantization:
         agreement, quantization = int8.agreement, int8.quantization
         in_float = f", {len(quantization.float_layers)} of {quantization.layers} layers in float"
-        typer.echo(
+        echo(
             f"int8: rank correlation with fp32 {agreement.rank_correlation:.4f}, AUROC on synthetic anomalies "
             f"{agreement.auroc:.4f} (fp32 {agreement.auroc_fp32:.4f}){in_float if quantization.float_layers else ''}"
         )
     for note in notes:
-        typer.echo(note)
+        echo(note)
     if parity:
-        typer.echo(
+        echo(
             f"parity: {parity.images} images scored as in training, largest difference "
             f"{parity.max_score_difference:.1e}, no changed verdict"
         )
     for name, text in describe_limits(fp32.calibration.limits, fp32.calibration.calibration):
-        typer.echo(f"{name}: {text}", err=name == "caution")
+        echo(f"{name}: {text}", err=name == "caution")
     if regions := fp32.calibration.regions:
-        typer.echo(f"regions: {describe_regions(regions.limit, regions.calibration)}")
-    typer.echo(f"next: msc-edge score {shlex.quote(str(out))} IMAGES --out scores.csv")
+        echo(f"regions: {describe_regions(regions.limit, regions.calibration)}")
+    echo(f"next: msc-edge score {shlex.quote(str(out))} IMAGES --out scores.csv")

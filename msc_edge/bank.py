@@ -6,7 +6,6 @@ then computed here, in float64, from the rows themselves. Exact search and an in
 give the same score to the last digit, on every machine.
 """
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from msc_edge.errors import KitError, MissingExtraError
+from msc_edge.formats.hnsw import check_hnsw
 
 # The float32 search returns some more rows than needed, so that its rounding cannot change which ones are nearest.
 _SPARE = 4
@@ -106,9 +106,8 @@ class Bank:
 
 
 def open_hnsw(path: Path, embeddings: np.ndarray, *, ef: int) -> HnswSearch:
-    """Open an index and check that it was built over `embeddings`.
+    """Open an index after a check that it is one over `embeddings`, and that hnswlib can trust it.
 
-    Pass only a file whose SHA-256 has been checked: hnswlib trusts its input, and a damaged file can crash the process.
     Raises MissingExtraError without hnswlib, KitError when the index does not belong to this memory bank.
     """
     try:
@@ -118,31 +117,11 @@ def open_hnsw(path: Path, embeddings: np.ndarray, *, ef: int) -> HnswSearch:
             "the HNSW index needs hnswlib, which is not installed. Install it with: pip install 'msc-edge[hnsw]', "
             "or use exact search"
         ) from error
-    other_index = KitError(f"{path.name}: not an index over this memory bank; export the kit again")
     count, dim = embeddings.shape
-    if _size_of_index(path) != (count, dim):
-        raise other_index
     index = hnswlib.Index(space="cosine", dim=dim)
-    # hnswlib opens an index over other vectors without an error, so some vectors are compared.
-    sample = np.linspace(0, count - 1, num=min(count, 16)).astype(int)
     try:
+        check_hnsw(np.fromfile(path, np.uint8), embeddings)
         index.load_index(str(path), max_elements=count)
-        same = np.allclose(index.get_items(sample), embeddings[sample], atol=1e-5)
-    except RuntimeError as error:
-        raise KitError(f"{path.name}: hnswlib cannot read it ({error}); export the kit again") from error
-    if not same:
-        raise other_index
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        raise KitError(f"{path.name}: not an index over this memory bank ({error}); export the kit again") from error
     return HnswSearch(index, ef=ef)
-
-
-def _size_of_index(path: Path) -> tuple[int, int] | None:
-    """Number and length of the vectors in an hnswlib 0.8 file. With another length hnswlib reads past their end."""
-    header = struct.Struct("=6Q")  # level-0 offset, capacity, count, bytes an element, label offset, vector offset
-    with path.open("rb") as file:
-        start = file.read(header.size)
-    if len(start) < header.size:
-        return None
-    level_0, capacity, count, element, label, vector = header.unpack(start)
-    if level_0 != 0 or capacity < count or element != label + 8 or label < vector:
-        return None
-    return count, (label - vector) // 4

@@ -33,7 +33,7 @@ from msc_edge.runtime.tools.doctor.command import doctor
 from msc_edge.runtime.tools.evaluate.command import evaluate
 from msc_edge.runtime.tools.kit.command import info, upgrade, verify
 from msc_edge.runtime.tools.score.command import score
-from msc_edge.text import one_line
+from msc_edge.text import lines, one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
 from msc_edge.train.one_vs_rest.command import benchmark
@@ -148,7 +148,7 @@ def main() -> NoReturn:
         code = _INTERRUPTED
     except Exception:
         if not _received:  # a library that is interrupted during its import can raise any exception
-            traceback.print_exc()
+            print(lines(traceback.format_exc()), end="", file=sys.stderr)  # noqa: T201
         # Python would exit with 1, which means that anomalies were found.
         code = _BUG
     if _received:

@@ -1,7 +1,18 @@
-"""Text for terminals, files and reports, and JSON text."""
+"""Text for terminals, files and reports, and JSON text.
+
+Names come from kits, cameras and file systems, so they may contain anything: terminal escapes, formulas, halves of
+characters. These functions are called where text leaves the program.
+"""
 
 import json
+import re
 from typing import Any
+
+# Controls that change a terminal or the order of characters, without tab and line ends.
+_HARMFUL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Beginnings that spreadsheets take for a formula, in any width; after apostrophes for those that `csv_cell` adds.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_QUOTED = re.compile("'*\"")
 
 
 def strict_json(text: str | bytes) -> Any:
@@ -21,6 +32,37 @@ def one_line(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def lines(text: str) -> str:
+    """The same for a text of several lines, whose line ends stay."""
+    return text if text.isprintable() else "\n".join(map(one_line, text.split("\n")))
+
+
+def harmless_json(text: str) -> str:
+    """A JSON text with escapes in place of the control characters in its strings: the same value."""
+    return _HARMFUL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def csv_cell(text: str) -> str:
+    """A text as a CSV cell that spreadsheets do not take for a formula and terminals for a command.
+
+    A text that begins like a formula gets an apostrophe in front. One with control characters, or with a quote at the
+    beginning, becomes a JSON string behind an apostrophe. `csv_text` reverses both.
+    """
+    if _HARMFUL.search(text) or _QUOTED.match(text):
+        return f"'{harmless_json(json.dumps(text, ensure_ascii=False))}"
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def csv_text(cell: str) -> str:
+    """The text of a cell that `csv_cell` made. ValueError for a cell that it cannot have made."""
+    if cell.startswith("'\""):
+        text = strict_json(cell[1:])
+        if not isinstance(text, str):
+            raise ValueError("not a JSON string behind an apostrophe")
+        return text
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def valid_text(text: str) -> str:

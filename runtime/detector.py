@@ -11,9 +11,11 @@ from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
 from msc_edge.bank import Bank, open_hnsw
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
+from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
 from msc_edge.kit.opening import Kit, KitIdentity
+from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
 from msc_edge.runtime.processor import check_threads, usable_cores
@@ -21,6 +23,7 @@ from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.scoring import Scoring
 
 SearchChoice = Literal["auto", "exact", "hnsw"]
+_UNIT = 1e-3  # deviation of the length of an embedding from 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Detector:
         `threads` compute one image; the default is all cores that this process may use. `search`: `auto` is the kit's
         default, and exact search where hnswlib is not installed; the scores are the same. `precision`: the model that
         scores, by default the kit's; each model has its own scores and limits. `backend`: the library that computes the
-        model, see `select_backend`. Raises KitError when any byte of the kit was changed.
+        model, see `select_backend`. Raises KitError when any byte of the kit was changed, and when the kit does not
+        give a score for its check image.
         """
         with Kit.open(kit) as opened:
             return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend)
@@ -72,9 +76,10 @@ class Detector:
         check_threads(threads)
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
+        _refuse_large_region(kit.manifest)
         spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
         calibration = kit.model(spec.precision).calibration
-        return cls(
+        detector = cls(
             kit=kit.identity,
             manifest=kit.manifest,
             spec=spec,
@@ -84,6 +89,20 @@ class Detector:
             calibration=calibration.calibration,
             normal_images=kit.normal_images(),
         )
+        detector._score_check_image()
+        return detector
+
+    def _score_check_image(self) -> None:
+        file = self.manifest.models[self.model].file
+        image = check_image(self.manifest.preprocessing)
+        try:
+            output = self.run(image)
+        except SourceError as error:
+            raise KitError(f"{file}: does not process its check image ({error}); export the kit again") from error
+        length = float(np.linalg.norm(output.embedding))
+        if not abs(length - 1) <= _UNIT:  # also true for NaN
+            raise KitError(f"{file}: the embedding of the check image has length {length:.6g}, not 1; export it again")
+        self.score_output(output, image)
 
     @property
     def scoring(self) -> Scoring:
@@ -165,7 +184,8 @@ class Detector:
         anomaly_map = self.map_of(output, height=frame.shape[0], width=frame.shape[1])
         patch_score = anomaly_map.peak if anomaly_map else None
         score = self.scoring.score(found.score, patch_score)
-        if not math.isfinite(score):
+        # All parts: the larger of two numbers may hide that the other one is NaN.
+        if not all(math.isfinite(each) for each in (score, found.score, patch_score or 0.0)):
             file = self.manifest.models[self.model].file
             raise KitError(f"{file}: the output for this image is not finite; export the kit again")
         return Result(
@@ -195,6 +215,15 @@ class Detector:
         geometry = MapGeometry.of(self.manifest.preprocessing, height=height, width=width, stride=patches.stride)
         grid = smoothed(output.patch_distances, smoothing=settings.smoothing)
         return AnomalyMap(grid, geometry, limit=regions.limit.score, least_area=settings.least_area)
+
+
+def _refuse_large_region(manifest: Manifest) -> None:
+    """KitError for a region of interest that only an image of more pixels than the decoder accepts can contain."""
+    if region := manifest.preprocessing.region:
+        try:
+            refuse_too_many_pixels(region.y + region.height, region.x + region.width)
+        except UnreadableImageError as error:
+            raise KitError(f"manifest.json: no image contains its region of interest: {error}") from error
 
 
 def open_bank(kit: Kit, search: SearchChoice, precision: Precision) -> Bank:

@@ -33,9 +33,8 @@ def restore_checkpoint(
         fits = same(fabric.load(path, weights_only=True))
         if fits:
             fabric.load(path, state, weights_only=True)
-    except Exception as error:  # torch raises many types for a damaged file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KitError(f"{path}: cannot be read ({reason}); delete {path.parent} and train again") from error
+    except Exception as error:  # many types, whose messages recommend to load the file with its code
+        raise KitError(f"{path}: damaged, or not a checkpoint; delete {path.parent} and train again") from error
     if not fits:
         raise UsageError(
             f"{path.parent}: was started with other options, images or weights; use the same ones, "

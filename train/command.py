@@ -145,6 +145,7 @@ def train(
 
 
 def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requested: bool) -> None:
+    from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
     from msc_edge.train.dataset import groups_of, read_image_table
     from msc_edge.train.run_record import IMAGE_TABLE
@@ -159,26 +160,26 @@ def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requeste
         )
         groups = f": {len(held_out)} of {len(all_used)} groups"
     for line in failed[:5]:
-        typer.echo(one_line(f"skipped: {line}"), err=True)
+        echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:
-        typer.echo(f"skipped: {len(failed) - 5} more, see {out / IMAGE_TABLE}", err=True)
+        echo(f"skipped: {len(failed) - 5} more, see {out / IMAGE_TABLE}", err=True)
     if duplicates := roles.count("duplicate"):
-        typer.echo(f"skipped: {many(duplicates, 'duplicate')} of other images", err=True)
+        echo(f"skipped: {many(duplicates, 'duplicate')} of other images", err=True)
     settings = record.fine_tuning
     training = (
         f"{many(settings.steps, 'step')} of {settings.recipe} in {settings.dtype}" if settings.steps else "frozen"
     )
     if selection := record.selection:
         training += f", step {selection.selected_step} selected" if selection.selected_step else ", undone"
-        typer.echo(_selection_line(selection), err=True)
+        echo(_selection_line(selection), err=True)
     if not settings.steps and not frozen_requested:
-        typer.echo(
+        echo(
             "the backbone is not fine-tuned: there are fewer images to train on than one batch; "
             "pass --steps N to fine-tune it anyway",
             err=True,
         )
     patches = f", {many(record.patch_rows, 'patch', 'patches')} in the patch bank" if record.patch_rows else ""
-    typer.echo(
+    echo(
         f"{out}: {record.backbone}, {training}; {roles.count('bank')} images in the memory bank{patches}, "
         f"{roles.count('calibration')} held out{groups}\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
     )

@@ -13,6 +13,7 @@ from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import kind_of, sha256_of
 from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
+from msc_edge.text import csv_cell, csv_text
 
 Role = Literal["bank", "calibration", "duplicate", "unreadable"]
 
@@ -211,7 +212,7 @@ def write_image_table(path: Path, images: Sequence[NormalImage]) -> None:
         # Quote all fields: Python 3.11 leaves a carriage return in a name unquoted, and then cannot read it back.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(("path", "sha256", "role"))
-        writer.writerows((image.path, image.sha256, image.role) for image in images)
+        writer.writerows((csv_cell(image.path), image.sha256, image.role) for image in images)
 
 
 def read_image_table(path: Path) -> list[NormalImage]:
@@ -226,6 +227,6 @@ def read_image_table(path: Path) -> list[NormalImage]:
     if rows and set(rows[0]) != {"path", "sha256", "role"}:
         raise KitError(f"{path}: not an image table; train again")
     return [
-        NormalImage(row["path"], row["sha256"], _OLD_ROLES.get(row["role"], row["role"]))  # pyright: ignore[reportArgumentType]
+        NormalImage(csv_text(row["path"]), row["sha256"], _OLD_ROLES.get(row["role"], row["role"]))  # pyright: ignore[reportArgumentType]
         for row in rows
     ]

@@ -1,8 +1,8 @@
 """Pretrained weights: from a file, from this package, or from torchvision."""
 
 import functools
-import pickle
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -68,17 +69,17 @@ def weights_from_file(path: Path) -> Pretrained:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's message is long and recommends running the file's code
+            with warnings.catch_warnings(action="ignore"):
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UsageError(f"weights {path}: cannot be read ({reason}); copy the file again") from error
+    except Exception as error:  # many types, whose messages recommend to load the file with its code
         raise UsageError(
             f"weights {path}: not opened, because the file contains more than tensors, or is damaged; "
             "use a .safetensors file, or a .pth file that contains only tensors"
-        ) from error
-    except Exception as error:  # torch raises many types for a damaged file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"weights {path}: cannot be read ({reason}); use a .safetensors file, "
-            "or a .pth file that contains only tensors"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

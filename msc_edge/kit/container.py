@@ -12,11 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, Protocol
 
 from msc_edge.errors import KitError, OutputError
-from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, THUMBNAILS
+from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES, THUMBNAILS
 from msc_edge.kit.manifest import FileEntry, Manifest, read_manifest
+from msc_edge.kit.roles import check_files
+from msc_edge.text import size
 
 _CHUNK = 1 << 20
-_MAX_MANIFEST_BYTES = 256 << 20
+# Of the files in a zip: all of them may have 16 MiB, and more where the zip is larger than half a MiB.
+_UNPACKED_AT_LEAST, _LARGEST_RATIO = 16 << 20, 32
 # Files that operating systems add to folders.
 _SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _COPY_AGAIN = "copy the kit again"
@@ -55,6 +58,8 @@ class _Zip:
                 raise KitError(f"the zip holds {member.filename!r}, a path outside the kit; do not use it")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise KitError(f"the zip holds a link, {member.filename!r}; do not use it")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise KitError(f"the zip holds {member.filename!r} in another method than deflate; zip the kit again")
             name = member.filename.removeprefix(prefix)
             if name in self._members:
                 raise KitError(f"the zip holds {name!r} twice; {_COPY_AGAIN}")
@@ -110,12 +115,17 @@ def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verif
                 raise KitError("this is a training run; export a kit from it: msc-edge export RUN --out KIT")
             raise KitError(f"{name} is missing: not a kit, or an incomplete one; {_COPY_AGAIN}")
     with container.open(MANIFEST) as file:
-        text = file.read(_MAX_MANIFEST_BYTES)
+        text = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise KitError(f"{MANIFEST}: larger than {MAX_MANIFEST_BYTES >> 20} MiB, which no kit needs; do not use it")
     with container.open(MANIFEST_DIGEST) as file:
         if file.read(1024) != digest_line(text):
             raise KitError(f"{MANIFEST}: SHA-256 differs from {MANIFEST_DIGEST}; {_COPY_AGAIN}")
     manifest, version = read_manifest(text, name=path.resolve().name.removesuffix(".zip").removesuffix(".kit"))
     _check_names(manifest, names)
+    check_files(manifest)
+    if copy_to is not None:
+        _check_total(manifest, path.stat().st_size)
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:
             _check_file(name, entry, file, copy)
@@ -133,6 +143,13 @@ def _check_names(manifest: Manifest, names: set[str]) -> None:
     extra = {name for name in names - listed if not _is_system_file(name)}
     if extra := extra - {MANIFEST, MANIFEST_DIGEST}:
         raise KitError(f"{min(extra)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
+
+
+def _check_total(manifest: Manifest, zipped: int) -> None:
+    """KitError for a zip that unpacks to far more than embeddings and weights, which hardly compress, can."""
+    total = sum(entry.bytes for entry in manifest.files.values())
+    if total > _UNPACKED_AT_LEAST + _LARGEST_RATIO * zipped:
+        raise KitError(f"its {size(zipped)} unpack to {size(total)}, which no kit does; do not use it")
 
 
 def _check_file(name: str, entry: FileEntry, file: IO[bytes], copy: IO[bytes] | None) -> None:

@@ -6,14 +6,24 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
+
+_WINDOWS_DEVICE = re.compile(r"(^|/)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|/|$)", re.IGNORECASE)
+
+
+def _portable(name: str) -> str:
+    if _WINDOWS_DEVICE.search(name) or name.endswith("."):
+        raise ValueError("Windows does not accept it as the name of a file")
+    return name
+
 
 Precision = Literal["fp32", "int8"]
 """Numeric format of a model, and its name in the manifest."""
 PrecisionChoice = Literal["auto", "fp32", "int8"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # One optional folder, plain characters, no leading dot: a name cannot point outside the kit.
-FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+_NAME = r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
+FileName = Annotated[str, StringConstraints(pattern=_NAME, max_length=255), AfterValidator(_portable)]
 KitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 MANIFEST = "manifest.json"
@@ -23,6 +33,10 @@ THUMBNAILS = "thumbnails"
 MODEL_FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 BANK_FILES: dict[Precision, str] = {"fp32": "bank.npy", "int8": "bank.int8.npy"}
 INDEX_FILES: dict[Precision, str] = {"fp32": "bank.hnsw", "int8": "bank.int8.hnsw"}
+
+
+MAX_MANIFEST_BYTES = 8 << 20
+"""Largest manifest.json that is read or written."""
 
 
 def thumbnail_file(row: int) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.kit.layout import FileName
@@ -10,10 +10,38 @@ from msc_edge.preprocessing import Preprocessing
 from msc_edge.scoring import Scoring
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
+_LEAST_RATE = 1e-12
 HELD_OUT = "held out of the training images"
 
+Count = Annotated[int, Field(gt=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Target = Literal["x86-vnni", "x86", "arm64"]
+
+
+def _plausible(limit: Limit) -> Limit:
+    """ValueError for rates that no calibration gives. Both are None for a limit that was set by hand."""
+    target, expected = limit.target_rate, limit.expected_rate
+    if (target is None) != (expected is None):
+        raise ValueError("one of target_rate and expected_rate is missing")
+    if target is not None and expected is not None and not (_LEAST_RATE <= target < 1 and 0 < expected < 1):
+        raise ValueError(f"target_rate {target} and expected_rate {expected} are not both between 0 and 1")
+    return limit
+
+
+def _from_rates(limit: Limit) -> Limit:
+    if limit.target_rate is None:
+        raise ValueError("target_rate is missing: the limit of the anomaly map follows from patch scores")
+    return _plausible(limit)
+
+
+def _both_plausible(limits: Limits) -> Limits:
+    _plausible(limits.warn)
+    _plausible(limits.reject)
+    return limits
+
+
+PlausibleLimits = Annotated[Limits, AfterValidator(_both_plausible)]
+RegionLimit = Annotated[Limit, AfterValidator(_from_rates)]
 
 
 class Part(BaseModel):
@@ -25,7 +53,7 @@ class Part(BaseModel):
 class EmbeddingOutput(Part):
     """Output `embedding` of a model: float32 (1, dim), unit length."""
 
-    dim: PositiveInt
+    dim: Count
 
 
 class PatchDistancesOutput(Part):
@@ -35,9 +63,9 @@ class PatchDistancesOutput(Part):
     its margin.
     """
 
-    rows: PositiveInt
-    columns: PositiveInt
-    stride: PositiveInt
+    rows: Count
+    columns: Count
+    stride: Count
 
     def fits(self, spec: Preprocessing) -> bool:
         """Whether the grid covers the input."""
@@ -58,19 +86,19 @@ class HnswIndex(Part):
 
     file: FileName
     space: Literal["cosine"] = "cosine"
-    m: PositiveInt
-    ef_construction: PositiveInt
-    ef: PositiveInt
+    m: Count
+    ef_construction: Count
+    ef: Count
     recall: float = Field(ge=0, le=1, description="share of the true k nearest rows found, over `queries` queries")
-    queries: PositiveInt
+    queries: Count
 
 
 class MemoryBank(Part):
     """Embeddings of the normal images under one model, float32 (count, dim), unit rows, and how to search them."""
 
     file: FileName
-    count: PositiveInt
-    k: PositiveInt = Field(description="the score is the mean cosine distance to the k nearest rows")
+    count: Count
+    k: Count = Field(description="the score is the mean cosine distance to the k nearest rows")
     search: Literal["exact", "hnsw"] = Field(description="default search of the runtime; both give the same scores")
     index: HnswIndex | None
 
@@ -84,8 +112,8 @@ class MemoryBank(Part):
 class PatchBank(Part):
     """Whitened patch embeddings that stand for all patches of the normal images. They are part of the model file."""
 
-    count: PositiveInt
-    dim: PositiveInt
+    count: Count
+    dim: Count
 
 
 class Banks(Part):
@@ -100,7 +128,7 @@ class EarlierCalibration(Part):
 
     created: str = Field(description="UTC, ISO 8601")
     reason: str
-    count: PositiveInt = Field(description="number of scores")
+    count: Count = Field(description="number of scores")
     quantiles: tuple[float, float, float, float, float] = Field(
         description="of the scores: minimum, lower quartile, median, upper quartile, maximum"
     )
@@ -117,7 +145,7 @@ class RegionCalibration(Part):
         min_length=1, description="largest values of the maps of the calibration images, in ascending order"
     )
     rate: Rate = Field(description="target share of normal images with any region")
-    limit: Limit = Field(description="follows from the patch scores and the rate")
+    limit: RegionLimit = Field(description="follows from the patch scores and the rate")
 
     @property
     def calibration(self) -> Calibration:
@@ -136,7 +164,7 @@ class CalibrationInfo(Part):
     scores: list[float] = Field(min_length=1, description="in ascending order")
     warn_rate: Rate = Field(description="target false-alarm rate of the warn limit")
     reject_rate: Rate = Field(description="target false-alarm rate of the reject limit")
-    limits: Limits = Field(description="follow from the scores and the two rates")
+    limits: PlausibleLimits = Field(description="follow from the scores and the two rates")
     created: str | None = Field(default=None, description="UTC, ISO 8601; null: created with the kit")
     reason: str = Field(default=HELD_OUT, description="which images were scored, and why")
     history: list[EarlierCalibration] = Field(
@@ -156,7 +184,7 @@ class CalibrationInfo(Part):
 class Parity(Part):
     """Scores of training compared with scores of the runtime, on real images, before the kit was written."""
 
-    images: PositiveInt
+    images: Count
     max_score_difference: float = Field(ge=0)
     max_embedding_difference: float = Field(ge=0)
     max_patch_difference: float | None = Field(
@@ -172,8 +200,8 @@ class Quantization(Part):
         description="processors the model was made for. x86-vnni: uint8 activations, int8 weights; x86: the same with "
         "7-bit weights, which do not overflow on processors without VNNI; arm64: int8 activations, int8 weights"
     )
-    images: PositiveInt = Field(description="images of the memory bank that set the activation ranges")
-    layers: PositiveInt = Field(description="convolutions of the backbone")
+    images: Count = Field(description="images of the memory bank that set the activation ranges")
+    layers: Count = Field(description="convolutions of the backbone")
     float_layers: list[str] = Field(description="convolutions that stay in float, by the names of their weights")
     check_embedding: list[float] = Field(
         description="embedding of the check image (docs/kit-format.md). A processor that computes another embedding "
@@ -195,8 +223,8 @@ class MapAgreement(Part):
 class Agreement(Part):
     """How a quantised model ranks images compared with the fp32 model."""
 
-    normal_images: PositiveInt = Field(description="held-out normal images")
-    synthetic_anomalies: PositiveInt = Field(description="synthetic anomalies made from them")
+    normal_images: Count = Field(description="held-out normal images")
+    synthetic_anomalies: Count = Field(description="synthetic anomalies made from them")
     auroc_fp32: float = Field(ge=0, le=1, description="AUROC of the fp32 scores, anomalies against normal images")
     auroc: float = Field(ge=0, le=1, description="AUROC of this model's scores")
     rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the image scores of both models")
@@ -207,7 +235,7 @@ class Model(Part):
     """One model of the kit with its own memory bank, calibration and limits."""
 
     file: FileName = Field(description="ONNX; input `image`: uint8 (1, height, width, 3), RGB, any size")
-    opset: PositiveInt
+    opset: Count
     outputs: Outputs
     banks: Banks
     scoring: Scoring = Field(default=Scoring(), description="what the score is made of")

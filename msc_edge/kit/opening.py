@@ -26,6 +26,7 @@ from msc_edge.kit.model_entry import Model
 # A smaller bank is read at once, so a later change of the file does not matter.
 _MAPPED_FROM = 64 << 20
 _ROWS_AT_ONCE = 4096
+_LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Kit:
             else:
                 with path.open("rb") as file:
                     rows = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError, MemoryError) as error:
+        except Exception as error:  # numpy evaluates the header with Python's parser, which has errors of its own
             raise KitError(f"{bank.file}: numpy cannot read it ({error}); export the kit again") from error
         if rows.dtype != np.float32 or rows.shape != (bank.count, model.dim):
             raise KitError(
@@ -140,7 +141,9 @@ class Kit:
             raise KitError(f"{entry.file}: cannot be read as JSON ({error}); export the kit again") from error
         if not isinstance(names, list) or len(names) != entry.count:
             raise KitError(f"{entry.file}: expected a list of {entry.count} names; export the kit again")
-        return [str(name) for name in names]
+        if not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
+            raise KitError(f"{entry.file}: expected names of at most {_LONGEST_NAME} characters; export the kit again")
+        return names
 
 
 def _rows_are_unit(bank: np.ndarray) -> bool:

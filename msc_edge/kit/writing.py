@@ -6,9 +6,10 @@ from pathlib import Path
 from msc_edge.errors import KitError, UsageError, writing
 from msc_edge.files import folder_written_whole, kind_of, sha256_of
 from msc_edge.kit.container import digest_line
-from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST
+from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES
 from msc_edge.kit.manifest import FileEntry, Manifest
 from msc_edge.kit.opening import Kit
+from msc_edge.text import size
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -22,8 +23,16 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Write manifest.json and manifest.sha256 of a kit whose files have not changed since `seal`."""
+    """Write manifest.json and manifest.sha256 of a kit whose files have not changed since `seal`.
+
+    UsageError for a manifest that is too large to be read again.
+    """
     text = manifest.to_json().encode()
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise UsageError(
+            f"{MANIFEST} would have {size(len(text))}, and at most {MAX_MANIFEST_BYTES >> 20} MiB are read; use fewer "
+            "images, or export without thumbnails"
+        )
     (folder / MANIFEST).write_bytes(text)
     (folder / MANIFEST_DIGEST).write_bytes(digest_line(text))
     return manifest

@@ -1,11 +1,13 @@
 """What the detector needs of a backend, and how backends are named."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from msc_edge.errors import KitError
 from msc_edge.kit.model_entry import Outputs
 
 BackendName = Literal["onnxruntime", "openvino"]
@@ -32,7 +34,8 @@ class Backend(Protocol):
     def run(self, image: np.ndarray) -> ModelOutput:
         """Compute the outputs for an image, uint8 (height, width, 3), RGB.
 
-        Raises MemoryError, and SourceError when the model cannot process an image of this size.
+        Raises MemoryError, SourceError when the model cannot process an image of this size, KitError for outputs of
+        other shapes than the manifest states.
         """
         ...
 
@@ -40,6 +43,15 @@ class Backend(Protocol):
 def installed_backends() -> tuple[BackendName, ...]:
     """The backends that are installed."""
     return ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",)
+
+
+def output_of(file: str, shapes: Mapping[str, list[int]], computed: Sequence[Any]) -> ModelOutput:
+    """What a model computed, in the order of `shapes`. KitError where a library gives other shapes: it only warns."""
+    for (name, shape), value in zip(shapes.items(), computed, strict=True):
+        if (list(value.shape), value.dtype) != (shape, np.float32):
+            raise KitError(f"{file}: {name} is {value.dtype} {value.shape}, expected float32 {tuple(shape)}")
+    embedding, *patches = computed
+    return ModelOutput(embedding[0], patches[0][0] if patches else None)
 
 
 def output_shapes(outputs: Outputs) -> dict[str, list[int]]:

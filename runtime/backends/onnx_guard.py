@@ -1,86 +1,139 @@
-"""Refuse an ONNX file that points at other files, before onnxruntime opens it.
+"""Refuse an ONNX file that points at other files, or that another parser could understand differently.
 
 A tensor may refer to data in another file by its path. Such paths have been used to read files outside the model's
 folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. The `onnx` package is not part of the runtime,
-so this module reads the protobuf wire format (protobuf.dev/programming-guides/encoding): it follows the fields of
-onnx.proto that can contain a tensor, and skips all others.
+so this module reads the protobuf wire format (protobuf.dev/programming-guides/encoding) with the fields of onnx.proto
+that kits may have. Everything else is refused: an unknown field, another wire type, a text that is not UTF-8, a number
+that is longer than it needs to be. A parser that reads such a number differently could find another field there.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from msc_edge.errors import KitError
 
-# Message -> {field number: message of that field}, from onnx.proto.
+# Kinds of fields, with the wire types that protobuf accepts for them. A repeated number may be packed.
+_WIRE_TYPES = {
+    "int": (0,),
+    "ints": (0, 2),
+    "float": (5,),
+    "floats": (5, 2),
+    "doubles": (1, 2),
+    "bytes": (2,),
+    "text": (2,),
+}
+# Message -> {field number: kind, or message of that field}, from onnx.proto. Left out: training, device configurations,
+# and types other than tensors.
 _FIELDS: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "Training", 25: "Function"},
-    "Training": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Model": {
+        **dict.fromkeys((1, 5), "int"),
+        **dict.fromkeys((2, 3, 4, 6), "text"),
+        **{7: "Graph", 8: "OperatorSet", 14: "Entry", 25: "Function"},
+    },
+    "OperatorSet": {1: "text", 2: "int"},
+    "Entry": {1: "text", 2: "text"},
+    "Function": {
+        **dict.fromkeys((1, 4, 5, 6, 8, 10, 13), "text"),
+        **{7: "Node", 9: "OperatorSet", 11: "Attribute", 12: "ValueInfo", 14: "Entry"},
+    },
+    "Graph": {
+        **dict.fromkeys((2, 10), "text"),
+        **dict.fromkeys((11, 12, 13), "ValueInfo"),
+        **{1: "Node", 5: "Tensor", 14: "Annotation", 15: "SparseTensor", 16: "Entry"},
+    },
+    "Node": {**dict.fromkeys((1, 2, 3, 4, 6, 7, 8), "text"), 5: "Attribute", 9: "Entry"},
+    "Attribute": {
+        **dict.fromkeys((1, 13, 21), "text"),
+        **dict.fromkeys((4, 9), "bytes"),
+        **{2: "float", 3: "int", 7: "floats", 8: "ints", 20: "int"},
+        **{5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+        **{14: "Type", 15: "Type"},
+    },
+    "Tensor": {
+        **dict.fromkeys((8, 12), "text"),
+        **dict.fromkeys((6, 9), "bytes"),
+        **dict.fromkeys((1, 5, 7, 11), "ints"),
+        **{2: "int", 4: "floats", 10: "doubles", 13: "Entry", 14: "int", 16: "Entry"},
+    },
+    "SparseTensor": {1: "Tensor", 2: "Tensor", 3: "ints"},
+    "ValueInfo": {1: "text", 2: "Type", 3: "text", 4: "Entry"},
+    "Annotation": {1: "text", 2: "Entry"},
+    "Type": {1: "TensorType", 6: "text"},
+    "TensorType": {1: "int", 2: "Shape"},
+    "Shape": {1: "Dimension"},
+    "Dimension": {1: "int", 2: "text", 3: "text"},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of Tensor
 _DEEPEST = 64
 
 
-def refuse_external_data(path: Path) -> None:
-    """Raise KitError when the model at `path` keeps data in other files, or is not a protobuf message."""
+def read_model(path: Path) -> bytes:
+    """The bytes of a model that `check_onnx` accepts. Open these, not the path, which gives external data a folder."""
     try:
-        external = _has_external_data(memoryview(path.read_bytes()), "Model", 0)
+        model = path.read_bytes()
+    except OSError as error:
+        raise KitError(f"{path.name}: cannot be read: {error.strerror or error}; check the disk") from error
+    check_onnx(model, path.name)
+    return model
+
+
+def check_onnx(model: bytes, name: str) -> None:
+    """Raise KitError when a model keeps data in other files, or has anything that this module does not know.
+
+    `name`: of the file, for the message.
+    """
+    try:
+        external = _has_external_data(model, 0, len(model), "Model", 0)
     except (ValueError, IndexError) as error:
-        raise KitError(f"{path.name}: not an ONNX model ({error}); export the kit again") from error
+        raise KitError(f"{name}: not an ONNX model of a kit ({error}); export the kit again") from error
     if external:
         raise KitError(
-            f"{path.name}: keeps data in other files (ONNX external data), which a kit must not; export the kit again"
+            f"{name}: keeps data in other files (ONNX external data), which a kit must not; export the kit again"
         )
 
 
-def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
+def _has_external_data(data: bytes, position: int, end: int, message: str, depth: int) -> bool:
+    """Whether a tensor in the message between two positions keeps data in another file."""
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
-    for field, value in _fields(message):
-        if kind == "Tensor":
-            if field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value != 0):
-                return True
-        elif (
-            (child := _FIELDS[kind].get(field))
-            and isinstance(value, memoryview)
-            and _has_external_data(value, child, depth + 1)
-        ):
+    fields = _FIELDS[message]
+    while position < end:
+        key, position = _varint(data, position, end, bits=32)
+        field, wire_type = key >> 3, key & 7
+        kind = fields.get(field)
+        if kind is None or wire_type not in _WIRE_TYPES.get(kind, (2,)):
+            raise ValueError(f"field {field} of type {wire_type} in {message}, which kits do not have")
+        value = 0
+        if wire_type == 0:
+            value, position = _varint(data, position, end, bits=64)
+            stop = position
+        else:
+            length = 8 if wire_type == 1 else 4
+            if wire_type == 2:
+                length, position = _varint(data, position, end, bits=32)
+            stop = position + length
+            if stop > end:
+                raise ValueError(f"a field at byte {position} runs past the end")
+        if message == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value)):
             return True
+        if kind == "text":
+            data[position:stop].decode()  # UnicodeDecodeError is a ValueError
+        elif kind not in _WIRE_TYPES and _has_external_data(data, position, stop, kind, depth + 1):
+            return True
+        position = stop
     return False
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The (number, value) pairs of a message: an int for varints, the bytes for the rest."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        field, wire_type = key >> 3, key & 7
-        if wire_type == 0:
-            value, position = _varint(message, position)
-            yield field, value
-            continue
-        if wire_type == 2:
-            length, position = _varint(message, position)
-        elif wire_type in (1, 5):
-            length = 8 if wire_type == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire_type} at byte {position}")
-        if position + length > len(message):
-            raise ValueError(f"a field at byte {position} runs past the end")
-        yield field, message[position : position + length]
-        position += length
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
+def _varint(data: bytes, position: int, end: int, *, bits: Literal[32, 64]) -> tuple[int, int]:
+    """The number at a position, and the position behind it. ValueError where it has more bits or bytes than needed."""
+    start, value, shift = position, 0, 0
+    while position < end and shift < bits:
+        byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if value >> bits or (byte == 0 and shift):
+                break
             return value, position
-    raise ValueError(f"a number at byte {position} does not end")
+        shift += 7
+    raise ValueError(f"the number at byte {start} has too many bits, or is not in its shortest form")

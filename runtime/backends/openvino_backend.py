@@ -8,8 +8,8 @@ import numpy as np
 
 from msc_edge.errors import KitError, MissingExtraError, SourceError
 from msc_edge.kit.model_entry import Outputs
-from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_shapes
-from msc_edge.runtime.backends.onnx_guard import refuse_external_data
+from msc_edge.runtime.backends.interface import INPUT, ModelOutput, output_of, output_shapes
+from msc_edge.runtime.backends.onnx_guard import read_model
 from msc_edge.runtime.processor import usable_cores
 
 
@@ -32,11 +32,12 @@ class OpenVinoBackend:
             )
         import openvino  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  (an extra)
 
-        refuse_external_data(path)
+        model = read_model(path)
         cores = usable_cores()
         try:
-            self._model = openvino.Core().compile_model(
-                str(path),
+            core = openvino.Core()
+            self._model = core.compile_model(
+                core.read_model(model),
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 where the processor has it
@@ -55,7 +56,7 @@ class OpenVinoBackend:
         ):
             found = ", ".join(f"{name} {shape}" for name, shape in ports.items())
             raise KitError(f"{path.name}: expected {INPUT} and {shapes}, found {found}; export the kit again")
-        self._names = list(shapes)
+        self._file, self._shapes = path.name, shapes
 
     def run(self, image: np.ndarray) -> ModelOutput:
         """See Backend."""
@@ -68,5 +69,4 @@ class OpenVinoBackend:
             size = f"{image.shape[1]}x{image.shape[0]} pixels"
             raise SourceError(f"the model cannot process an image of {size} ({reason})") from error
         # Copies: the request writes its next result into the same memory.
-        embedding, *patches = (results[name][0].copy() for name in self._names)
-        return ModelOutput(embedding, patches[0] if patches else None)
+        return output_of(self._file, self._shapes, [results[name].copy() for name in self._shapes])

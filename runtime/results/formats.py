@@ -1,7 +1,8 @@
 """Row files: CSV and JSON lines, both derived from the fields of a record.
 
 Both are UTF-8 with `\\n` line ends. A value that a record does not have is empty in CSV and null in JSON lines. Bytes
-of a path that are not valid text become backslash escapes, so every file name can be written.
+of a path that are not valid text become backslash escapes, so every file name can be written. Texts that a spreadsheet
+would take for a formula, and control characters, are written harmlessly (`msc_edge.text`), and are read as they were.
 """
 
 import csv
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.results.fields import Field
-from msc_edge.text import strict_json, valid_text
+from msc_edge.text import csv_cell, csv_text, harmless_json, strict_json, valid_text
 
 Record = TypeVar("Record")
 Record_contra = TypeVar("Record_contra", contravariant=True)
@@ -98,7 +99,7 @@ class JsonLinesFormat(Generic[Record]):
     def encode(self, record: Record) -> bytes:
         """See RowFormat."""
         values = {field.name: _json_value(field, record) for field in self._fields}
-        return f"{json.dumps(values, ensure_ascii=False, allow_nan=False)}\n".encode()
+        return f"{harmless_json(json.dumps(values, ensure_ascii=False, allow_nan=False))}\n".encode()
 
     def lines(self, file: BinaryIO) -> Iterator[bytes]:
         """See RowFormat."""
@@ -145,10 +146,10 @@ def _text(field: Field[Record], record: Record) -> str:
     if value is None:
         return ""
     if field.type == "objects":
-        return json.dumps(_valid(value), ensure_ascii=False, allow_nan=False)
+        return harmless_json(json.dumps(_valid(value), ensure_ascii=False, allow_nan=False))
     if field.decimals is not None:
         return rounded(value, field.decimals)
-    return valid_text(str(value))
+    return csv_cell(valid_text(str(value))) if field.type == "text" else str(value)
 
 
 def _json_value(field: Field[Record], record: Record) -> object:
@@ -189,7 +190,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
     return document
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {"text": str, "integer": int, "number": float, "objects": strict_json}
+_PARSERS: dict[str, Callable[[str], Any]] = {"text": csv_text, "integer": int, "number": float, "objects": strict_json}
 
 
 def _parsed(field: Field[Any], text: str) -> Any:

@@ -17,7 +17,7 @@ from msc_edge.runtime.results.formats import RowFormat
 
 Record = TypeVar("Record")
 
-_MAX_ROW_BYTES = 1 << 16  # three paths and a reason are far shorter
+_MAX_ROW_BYTES = 1 << 20  # a row has a few paths, of at most 4096 characters each, and a reason
 _RESULT_COLUMNS = {"score", "verdict"}  # columns that every version of msc-edge has written
 _MOMENT = "%Y-%m-%dT%H-%M-%S-%f"  # to the microsecond: a later file must not replace an earlier one
 

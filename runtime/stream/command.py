@@ -155,19 +155,21 @@ def reload(
     from msc_edge.runtime.station import state_folder
     from msc_edge.runtime.stream.config_file import check_config, read_state_options
     from msc_edge.runtime.stream.control import request_reload
+    from msc_edge.terminal import echo
 
     found = read_state_options(config) if config else {}
     given = _without_none({"station": station, "state": str(state) if state else None})
     options = check_config({"kit": ".", "source": [{"address": "0"}], **found, **given})
-    typer.echo(request_reload(state_folder(options.state, station=options.station), timeout=timeout))
+    echo(request_reload(state_folder(options.state, station=options.station), timeout=timeout))
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> "StreamConfig":
     from msc_edge.runtime.stream.config_file import check_config, read_config
+    from msc_edge.terminal import echo
 
     if file is None:
         return check_config(given)
-    return read_config(file, given, on_warning=lambda message: typer.echo(one_line(f"warning: {message}"), err=True))
+    return read_config(file, given, on_warning=lambda message: echo(one_line(f"warning: {message}"), err=True))
 
 
 def _without_none(value: Any) -> Any:

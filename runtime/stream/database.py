@@ -13,6 +13,9 @@ from msc_edge import __version__
 from msc_edge.errors import OutputError, UsageError, writing
 from msc_edge.files import written_whole
 
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises. UnicodeDecodeError: for a message that quotes a damaged file."""
+
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the file, or create it, migrate it to the current version, and lock it.
@@ -35,7 +38,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         except BaseException:
             database.close()
             raise
-    except sqlite3.DatabaseError as error:
+    except SQLITE_ERRORS as error:
         if _code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UsageError(
                 f"{path.parent}: another msc-edge stream uses this state; stop it, or give this one "
@@ -50,7 +53,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _code_of(error: sqlite3.Error) -> int:
+def _code_of(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 

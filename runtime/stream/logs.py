@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Literal
 
-from msc_edge.text import one_line, valid_text
+from msc_edge.text import lines, one_line, valid_text
 
 LOG = logging.getLogger("msc_edge.stream")
 
@@ -15,7 +15,7 @@ LOG = logging.getLogger("msc_edge.stream")
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time_of(record)} {record.levelname.lower():<7} {one_line(record.getMessage())}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{lines(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class _JsonFormatter(logging.Formatter):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from msc_edge.errors import OutputError
-from msc_edge.runtime.stream.database import open_database
+from msc_edge.runtime.stream.database import SQLITE_ERRORS, open_database
 from msc_edge.runtime.stream.events import Event
 from msc_edge.runtime.stream.frame import ProcessedFile
 
@@ -53,12 +53,13 @@ class State:
         self._lock = threading.Lock()
         self._dropped = 0
         # Kept in memory: counting a hundred thousand events four times a second would take longer than scoring.
-        self._sizes: dict[str, tuple[int, int]] = {
-            name: (count, size)
-            for name, count, size in database.execute(
-                "SELECT channel, count(*), sum(length(body)) FROM outbox GROUP BY channel"
-            )
-        }
+        with self._reading():
+            self._sizes: dict[str, tuple[int, int]] = {
+                name: (count, size)
+                for name, count, size in database.execute(
+                    "SELECT channel, count(*), sum(length(body)) FROM outbox GROUP BY channel"
+                )
+            }
 
     @classmethod
     def open(
@@ -71,7 +72,12 @@ class State:
         or a newer msc-edge wrote it, OutputError when it cannot be written.
         """
         path = folder / FILE
-        return cls(open_database(path), path, channels=channels, max_bytes=max_bytes, max_age=max_age)
+        database = open_database(path)
+        try:
+            return cls(database, path, channels=channels, max_bytes=max_bytes, max_age=max_age)
+        except BaseException:
+            database.close()
+            raise
 
     def record(self, events: Iterable[Event], *, file: ProcessedFile | None = None) -> None:
         """Put events into the outbox of each channel and mark a file as processed, together and durably.
@@ -181,7 +187,7 @@ class State:
         with self._lock:
             try:
                 yield self._database
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 raise OutputError(f"{self._path}: cannot be read ({error}); check the disk") from error
 
     @contextmanager
@@ -197,7 +203,7 @@ class State:
                 with suppress(sqlite3.Error):  # the database was closed, or the disk fails altogether
                     if self._database.in_transaction:
                         self._database.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, SQLITE_ERRORS):
                     full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
                     remedy = "free some space there" if full else "check the disk"
                     raise OutputError(f"{self._path}: cannot be written ({error}); {remedy}") from error

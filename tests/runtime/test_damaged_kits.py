@@ -15,7 +15,8 @@ import hnswlib
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.helper import make_node
 
 from msc_edge.errors import KitError
 from msc_edge.kit.layout import (
@@ -29,6 +30,7 @@ from msc_edge.kit.layout import (
 )
 from msc_edge.kit.manifest import parse_manifest
 from msc_edge.kit.writing import seal
+from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 
 MODEL, BANK, INDEX = MODEL_FILES["fp32"], BANK_FILES["fp32"], INDEX_FILES["fp32"]
@@ -207,6 +209,44 @@ class TestSealedWrongly:
         index.save_index(str(kit / INDEX))
         resealed(kit)
         refused(kit, "bank.hnsw: not an index over this memory bank")
+
+    @pytest.mark.parametrize(
+        ("node", "reason"),
+        [
+            (make_node("Mul", ["flat", "no"], ["embedding"]), "has length nan, not 1"),
+            (make_node("Identity", ["flat"], ["embedding"]), "has length [0-9.]*, not 1"),
+            (
+                make_node("Compress", ["flat", "some"], ["embedding"], axis=1),
+                r"embedding is float32 \(1, 7\), expected",
+            ),
+        ],
+        ids=["nan", "no unit length", "another shape than the file declares"],
+    )
+    def test_a_model_whose_embedding_of_the_check_image_is_wrong(self, kit, node, reason):
+        model = model_of(kit)
+        model.graph.node.pop()
+        for name, value in (("no", np.array(np.nan, np.float32)), ("some", np.ones(7, bool))):
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+        model.graph.node.append(node)
+        (kit / MODEL).write_bytes(model.SerializeToString())
+        resealed(kit)
+        refused(kit, reason)
+
+    def test_patch_distances_that_are_nan_are_not_hidden_by_the_image_score(self, patch_kit, tmp_path):
+        kit = shutil.copytree(patch_kit, tmp_path / "nan.kit")
+        model = model_of(kit)
+        model.graph.node[-1].output[0] = "found"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "no"))
+        model.graph.node.append(make_node("Mul", ["found", "no"], ["patch_distances"]))
+        (kit / MODEL).write_bytes(model.SerializeToString())
+        resealed(kit)
+        refused(kit, "the output for this image is not finite")
+
+    def test_a_region_of_interest_that_no_image_contains(self, kit):
+        region = Region(x=0, y=0, width=60_000, height=60_000)
+        preprocessing = parse_manifest((kit / MANIFEST).read_bytes()).preprocessing
+        resealed(kit, preprocessing=preprocessing.model_copy(update={"region": region}))
+        refused(kit, "no image contains its region of interest: larger than 100 megapixels")
 
     @pytest.mark.parametrize("names", ["[]", '["one"]', '{"a": 1}', "not json", ""])
     def test_names_that_do_not_fit_the_memory_bank(self, kit, names):

@@ -282,7 +282,7 @@ def test_resuming_with_other_weights_or_images_is_refused(
 def test_a_damaged_checkpoint_is_refused(share: float, training: Callable, started: Path) -> None:
     path = started / CHECKPOINT
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(KitError, match=rf"{CHECKPOINT}: cannot be read.*delete .* and train again"):
+    with pytest.raises(KitError, match=rf"{CHECKPOINT}: damaged, or not a checkpoint; delete .* and train again"):
         training().train(started, settings_of(), resume=True)
 
 

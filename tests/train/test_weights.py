@@ -1,5 +1,7 @@
 import hashlib
 import os
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -81,6 +83,38 @@ def test_a_file_with_code_is_refused_and_its_code_does_not_run(legacy: bool, tmp
     assert not harm.exists()
     torch.load(tmp_path / "w.pth", weights_only=False)  # the bomb works
     assert harm.exists()
+
+
+def torchscript(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("constants.pkl", "data.pkl", "version"):
+            archive.writestr(f"archive/{name}", b"3\n")
+
+
+def old_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("sys_info"))
+
+
+def whole_module(path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+@pytest.mark.parametrize("write", [torchscript, old_tar, whole_module])
+def test_the_advice_to_load_a_file_with_its_code_is_not_repeated(
+    write: Callable[[Path], None], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    write(tmp_path / "w.pth")
+    with pytest.raises(Exception, match="weights_only"):
+        torch.load(tmp_path / "w.pth", weights_only=True)
+    recwarn.clear()
+    with pytest.raises(UsageError) as refusal:
+        weights_from_file(tmp_path / "w.pth")
+    assert str(refusal.value) == (
+        f"weights {tmp_path / 'w.pth'}: not opened, because the file contains more than tensors, or is damaged; "
+        "use a .safetensors file, or a .pth file that contains only tensors"
+    )
+    assert not list(recwarn)
 
 
 @pytest.mark.parametrize(

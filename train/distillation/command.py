@@ -66,6 +66,7 @@ def distil(
     """Distil a small network: train a student to reproduce a larger teacher, from unlabelled images."""
     from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
+    from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
 
     with explain_missing_extra():
@@ -98,19 +99,19 @@ def distil(
     def print_skipped(name: str, reason: str) -> None:
         skipped.append(name)
         if len(skipped) <= 5:  # immediately: the distillation may take hours
-            typer.echo(one_line(f"skipped: {name}: {reason}"), err=True)
+            echo(one_line(f"skipped: {name}: {reason}"), err=True)
 
     with progress_bars() as report:
         record = distil_student(images, out, options, resume=resume, report=report, unreadable=print_skipped)
     if record is None:
         return
     if len(skipped) > 5:
-        typer.echo(f"skipped: {len(skipped) - 5} more", err=True)
+        echo(f"skipped: {len(skipped) - 5} more", err=True)
     unexplained = record.result["unexplained"]
     explained = "" if unexplained is None else f"{1 - unexplained:.1%} of the teacher's embedding explained, "
     correlation = record.result["rank_correlation"]
     ranks = "" if correlation is None else f"rank correlation {correlation:.3f}, "
-    typer.echo(
+    echo(
         f"{out}: {record.student} ({record.start}), "
         f"{many(record.settings.steps, 'step')} on {record.images} images; {explained}"
         f"{ranks}on {record.held_out} held-out images; "

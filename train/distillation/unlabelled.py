@@ -17,7 +17,9 @@ from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 
 _READERS = 2
-_LARGEST_MEMBER = 1 << 30  # bytes, unpacked; a small archive can unpack to any size
+# Bytes, unpacked; a small archive can unpack to any size. 89 megapixels of an uncompressed 8-bit image.
+_LARGEST_MEMBER = 1 << 28
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others can need gigabytes to unpack anything
 
 _ENCRYPTED = 0x1  # of a member's flags
 
@@ -57,6 +59,7 @@ def find_unlabelled(
                     )
             continue
         with _opened(source) as archive:
+            _refuse_overlap(source, archive)
             members = sorted(
                 (info.filename, place) for place, info in enumerate(archive.infolist()) if _is_image(info.filename)
             )
@@ -111,6 +114,12 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise SourceError(f"--images {path}: cannot be opened as a zip archive ({error}); copy it again") from error
 
 
+def _refuse_overlap(path: Path, archive: zipfile.ZipFile) -> None:
+    """SourceError where members share their bytes: a small archive then has any number of large members."""
+    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
+        raise SourceError(f"--images {path}: its members overlap, as in a zip bomb; make the archive again")
+
+
 def _is_image(member: str) -> bool:
     parts = [part for part in member.split("/") if part not in (".", "")] or [""]
     hidden = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
@@ -121,7 +130,11 @@ def _member(archive: zipfile.ZipFile, place: int) -> np.ndarray:
     info = archive.infolist()[place]
     if info.file_size > _LARGEST_MEMBER:
         limit = _LARGEST_MEMBER >> 20
-        raise UnreadableImageError(f"it has {info.file_size >> 20} MiB unpacked; the limit is {limit} MiB")
+        raise UnreadableImageError(
+            f"it has {info.file_size >> 20} MiB unpacked; the limit is {limit} MiB, so unpack it and pass the folder"
+        )
+    if info.compress_type not in _METHODS:
+        raise UnreadableImageError("it is compressed with another method than deflate; zip the folder again")
     if info.flag_bits & _ENCRYPTED:
         raise UnreadableImageError("it is encrypted; unpack the archive with its password and pass the folder")
     try:

@@ -65,6 +65,7 @@ def one_vs_rest(
     """
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
+    from msc_edge.terminal import echo
 
     with explain_missing_extra():
         from msc_edge.train.one_vs_rest.benchmark import download_dataset, run_protocol
@@ -108,5 +109,5 @@ def one_vs_rest(
             seeds=seeds,
             report=report,
         )
-    typer.echo(table, nl=False)
-    typer.echo(f"see {out / 'table.md'}, {out / 'curves.csv'}", err=True)
+    echo(table, nl=False)
+    echo(f"see {out / 'table.md'}, {out / 'curves.csv'}", err=True)

@@ -54,6 +54,9 @@ def _run(kit: Path | None) -> "list[Check]":
 
 
 def _all_checks(kit: Path | None) -> "Iterator[Check]":
+    from functools import partial
+
+    from msc_edge.errors import KitError
     from msc_edge.runtime.tools.doctor.checks import Check
     from msc_edge.runtime.tools.doctor.machine_checks import machine_checks
     from msc_edge.runtime.tools.doctor.package_checks import package_checks
@@ -67,11 +70,16 @@ def _all_checks(kit: Path | None) -> "Iterator[Check]":
         yield Check("latency", "note", "not measured, because no kit was given", "msc-edge doctor KIT")
         return
     try:
-        from msc_edge.runtime.tools.doctor.kit_checks import kit_checks
+        from msc_edge.runtime.tools.doctor.kit_checks import SECONDS, kit_checks
+        from msc_edge.runtime.tools.kit.isolated import isolated
     except Exception:
         yield Check("kit", "problem", "cannot be checked while a package is broken", "see the check versions")
         return
-    yield from kit_checks(kit, index=hnswlib_works)
+    try:
+        # In a process of its own: a kit that crashes it is what this check finds.
+        yield from isolated(partial(kit_checks, index=hnswlib_works, seconds=SECONDS), kit)
+    except KitError as error:
+        yield Check("kit", "problem", str(error), "export the kit again")
 
 
 def _print_json(checks: "list[Check]") -> None:

@@ -42,11 +42,11 @@ class Latency:
         return f"p50 {self.p50:.1f} ms, p95 {self.p95:.1f} ms, {self.rate:.1f} frames a second"
 
 
-def kit_checks(path: Path, *, index: bool = True) -> Iterator[Check]:
+def kit_checks(path: Path, *, index: bool = True, seconds: float = SECONDS) -> Iterator[Check]:
     """Every check of a kit. None raises; the first, "kit", is a problem where the kit does not verify.
 
     Without `index` the kit's HNSW index is not opened: an hnswlib that was built for another processor crashes this
-    process.
+    process. `seconds`: time for each measurement of the speed.
     """
     try:
         with Kit.open(path) as kit:
@@ -60,7 +60,7 @@ def kit_checks(path: Path, *, index: bool = True) -> Iterator[Check]:
             yield run_check("limits", lambda: _limits(detector))
             if len(backend_specs(kit)) > 1:
                 yield run_check("models", lambda: _models(kit))
-            yield from _latencies(kit, detector, search)
+            yield from _latencies(kit, detector, search, seconds)
     except Exception as error:
         known = isinstance(error, MscEdgeError)
         found = str(error) if known else f"the check failed: {type(error).__name__}: {error}"
@@ -85,7 +85,7 @@ def _limits(detector: Detector) -> Check:
     return Check("limits", "ok", found)
 
 
-def _latencies(kit: Kit, detector: Detector, search: Literal["auto", "exact"]) -> Iterator[Check]:
+def _latencies(kit: Kit, detector: Detector, search: Literal["auto", "exact"], seconds: float) -> Iterator[Check]:
     region = detector.manifest.preprocessing.region
     width = max(_WIDTH, region.x + region.width) if region else _WIDTH
     height = max(_HEIGHT, region.y + region.height) if region else _HEIGHT
@@ -96,7 +96,7 @@ def _latencies(kit: Kit, detector: Detector, search: Literal["auto", "exact"]) -
 
     def latency(threads: int) -> Check:
         with_threads = detector if threads == 1 else Detector.of(kit, threads=threads, search=search)
-        measured.append(measure_latency(with_threads, frame, threads=threads, seconds=SECONDS))
+        measured.append(measure_latency(with_threads, frame, threads=threads, seconds=seconds))
         return _check_of(measured, conditions, last=threads == usable_cores())
 
     for threads in sorted({1, usable_cores()}):

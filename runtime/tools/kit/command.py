@@ -17,26 +17,25 @@ def info(
     from msc_edge.kit.opening import Kit
     from msc_edge.runtime.tools.kit.describe import show_kit
     from msc_edge.terminal import console, printing
+    from msc_edge.text import harmless_json
 
     with Kit.open(kit) as opened, printing():
         if json:
-            print(opened.manifest.to_json(), end="", flush=True)  # noqa: T201
+            print(harmless_json(opened.manifest.to_json()), end="", flush=True)  # noqa: T201
         else:
             show_kit(console(stderr=False), opened)
 
 
 def verify(kit: _KitArgument) -> None:
-    """Check every byte of a kit, open everything in it, and score one image."""
-    from msc_edge.kit.opening import Kit
-    from msc_edge.runtime.tools.kit.describe import describe_size
-    from msc_edge.runtime.tools.kit.verify import verify as verify_kit
+    """Check every byte of a kit, open everything in it, and score images with every model."""
+    from msc_edge.runtime.tools.kit.isolated import isolated
+    from msc_edge.runtime.tools.kit.verify import verify_path
     from msc_edge.terminal import console, printing
     from msc_edge.text import one_line
 
-    with Kit.open(kit) as opened:
-        checks = verify_kit(opened)
-        with printing():
-            console(stderr=False).print(f"ok: {one_line(str(kit))}: {describe_size(opened)}; {', '.join(checks)}")
+    size, *checks = isolated(verify_path, kit)
+    with printing():
+        console(stderr=False).print(f"ok: {one_line(str(kit))}: {size}; {', '.join(checks)}")
 
 
 def upgrade(

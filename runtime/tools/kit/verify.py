@@ -1,5 +1,6 @@
-"""Checking a kit completely: every byte, every parser, and one image scored."""
+"""Checking a kit completely: every byte, every parser, and images scored with every model."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,35 +11,42 @@ from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_image
 from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
+from msc_edge.runtime.tools.kit.describe import describe_size
+
+
+def verify_path(path: Path) -> Iterator[str]:
+    """Open a kit and verify it: its size in words, then the checks of `verify`."""
+    with Kit.open(path) as kit:
+        yield describe_size(kit)
+        yield from verify(kit)
 
 
 def verify(kit: Kit) -> list[str]:
-    """Open everything in an open kit, and return the passed checks in words. KitError for the first that fails.
+    """Open everything in an open kit, score with it, and return the passed checks in words.
 
-    `Kit.open` has checked the bytes.
+    KitError for the first check that fails. `Kit.open` has checked the bytes. A file that crashes a native parser ends
+    this process; see `isolated`.
     """
     manifest = kit.manifest
     indexed = any(model.banks.images.index for model in manifest.models.values())
     has_hnswlib = find_spec("hnswlib") is not None
-    first = manifest.precisions[0]
-    detector = Detector.of(kit, search=_search(kit, first), precision=first, backend="onnxruntime")
-    checks = []
+    checks, detectors = [], []
     for precision, model in sorted(manifest.models.items()):
         bank = model.banks.images
-        usable = True  # the first: the detector has its bank and its model
-        if precision != first:
+        found = f"model {precision} opens, with a memory bank of {bank.count} x {model.dim}"
+        if matches_check_image(kit, precision, create_backend(kit, BackendSpec(precision), threads=1)):
+            # Scores the check image.
+            detector = Detector.of(kit, search=_search(kit, precision), precision=precision, backend="onnxruntime")
+            detectors.append(detector)
+            checks.append(f"{found}, and scores the check image")
+        else:
             open_bank(kit, _search(kit, precision), precision)
-            backend = create_backend(kit, BackendSpec(precision), threads=1)
-            usable = matches_check_image(kit, precision, backend)
-        checks.append(
-            f"model {precision} opens, with a memory bank of {bank.count} x {model.dim}"
-            + ("" if usable else ", but this processor must NOT use it (other embeddings)")
-        )
+            checks.append(f"{found}, but this processor must NOT use it (other embeddings)")
     if indexed:
         checks.append("the index opens" if has_hnswlib else "the index was NOT opened: hnswlib is not installed")
     thumbnail = thumbnail_file(0)
-    if thumbnail in manifest.files:
-        checks.append(_score(detector, kit.file(thumbnail)))
+    if thumbnail in manifest.files and detectors:
+        checks.append(_score(detectors[0], kit.file(thumbnail)))
     return checks
 
 

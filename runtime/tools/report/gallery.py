@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import KitError, UnreadableImageError
-from msc_edge.images import read_image
+from msc_edge.images import decode_image, read_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.results.image_result import ImageResult
@@ -28,7 +30,7 @@ class Nearest:
     distance: float
     """Cosine distance, in [0, 2]."""
     url: str
-    """A data: URL; "" where the kit has no thumbnail."""
+    """A data: URL; "" where the kit has no thumbnail, or one that is not an image."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,12 @@ def _thumbnail_url(kit: Kit, row: int) -> str:
     if name not in kit.manifest.files:
         return ""
     try:
-        return _jpeg_url(kit.file(name).read_bytes())
+        # Encoded again: the file may be anything, of any size, and the page embeds it.
+        return _jpeg_url(thumbnail(decode_image(np.frombuffer(kit.file(name).read_bytes(), np.uint8))))
     except OSError as error:  # the kit was removed since it was opened
         raise KitError(f"{kit.path}: {name} cannot be read any more: {error.strerror or error}") from error
+    except UnreadableImageError:
+        return ""
 
 
 def _jpeg_url(data: bytes) -> str:

@@ -268,6 +268,41 @@ def test_a_zip_of_two_kits_is_refused(small_kit: Path, assert_refused: Check, ma
     assert_refused(archive, ": manifest.json is missing")
 
 
+def small_zip_of(kit: Path, path: Path, method: int) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in kit.rglob("*"):
+            archive.write(file, file.relative_to(kit).as_posix())
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+def test_a_zip_in_another_method_is_refused(
+    small_kit: Path, tmp_path: Path, method: int, assert_refused: Check
+) -> None:
+    assert_refused(small_zip_of(small_kit, tmp_path / "part.zip", method), "in another method than deflate")
+
+
+def test_a_zip_that_unpacks_to_far_more_than_a_kit_is_refused_before_it_is_unpacked(
+    tmp_path: Path, make_kit: MakeKit, make_zip: MakeZip, monkeypatch: pytest.MonkeyPatch, assert_refused: Check
+) -> None:
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(unpacked))
+    kit = make_kit(tmp_path / "part.kit", {"model.onnx": bytes(20 << 20)})
+    Kit.open(kit).close()  # large, but on this disk already
+    assert_refused(make_zip(kit), r"its .* kB unpack to 21.0 MB, which no kit does; do not use it$")
+    assert not list(unpacked.iterdir())
+    Kit.open(make_zip(make_kit(tmp_path / "fine.kit", {"model.onnx": bytes(10 << 20)}))).close()
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_manifest_larger_than_any_kit_needs_is_not_parsed(
+    small_kit: Path, as_zip: bool, make_zip: MakeZip, assert_refused: Check
+) -> None:
+    with_manifest(small_kit, lambda document: document.update(extensions={"many": [{}] * (3 << 20)}))
+    assert_refused(make_zip(small_kit) if as_zip else small_kit, ": manifest.json: larger than 8 MiB")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_zip_is_one_kit_error(
     small_kit: Path, share: float, assert_refused: Check, make_zip: MakeZip

@@ -333,6 +333,8 @@ REFUSED_IN_A_MODEL: list[tuple[str, Any]] = [
     ("banks.images.index.space", "l2"),
     ("banks.images.index.recall", 1.01),
     ("banks.images.index.ef", -1),
+    ("banks.images.index.ef", 2**64),
+    ("outputs.embedding.dim", 2**31),
     ("calibration.scores", []),
     ("calibration.scores", [0.1, None]),
     ("calibration.warn_rate", 0),
@@ -392,6 +394,19 @@ REFUSED: list[tuple[str, Any]] = [
     ("files", {"model.onnx": {"sha256": DIGEST, "bytes": -1}}),
     ("files", {"model.onnx": {"sha256": DIGEST, "bytes": 1.5}}),
 ]
+
+
+@pytest.mark.parametrize("limit", ["limits.warn", "limits.reject", "regions.limit"])
+@pytest.mark.parametrize(
+    ("rate", "value"),
+    [
+        *(("target_rate", value) for value in (None, 0, -1, 1, 5e-324, 1e308)),
+        *(("expected_rate", value) for value in (None, 0, -1e308, 1, 1e308)),
+    ],
+)
+def test_a_limit_with_rates_that_no_calibration_gives_is_refused(limit: str, rate: str, value: float | None) -> None:
+    with pytest.raises(KitError, match=rf"calibration\.{limit.partition('.')[0]}.*(is missing|are not both between)"):
+        parse(changed(f"{FP32}.calibration.{limit}.{rate}", value))
 
 
 @pytest.mark.parametrize(("where", "value"), REFUSED)

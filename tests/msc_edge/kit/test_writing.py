@@ -56,6 +56,13 @@ def test_sealing_again_adds_new_files_and_forgets_removed_ones(
     Kit.open(small_kit).close()
 
 
+def test_a_manifest_that_would_not_be_read_again_is_not_written(small_kit: Path, manifest: Manifest) -> None:
+    before = everything(small_kit)
+    with pytest.raises(UsageError, match=r"would have 9\.0 MB, and at most 8 MiB are read"):
+        seal(small_kit, manifest.model_copy(update={"extensions": {"text": "x" * 9_000_000}}))
+    assert everything(small_kit) == before
+
+
 # --- where a kit may be written --------------------------------------------------------------------------------------
 
 

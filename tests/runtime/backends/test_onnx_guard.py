@@ -2,14 +2,19 @@ from contextlib import suppress
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, TensorShapeProto, TypeProto, helper, numpy_helper
 
 from msc_edge.errors import KitError
 from msc_edge.kit.layout import MODEL_FILES
-from msc_edge.runtime.backends.onnx_guard import refuse_external_data
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs
+from msc_edge.runtime.backends.onnx_guard import _FIELDS, check_onnx, read_model
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 
 def external(name: str = "w") -> TensorProto:
@@ -81,64 +86,174 @@ PLACES = [
     in_a_function,
     in_a_sparse_initializer,
     in_a_sparse_constant,
-    in_training_info,
 ]
 
 
+def check(model: onnx.ModelProto | bytes) -> None:
+    check_onnx(model if isinstance(model, bytes) else model.SerializeToString(), "model.onnx")
+
+
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_external_data_is_found_in_every_place_of_a_tensor(tmp_path, place):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(place(external()).SerializeToString())
+def test_external_data_is_found_in_every_place_of_a_tensor(place):
     with pytest.raises(KitError, match=r"model\.onnx: keeps data in other files"):
-        refuse_external_data(path)
-    path.write_bytes(place(internal()).SerializeToString())
-    refuse_external_data(path)
+        check(place(external()))
+    check(place(internal()))
+
+
+def test_training_info_is_refused():
+    with pytest.raises(KitError, match="field 20 of type 2 in Model"):
+        check(in_training_info(internal()))
 
 
 @pytest.mark.parametrize("only", ["data_location", "external_data"])
-def test_either_field_of_external_data_is_enough(tmp_path, only):
+def test_either_field_of_external_data_is_enough(only):
     tensor = external()
     tensor.ClearField("external_data" if only == "data_location" else "data_location")
-    path = tmp_path / "model.onnx"
-    path.write_bytes(in_an_initializer(tensor).SerializeToString())
     with pytest.raises(KitError, match="external data"):
-        refuse_external_data(path)
+        check(in_an_initializer(tensor))
 
 
-def test_text_that_looks_like_external_data_is_accepted(tmp_path):
+def test_text_that_looks_like_external_data_is_accepted():
     words = [b"external_data", external().SerializeToString()]
     model = in_an_initializer(helper.make_tensor("words", TensorProto.STRING, [2], np.array(words, dtype=object)))
     model.doc_string = "location: ../secret"
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    refuse_external_data(path)
+    check(model)
 
 
-def test_deeply_nested_graphs_are_refused(tmp_path):
+def varint(value: int, *, length: int = 1) -> bytes:
+    """The number with at least `length` bytes; its shortest form has fewer."""
+    count = max(length, 1, -(-value.bit_length() // 7))
+    return bytes(value >> 7 * place & 0x7F | (0x80 if place < count - 1 else 0) for place in range(count))
+
+
+def field(number: int, wire_type: int, content: bytes = b"", *, key: int = 0, length: int = 1) -> bytes:
+    """One field; `key` is added to its key, which then has `length` bytes at least."""
+    size = varint(len(content)) if wire_type == 2 else b""
+    return varint((number << 3 | wire_type) + key, length=length) + size + content
+
+
+WORDS = field(1, 2, b"location") + field(2, 2, b".DS_Store")
+LOCATION, DATA = 14, 13
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        field(LOCATION, 0, b"\1", key=1 << 32),
+        field(DATA, 2, WORDS, key=1 << 32),
+        field(DATA, 2, WORDS, key=7 << 32),
+        field(DATA, 2, WORDS, key=1 << 35),
+        field(DATA, 2, WORDS, key=1 << 62),
+        field(DATA, 2, WORDS, length=3),
+        field(DATA, 2, WORDS, length=10),
+        varint(DATA << 3 | 2) + varint(len(WORDS), length=5) + WORDS,
+        varint(DATA << 3 | 2) + varint(len(WORDS) + (1 << 32)) + WORDS,
+        field(LOCATION, 0, b"\x80" * 9 + b"\2"),
+        field(LOCATION, 0, varint(1, length=2)),
+        field(LOCATION, 0, varint((1 << 32) + 1)),
+        field(LOCATION, 2, b"\1"),
+        field(LOCATION, 5, b"\1\0\0\0"),
+        field(DATA, 3) + WORDS + field(DATA, 4),
+        field(15, 0, b"\1"),
+        field(0, 0, b"\1"),
+        field(1, 6, b"\1"),
+        field(1, 7, b"\1"),
+    ],
+)
+def test_what_another_parser_could_read_differently_is_refused(hidden):
+    tensor = internal().SerializeToString() + hidden
+    model = helper.make_model(graph()).SerializeToString() + field(7, 2, field(5, 2, tensor))
+    with pytest.raises(KitError, match=r"^model\.onnx: .*; export the kit again$"):
+        check(model)
+
+
+def has_external_data(message) -> bool:
+    """Whether protobuf's own parser found external data anywhere in a message."""
+    if isinstance(message, TensorProto) and (message.external_data or message.data_location):
+        return True
+    for description, value in message.ListFields():
+        if description.message_type:
+            each = value if description.is_repeated else [value]
+            if any(has_external_data(child) for child in each):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("place", [field(1, 2, field(3, 2, b"\xae")), field(11, 2, field(1, 2, b"\xd7\x28"))])
+def test_a_name_that_is_not_text_is_refused(place):
+    with pytest.raises(KitError, match=r"not an ONNX model of a kit \('utf-8' codec"):
+        check(helper.make_model(graph()).SerializeToString() + field(7, 2, place))
+
+
+def test_a_model_that_onnxruntime_refuses_prints_nothing(tmp_path, capfd):
+    (tmp_path / "model.onnx").write_bytes(in_an_initializer(internal("\x1b[2J")).SerializeToString())
+    with pytest.raises(KitError, match="onnxruntime cannot open it"):
+        OnnxRuntimeBackend(tmp_path / "model.onnx", outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_accepted_has_no_external_data_for_protobuf_either():
+    """A model with external data in every place, changed at random until the guard accepts it."""
+    models = [place(tensor).SerializeToString() for place in PLACES for tensor in (external(), internal())]
+    random, accepted = np.random.default_rng(0), 0
+    for _ in range(6000):
+        data = bytearray(models[random.integers(len(models))])
+        for _ in range(random.integers(1, 5)):
+            at = int(random.integers(len(data)))
+            if random.integers(2):
+                data[at] = int(random.integers(256))
+            else:
+                data[at : at + int(random.integers(2))] = varint(int(random.integers(1 << 40)))
+        try:
+            check(bytes(data))
+        except KitError:
+            continue
+        with suppress(DecodeError):
+            parsed = onnx.ModelProto.FromString(bytes(data))
+            assert not has_external_data(parsed), bytes(data)
+            accepted += 1
+    assert accepted > 100
+
+
+def test_every_field_that_the_guard_knows_is_one_of_onnx():
+    """By the names of the messages in onnx.proto; what the guard leaves out, it refuses."""
+    renamed = {"Entry": "StringStringEntry", "OperatorSet": "OperatorSetId"}
+    inner = {"TensorType": TypeProto.Tensor, "Shape": TensorShapeProto, "Dimension": TensorShapeProto.Dimension}
+    inner["Annotation"] = onnx.TensorAnnotation
+    integers = {getattr(FieldDescriptor, f"TYPE_{name}") for name in ("INT32", "INT64", "UINT64", "ENUM")}
+    types_of = {
+        "bytes": {FieldDescriptor.TYPE_BYTES},
+        "text": {FieldDescriptor.TYPE_STRING},
+        "int": integers,
+        "ints": integers,
+        "float": {FieldDescriptor.TYPE_FLOAT},
+        "floats": {FieldDescriptor.TYPE_FLOAT},
+        "doubles": {FieldDescriptor.TYPE_DOUBLE},
+    }
+    for name, fields in _FIELDS.items():
+        message = inner.get(name) or getattr(onnx, f"{renamed.get(name, name)}Proto")
+        described = message.DESCRIPTOR.fields_by_number
+        for number, kind in fields.items():
+            assert described[number].type in types_of.get(kind, {FieldDescriptor.TYPE_MESSAGE}), (name, number)
+            assert kind not in ("ints", "floats", "doubles") or described[number].is_repeated, (name, number)
+
+
+def test_deeply_nested_graphs_are_refused():
     # Written by hand, because protobuf refuses such depth: a graph (6) in an attribute (5) in a node (1) in a graph.
     nested = b""
     for _ in range(100):
-        for field in (6, 5, 1):
-            nested = bytes([field << 3 | 2]) + _varint(len(nested)) + nested
-    path = tmp_path / "model.onnx"
-    path.write_bytes(bytes([7 << 3 | 2]) + _varint(len(nested)) + nested)
+        for number in (6, 5, 1):
+            nested = field(number, 2, nested)
     with pytest.raises(KitError, match="too deeply"):
-        refuse_external_data(path)
+        check(field(7, 2, nested))
 
 
-def _varint(value: int) -> bytes:
-    seven_bits = [value >> shift & 0x7F for shift in range(0, max(1, value.bit_length()), 7)]
-    return bytes([*(bits | 0x80 for bits in seven_bits[:-1]), seven_bits[-1]])
-
-
-def test_a_truncated_model_is_accepted_or_a_kit_error(toy_kit, tmp_path):
+def test_a_truncated_model_is_accepted_or_a_kit_error(toy_kit):
     whole = (toy_kit / MODEL_FILES["fp32"]).read_bytes()
-    path = tmp_path / "model.onnx"
     refusals = 0
     for length in range(len(whole)):
-        path.write_bytes(whole[:length])
         try:
-            refuse_external_data(path)
+            check(whole[:length])
         except KitError:
             refusals += 1
     # A model that is cut between two fields of the outermost message is well formed.
@@ -147,8 +262,19 @@ def test_a_truncated_model_is_accepted_or_a_kit_error(toy_kit, tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_accepted_or_a_kit_error(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("guard") / "model.onnx"
-    path.write_bytes(data)
+def test_any_bytes_are_accepted_or_a_kit_error(data):
     with suppress(KitError):
-        refuse_external_data(path)
+        check(data)
+
+
+def test_a_model_that_looks_like_the_own_format_of_onnxruntime_is_opened_as_onnx(toy_kit, tmp_path):
+    """By its bytes 4 to 7 alone. In that format nothing would have been checked."""
+    model = onnx.load(toy_kit / MODEL_FILES["fp32"])
+    model.producer_name = "ORTM"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert read_model(path)[4:8] == b"ORTM"
+    with pytest.raises(Exception, match="ORT"):
+        onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    opened = OnnxRuntimeBackend(path, outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
+    assert opened.run(np.full((40, 40, 3), 9, np.uint8)).embedding.shape == (192,)

@@ -17,6 +17,7 @@ from msc_edge.runtime.results.fields import row_schema
 from msc_edge.runtime.results.formats import CsvFormat, JsonLinesFormat, format_of, path_as_written
 from msc_edge.runtime.results.image_result import IMAGE_FIELDS, ImageResult
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.text import csv_text
 
 CSV, JSON = CsvFormat(IMAGE_FIELDS), JsonLinesFormat(IMAGE_FIELDS)
 FORMATS = pytest.mark.parametrize("form", [CSV, JSON], ids=["csv", "jsonl"])
@@ -128,6 +129,8 @@ def test_other_readers_find_the_same_values(some):
         assert json_row == expected
         for name in [field.name for field in IMAGE_FIELDS if field.type != "text"]:
             csv_row[name] = json.loads(csv_row[name] or "null")
+        for name in [field.name for field in IMAGE_FIELDS if field.type == "text"]:
+            csv_row[name] = csv_row[name] and csv_text(str(csv_row[name]))  # an apostrophe before formulas and controls
         assert csv_row == expected
 
 
@@ -231,3 +234,22 @@ def test_only_bytes_that_are_not_text_are_written_as_escapes():
 def test_a_name_is_written_the_same_under_every_locale(locale):
     name = "Prüfling 日本.png"
     assert path_as_written(name.encode().decode(locale, "surrogateescape")) == name
+
+
+HOSTILE = ["=cmd|' /C calc'!A0", "+1", "-1+2.png", "@x", "\t=1", "'=1", "\x1b]0;owned\x07", "\u202egnp.exe", '"x"']
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_harmless_in_files_and_come_back(scored, name):
+    image = scored(name, nearest_images=(NearestImage(3, name, 0.1), NearestImage(0, name, 0.2)))
+    for form in (CSV, JSON):
+        line = form.encode(image)
+        row = form.decode(line)
+        assert (row["path"], row["nearest"], row["nearest_images"][0]["path"]) == (name, name, name)
+        assert line.decode().removesuffix("\n").replace("\t", "").isprintable()
+    (cells,) = csv.reader(io.StringIO(CSV.encode(image).decode(), ""))
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells)
+
+
+def test_negative_numbers_are_no_formulas(scored):
+    assert b",-1.500000," in CSV.encode(scored(score=-1.5, image_score=0.5))

@@ -190,7 +190,7 @@ class TestInterrupted:
 
     def test_damage_longer_than_a_row_is_not_removed(self, tmp_path, suffix):
         target = written(tmp_path / f"s{suffix}")
-        target.write_bytes(before := target.read_bytes() + b'"' + b"x" * (1 << 17))
+        target.write_bytes(before := target.read_bytes() + b'"' + b"x" * (1 << 21))
         with pytest.raises(UsageError, match=r"is damaged from byte \d+ on"):
             RowFile.open(target, form_of(target))
         assert target.read_bytes() == before

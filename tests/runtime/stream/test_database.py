@@ -6,10 +6,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from msc_edge import __version__
@@ -212,3 +214,30 @@ def test_a_damaged_database_is_reported(tmp_path: Path, where: int) -> None:
 
     with pytest.raises(OutputError, match=FILE):
         use()
+
+
+def test_any_damage_is_reported_or_harmless(tmp_path: Path) -> None:
+    """Also where the message of SQLite quotes bytes of the file that are not text."""
+    event = Event(id=new_id(), kind="reject", time=now(), station="line3", message="x" * 300)
+    with State.open(tmp_path / "whole", channels=["mqtt"]) as state:
+        state.record([event.model_copy(update={"id": new_id()}) for _ in range(50)])
+    whole = (tmp_path / "whole" / FILE).read_bytes()
+    random = np.random.default_rng(0)
+    (tmp_path / "damaged").mkdir()
+    outcomes = Counter()
+    for _ in range(120):
+        content = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            at = int(random.integers(4096 if random.integers(2) else len(whole)))
+            content[at : at + int(random.integers(1, 60))] = random.bytes(int(random.integers(1, 60)))
+        (tmp_path / "damaged" / FILE).write_bytes(content)
+        try:
+            with State.open(tmp_path / "damaged", channels=["mqtt"]) as state:
+                waiting = state.waiting("mqtt", limit=20)
+                state.remove([each.number for each in waiting])
+                state.record([event])
+                state.take_dropped()
+            outcomes["used"] += 1
+        except (OutputError, UsageError):
+            outcomes["reported"] += 1
+    assert min(outcomes["used"], outcomes["reported"]) > 0

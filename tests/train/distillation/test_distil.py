@@ -251,7 +251,7 @@ def test_a_damaged_checkpoint_is_refused(scenes: Path, out: Path, options: Disti
     shutil.copytree(interrupted, work_folder(out))
     checkpoint = work_folder(out) / CHECKPOINT
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(KitError, match="cannot be read"):
+    with pytest.raises(KitError, match="damaged, or not a checkpoint"):
         distil([scenes], out, options, resume=True)
 
 

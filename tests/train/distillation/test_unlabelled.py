@@ -95,8 +95,30 @@ def test_a_member_that_would_fill_the_memory_is_not_unpacked(archive: Path, monk
     )
     images, problems = read(archive)
     assert len(images) == 2
-    assert list(problems.values()) == ["it has 1100 MiB unpacked; the limit is 1024 MiB"]
+    assert list(problems.values()) == [
+        "it has 1100 MiB unpacked; the limit is 256 MiB, so unpack it and pass the folder"
+    ]
     assert len(unpacked) == 2
+
+
+def test_a_member_in_another_method_is_reported_and_skipped(tmp_path: Path, save: Callable) -> None:
+    path = tmp_path / "methods.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for seed, method in ((1, zipfile.ZIP_STORED), (2, zipfile.ZIP_LZMA), (3, zipfile.ZIP_BZIP2)):
+            file.write(save(tmp_path / f"{seed}.png", draw(seed)), f"{seed}.png", method)
+    images, problems = read(path)
+    assert len(images) == 1
+    assert set(problems.values()) == {"it is compressed with another method than deflate; zip the folder again"}
+
+
+def test_an_archive_whose_members_share_their_bytes_is_refused(archive: Path) -> None:
+    """All entries of the directory lead to the first member: any number of large images in a small archive."""
+    with zipfile.ZipFile(archive, "a") as file:
+        first = max(file.infolist(), key=lambda info: info.compress_size)
+        file.filelist += [first] * 100
+        file._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(SourceError, match="its members overlap"):
+        read(archive)
 
 
 def test_members_with_unusual_names_are_read(tmp_path: Path, save: Callable) -> None:

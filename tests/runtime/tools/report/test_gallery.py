@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msc_edge.drawing import THUMBNAIL_SIDE, thumbnail
+from msc_edge.drawing import THUMBNAIL_SIDE, encode_image, thumbnail
 from msc_edge.errors import KitError
 from msc_edge.images import decode_image, read_image
+from msc_edge.kit.layout import MANIFEST
+from msc_edge.kit.manifest import parse_manifest
 from msc_edge.kit.opening import Kit
+from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import NearestImage
@@ -42,7 +45,9 @@ def test_a_card_has_the_result_and_the_nearest_normal_images(opened, warned):
         (each.path, each.distance) for each in nearest_images[:2]
     ]
     for shown, nearest in zip(made.nearest, nearest_images, strict=True):
-        assert np.array_equal(pixels(shown.url), read_image(opened.file(f"thumbnails/{nearest.row:05d}.jpg")))
+        # Encoded once more, as a JPEG.
+        stored = read_image(opened.file(f"thumbnails/{nearest.row:05d}.jpg")).astype(int)
+        assert np.abs(pixels(shown.url) - stored).mean() < 4
 
 
 def test_an_image_with_a_thumbnail_is_shown_as_it_was_scored(opened, warned, toy, tmp_path):
@@ -85,6 +90,25 @@ def test_an_image_that_changed_after_it_was_scored_is_not_shown(opened, warned, 
     assert (made.url, made.problem) == ("", "the file has changed since it was scored")
     os.utime(path, (0, 0))  # a file that keeps its old times, such as a copy, is seen by its ctime
     assert card(opened, image, name="w", earlier_rows=changed - 1).problem
+
+
+@pytest.mark.parametrize("content", [b"", b"<script>", b"\xff\xd8 not a JPEG"])
+def test_a_thumbnail_that_is_not_an_image_is_not_embedded(kit, warned, content):
+    for path in kit.glob("thumbnails/*"):
+        path.write_bytes(content)
+    seal(kit, parse_manifest((kit / MANIFEST).read_bytes()))
+    with Kit.open(kit) as opened:
+        assert [each.url for each in card(opened, warned, name="a.png").nearest] == ["", ""]
+
+
+def test_a_thumbnail_is_embedded_small(kit, warned):
+    noise = np.random.default_rng(0).integers(0, 256, (250, 400, 3), np.uint8)
+    for path in kit.glob("thumbnails/*"):
+        path.write_bytes(encode_image(noise, ".jpg"))
+    seal(kit, parse_manifest((kit / MANIFEST).read_bytes()))
+    with Kit.open(kit) as opened:
+        for shown in card(opened, warned, name="a.png").nearest:
+            assert max(pixels(shown.url).shape) == THUMBNAIL_SIDE
 
 
 def test_a_nearest_image_without_a_thumbnail_has_only_its_name(opened, warned):
