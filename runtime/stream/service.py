@@ -23,7 +23,6 @@ from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
 from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sinks.status_server import StatusServer
-from msc_edge.runtime.stream.sinks.webhook import WebhookChannel
 from msc_edge.runtime.stream.sources.address import Address
 from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
 from msc_edge.runtime.stream.state import State
@@ -123,6 +122,8 @@ class Stream:
         if self._config.mqtt.host:
             channels.append(MqttChannel(self._config.mqtt, self._config.station, sources))
         if self._config.webhook.url:
+            from msc_edge.runtime.stream.sinks.webhook import WebhookChannel  # noqa: PLC0415  (requests takes 0.1 s)
+
             channels.append(WebhookChannel(self._config.webhook))
         return channels
 

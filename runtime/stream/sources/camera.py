@@ -114,7 +114,14 @@ class CameraSource:
         self._address = address
         self._config = config
         self._settings = CaptureSettings(
-            address, config.open_timeout, config.read_timeout, config.width, config.height, config.fps
+            address,
+            config.open_timeout,
+            config.read_timeout,
+            config.width,
+            config.height,
+            config.fps,
+            config.ca_file,
+            config.insecure,
         )
         self._on_restart = on_restart
         self._closed = threading.Event()
@@ -133,6 +140,8 @@ class CameraSource:
         rate_limit = RateLimit()
         interval = 1 / self._config.max_fps if self._config.max_fps else 0.0
         yielded = -interval
+        if self._config.insecure:
+            LOG.warning("%s: insecure = true: the certificate of the camera is not checked", self.name)
         self._grabber = Grabber(self._settings)
         try:
             while not self._closed.is_set():
@@ -217,10 +226,10 @@ class CameraSource:
         if (text := f"{status.kind} {status.message}") == self._last_status:
             return
         self._last_status = text
+        self._reason = "" if status.kind == "open" else status.message
         if status.kind == "damaged":
             LOG.warning("%s: %s", self.name, status.message)
             return
-        self._reason = "" if status.kind == "open" else status.message
         if status.kind == "open":
             LOG.info("%s: %s is open: %s", self.name, self._address.shown, status.message)
         else:

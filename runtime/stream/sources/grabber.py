@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from msc_edge.runtime.stream.sources.messages import (
     AllocateMemory,
     CaptureSettings,
     ColourOrder,
+    ConnectionBrokenError,
     GrabbedFrame,
     OnStatus,
     StatusKind,
@@ -98,7 +100,16 @@ def _configure_opencv(settings: CaptureSettings) -> None:
         options = f"rtsp_transport;tcp|timeout;{microseconds}"
     else:
         options = f"rw_timeout;{microseconds}"
+        if settings.address.given.lower().startswith("https") and not settings.insecure:
+            options += f"|tls_verify;1|ca_file;{settings.ca_file or _system_authorities()}"
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
+
+
+def _system_authorities() -> str:
+    """A file of the certificate authorities of the system; where it has none, that of `requests`."""
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415
+
+    return ssl.get_default_verify_paths().cafile or DEFAULT_CA_BUNDLE_PATH
 
 
 def _serve(connection: Connection, latest: _LatestFrame, sending: threading.Lock) -> None:
@@ -144,7 +155,6 @@ def _capture_forever(settings: CaptureSettings, latest: _LatestFrame, on_status:
         capture_frames,
         diagnose,
     )
-    from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError  # noqa: PLC0415
 
     def connect() -> bool:
         """Read one connection to its end; whether it lasted."""
