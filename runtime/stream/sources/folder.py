@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msc_edge.errors import UnreadableImageError
@@ -21,6 +21,7 @@ from msc_edge.images import DecodePolicy, read_image
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame, ProcessedFile
 from msc_edge.runtime.stream.sources.interface import OnEvent
+from msc_edge.runtime.stream.sources.outage import Outage, OutageLog
 from msc_edge.runtime.stream.state import State
 from msc_edge.text import valid_text
 
@@ -64,25 +65,26 @@ class FolderSource:
         self._processed = state.processed_files(self._key)
         self._pending: dict[bytes, _PendingFile] = {}
         self._forgotten = time.monotonic()
+        self.outage: Outage | None = None
+        self._outage_log = OutageLog(name)
 
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source. A folder that cannot be listed is lost until it can be listed again."""
-        is_up: bool | None = None
-        count = 0
+        is_up, count = False, 0
         while not self._closed.is_set():
             started = time.monotonic()
             try:
                 files = dict(_files_below(os.fsencode(self._folder)))
             except OSError as error:
-                if is_up is not False:
-                    on_event("source_lost", f"the folder cannot be listed: {error.strerror}", None)
                 is_up = False
+                self._lose(f"the folder cannot be listed: {error.strerror}", on_event)
                 yield None
                 self._closed.wait(1.0)
                 continue
             if not is_up:
+                self._outage_log.clear()
                 on_event("source_up", "watching the folder for new images", None)
-            is_up = True
+            is_up, self.outage = True, None
             listing_time = time.monotonic() - started
             for relative in self._complete(files):
                 frame = self._read(relative, count)
@@ -99,6 +101,13 @@ class FolderSource:
             yield None
             # Listing a folder of a hundred thousand files is slow. Spend at most a fifth of the time on it.
             self._closed.wait(_MIN_PAUSE if self._pending else max(_MIN_PAUSE, 4 * listing_time))
+
+    def _lose(self, reason: str, on_event: OnEvent) -> None:
+        if self.outage is None:
+            self.outage = Outage("lost", reason)
+            on_event("source_lost", reason, None)
+        self.outage = replace(self.outage, reason=reason)  # the reason may change
+        self._outage_log.report(self.outage)
 
     def _complete(self, files: Files) -> list[bytes]:
         """Files that are not processed and seem complete, oldest first."""

@@ -16,10 +16,10 @@ import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
+from msc_edge.runtime.stream.sources.frame_memory import FrameMemory
 from msc_edge.runtime.stream.sources.messages import (
     AllocateMemory,
     CaptureSettings,
@@ -42,6 +42,7 @@ class _Captured:
     connection: int
     captured: float
     time: float
+    damaged: int
 
 
 class _LatestFrame:
@@ -51,18 +52,22 @@ class _LatestFrame:
         self._changed = threading.Condition()
         self._frame: _Captured | None = None
         self._index = -1
+        self._damaged = 0
         self.connection = 0
 
     def put(self, image: np.ndarray, order: ColourOrder) -> None:
         with self._changed:
             self._index += 1
-            self._frame = _Captured(image, order, self._index, self.connection, time.monotonic(), time.time())
+            self._frame = _Captured(
+                image, order, self._index, self.connection, time.monotonic(), time.time(), self._damaged
+            )
             self._changed.notify()
 
     def skip(self) -> None:
         """Count a damaged frame."""
         with self._changed:
             self._index += 1
+            self._damaged += 1
 
     def take(self, timeout: float) -> _Captured | None:
         """A frame that was not taken before; None when there is none in `timeout` seconds."""
@@ -115,7 +120,7 @@ def _system_authorities() -> str:
 def _serve(connection: Connection, latest: _LatestFrame, sending: threading.Lock) -> None:
     import cv2  # noqa: PLC0415  (after _configure_opencv)
 
-    memory: SharedMemory | None = None
+    memory: FrameMemory | None = None
     while _parent_is_alive():
         if not connection.poll(1.0):
             continue
@@ -129,14 +134,16 @@ def _serve(connection: Connection, latest: _LatestFrame, sending: threading.Lock
                 connection.send(AllocateMemory(frame.image.nbytes))
             if memory is not None:
                 memory.close()
-            memory = SharedMemory(connection.recv())
-        shared = np.ndarray((height, width, 3), np.uint8, buffer=memory.buf)
+            memory = FrameMemory.receive(connection)
+        shared = memory.frame(height, width)
         if frame.order == "BGR":
             cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB, dst=shared)
         else:
             np.copyto(shared, frame.image)
         with sending:
-            connection.send(GrabbedFrame(frame.index, frame.connection, frame.captured, frame.time, height, width))
+            connection.send(
+                GrabbedFrame(frame.index, frame.connection, frame.captured, frame.time, height, width, frame.damaged)
+            )
 
 
 def _parent_is_alive() -> bool:

@@ -46,7 +46,7 @@ class StatusMessage:
 
 @dataclass(frozen=True, slots=True)
 class AllocateMemory:
-    """Request for shared memory of at least this size. The answer is its name."""
+    """Request for shared memory of at least this size; see `FrameMemory`."""
 
     bytes: int
 
@@ -64,6 +64,8 @@ class GrabbedFrame:
     """`time.time()`."""
     height: int
     width: int
+    damaged: int
+    """Number of damaged frames in this process until then."""
 
 
 NEXT_FRAME = b"next"  # request for a frame that was not sent before

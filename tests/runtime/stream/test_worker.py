@@ -34,6 +34,7 @@ class Frames:
 
     name = "cam"
     is_live = False
+    outage = None
 
     def __init__(self, frames: Iterable[Frame | Exception | None]) -> None:
         self._frames = frames
