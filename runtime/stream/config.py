@@ -84,7 +84,10 @@ class SourceConfig(_Section):
     width: PositiveInt | None = Field(default=None, description="webcam: requested width in pixels")
     height: PositiveInt | None = Field(default=None, description="webcam: requested height in pixels")
     fps: PositiveFloat | None = Field(default=None, description="webcam: requested frames a second")
-    settle: PositiveFloat = Field(default=0.5, description="folder: seconds without a change until a file is complete")
+    settle: PositiveFloat = Field(
+        default=0.5,
+        description="folder: seconds without a change until JPEG, PNG or WebP is complete; four times for others",
+    )
 
     @model_validator(mode="after")
     def _login_is_complete(self) -> "SourceConfig":

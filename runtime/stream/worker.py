@@ -116,6 +116,8 @@ class Worker(threading.Thread):
         rejected = decision.verdict is not None and self._debounce.raises_event(decision.verdict, frame.captured)
         event = self._journal.rejection(decision, image) if rejected else None
         file = frame.file
+        if file and decision.result is None:
+            event = self._journal.unreadable(decision)
         if file is None:
             self._recorder.write(decision)
             if event:

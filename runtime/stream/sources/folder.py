@@ -1,6 +1,7 @@
 """A folder that receives image files: each file is scored once, when it is complete, also across restarts.
 
-A file is complete when its size and date have not changed for a while. Dates are not compared with the clock: the
+A file is complete when its size and date have not changed for a while; longer for formats that have no end marker,
+whose beginning may be decoded like a whole image. Dates are not compared with the clock: the
 clock of a file server may differ. A file that cannot be decoded may still be arriving; it is retried once after a
 longer wait, and then reported. The folder is listed at intervals: the notifications of operating systems do not work
 on network shares, and do not cover the time before the start.
@@ -27,6 +28,8 @@ from msc_edge.text import valid_text
 
 _MIN_PAUSE = 0.1  # seconds between two listings
 _LISTING_INTERVAL = 5.0  # seconds of scoring after which the folder is listed again
+_END_MARKED = (b".jpg", b".jpeg", b".png", b".webp")  # a file that is not whole cannot be decoded
+_UNMARKED_PATIENCE = 4  # times `settle`, for other formats
 _DECODE_PATIENCE = 10  # times `settle`: how long a file that cannot be decoded must not change
 _FORGET_INTERVAL = 3600.0  # seconds
 _NAMESPACE = uuid.UUID("7f0c0a52-5d4a-4b1e-9a0e-6c1f3e1d2b10")
@@ -123,7 +126,7 @@ class FolderSource:
         complete = [
             path
             for path, pending in self._pending.items()
-            if moment - pending.since >= (_DECODE_PATIENCE if pending.failed else 1) * self._settle
+            if moment - pending.since >= _patience(path, pending) * self._settle
         ]
         return sorted(complete, key=lambda path: (self._pending[path].modified, path))
 
@@ -181,6 +184,13 @@ class FolderSource:
     def close(self) -> None:
         """See Source."""
         self._closed.set()
+
+
+def _patience(path: bytes, pending: _PendingFile) -> int:
+    """How long a file must not change, in units of `settle`."""
+    if pending.failed:
+        return _DECODE_PATIENCE
+    return 1 if path.lower().endswith(_END_MARKED) else _UNMARKED_PATIENCE
 
 
 def _files_below(top: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:

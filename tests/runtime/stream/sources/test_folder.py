@@ -15,7 +15,7 @@ import pytest
 
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.frame import Frame
-from msc_edge.runtime.stream.sources.folder import FolderSource
+from msc_edge.runtime.stream.sources.folder import FolderSource, _patience, _PendingFile
 from msc_edge.runtime.stream.state import State
 
 TIMEOUT = 60.0
@@ -79,6 +79,10 @@ def test_each_file_is_scored_or_reported_once_although_the_process_is_killed(
     with State.open(tmp_path / "state", channels=["webhook"]) as state:
         waiting = state.waiting("webhook", limit=10_000)
     assert len({each.id for each in waiting}) == len(waiting)
+    errors = {row["id"]: row["path"] for row in found if row["error"] is not None}
+    bodies = [json.loads(each.body) for each in waiting if each.kind == "unreadable"]
+    assert {body["id"]: body["path"] for body in bodies} == errors
+    assert all(body["path"] in body["message"] for body in bodies)
     rejected = {row["id"] for row in found if row["verdict"] == "reject"}
     assert rejected
     assert {json.loads(each.body)["id"] for each in waiting if each.kind == "reject"} == rejected
@@ -225,3 +229,9 @@ def test_a_folder_that_vanishes_is_lost_and_no_file_is_scored_twice_when_it_is_b
     save(folder / "b.png", toy.draw(2))
     assert [Path(frame.path or "").name for frame in reader.take(2.0)] == ["b.png"]
     assert reader.events[:3] == ["source_up", "source_lost", "source_up"]
+
+
+@pytest.mark.parametrize(("name", "patience"), [("a.JPG", 1), ("a.png", 1), ("a.bmp", 4), ("a.tiff", 4), ("a.pgm", 4)])
+def test_a_format_without_an_end_marker_must_be_unchanged_longer(name: str, patience: int) -> None:
+    assert _patience(name.encode(), _PendingFile(1, 1, 0.0)) == patience
+    assert _patience(name.encode(), _PendingFile(1, 1, 0.0, failed=True)) == 10
