@@ -20,6 +20,10 @@ class ProcessedFile:
     """Bytes."""
     modified: int
     """Nanoseconds since 1970."""
+    changed: int = 0
+    """Time of the last change of the file or its entry (ctime), in nanoseconds since 1970."""
+    digest: bytes = b""
+    """BLAKE2b of the content; empty where it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
