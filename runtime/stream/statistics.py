@@ -73,6 +73,7 @@ class Statistics:
         parts = [_counts(counts), _without_frames(outages), _counts(events), f"{len(totals) / span:.1f} fps"]
         parts += [f"p95 {np.percentile(totals, 95):.0f} ms"] if totals else []
         parts += [_counts(left_out), f"outbox {_short(outbox)}"]
+        parts += [f"{name} {outage}" for name, outage in outages.items()]
         return "; ".join(part for part in parts if part)
 
 

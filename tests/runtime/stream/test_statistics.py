@@ -152,6 +152,8 @@ def test_a_source_without_frames_comes_directly_after_the_verdicts() -> None:
     lost = Outage("lost", "the connection ended", time.monotonic() - 25.5)
     line = statistics.status_line(outbox=0, outages={"left": lost})
     assert line.startswith("0 normal, 0 warn, 0 reject, 0 unreadable; left: NO FRAMES, lost for 25 s; 0 alarms; ")
+    assert "; left lost for 25 s, since " in line, "at the end, where there is space"
+    assert line.endswith(": the connection ended")
     line = statistics.status_line(outbox=0, outages={"left": lost, "right": lost})
     assert "unreadable; 2 SOURCES WITHOUT FRAMES; " in line
 

@@ -1,15 +1,20 @@
 """Sources that cannot be opened, and the reasons that are given."""
 
+import base64
+import contextlib
 import logging
+import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msc_edge.runtime.stream.sources.address import parse_address
+from msc_edge.runtime.stream.sources.address import parse_address, with_login
 from msc_edge.runtime.stream.sources.capture import capture_frames, diagnose
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ConnectionBrokenError
 
@@ -86,6 +91,25 @@ def test_the_grabber_does_not_import_opencv_before_its_variables_are_set() -> No
     """FFmpeg's log would contain passwords, and the timeouts would be ignored."""
     code = "import sys, msc_edge.runtime.stream.sources.grabber; sys.exit('cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_login_reaches_an_rtsp_camera_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    password, logins = "p@ss#w/rd?1 %41:", []
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            while request := connection.recv(4096).decode():
+                logins.extend(re.findall("Authorization: Basic (.*)\r", request))
+                answer = "200 OK" if request.startswith("OPTIONS") else "401 No\r\nWWW-Authenticate: Basic realm=x"
+                number = re.findall(r"CSeq: (\d+)", request)[0]
+                connection.sendall(f"RTSP/1.0 {answer}\r\nCSeq: {number}\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url = with_login(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/a", "viewer", password)
+        assert list(capture_frames(settings(url), skip=lambda: None, on_status=lambda *_: None)) == []
+    assert {base64.b64decode(login).decode() for login in logins} == {f"viewer:{password}"}
 
 
 def test_only_a_source_of_http_imports_the_http_client() -> None:
