@@ -19,7 +19,7 @@ MAX_WIDTH, MAX_HEIGHT, MIN_WIDTH = 1280, 720, 320
 BAR = 64  # height of the two lines below a frame, in pixels
 _UNSCORED: Colour = (180, 180, 180)
 _BACKGROUND = 24
-_SCALES = (0.8, 0.65, 0.5, 0.4)
+_SCALES = (0.8, 0.65, 0.5, 0.45, 0.4)
 _MARGIN = 12
 
 
@@ -109,24 +109,23 @@ def _with_bar(image: np.ndarray, first: Line, second: Line) -> np.ndarray:
     canvas = np.full((height + BAR, max(width, MIN_WIDTH), 3), _BACKGROUND, np.uint8)
     left = (canvas.shape[1] - width) // 2
     canvas[:height, left : left + width] = image
-    _write(canvas[height:], first, baseline=28, scales=_SCALES, thickness=2)
+    _write(canvas[height:], first, baseline=28, scales=_SCALES)
     _write(canvas[height:], second, baseline=52, scales=_SCALES[2:])
     return canvas
 
 
-def _write(bar: np.ndarray, line: Line, *, baseline: int, scales: Sequence[float], thickness: int = 1) -> None:
+def _write(bar: np.ndarray, line: Line, *, baseline: int, scales: Sequence[float]) -> None:
     """Write a line in the largest scale in which it fits; shortened, if it fits in none."""
     text, available = printable(line.text), bar.shape[1] - 2 * _MARGIN
-    for scale in scales:
-        if text_width(text, scale=scale, thickness=thickness) <= available:
-            break
-    else:
-        scale = scales[-1]
-        while text and text_width(text, scale=scale, thickness=thickness) > available:
-            text = f"{text[:-4]}..." if len(text) > 4 else ""
-    draw_text(
-        bar, text, left=_MARGIN, baseline=baseline, scale=scale, colour=line.colour, thickness=1 if scale < 0.6 else 2
-    )
+    fitting = [scale for scale in scales if text_width(text, scale=scale, thickness=_weight(scale)) <= available]
+    scale = fitting[0] if fitting else scales[-1]
+    while text and text_width(text, scale=scale, thickness=_weight(scale)) > available:
+        text = f"{text[:-4]}..." if len(text) > 4 else ""
+    draw_text(bar, text, left=_MARGIN, baseline=baseline, scale=scale, colour=line.colour, thickness=_weight(scale))
+
+
+def _weight(scale: float) -> int:
+    return 1 if scale <= 0.5 else 2
 
 
 def _write_across(image: np.ndarray, text: str) -> None:

@@ -21,7 +21,7 @@ from msc_edge.images import decode_image
 from msc_edge.runtime.stream.sources.messages import ConnectionBrokenError
 from msc_edge.runtime.stream.sources.mjpeg import open_image_stream
 
-TIMEOUT = 1.0  # seconds of silence after which a connection is broken; a reason comes within twice that
+TIMEOUT = 2.0  # seconds of silence after which a connection is broken; a reason comes within twice that
 CRLF, LF = b"\r\n", b"\n"
 PASSWORD = "p@ss#w/rd?1 %41"
 NUMBER_OF_IMAGES = 8
@@ -195,7 +195,7 @@ def trickle(start: bytes, rest: bytes) -> Iterator[bytes]:
 
 def stalls(content: bytes) -> Iterator[bytes]:
     yield content
-    time.sleep(4 * TIMEOUT)
+    time.sleep(3 * TIMEOUT)
 
 
 def without_end(number: int) -> bytes:
@@ -317,7 +317,7 @@ HABITS: dict[str, Habit] = {
         lambda _: trickle(answer(body(count=3) + b"--frame\r\n\r\n"), jpeg(3)),
         frames=3,
         cut=1,
-        reason="no whole image came within 2 s",
+        reason="no whole image came within 4 s",
     ),
     "silence within an image": Habit(
         lambda _: stalls(answer(body(count=3) + b"--frame\r\n\r\n" + jpeg(3)[:900])),
