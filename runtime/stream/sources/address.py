@@ -82,7 +82,8 @@ def shown(given: str) -> str:
     """An address, valid or not, as it may be displayed: a mistyped one can contain a password too."""
     if "://" in given:
         return redacted(given)
-    return f"***@{given.rpartition('@')[2]}" if "@" in given else given
+    place, mark, _ = (f"***@{given.rpartition('@')[2]}" if "@" in given else given).partition("?")
+    return _NAMED_SECRET.sub(r"\1=***", place) + ("?***" if mark else "")
 
 
 def redacted(url: str) -> str:
@@ -129,7 +130,7 @@ def _with_encoded_login(url: str) -> str:
         parts = urlsplit(f"//{place}")
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise SourceError(f"source {redacted(url)}: the port is not a number from 0 to 65535; check it") from None
+        raise SourceError(f"source {redacted(url)}: the host or the port is not valid; check it") from None
     if not host:
         raise SourceError(
             f"source {redacted(url)}: no host in this address; expected an address such as rtsp://192.168.1.20/stream1"

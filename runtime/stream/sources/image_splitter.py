@@ -18,7 +18,7 @@ _KEPT = 1 << 16  # bytes between two images that are kept to find the delimiter 
 _MIN_DELIMITER = 3  # bytes; a shorter line occurs in images by chance
 
 # In compressed data, 0xFF 0x00 is a byte, 0xFF 0xD0 to 0xFF 0xD7 are restarts, and several 0xFF are padding.
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _EOI, _SOI, _SOS, _TEM = 0xD9, 0xD8, 0xDA, 0x01
 _WITHOUT_LENGTH = {_TEM, *range(0xD0, 0xD8)}
 

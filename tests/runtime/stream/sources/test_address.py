@@ -40,8 +40,8 @@ def test_files_and_folders_are_distinguished(tmp_path: Path) -> None:
         ("rtsp://", r"no host"),
         ("rtsp://user:hunter2@", r"no host"),
         ("a\0b", r"no such file or folder"),
-        ("rtsp://user:hunter2@host:x/clip", r"port is not a number"),
-        ("rtsp://user:hunter2@host:99999/clip", r"port is not a number"),
+        ("rtsp://user:hunter2@host:x/clip", r"the host or the port is not valid"),
+        ("rtsp://user:hunter2@host:99999/clip", r"the host or the port is not valid"),
         # Where the password contains / ? or #, a part of it would be asked for as a host.
         ("http://viewer:p@hunter2#w/rd?1@127.0.0.1:80/std", r"an @ after the host; give `username` and `password`"),
         ("http://viewer:hunter2/rd@cam/std", r"an @ after the host"),
@@ -49,6 +49,10 @@ def test_files_and_folders_are_distinguished(tmp_path: Path) -> None:
         ("http://hunter2#x@cam/std", r"an @ after the host"),
         (r"http://viewer:hunter2\x@cam/std", r"an @ after the host"),
         ("http:/viewer:hunter2@cam/std", r"no such file or folder"),
+        ("http:/cam/std?key=hunter2", r"source http:/cam/std\?\*\*\*: no such file or folder"),
+        ("rtsp:/cam/user=a_password=hunter2_1", r"no such file or folder"),
+        ("ftp://viewer:hunter2@cam/std", r"ftp:// is not supported"),
+        ("http://viewer:hunter2@[cam/std", r"the host or the port is not valid"),
     ],
 )
 def test_an_address_that_is_no_source_is_refused(given: str, message: str) -> None:

@@ -76,3 +76,9 @@ def test_text_without_an_image_is_not_kept() -> None:
         assert list(splitter.feed(bytes(100_000))) == []
     assert len(splitter._buffer) <= 1 << 16
     assert splitter.finish() is None
+
+
+def test_padding_of_any_length_before_a_marker_is_passed_at_once() -> None:
+    """A pattern that tries each length of the padding at each position takes hours."""
+    padded = IMAGES[0][:-2] + b"\xff" * (1 << 20) + b"\x00" + b"\xff" * (1 << 20) + b"\xd9"
+    assert split([padded]) == [FoundImage(padded, is_whole=True)]
