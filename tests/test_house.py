@@ -127,6 +127,7 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
         "command",
         "older_files",
         "tiles_and_masks",
+        "camera_habits",
     }
     wrong = []
     for source in SOURCES:

@@ -70,6 +70,10 @@ class SourceConfig(_Section):
         description="webcam number, /dev/videoN, rtsp:// or http(s):// stream, video file, or folder of new images",
     )
     name: Name | None = Field(default=None, description="in results and events; derived from the address by default")
+    username: str | None = Field(default=None, min_length=1, description="network: user, instead of one in the address")
+    password: SecretStr | None = Field(default=None, description="network: password of `username`")
+    ca_file: Path | None = Field(default=None, description="https: certificate authority, if it is not a public one")
+    insecure: bool = Field(default=False, description="https: accept any certificate")
     max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
     lost_after: PositiveFloat = Field(default=20, description="live: seconds without a frame until source_lost")
     frozen_after: Seconds = Field(
@@ -80,7 +84,16 @@ class SourceConfig(_Section):
     width: PositiveInt | None = Field(default=None, description="webcam: requested width in pixels")
     height: PositiveInt | None = Field(default=None, description="webcam: requested height in pixels")
     fps: PositiveFloat | None = Field(default=None, description="webcam: requested frames a second")
-    settle: PositiveFloat = Field(default=0.5, description="folder: seconds without a change until a file is complete")
+    settle: PositiveFloat = Field(
+        default=0.5,
+        description="folder: seconds without a change until JPEG, PNG or WebP is complete; four times for others",
+    )
+
+    @model_validator(mode="after")
+    def _login_is_complete(self) -> "SourceConfig":
+        if self.password is not None and self.username is None:
+            raise ValueError("`password` needs `username`")
+        return self
 
 
 class LimitsConfig(_Section):

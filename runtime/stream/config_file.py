@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import tomli_w
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -28,8 +28,8 @@ def read_config(
 ) -> StreamConfig:
     """Read a file and replace options by `overrides`, which are nested like the file. UsageError for a wrong option.
 
-    `${NAME}` in any text stands for that environment variable, so that the file needs no passwords. `on_warning` takes
-    one line about deprecated names.
+    `${NAME}` in any text stands for that environment variable, so that the file needs no passwords. In the login and in
+    the values of a URL it is percent-encoded. `on_warning` takes one line about deprecated names.
     """
     document = _renamed(_read(path), path, on_warning)
     document = _with_absolute_paths(_expanded(document, str(path)), path.resolve().parent)
@@ -123,7 +123,20 @@ def _expanded(value: Any, where: str) -> Any:
     for name in _REFERENCE.findall(value):
         if name not in os.environ:
             raise UsageError(f"--config {where}: ${{{name}}}: this environment variable is not set; set it")
-    return _REFERENCE.sub(lambda match: os.environ[match[1]], value)
+    return _REFERENCE.sub(lambda match: _encoded(os.environ[match[1]], value, match.start()), value)
+
+
+def _encoded(text: str, template: str, position: int) -> str:
+    """A text as it is inserted into a template, which may be a URL, at a position."""
+    start = template.find("://") + len("://")
+    if start < len("://") or position < start:
+        return text
+    login = template[start:].partition("/")[0].rpartition("@")[0]
+    if position < start + len(login):
+        # A single variable may hold both, as user:password.
+        return quote(text, safe="" if ":" in _REFERENCE.sub("", login) else ":")
+    is_value = template[position - 1] == "=" or "?" in template[start:position]
+    return quote(text, safe="") if is_value else text
 
 
 def _with_absolute_paths(document: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -138,6 +151,8 @@ def _with_absolute_paths(document: dict[str, Any], folder: Path) -> dict[str, An
         address = source.get("address") if isinstance(source, dict) else None
         if isinstance(address, str) and address and not address.isdecimal() and "://" not in address:
             source["address"] = str(folder / address)
+        if isinstance(source, dict) and isinstance(source.get("ca_file"), str):
+            source["ca_file"] = str(folder / source["ca_file"])
     return document
 
 

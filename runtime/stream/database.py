@@ -139,5 +139,18 @@ def _version_2(database: sqlite3.Connection) -> None:
     database.execute("CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
 
 
-_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2)
+def _version_3(database: sqlite3.Connection) -> None:
+    """What distinguishes a file from another one of the same name, size and date."""
+    database.execute("""
+        CREATE TABLE file_contents (
+            folder TEXT NOT NULL,
+            path BLOB NOT NULL,
+            changed INTEGER NOT NULL,  -- nanoseconds
+            digest BLOB NOT NULL,
+            PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID
+    """)
+
+
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2, _version_3)
 """Number n brings a database from version n to n + 1."""

@@ -22,6 +22,7 @@ EventKind = Literal[
     "started",
     "stopped",
     "reject",
+    "unreadable",
     "source_up",
     "source_lost",
     "source_frozen",
@@ -36,6 +37,7 @@ EVENT_KINDS: dict[EventKind, str] = {
     "started": "scoring has started",
     "stopped": "scoring has stopped, on request or because all sources ended",
     "reject": "a part was rejected (after debouncing, as configured in [alarm])",
+    "unreadable": "an image file of a watched folder could not be read or scored: this part was not inspected",
     "source_up": "frames arrive and are scored",
     "source_lost": "no frames arrive: parts pass without inspection until `source_up`",
     "source_frozen": "the camera repeats one frame: nothing is scored until `source_up`",
@@ -63,12 +65,14 @@ class Event(BaseModel):
     schema_version: Literal[2] = 2
     id: str = Field(min_length=1)
     kind: EventKind = Field(description="; ".join(f"{kind}: {meaning}" for kind, meaning in EVENT_KINDS.items()))
-    time: AwareDatetime = Field(description="when it happened; for `reject`, when the frame was captured")
+    time: AwareDatetime = Field(
+        description="when it happened; for `reject` and `unreadable`, when the frame was captured"
+    )
     station: str = Field(description="name of the PC or line, as configured")
     source: str | None = Field(default=None, description="name of the source; null: not about one source")
     message: str = Field(description="one sentence for a person")
     frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
-    path: str | None = Field(default=None, description="the image file that was scored")
+    path: str | None = Field(default=None, description="the image file")
     position: float | None = Field(default=None, description="seconds from the start of a video file")
     score: float | None = Field(default=None, description=description_of("score"))
     image_score: float | None = Field(default=None, description=description_of("image_score"))
@@ -115,6 +119,22 @@ def rejection(decision: Decision, image: Path | None, *, station: str) -> Event:
         model=result.model,
         image=_text(str(image)) if image else None,
         kit=result.kit,
+    )
+
+
+def unreadable(decision: Decision, *, station: str) -> Event:
+    """The event of a file that could not be read or scored."""
+    frame = decision.frame
+    path = _text(frame.path)
+    return Event(
+        id=decision.id,
+        kind="unreadable",
+        time=frame.time,
+        station=station,
+        source=frame.source,
+        message=_text(f"{frame.source}: {path}: {frame.error}") or "",
+        frame=frame.index,
+        path=path,
     )
 
 

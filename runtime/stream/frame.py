@@ -20,6 +20,10 @@ class ProcessedFile:
     """Bytes."""
     modified: int
     """Nanoseconds since 1970."""
+    changed: int = 0
+    """Time of the last change of the file or its entry (ctime), in nanoseconds since 1970."""
+    digest: bytes = b""
+    """BLAKE2b of the content; empty where it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Frame:
     source: str
     """Name of the source. Not its address, which may contain a password."""
     index: int
-    """Number of the frame in its source, from 0. Dropped frames count."""
+    """Number of the frame in its source, from 0. Dropped and skipped frames count."""
     time: datetime
     """Wall clock at capture, with UTC offset."""
     captured: float
@@ -37,7 +41,9 @@ class Frame:
     image: np.ndarray | None
     """uint8 (height, width, 3), RGB. Valid until the next frame is requested; copy it to keep it."""
     dropped: int = 0
-    """Frames of a live source since the previous one that were not scored."""
+    """Frames of a live source since the previous one that were lost: too many to score, or damaged."""
+    skipped: int = 0
+    """Frames of a live source since the previous one that were left out on purpose, because of `max_fps`."""
     position: float | None = None
     """Seconds from the start of a video file; None where the container has no time for this frame."""
     path: str | None = None

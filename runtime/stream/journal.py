@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from msc_edge.runtime.stream.active_kit import ActiveKit
-from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection
+from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection, unreadable
 from msc_edge.runtime.stream.frame import Decision, ProcessedFile
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.outbox import Outbox
@@ -13,6 +13,7 @@ from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.text import valid_text
 
 _LEVELS: dict[EventKind, int] = {
+    "unreadable": logging.WARNING,
     "source_lost": logging.WARNING,
     "source_frozen": logging.WARNING,
     "kit_refused": logging.ERROR,
@@ -65,6 +66,10 @@ class EventJournal:
     def rejection(self, decision: Decision, image: Path | None) -> Event:
         """Build the event of a rejected frame, not yet recorded. `image`: where the frame was saved."""
         return rejection(decision, image, station=self._station)
+
+    def unreadable(self, decision: Decision) -> Event:
+        """Build the event of a file that could not be read or scored, not yet recorded."""
+        return unreadable(decision, station=self._station)
 
     def record(self, event: Event) -> None:
         """Log and count an event, and put it into the outbox. It waits in memory while the disk is full."""

@@ -23,9 +23,9 @@ from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
 from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sinks.status_server import StatusServer
-from msc_edge.runtime.stream.sinks.webhook import WebhookChannel
 from msc_edge.runtime.stream.sources.address import Address
 from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
+from msc_edge.runtime.stream.sources.outage import Outage
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
@@ -98,7 +98,7 @@ class Stream:
         self._live = {name for name, address, _ in sources if address.is_live}
         for name, _, _ in sources:
             self.metrics.add_source(name)
-        window = Window(f"msc-edge {config.station}") if config.show else None
+        window = Window(f"msc-edge {config.station}", [name for name, _, _ in sources]) if config.show else None
         if window:
             self._open.callback(window.close)
         self._workers = [
@@ -123,6 +123,8 @@ class Stream:
         if self._config.mqtt.host:
             channels.append(MqttChannel(self._config.mqtt, self._config.station, sources))
         if self._config.webhook.url:
+            from msc_edge.runtime.stream.sinks.webhook import WebhookChannel  # noqa: PLC0415  (requests takes 0.1 s)
+
             channels.append(WebhookChannel(self._config.webhook))
         return channels
 
@@ -154,12 +156,12 @@ class Stream:
     def not_ready(self) -> list[str]:
         """The reasons why the stream is not ready; empty when it is. Called from several threads."""
         reasons = [f"source {name}: stalled" for name in self._stalled_sources()]
+        outages = self._outages()
         for name in sorted(self._live):
             age = self.statistics.seconds_since_last(name)
-            if age is None:
-                reasons.append(f"source {name}: no frame yet")
-            elif age > self._config.http.ready_within:
-                reasons.append(f"source {name}: the last frame is {age:.0f} s old")
+            if age is None or age > self._config.http.ready_within:
+                last = "no frame yet" if age is None else f"the last frame is {age:.0f} s old"
+                reasons.append(f"source {name}: {outages.get(name) or last}")
         if self._outbox.is_full:
             reasons.append("the outbox or its disk is full")
         return reasons
@@ -176,7 +178,7 @@ class Stream:
             self._outbox.retry()
             backlog = self._outbox.backlog()
             self.metrics.set_backlog(backlog)
-            on_status(self.statistics.status_line(outbox=sum(backlog.values())))
+            on_status(self.statistics.status_line(outbox=sum(backlog.values()), outages=self._outages()))
             if moment - losses_reported >= _LOSS_INTERVAL:
                 losses_reported = moment
                 self._report_losses()
@@ -198,6 +200,11 @@ class Stream:
         for delivery in self._deliveries:
             delivery.stop(max(0.1, deadline - time.monotonic()))
         self._open.close()
+
+    def _outages(self) -> dict[str, Outage]:
+        """The sources without frames."""
+        found = {worker.source.name: worker.source.outage for worker in self._workers}
+        return {name: outage for name, outage in found.items() if outage is not None}
 
     def _stalled_sources(self) -> list[str]:
         """Sources whose loop has stopped, by an internal error or by a call that does not return."""

@@ -106,6 +106,10 @@ class State:
                     "INSERT OR REPLACE INTO processed_files VALUES (?, ?, ?, ?)",
                     (file.folder, file.path, file.size, file.modified),
                 )
+                database.execute(
+                    "INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?)",
+                    (file.folder, file.path, file.changed, file.digest),
+                )
             while self._bytes > self._max_bytes and self._drop_oldest(database):
                 self._dropped += 1
 
@@ -164,12 +168,20 @@ class State:
             ).fetchall()
         return {path: (size, modified) for path, size, modified in rows}
 
+    def file_contents(self, folder: str) -> dict[bytes, tuple[int, bytes]]:
+        """The processed files of a folder: path -> (ctime in nanoseconds, digest). Not those of older versions."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT path, changed, digest FROM file_contents WHERE folder = ?", (folder,)
+            ).fetchall()
+        return {path: (changed, digest) for path, changed, digest in rows}
+
     def forget(self, folder: str, paths: Iterable[bytes]) -> None:
         """Forget processed files that no longer exist."""
         with self._transaction() as database:
-            database.executemany(
-                "DELETE FROM processed_files WHERE folder = ? AND path = ?", [(folder, path) for path in paths]
-            )
+            keys = [(folder, path) for path in paths]
+            database.executemany("DELETE FROM processed_files WHERE folder = ? AND path = ?", keys)
+            database.executemany("DELETE FROM file_contents WHERE folder = ? AND path = ?", keys)
 
     def close(self) -> None:
         """Close the database. It is consistent at any time, closed or not."""

@@ -3,11 +3,14 @@
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from msc_edge.runtime.stream.frame import Decision
+from msc_edge.runtime.stream.sources.outage import Outage
 
 _WINDOW = 10.0  # seconds that rates and percentiles cover
 
@@ -22,6 +25,7 @@ class Statistics:
     _last_decision: dict[str, float] = field(default_factory=dict)
     frames: int = 0
     dropped: int = 0
+    skipped: int = 0
     unreadable: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
@@ -32,6 +36,7 @@ class Statistics:
         with self._lock:
             self.frames += 1
             self.dropped += decision.frame.dropped
+            self.skipped += decision.frame.skipped
             self._last_decision[decision.frame.source] = now
             if decision.verdict is None or decision.stages is None:
                 self.unreadable += 1
@@ -50,22 +55,48 @@ class Statistics:
             last = self._last_decision.get(source)
         return None if last is None else time.monotonic() - last
 
-    def status_line(self, *, outbox: int) -> str:
-        """The status line. `outbox`: number of events in the outbox."""
+    def status_line(self, *, outbox: int, outages: Mapping[str, Outage] = MappingProxyType({})) -> str:
+        """The status line: parts in the order of their importance, separated by semicolons.
+
+        `outbox`: number of events in the outbox. `outages`: of the sources without frames.
+        """
         now = time.monotonic()
         with self._lock:
             while self._recent and now - self._recent[0][0] > _WINDOW:
                 self._recent.popleft()
             totals = [total for _, total in self._recent]
             span = max(1.0, now - self._recent[0][0]) if totals else 1.0
-            counts = (
-                f"{self.frames} frames, {self.dropped} dropped, "
-                f"{self.verdicts['warn']} warned, {self.verdicts['reject']} rejected"
-                + (f", {self.unreadable} unreadable" if self.unreadable else "")
-                + f", {self.events['reject']} alarms"
-            )
-        speed = f"{len(totals) / span:.1f} fps"
-        if totals:
-            p50, p95 = np.percentile(totals, (50, 95))
-            speed += f", latency p50 {p50:.0f} ms p95 {p95:.0f} ms"
-        return f"{speed}; {counts}; outbox {outbox}"
+            counts = {verdict: self.verdicts[verdict] for verdict in ("normal", "warn", "reject")}
+            counts["unreadable"] = self.unreadable
+            events = {"alarms": self.events["reject"]}
+            left_out = {"dropped": self.dropped, "skipped": self.skipped}
+        parts = [_counts(counts), _without_frames(outages), _counts(events), f"{len(totals) / span:.1f} fps"]
+        parts += [f"p95 {np.percentile(totals, 95):.0f} ms"] if totals else []
+        parts += [_counts(left_out), f"outbox {_short(outbox)}"]
+        parts += [f"{name} {outage}" for name, outage in outages.items()]
+        return "; ".join(part for part in parts if part)
+
+
+def fitted(line: str, width: int) -> str:
+    """A status line without the last parts, so that it fits into `width` columns."""
+    parts = line.split("; ")
+    while len(parts) > 1 and len("; ".join(parts)) > width:
+        parts.pop()
+    return "; ".join(parts)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{_short(count)} {name}" for name, count in counts.items())
+
+
+def _short(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= max(10 * size, 10**5):
+            return f"{count // size}{unit}"
+    return str(count)
+
+
+def _without_frames(outages: Mapping[str, Outage]) -> str:
+    if len(outages) > 1:
+        return f"{len(outages)} SOURCES WITHOUT FRAMES"
+    return "".join(f"{name}: NO FRAMES, {outage.short()}" for name, outage in outages.items())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from msc_edge.runtime.stream.config import LogConfig
 from msc_edge.runtime.stream.logs import LOG, log_to, standard_error
+from msc_edge.runtime.stream.statistics import fitted
 
 
 @contextmanager
@@ -44,7 +45,9 @@ def _on_terminal(config: LogConfig) -> Iterator[Callable[[str], None]]:
     ) as live:
 
         def show(line: str) -> None:
-            live.update(Text(line, overflow="ellipsis", no_wrap=True, style="bold"), refresh=True)
+            live.update(
+                Text(fitted(line, console.width), overflow="ellipsis", no_wrap=True, style="bold"), refresh=True
+            )
 
         yield show
     log_to(standard_error(), config.format)

@@ -16,6 +16,7 @@ from msc_edge.runtime.stream.logs import LOG, FailureLog
 from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sources.interface import Source
+from msc_edge.runtime.stream.sources.outage import Outage
 from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
 
@@ -62,9 +63,14 @@ class Worker(threading.Thread):
                     self.last_activity = time.monotonic()
                     if frame is not None:
                         self._process(frame)
+                    if self._window:
+                        self._window.update(self.source.name, self.source.outage)
         except BaseException as error:
             self.failure = error
             LOG.exception("%s: internal error; this source has stopped, please report it", self.source.name)
+        if self._window:
+            reason = "internal error" if self.failure else "its last frame was scored"
+            self._window.update(self.source.name, Outage("ended", reason))
 
     def _on_event(self, kind: EventKind, message: str, seconds: float | None) -> None:
         self._journal.report(kind, message, source=self.source.name, seconds=seconds)
@@ -110,6 +116,8 @@ class Worker(threading.Thread):
         rejected = decision.verdict is not None and self._debounce.raises_event(decision.verdict, frame.captured)
         event = self._journal.rejection(decision, image) if rejected else None
         file = frame.file
+        if file and decision.result is None:
+            event = self._journal.unreadable(decision)
         if file is None:
             self._recorder.write(decision)
             if event:

@@ -158,7 +158,8 @@ class TestExample:
         assert [source.name for source in config.source] == ["camera-1", "camera-2", "manual-check"]
         assert config.mqtt.password
         assert config.mqtt.password.get_secret_value() == "value-of-MQTT_PASSWORD"
-        assert "value-of-CAMERA_PASSWORD" in config.source[1].address.get_secret_value()
+        assert config.source[1].password
+        assert config.source[1].password.get_secret_value() == "value-of-CAMERA_PASSWORD"
 
     def test_a_missing_password_is_reported(self, text: str, tmp_path: Path) -> None:
         (tmp_path / "line.toml").write_text(set_all(text), encoding="utf-8")

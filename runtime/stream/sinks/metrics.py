@@ -25,7 +25,10 @@ class Metrics:
             return Gauge(f"msc_edge_{name}", description, labels, registry=registry)
 
         self._frames = counter("frames_total", "Frames that were scored", "source", "verdict")
-        self._dropped = counter("frames_dropped_total", "Frames of live sources that were not scored", "source")
+        self._dropped = counter(
+            "frames_dropped_total", "Frames of live sources that were lost: too many to score, or damaged", "source"
+        )
+        self._skipped = counter("frames_skipped_total", "Frames that were left out because of max_fps", "source")
         self._unreadable = counter("unreadable_total", "Image files that could not be read", "source")
         self._events = counter("events_total", "Events, by kind", "kind")
         self._results_lost = counter("results_lost_total", "Rows and images that could not be written")
@@ -51,13 +54,14 @@ class Metrics:
         """Add a source. Its counts start at 0, and it is not up yet."""
         for verdict in get_args(Verdict):
             self._frames.labels(name, verdict)
-        for metric in (self._dropped, self._unreadable, self._restarts, self._up):
+        for metric in (self._dropped, self._skipped, self._unreadable, self._restarts, self._up):
             metric.labels(name)
 
     def add_decision(self, decision: Decision) -> None:
-        """Count a frame, the frames dropped before it, and the duration of its stages."""
+        """Count a frame, the frames dropped and skipped before it, and the duration of its stages."""
         frame, stages = decision.frame, decision.stages
         self._dropped.labels(frame.source).inc(frame.dropped)
+        self._skipped.labels(frame.source).inc(frame.skipped)
         if decision.verdict is None:
             self._unreadable.labels(frame.source).inc()
         else:

@@ -64,8 +64,14 @@ FRAME_FIELDS: tuple[Field[Decision], ...] = (
     Field(
         name="dropped",
         type="integer",
-        description="frames of a live source that were dropped since the frame before",
+        description="frames of a live source since the frame before that were lost: too many to score, or damaged",
         value=lambda decision: decision.frame.dropped,
+    ),
+    Field(
+        name="skipped",
+        type="integer",
+        description="frames of a live source since the frame before that were left out because of max_fps",
+        value=lambda decision: decision.frame.skipped,
     ),
     Field(
         name="error",

@@ -4,16 +4,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-import http.client
-import ssl
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from msc_edge import __version__
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import WebhookConfig
+from msc_edge.runtime.stream.http_client import HttpClient, HttpError, login_of, status_text, without_login
 from msc_edge.runtime.stream.sinks.delivery import ChannelError
 from msc_edge.runtime.stream.state import Waiting
 
@@ -39,19 +37,12 @@ class WebhookChannel:
     def __init__(self, config: WebhookConfig) -> None:
         """Raises UsageError for a URL or a secret that cannot be used."""
         url = _checked(config.url.get_secret_value() if config.url else "")
-        secure = url.scheme == "https"
-        self._host = url.hostname or ""
-        self._port = url.port or (443 if secure else 80)
-        self._tls = ssl.create_default_context() if secure else None
-        self._target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        self._timeout = config.timeout
+        self._url = without_login(url)
+        self._client = HttpClient(timeout=config.timeout, login=login_of(url))
         self._key = _key(config.secret.get_secret_value()) if config.secret is not None else None
-        self._headers = {"Content-Type": "application/json", "User-Agent": f"msc-edge/{__version__}"}
-        if url.username is not None:
-            pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
-            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        shown = f"[{self._host}]" if ":" in self._host else self._host
-        self._where = f"{url.scheme}://{shown}:{self._port}"
+        host = url.hostname or ""
+        shown = f"[{host}]" if ":" in host else host
+        self._where = f"{url.scheme}://{shown}:{url.port or (443 if url.scheme == 'https' else 80)}"
         self.refusal = ""
 
     def deliver(self, batch: Sequence[Waiting]) -> list[int]:
@@ -60,15 +51,14 @@ class WebhookChannel:
         for event in batch:
             try:
                 status = self._post(event)
-            except (OSError, http.client.HTTPException) as error:
-                reason = f"{self._where}: {_description(error)}"
-                raise ChannelError(reason, acknowledged=acknowledged) from error
+            except HttpError as error:
+                raise ChannelError(f"{self._where}: {error}", acknowledged=acknowledged) from error
             if 200 <= status < 300:
                 acknowledged.append(event.number)
             elif status in _TEMPORARY or status >= 500:
-                raise ChannelError(f"{self._where}: {_status_text(status)}", acknowledged=acknowledged)
+                raise ChannelError(f"{self._where}: {status_text(status)}", acknowledged=acknowledged)
             else:
-                self.refusal = f"{self._where}: {_status_text(status)}"
+                self.refusal = f"{self._where}: {status_text(status)}"
         return acknowledged
 
     def close(self) -> None:
@@ -76,21 +66,13 @@ class WebhookChannel:
 
     def _post(self, event: Waiting) -> int:
         moment = str(int(time.time()))
-        headers = {**self._headers, "webhook-id": event.id, "webhook-timestamp": moment}
+        headers = {"Content-Type": "application/json", "webhook-id": event.id, "webhook-timestamp": moment}
         if self._key is not None:
             signed = b".".join((event.id.encode(), moment.encode(), event.body))
             digest = hmac.new(self._key, signed, hashlib.sha256).digest()
             headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
-        if self._tls:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
-        else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        try:
-            # One connection per event, and the body of the answer is not read: a slow server cannot block the thread.
-            connection.request("POST", self._target, body=event.body, headers={**headers, "Connection": "close"})
-            return connection.getresponse().status
-        finally:
-            connection.close()
+        # One connection per event, and the body of the answer is not read: a slow server cannot block the thread.
+        return self._client.post(self._url, event.body, {**headers, "Connection": "close"})
 
 
 def _checked(text: str) -> SplitResult:
@@ -125,20 +107,3 @@ def _key(secret: str) -> bytes:
     if not key:
         raise UsageError("[webhook] `secret` begins with whsec_ and the rest is not base64; copy it again")
     return key
-
-
-def _status_text(status: int) -> str:
-    # Not the reason phrase of the server: it can contain anything.
-    return f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
-
-
-def _description(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({error.verify_message})"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, http.client.RemoteDisconnected):
-        return "disconnected without an answer"
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return f"the answer is not HTTP ({type(error).__name__})"

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from msc_edge.errors import SourceError
 
@@ -14,6 +14,7 @@ _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
 # Some cameras have the password in the path: /user=admin_password=secret_channel=1
 _NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
 _HIGHEST_CAMERA = 255
+_SAFE = ":%!$&'()*+,;="  # allowed in a login, or its encoding
 _DEVICE = re.compile(r"/dev/video(\d+)")
 
 
@@ -23,7 +24,7 @@ class Address:
 
     kind: SourceKind
     given: str
-    """What to open. May contain a password; display `shown` instead."""
+    """What to open. User and password of a URL are percent-encoded. May contain a password; display `shown` instead."""
     shown: str
     """For logs and events: without passwords."""
 
@@ -56,11 +57,7 @@ def parse_address(given: str) -> Address:
         public = redacted(given)
         if scheme not in _SCHEMES:
             raise SourceError(f"source {public}: {scheme}:// is not supported; expected one of {', '.join(_SCHEMES)}")
-        if not _host_of(given):
-            raise SourceError(
-                f"source {public}: no host in this address; expected an address such as rtsp://192.168.1.20/stream1"
-            )
-        return Address("network", given, public)
+        return Address("network", _with_encoded_login(given), public)
     path = Path(given)
     try:
         if given and path.is_dir():
@@ -85,7 +82,8 @@ def shown(given: str) -> str:
     """An address, valid or not, as it may be displayed: a mistyped one can contain a password too."""
     if "://" in given:
         return redacted(given)
-    return f"***@{given.rpartition('@')[2]}" if "@" in given else given
+    place, mark, _ = (f"***@{given.rpartition('@')[2]}" if "@" in given else given).partition("?")
+    return _NAMED_SECRET.sub(r"\1=***", place) + ("?***" if mark else "")
 
 
 def redacted(url: str) -> str:
@@ -104,8 +102,37 @@ def redacted(url: str) -> str:
     return f"{scheme}://{'***@' if at or user else ''}{place}{'?' if values else ''}{'&'.join(values)}"
 
 
-def _host_of(url: str) -> str:
+def with_login(url: str, username: str, password: str) -> str:
+    """A URL with user and password. SourceError when it has a user already."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise SourceError(f"source {shown(url)}: `username` and `password` are for network addresses; remove them")
+    if "@" in rest:
+        raise SourceError(f"source {redacted(url)}: contains a user, and `username` is given too; remove one of them")
+    return f"{scheme}://{quote(username, safe='')}:{quote(password, safe='')}@{rest}"
+
+
+def _with_encoded_login(url: str) -> str:
+    """A URL with host, and with user and password percent-encoded, so that every program reads it alike.
+
+    Refused is a URL in which the end of the password is uncertain: a part of it would be asked for as a host.
+    """
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
+    after = rest[len(authority) :]
+    if "@" in after:
+        raise SourceError(
+            f"source {redacted(url)}: an @ after the host; give `username` and `password` as options of the source, "
+            "or write %40 for @, %23 for #, %2F for / and %3F for ?"
+        )
+    login, at, place = authority.rpartition("@")
     try:
-        return urlsplit(redacted(url).replace("***@", "")).hostname or ""
+        parts = urlsplit(f"//{place}")
+        host, _ = parts.hostname, parts.port
     except ValueError:
-        return ""
+        raise SourceError(f"source {redacted(url)}: the host or the port is not valid; check it") from None
+    if not host:
+        raise SourceError(
+            f"source {redacted(url)}: no host in this address; expected an address such as rtsp://192.168.1.20/stream1"
+        )
+    return f"{scheme}://{quote(login, safe=_SAFE)}{at}{place}{after}"

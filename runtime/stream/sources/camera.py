@@ -4,9 +4,9 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.address import Address
+from msc_edge.runtime.stream.sources.frame_memory import FrameMemory
 from msc_edge.runtime.stream.sources.grabber import run_grabber
 from msc_edge.runtime.stream.sources.health import Health, StateChange
 from msc_edge.runtime.stream.sources.interface import OnEvent
@@ -24,6 +25,7 @@ from msc_edge.runtime.stream.sources.messages import (
     GrabbedFrame,
     StatusMessage,
 )
+from msc_edge.runtime.stream.sources.outage import Outage, OutageLog
 from msc_edge.runtime.stream.sources.rate_limit import RateLimit
 
 _TICK = 0.5  # longest wait for a frame, in seconds
@@ -43,7 +45,7 @@ class Grabber:
         )
         self._process.start()
         child_connection.close()
-        self._memory: SharedMemory | None = None
+        self._memory: FrameMemory | None = None
         self._requested = False
 
     @property
@@ -65,31 +67,23 @@ class Grabber:
             while connection.poll(max(0.0, deadline - time.monotonic())):
                 message = connection.recv()
                 if isinstance(message, AllocateMemory):
-                    connection.send(self._allocate(message.bytes))
+                    self._free()
+                    self._memory = FrameMemory.create(message.bytes)
+                    self._memory.send(connection, self._process.pid or 0)
                 elif isinstance(message, GrabbedFrame):
                     self._requested = False
                     assert self._memory is not None, "allocated before the first frame"
-                    shape = (message.height, message.width, 3)
-                    return message, np.ndarray(shape, np.uint8, buffer=self._memory.buf)
+                    return message, self._memory.frame(message.height, message.width)
                 else:
                     return message
         except (OSError, EOFError) as error:
             raise EOFError("the process has ended") from error
         return None
 
-    def _allocate(self, size: int) -> str:
-        self._free()
-        self._memory = SharedMemory(create=True, size=size)
-        return self._memory.name
-
     def _free(self) -> None:
         if self._memory is not None:
-            memory, self._memory = self._memory, None
-            memory.unlink()
-            try:
-                memory.close()
-            except BufferError:  # a frame of it is still in use; the memory is freed with that frame
-                memory.close = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+            self._memory.close()
+            self._memory = None
 
     def close(self) -> None:
         """Kill the process and free its resources."""
@@ -114,39 +108,70 @@ class CameraSource:
         self._address = address
         self._config = config
         self._settings = CaptureSettings(
-            address, config.open_timeout, config.read_timeout, config.width, config.height, config.fps
+            address,
+            config.open_timeout,
+            config.read_timeout,
+            config.width,
+            config.height,
+            config.fps,
+            config.ca_file,
+            config.insecure,
         )
         self._on_restart = on_restart
         self._closed = threading.Event()
         self._last_status = ""
-        self._reason = ""  # why the camera cannot be opened, if known
+        self._reason = ""  # why no frames come, as the process last gave it
+        self._outage: Outage | None = Outage("connecting")
+        self._outage_log = OutageLog(f"{name}: {address.shown}")
         self._grabber: Grabber | None = None
         self._health = Health(config.lost_after, config.frozen_after, time.monotonic())
         self._previous: np.ndarray | None = None
         self._grabbed_index = -1  # of the previous frame in the process
+        self._damaged = 0  # frames in the process until the previous one
+        self._paused = False  # since the previous frame, for max_fps
         self._index = -1  # of the previous frame in this source
         self._broken_connection = 0  # the last connection of the process that is known to be broken
 
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source. Frames that arrive while another one is scored are dropped and counted."""
         self._health = Health(self._config.lost_after, self._config.frozen_after, time.monotonic())
+        self._outage = Outage("connecting")
         rate_limit = RateLimit()
         interval = 1 / self._config.max_fps if self._config.max_fps else 0.0
         yielded = -interval
+        if self._config.insecure:
+            LOG.warning("%s: insecure = true: the certificate of the camera is not checked", self.name)
         self._grabber = Grabber(self._settings)
         try:
             while not self._closed.is_set():
                 frame, now = None, time.monotonic()
                 for item in self._next(pause=yielded + interval - now):
                     if isinstance(item, StateChange):
+                        self._note_outage(item, last_frame=yielded)
                         rate_limit.add(item)
                     elif item:
                         frame, yielded = item, time.monotonic()
+                if self._outage:
+                    self._outage = replace(self._outage, reason=self._reason or self._outage.reason)
+                    self._outage_log.report(self._outage)
                 for change in rate_limit.due(time.monotonic()):
                     on_event(change.to, change.reason, change.seconds)
                 yield frame
         finally:
             self._grabber.close()
+
+    @property
+    def outage(self) -> Outage | None:
+        """See Source."""
+        return self._outage
+
+    def _note_outage(self, change: StateChange, *, last_frame: float) -> None:
+        if change.to == "source_up":
+            self._outage = None
+            self._outage_log.clear()
+            return
+        state = "frozen" if change.to == "source_frozen" else "lost"
+        self._outage = replace(self._outage or Outage.since_monotonic(last_frame), state=state, reason=change.reason)
 
     def _next(self, *, pause: float) -> Iterator[StateChange | Frame | None]:
         """Wait up to half a second for the grabber: state changes, and perhaps a frame.
@@ -166,12 +191,13 @@ class CameraSource:
             return
         now = time.monotonic()
         if isinstance(received, StatusMessage):
-            self._log_status(received)
+            self._note_status(received)
             if received.kind == "broken":
                 self._broken_connection = received.connection
                 yield health.broken(now, received.message)
         elif received is None:
             if pause > 0:
+                self._paused = True
                 health.not_requested(now)
             else:
                 yield health.no_frame(now, self._reason)
@@ -187,9 +213,12 @@ class CameraSource:
             if not repeated:
                 self._previous = image.copy()
         yield self._health.frame(now, repeated=repeated)
-        dropped = grabbed.index - self._grabbed_index - 1
-        self._grabbed_index = grabbed.index
-        self._index += 1 + dropped
+        missed = grabbed.index - self._grabbed_index - 1
+        damaged = min(missed, grabbed.damaged - self._damaged)
+        # After a pause the stream was ready for more frames: those that it missed were left out on purpose.
+        skipped, self._paused = missed - damaged if self._paused else 0, False
+        self._grabbed_index, self._damaged = grabbed.index, grabbed.damaged
+        self._index += 1 + missed
         if self._health.scorable:
             yield Frame(
                 source=self.name,
@@ -197,7 +226,8 @@ class CameraSource:
                 time=datetime.fromtimestamp(grabbed.time, UTC),
                 captured=grabbed.captured,
                 image=image,
-                dropped=dropped,
+                dropped=missed - skipped,
+                skipped=skipped,
             )
 
     def _restart(self, now: float) -> None:
@@ -207,24 +237,21 @@ class CameraSource:
             return
         self._grabber.close()
         self._grabber = Grabber(self._settings)
-        self._grabbed_index, self._broken_connection = -1, 0
+        self._grabbed_index, self._damaged, self._broken_connection = -1, 0, 0
         self._health.restarted(now)
         self._on_restart()
         LOG.info("%s: the process that reads the camera was restarted", self.name)
 
-    def _log_status(self, status: StatusMessage) -> None:
-        """Log a status message, unless it repeats the previous one."""
+    def _note_status(self, status: StatusMessage) -> None:
+        """Keep the reason of a failure for the outage; log others, unless they repeat the previous one."""
+        self._reason = "" if status.kind == "open" else status.message
         if (text := f"{status.kind} {status.message}") == self._last_status:
             return
         self._last_status = text
         if status.kind == "damaged":
             LOG.warning("%s: %s", self.name, status.message)
-            return
-        self._reason = "" if status.kind == "open" else status.message
-        if status.kind == "open":
+        elif status.kind == "open":
             LOG.info("%s: %s is open: %s", self.name, self._address.shown, status.message)
-        else:
-            LOG.warning("%s: %s: %s; trying again", self.name, self._address.shown, status.message)
 
     def close(self) -> None:
         """See Source."""

@@ -1,4 +1,4 @@
-"""Opens a camera and reads its frames: JPEG cameras by `mjpeg`, all others by OpenCV. Runs in the grabber process.
+"""Opens a camera and reads its frames: images by HTTP by `mjpeg`, all others by OpenCV. Runs in the grabber process.
 
 Import this after the environment variables of OpenCV were set; see `grabber`.
 """
@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 
 from msc_edge.runtime.stream.sources.address import Address, camera_number
-from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, OnStatus
-from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError, open_jpeg_stream
+from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, ConnectionBrokenError, OnStatus
 
 _DEFAULT_PORTS = {"rtsp": 554, "http": 80, "https": 443, "rtmp": 1935}
 
@@ -28,7 +27,12 @@ def capture_frames(
     """
     address = settings.address
     if address.given.lower().startswith(("http://", "https://")):
-        stream = open_jpeg_stream(address.given, timeout=settings.read_timeout)
+        # Only here: it imports `requests`, which takes 0.1 s and 10 MB.
+        from msc_edge.runtime.stream.sources.mjpeg import open_image_stream  # noqa: PLC0415
+
+        stream = open_image_stream(
+            address.given, timeout=settings.read_timeout, ca_file=settings.ca_file, insecure=settings.insecure
+        )
         if stream is not None:
             on_status("open", stream.description)
             for image in stream.frames(skip=skip, on_damaged=lambda message: on_status("damaged", message)):
@@ -112,7 +116,5 @@ def diagnose(settings: CaptureSettings, *, seconds: float) -> str:
             if seconds >= min(settings.open_timeout, settings.read_timeout) - 0.1:
                 return f"the host accepts the connection and does not answer in {seconds:.0f} s"
             return "the host answers, but sends no video that can be decoded; check path, user, password and codec"
-    except ValueError:
-        return "cannot be opened; its port is not a number"
     except OSError as error:
         return f"cannot be reached: {error.strerror or error}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from msc_edge.errors import UsageError
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.config import SourceConfig
-from msc_edge.runtime.stream.sources.address import Address, camera_number, parse_address
+from msc_edge.runtime.stream.sources.address import Address, camera_number, parse_address, with_login
 from msc_edge.runtime.stream.sources.camera import CameraSource
 from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.sources.interface import Source
@@ -18,11 +18,12 @@ from msc_edge.runtime.stream.state import State
 def addresses_of(configs: Sequence[SourceConfig]) -> list[tuple[str, Address, SourceConfig]]:
     """The name, the address and the options of each source.
 
-    Raises SourceError for an address that is none, UsageError for a source or a name that is given twice.
+    Raises SourceError for an address that is none, UsageError for a source or a name that is given twice and for
+    options that do not fit the address.
     """
     found = []
     for config in configs:
-        address = parse_address(config.address.get_secret_value())
+        address = _address_of(config)
         found.append((config.name or address.default_name, address, config))
     for index, (_, address, _) in enumerate(found):
         if any(_is_same(address, other) for _, other, _ in found[:index]):
@@ -31,6 +32,16 @@ def addresses_of(configs: Sequence[SourceConfig]) -> list[tuple[str, Address, So
     if duplicates := [name for name, count in names.items() if count > 1]:
         raise UsageError(f"two sources have the name {duplicates[0]}; give each its own `name` in the configuration")
     return found
+
+
+def _address_of(config: SourceConfig) -> Address:
+    given = config.address.get_secret_value()
+    if config.username is not None:
+        given = with_login(given, config.username, config.password.get_secret_value() if config.password else "")
+    address = parse_address(given)
+    if (config.ca_file or config.insecure) and not given.lower().startswith("https://"):
+        raise UsageError(f"source {address.shown}: `ca_file` and `insecure` are for https:// addresses; remove them")
+    return address
 
 
 def _is_same(one: Address, other: Address) -> bool:

@@ -11,18 +11,20 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import ssl
 import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
+from msc_edge.runtime.stream.sources.frame_memory import FrameMemory
 from msc_edge.runtime.stream.sources.messages import (
     AllocateMemory,
     CaptureSettings,
     ColourOrder,
+    ConnectionBrokenError,
     GrabbedFrame,
     OnStatus,
     StatusKind,
@@ -40,6 +42,7 @@ class _Captured:
     connection: int
     captured: float
     time: float
+    damaged: int
 
 
 class _LatestFrame:
@@ -49,18 +52,22 @@ class _LatestFrame:
         self._changed = threading.Condition()
         self._frame: _Captured | None = None
         self._index = -1
+        self._damaged = 0
         self.connection = 0
 
     def put(self, image: np.ndarray, order: ColourOrder) -> None:
         with self._changed:
             self._index += 1
-            self._frame = _Captured(image, order, self._index, self.connection, time.monotonic(), time.time())
+            self._frame = _Captured(
+                image, order, self._index, self.connection, time.monotonic(), time.time(), self._damaged
+            )
             self._changed.notify()
 
     def skip(self) -> None:
         """Count a damaged frame."""
         with self._changed:
             self._index += 1
+            self._damaged += 1
 
     def take(self, timeout: float) -> _Captured | None:
         """A frame that was not taken before; None when there is none in `timeout` seconds."""
@@ -98,13 +105,22 @@ def _configure_opencv(settings: CaptureSettings) -> None:
         options = f"rtsp_transport;tcp|timeout;{microseconds}"
     else:
         options = f"rw_timeout;{microseconds}"
+        if settings.address.given.lower().startswith("https") and not settings.insecure:
+            options += f"|tls_verify;1|ca_file;{settings.ca_file or _system_authorities()}"
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
+
+
+def _system_authorities() -> str:
+    """A file of the certificate authorities of the system; where it has none, that of `requests`."""
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415
+
+    return ssl.get_default_verify_paths().cafile or DEFAULT_CA_BUNDLE_PATH
 
 
 def _serve(connection: Connection, latest: _LatestFrame, sending: threading.Lock) -> None:
     import cv2  # noqa: PLC0415  (after _configure_opencv)
 
-    memory: SharedMemory | None = None
+    memory: FrameMemory | None = None
     while _parent_is_alive():
         if not connection.poll(1.0):
             continue
@@ -118,14 +134,16 @@ def _serve(connection: Connection, latest: _LatestFrame, sending: threading.Lock
                 connection.send(AllocateMemory(frame.image.nbytes))
             if memory is not None:
                 memory.close()
-            memory = SharedMemory(connection.recv())
-        shared = np.ndarray((height, width, 3), np.uint8, buffer=memory.buf)
+            memory = FrameMemory.receive(connection)
+        shared = memory.frame(height, width)
         if frame.order == "BGR":
             cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB, dst=shared)
         else:
             np.copyto(shared, frame.image)
         with sending:
-            connection.send(GrabbedFrame(frame.index, frame.connection, frame.captured, frame.time, height, width))
+            connection.send(
+                GrabbedFrame(frame.index, frame.connection, frame.captured, frame.time, height, width, frame.damaged)
+            )
 
 
 def _parent_is_alive() -> bool:
@@ -144,7 +162,6 @@ def _capture_forever(settings: CaptureSettings, latest: _LatestFrame, on_status:
         capture_frames,
         diagnose,
     )
-    from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError  # noqa: PLC0415
 
     def connect() -> bool:
         """Read one connection to its end; whether it lasted."""

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from msc_edge.runtime.stream.events import EventKind
 from msc_edge.runtime.stream.frame import Frame
+from msc_edge.runtime.stream.sources.outage import Outage
 
 # (kind, sentence for a person, seconds without a scored frame)
 OnEvent = Callable[[EventKind, str, float | None], None]
@@ -16,6 +17,11 @@ class Source(Protocol):
     name: str
     is_live: bool
     """Whether frames arrive at their own rate and become outdated."""
+
+    @property
+    def outage(self) -> Outage | None:
+        """Why and since when there are no frames; None while there are. May be read from other threads."""
+        ...
 
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """Yield frames, and at least every few seconds None while there is no frame.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from msc_edge.runtime.stream.sources.address import Address
@@ -9,6 +10,10 @@ from msc_edge.runtime.stream.sources.address import Address
 StatusKind = Literal["open", "broken", "damaged"]
 ColourOrder = Literal["RGB", "BGR"]
 OnStatus = Callable[[StatusKind, str], None]
+
+
+class ConnectionBrokenError(Exception):
+    """A connection to a camera ended, or could not be made; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,10 @@ class CaptureSettings:
     width: int | None = None
     height: int | None = None
     fps: float | None = None
+    ca_file: Path | None = None
+    """HTTPS: certificate authority of the camera, instead of those of the system."""
+    insecure: bool = False
+    """HTTPS: accept any certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class StatusMessage:
 
 @dataclass(frozen=True, slots=True)
 class AllocateMemory:
-    """Request for shared memory of at least this size. The answer is its name."""
+    """Request for shared memory of at least this size; see `FrameMemory`."""
 
     bytes: int
 
@@ -55,6 +64,8 @@ class GrabbedFrame:
     """`time.time()`."""
     height: int
     width: int
+    damaged: int
+    """Number of damaged frames in this process until then."""
 
 
 NEXT_FRAME = b"next"  # request for a frame that was not sent before

@@ -18,6 +18,7 @@ class VideoSource:
     """Yields the frames of a file once."""
 
     is_live = False
+    outage = None
 
     def __init__(self, name: str, path: Path) -> None:
         """Open the file. SourceError when it is not a video that can be decoded."""

@@ -170,7 +170,9 @@ def stream(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., Running]]:
     """Start `msc-edge stream` with arguments, the toy kit, its own state folder, and a JSON log."""
     started: list[Running] = []
 
-    def start(*arguments: str | Path, kit: Path = toy_kit, env: dict[str, str] | None = None) -> Running:
+    def start(
+        *arguments: str | Path, kit: Path = toy_kit, env: dict[str, str] | None = None, new_session: bool = False
+    ) -> Running:
         log = tmp_path / f"stream-{len(started)}.log"
         command = [sys.executable, "-m", "msc_edge", "stream", kit, *arguments, "--log-format", "json"]
         if "--state" not in arguments:
@@ -183,6 +185,7 @@ def stream(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., Running]]:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(env or {})},
                 cwd=tmp_path,
+                start_new_session=new_session,
             )
         running = Running(process, log)
         started.append(running)

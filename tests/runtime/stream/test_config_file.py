@@ -41,6 +41,9 @@ EVERYTHING: dict[str, Any] = {
             "height": 720,
             "fps": 29.97,
             "settle": 0.25,
+            "username": "viewer",
+            "ca_file": "/etc/ssl/camera.pem",
+            "insecure": True,
         },
         {"address": "0", "name": "second.one"},
     ],
@@ -70,7 +73,7 @@ EVERYTHING: dict[str, Any] = {
     "http": {"port": 9110, "host": "0.0.0.0", "ready_within": 12.0},
     "log": {"format": "json", "status_every": 5.0},
 }
-SECRETS = {("mqtt", "password"), ("webhook", "url"), ("webhook", "secret")}
+SECRETS = {("source", "password"), ("mqtt", "password"), ("webhook", "url"), ("webhook", "secret")}
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -308,10 +311,13 @@ def test_a_relative_path_is_relative_to_the_folder_of_the_file(
 
     def read(value: str) -> Path:
         document = tomllib.loads(LEAST)
-        (document if section == "" else document.setdefault(section, {}))[option] = value
+        if section:
+            document.setdefault(section, {})
+        section_of(document, section)[option] = value
         (tmp_path / "etc" / "line.toml").write_text(tomli_w.dumps(document))
         config = read_config(Path("etc/line.toml"), {})
-        return getattr(config if section == "" else getattr(config, section), option)
+        found: Any = config if section == "" else getattr(config, section)
+        return getattr(found[0] if section == "source" else found, option)
 
     name = f"x.{option}"  # row files must have the suffix of their format
     assert read(f"there/{name}") == tmp_path / "etc" / "there" / name
@@ -345,7 +351,7 @@ def test_a_relative_source_too_unless_it_is_a_camera_or_a_stream(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("rtsp://u:${MSC_A}@h/${MSC_B}", "rtsp://u:p$4@h/${MSC_A}"),
+        ("rtsp://u:a@h/${MSC_B}", "rtsp://u:a@h/${MSC_A}"),
         ("rtsp://h/${MSC_A}${MSC_A}", "rtsp://h/p$4p$4"),
         ("rtsp://h/$MSC_A", "rtsp://h/$MSC_A"),
         ("rtsp://h/${}", "rtsp://h/${}"),
@@ -361,6 +367,45 @@ def test_a_variable_is_replaced_once_and_unchanged(
         monkeypatch.setenv(name, value)
     config = read_config(line({"kit": "k", "source": [{"address": text}]}), {})
     assert config.source[0].address.get_secret_value() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://viewer:${MSC_A}@h/video", "http://viewer:p%40ss%23w%2Frd%3F1%20%2541%3A@h/video"),
+        ("http://${MSC_USER}:x${MSC_A}@h", "http://a%3Ab:xp%40ss%23w%2Frd%3F1%20%2541%3A@h"),
+        ("http://${MSC_USER}@h", "http://a:b@h"),
+        ("http://h/video?user=a&pwd=${MSC_A}", "http://h/video?user=a&pwd=p%40ss%23w%2Frd%3F1%20%2541%3A"),
+        ("rtsp://h/user=a_password=${MSC_A}_1", "rtsp://h/user=a_password=p%40ss%23w%2Frd%3F1%20%2541%3A_1"),
+        ("rtsp://${MSC_HOST}/${MSC_PATH}", "rtsp://10.0.0.5:554/live/1"),
+        ("${MSC_URL}", "rtsp://u:p@h/a"),
+    ],
+)
+def test_in_the_login_and_in_values_of_a_url_a_variable_is_percent_encoded(
+    line, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    for name, value in (
+        ("MSC_A", "p@ss#w/rd?1 %41:"),
+        ("MSC_USER", "a:b"),
+        ("MSC_HOST", "10.0.0.5:554"),
+        ("MSC_PATH", "live/1"),
+        ("MSC_URL", "rtsp://u:p@h/a"),
+    ):
+        monkeypatch.setenv(name, value)
+    config = read_config(line({"kit": "k", "source": [{"address": text}]}), {})
+    assert config.source[0].address.get_secret_value() == expected
+
+
+def test_a_password_beside_the_address_is_a_secret_and_needs_a_user(line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSC_A", "p@ss#w/rd?1")
+    source = {"address": "http://h/a", "username": "viewer", "password": "${MSC_A}"}
+    config = read_config(line({"kit": "k", "source": [source]}), {})
+    assert config.source[0].password
+    assert config.source[0].password.get_secret_value() == "p@ss#w/rd?1"
+    assert "p@ss" not in config_as_toml(config)
+    del source["username"]
+    with pytest.raises(UsageError, match=r"source.1: `password` needs `username`"):
+        read_config(line({"kit": "k", "source": [source]}), {})
 
 
 def test_a_variable_may_be_a_number_or_a_path(line, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,7 +559,7 @@ def test_no_password_of_the_example_is_printed(line, monkeypatch: pytest.MonkeyP
     for number, name in enumerate(names):
         monkeypatch.setenv(name, f"{SECRET}-{number}")
     config = read_config(line(text), {})
-    assert SECRET in config.source[1].address.get_secret_value()
+    assert config.source[1].password is not None
     assert config.mqtt.password is not None
     assert config.webhook.secret is not None
     assert SECRET not in config_as_toml(config) + repr(config)

@@ -85,7 +85,7 @@ def test_a_backup_equals_the_original(folder: Path) -> None:
     State.open(folder).close()
     assert sorted(path.name for path in folder.iterdir()) == [FILE, BACKUP]
     assert dump(folder / BACKUP) == before
-    assert dump(folder / FILE)[0] == 2
+    assert dump(folder / FILE)[0] == 3
 
 
 def test_a_backup_can_be_used_as_state(folder: Path, expected: Expected) -> None:
@@ -159,7 +159,7 @@ def test_a_database_of_a_newer_version_names_the_msc_edge_that_reads_it(tmp_path
     database.close()
     before = dump(path)
     message = (
-        rf"{path}: written by msc-edge 9\.8\.7 \(database version 7\); msc-edge {__version__} reads versions up to 2\. "
+        rf"{path}: written by msc-edge 9\.8\.7 \(database version 7\); msc-edge {__version__} reads versions up to 3\. "
         r"Install msc-edge 9\.8\.7, or give this stream another `state` folder"
     )
     with pytest.raises(UsageError, match=message):

@@ -34,6 +34,7 @@ class Frames:
 
     name = "cam"
     is_live = False
+    outage = None
 
     def __init__(self, frames: Iterable[Frame | Exception | None]) -> None:
         self._frames = frames
@@ -171,7 +172,7 @@ def test_a_processed_file_is_recorded_with_its_event(bench: Bench, toy: ModuleTy
         frame(None, error="truncated", id="two", file=file(b"two.png")),
     )
     assert [(row["id"], row["error"]) for row in rows_of(bench.rows)] == [("one", None), ("two", "truncated")]
-    assert bench.events()[1:] == [("reject", "one")]
+    assert bench.events()[1:] == [("reject", "one"), ("unreadable", "two")]
     assert set(bench.state.processed_files("in")) == {b"one.png", b"two.png"}
 
 

@@ -1,12 +1,12 @@
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msc_edge.errors import SourceError
-from msc_edge.runtime.stream.sources.address import parse_address, redacted
+from msc_edge.runtime.stream.sources.address import parse_address, redacted, with_login
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,19 @@ def test_files_and_folders_are_distinguished(tmp_path: Path) -> None:
         ("rtsp://", r"no host"),
         ("rtsp://user:hunter2@", r"no host"),
         ("a\0b", r"no such file or folder"),
+        ("rtsp://user:hunter2@host:x/clip", r"the host or the port is not valid"),
+        ("rtsp://user:hunter2@host:99999/clip", r"the host or the port is not valid"),
+        # Where the password contains / ? or #, a part of it would be asked for as a host.
+        ("http://viewer:p@hunter2#w/rd?1@127.0.0.1:80/std", r"an @ after the host; give `username` and `password`"),
+        ("http://viewer:hunter2/rd@cam/std", r"an @ after the host"),
+        ("http://viewer:hunter2?x@cam/std", r"an @ after the host"),
+        ("http://hunter2#x@cam/std", r"an @ after the host"),
+        (r"http://viewer:hunter2\x@cam/std", r"an @ after the host"),
+        ("http:/viewer:hunter2@cam/std", r"no such file or folder"),
+        ("http:/cam/std?key=hunter2", r"source http:/cam/std\?\*\*\*: no such file or folder"),
+        ("rtsp:/cam/user=a_password=hunter2_1", r"no such file or folder"),
+        ("ftp://viewer:hunter2@cam/std", r"ftp:// is not supported"),
+        ("http://viewer:hunter2@[cam/std", r"the host or the port is not valid"),
     ],
 )
 def test_an_address_that_is_no_source_is_refused(given: str, message: str) -> None:
@@ -70,3 +83,32 @@ def test_no_part_of_a_password_is_displayed(user: str, password: str, key: str) 
 )
 def test_unquoted_passwords_are_hidden_too(url: str, shown: str) -> None:
     assert redacted(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "opened"),
+    [
+        ("http://u:p@ss@host/a", "http://u:p%40ss@host/a"),
+        ("http://u:p%40ss@host/a?b=c", "http://u:p%40ss@host/a?b=c"),
+        ("rtsp://ü:a b@[::1]:554/a", "rtsp://%C3%BC:a%20b@[::1]:554/a"),
+        ("rtsp://host/a", "rtsp://host/a"),
+    ],
+)
+def test_a_login_is_percent_encoded(given: str, opened: str) -> None:
+    assert parse_address(given).given == opened
+
+
+@given(user=_SECRET, password=_SECRET)
+def test_user_and_password_beside_the_address_arrive_unchanged(user: str, password: str) -> None:
+    address = parse_address(with_login("http://host:8080/a?b=c", user, password))
+    parts = urlsplit(address.given)
+    assert (unquote(parts.username or ""), unquote(parts.password or "")) == (user, password)
+    assert (parts.hostname, parts.port, parts.path, parts.query) == ("host", 8080, "/a", "b=c")
+    assert address.shown == "http://***@host:8080/a?b=***"
+
+
+def test_two_logins_or_one_for_a_file_are_refused() -> None:
+    with pytest.raises(SourceError, match=r"http://\*\*\*@host/a: contains a user, and `username` is given too"):
+        with_login("http://u:hunter2@host/a", "viewer", "x")
+    with pytest.raises(SourceError, match="are for network addresses"):
+        with_login("0", "viewer", "x")

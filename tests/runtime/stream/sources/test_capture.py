@@ -1,18 +1,22 @@
 """Sources that cannot be opened, and the reasons that are given."""
 
+import base64
+import contextlib
 import logging
+import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msc_edge.runtime.stream.sources.address import parse_address
+from msc_edge.runtime.stream.sources.address import parse_address, with_login
 from msc_edge.runtime.stream.sources.capture import capture_frames, diagnose
-from msc_edge.runtime.stream.sources.messages import CaptureSettings
-from msc_edge.runtime.stream.sources.mjpeg import ConnectionBrokenError
+from msc_edge.runtime.stream.sources.messages import CaptureSettings, ConnectionBrokenError
 
 
 def settings(address: str) -> CaptureSettings:
@@ -29,7 +33,6 @@ def settings(address: str) -> CaptureSettings:
             "sends no video that can be decoded; check path, user",
         ),
         ("rtsp://u:hunter2@127.0.0.1:OPEN/audio", 2.0, "accepts the connection and does not answer in 2 s"),
-        ("rtsp://u:hunter2@127.0.0.1:x/clip", 0.1, "its port is not a number"),
         ("tcp://127.0.0.1", 0.1, "cannot be opened"),
         ("/dev/video63", 0.1, "check that it is plugged in"),
     ],
@@ -87,4 +90,29 @@ def test_the_reason_is_in_the_event_and_the_log_without_the_password(
 def test_the_grabber_does_not_import_opencv_before_its_variables_are_set() -> None:
     """FFmpeg's log would contain passwords, and the timeouts would be ignored."""
     code = "import sys, msc_edge.runtime.stream.sources.grabber; sys.exit('cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_login_reaches_an_rtsp_camera_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    password, logins = "p@ss#w/rd?1 %41:", []
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            while request := connection.recv(4096).decode():
+                logins.extend(re.findall("Authorization: Basic (.*)\r", request))
+                answer = "200 OK" if request.startswith("OPTIONS") else "401 No\r\nWWW-Authenticate: Basic realm=x"
+                number = re.findall(r"CSeq: (\d+)", request)[0]
+                connection.sendall(f"RTSP/1.0 {answer}\r\nCSeq: {number}\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url = with_login(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/a", "viewer", password)
+        assert list(capture_frames(settings(url), skip=lambda: None, on_status=lambda *_: None)) == []
+    assert {base64.b64decode(login).decode() for login in logins} == {f"viewer:{password}"}
+
+
+def test_only_a_source_of_http_imports_the_http_client() -> None:
+    modules = "msc_edge.runtime.stream.service, msc_edge.runtime.stream.sources.capture"
+    code = f"import sys, {modules}; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

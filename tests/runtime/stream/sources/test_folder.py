@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.frame import Frame
-from msc_edge.runtime.stream.sources.folder import FolderSource
+from msc_edge.runtime.stream.sources.folder import FileStatus, FolderSource, _patience, _PendingFile
 from msc_edge.runtime.stream.state import State
 
 TIMEOUT = 60.0
@@ -79,6 +80,10 @@ def test_each_file_is_scored_or_reported_once_although_the_process_is_killed(
     with State.open(tmp_path / "state", channels=["webhook"]) as state:
         waiting = state.waiting("webhook", limit=10_000)
     assert len({each.id for each in waiting}) == len(waiting)
+    errors = {row["id"]: row["path"] for row in found if row["error"] is not None}
+    bodies = [json.loads(each.body) for each in waiting if each.kind == "unreadable"]
+    assert {body["id"]: body["path"] for body in bodies} == errors
+    assert all(body["path"] in body["message"] for body in bodies)
     rejected = {row["id"] for row in found if row["verdict"] == "reject"}
     assert rejected
     assert {json.loads(each.body)["id"] for each in waiting if each.kind == "reject"} == rejected
@@ -225,3 +230,48 @@ def test_a_folder_that_vanishes_is_lost_and_no_file_is_scored_twice_when_it_is_b
     save(folder / "b.png", toy.draw(2))
     assert [Path(frame.path or "").name for frame in reader.take(2.0)] == ["b.png"]
     assert reader.events[:3] == ["source_up", "source_lost", "source_up"]
+
+
+@pytest.mark.parametrize(("name", "patience"), [("a.JPG", 1), ("a.png", 1), ("a.bmp", 4), ("a.tiff", 4), ("a.pgm", 4)])
+def test_a_format_without_an_end_marker_must_be_unchanged_longer(name: str, patience: int) -> None:
+    assert _patience(name.encode(), _PendingFile(FileStatus(1, 1, 1, 1), 0.0)) == patience
+    assert _patience(name.encode(), _PendingFile(FileStatus(1, 1, 1, 1), 0.0, failed=True)) == 10
+
+
+def test_a_file_replaced_under_the_same_name_size_and_date_is_another_image_and_a_touched_one_is_not(
+    in_process: Callable, until: Callable, rows_of: Callable, toy: Any, tmp_path: Path
+) -> None:
+    folder, rows = tmp_path / "incoming", tmp_path / "rows.jsonl"
+    folder.mkdir()
+    path = folder / "part.bmp"
+
+    def write(number: int, place: Path) -> None:
+        encoded = cv2.imencode(".bmp", toy.draw(number, "scratch"))[1].tobytes()  # of one size, whatever the image
+        place.write_bytes(encoded)
+        os.utime(place, ns=(10**18, 10**18))
+
+    write(1, path)
+    running = in_process(folder, results={"jsonl": str(rows)})
+    until(lambda: len(rows_of(rows)) == 1)
+    write(2, path)  # as `cp -p` does: the same inode
+    until(lambda: len(rows_of(rows)) == 2)
+    write(3, folder / "part.tmp")
+    (folder / "part.tmp").rename(path)  # another inode
+    until(lambda: len(rows_of(rows)) == 3)
+    path.chmod(0o600)  # another ctime, and the same content
+    write(4, folder / "later.bmp")
+    until(lambda: len(rows_of(rows)) == 4)
+    assert running.stop()
+    path.chmod(0o640)
+    shutil.copy2(path, folder / "part.tmp")
+    (folder / "part.tmp").rename(path)
+    running = in_process(folder, results={"jsonl": str(rows)})
+    write(5, folder / "latest.bmp")
+    until(lambda: len(rows_of(rows)) == 5)
+    write(6, path)
+    until(lambda: len(rows_of(rows)) == 6)
+    assert running.stop()
+    found = rows_of(rows)
+    assert [Path(row["path"]).name for row in found] == ["part.bmp"] * 3 + ["later.bmp", "latest.bmp", "part.bmp"]
+    assert len({row["id"] for row in found}) == 6
+    assert len({row["score"] for row in found}) == 6
