@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.image_files import find_images
@@ -63,8 +63,18 @@ class TestScoreImages:
 
     def test_a_defect_of_the_kit_ends_the_run(self, photos, kit):
         model = onnx.load(kit / MODEL_FILES["fp32"])
-        std = next(each for each in model.graph.initializer if each.name == "std")
-        std.CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "std"))
+        # NaN for images of any other height than the check image's: the kit opens.
+        model.graph.node[-1].output[0] = "unit"
+        for name, value in (("one", np.float32(1)), ("nan", np.float32(np.nan)), ("height", np.array([96]))):
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        model.graph.node.extend(
+            [
+                helper.make_node("Shape", ["image"], ["found"], start=1, end=2),
+                helper.make_node("Equal", ["found", "height"], ["is_check_image"]),
+                helper.make_node("Where", ["is_check_image", "one", "nan"], ["factor"]),
+                helper.make_node("Mul", ["unit", "factor"], ["embedding"]),
+            ]
+        )
         onnx.save(model, kit / MODEL_FILES["fp32"])
         seal(kit, parse_manifest((kit / MANIFEST).read_bytes()))
         with pytest.raises(KitError, match=r"model\.onnx: the output for this image is not finite"):

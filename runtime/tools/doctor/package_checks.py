@@ -21,6 +21,8 @@ _OPENCV_NAMES = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
+OLDEST_ONNXRUNTIME = "1.20"
+"""As pyproject.toml states: the oldest version that the tests of the backends were run with."""
 # Builds and searches an index of three vectors: this executes the instructions that the wheel was built for.
 _TRY_HNSWLIB = (
     "import hnswlib, numpy; i = hnswlib.Index('cosine', 64); i.init_index(3); "
@@ -39,7 +41,10 @@ def versions() -> Check:
     broken = []
     for shown, name in (("onnxruntime", "onnxruntime"), ("OpenCV", "cv2"), ("numpy", "numpy")):
         try:
-            found.append(f"{shown} {import_module(name).__version__}")
+            version = import_module(name).__version__
+            found.append(f"{shown} {version}")
+            if name == "onnxruntime" and _numbers(version) < _numbers(OLDEST_ONNXRUNTIME):
+                broken.append(f"onnxruntime {version} is older than {OLDEST_ONNXRUNTIME}")
         except Exception as error:  # numpy raises a RuntimeError on an old processor
             broken.append(f"{shown} cannot be imported: {_first_line(error)}")
     found.append(platform.platform(terse=True))
@@ -49,6 +54,10 @@ def versions() -> Check:
     if sys.platform == "linux" and any(line.startswith("OpenCV") for line in broken):
         remedy += "; libraries that OpenCV needs on Debian and Ubuntu: apt install libgl1 libglib2.0-0 libxcb1"
     return Check("versions", "problem", "; ".join([*broken, ", ".join(found)]), remedy)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"[0-9]+", version)[:2])
 
 
 def opencv() -> Check:

@@ -120,7 +120,7 @@ class TestOpening:
         [
             ("rows.csv", b"name;price\n"),
             ("rows.csv", HEADER + b"\r\n1,2\r\n"),
-            ("rows.csv", HEADER + b'\n"' + b"1,2\n" * 30_000),
+            ("rows.csv", HEADER + b'\n"' + b"1,2\n" * 300_000),
             ("rows.jsonl", b'{"path": "a.png"}\n'),
             ("rows.jsonl", b'{"id": "5", "price": 3}\n{"id": "6", "price": 4}\n'),
             ("rows.jsonl", b'{"id": "5", "price": 3}'),

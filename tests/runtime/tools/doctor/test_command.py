@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,15 @@ class TestBrokenPackages:
         assert (done.returncode, done.stderr) == (2, "")
         assert "onnxruntime cannot be imported: DLL load failed" in done.stdout
         assert done.stdout.splitlines()[-1] == "1 problem: versions"
+
+    def test_an_onnxruntime_that_is_too_old(self, tmp_path):
+        done = process(PYTHONPATH=self.package(tmp_path, "onnxruntime", "__version__ = '1.19.2'"))
+        assert (done.returncode, done.stderr) == (2, "")
+        assert "problem: versions: onnxruntime 1.19.2 is older than 1.20; " in done.stdout
+
+    def test_the_oldest_onnxruntime_is_that_of_the_package(self):
+        requirements = metadata.requires("msc-edge") or []
+        assert f"onnxruntime>={package_checks.OLDEST_ONNXRUNTIME}" in requirements
 
     def test_an_hnswlib_for_another_processor_does_not_crash_the_doctor(self, toy_kit, tmp_path):
         code = "import os, signal; os.kill(os.getpid(), getattr(signal, 'SIGILL', signal.SIGTERM))"
