@@ -67,17 +67,15 @@ class EventJournal:
         return rejection(decision, image, station=self._station)
 
     def record(self, event: Event) -> None:
-        """Log and count an event, and put it into the outbox. It waits in memory while the disk is full."""
+        """Log and count an event, and put it into the outbox. It is in memory only while the disk is full."""
         self._log_and_count(event)
         self._outbox.put([event])
 
-    def record_file(self, file: ProcessedFile, event: Event | None) -> bool:
-        """Record a processed file, with its event if it has one, in one transaction. False while the disk is full."""
-        if not self._outbox.put_with([event] if event else [], file):
-            return False
+    def record_file(self, file: ProcessedFile, event: Event | None) -> None:
+        """Record a processed file, with its event if it has one, in one transaction; see `record`."""
         if event:
             self._log_and_count(event)
-        return True
+        self._outbox.put([event] if event else [], file)
 
     def _log_and_count(self, event: Event) -> None:
         self._statistics.add_event(event.kind)

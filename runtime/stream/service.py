@@ -12,6 +12,8 @@ from msc_edge.runtime.processor import usable_cores
 from msc_edge.runtime.station import state_folder
 from msc_edge.runtime.stream.active_kit import ActiveKit, ReloadResult
 from msc_edge.runtime.stream.alarm import Debounce
+from msc_edge.runtime.stream.clock import FILE as CLOCK_FILE
+from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
 from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.journal import EventJournal
@@ -34,6 +36,9 @@ from msc_edge.runtime.stream.worker import Worker
 _WATCH_INTERVAL = 0.25  # seconds between two rounds of the watch
 _LOSS_INTERVAL = 10.0  # seconds between two reports of lost results and events
 _STALLED_AFTER = 30.0  # seconds without activity after which a source counts as stalled
+_RESERVE = 2_000_000  # bytes of the disk of the state that are kept for events
+_DELIVERY_TIMEOUT = 0.5  # seconds that the deliveries have at the end
+_LAST_DELIVERY_TIMEOUT = 5.0  # the same when events are in memory only
 _JOIN_TIMEOUT = 1.2  # seconds that the sources have to finish their frames
 
 
@@ -44,6 +49,7 @@ class Stream:
         """Open all parts. Raises SourceError, KitError, UsageError, OutputError."""
         self._config = config
         self._folder = state_folder(config.state, station=config.station)
+        self._clock = Clock(self._folder / CLOCK_FILE)
         self._stopping = threading.Event()
         self._reloading = threading.Event()
         self.statistics = Statistics()
@@ -71,10 +77,12 @@ class Stream:
                 channels=[channel.name for channel in channels],
                 max_bytes=1e6 * config.outbox.max_mb,
                 max_age=86400 * config.outbox.max_days,
+                clock=self._clock,
+                reserve=_RESERVE,
             )
         )
-        self._deliveries = [Delivery(channel, state) for channel in channels]
-        self._outbox = Outbox(state, on_recorded=self._wake_deliveries)
+        self._outbox = Outbox(state, on_added=self._wake_deliveries)
+        self._deliveries = [Delivery(channel, self._outbox) for channel in channels]
         self._journal = EventJournal(
             self._outbox,
             station=config.station,
@@ -82,7 +90,7 @@ class Stream:
             statistics=self.statistics,
             metrics=self.metrics,
         )
-        self._recorder = Recorder(config)
+        self._recorder = Recorder(config, self._clock)
         self._open.callback(self._recorder.close)
         opened = [
             open_source(
@@ -129,7 +137,8 @@ class Stream:
     def run(self, on_status: Callable[[str], None] | None = None) -> bool:
         """Score until all sources end or `stop` is called. False when an internal error ended a source.
 
-        `on_status` takes the status line, four times a second.
+        `on_status` takes the status line, four times a second. OutputError when events are lost at the end, because
+        they could be neither written nor delivered.
         """
         for delivery in self._deliveries:
             delivery.start()
@@ -173,6 +182,7 @@ class Stream:
             if requests or self._reloading.is_set():
                 self._reloading.clear()
                 self._start_reload(requests)
+            self._clock.now()  # a step of the clock is recorded soon
             self._outbox.retry()
             backlog = self._outbox.backlog()
             self.metrics.set_backlog(backlog)
@@ -193,11 +203,18 @@ class Stream:
             worker.join(max(0.0, deadline - time.monotonic()))
         self._report_losses()
         self._journal.report("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
-        self._outbox.retry()
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + (_LAST_DELIVERY_TIMEOUT if self._outbox.unwritten() else _DELIVERY_TIMEOUT)
         for delivery in self._deliveries:
             delivery.stop(max(0.1, deadline - time.monotonic()))
+        self._outbox.retry()
+        lost = self._outbox.unwritten()
         self._open.close()
+        if lost:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items()))
+            raise OutputError(
+                f"{sum(lost.values())} events are lost ({kinds}): {self._folder} takes nothing, and they could not be "
+                "delivered; free some space there. The log and the rows have them"
+            )
 
     def _stalled_sources(self) -> list[str]:
         """Sources whose loop has stopped, by an internal error or by a call that does not return."""

@@ -116,9 +116,14 @@ class Worker(threading.Thread):
                 self._journal.record(event)
             return True
         # A file must be neither lost nor scored twice: its row first, then its mark, together with its event.
-        return self._until_written(lambda: self._recorder.write_once(decision)) and self._until_written(
-            lambda: self._journal.record_file(file, event)
-        )
+        if not self._recorder.write_once(decision):
+            if event:  # a full disk must not delay an alarm
+                self._journal.record(event)
+                event = None
+            if not self._until_written(lambda: self._recorder.write_once(decision)):
+                return False
+        self._journal.record_file(file, event)
+        return True
 
     def _until_written(self, write: Callable[[], bool]) -> bool:
         """Repeat `write` until it succeeds. False when the stream ends first: the next start scores the file again."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msc_edge.errors import OutputError
 from msc_edge.runtime.results.image_result import result_from_row
+from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.logs import LOG, FailureLog
@@ -18,14 +19,17 @@ from msc_edge.runtime.stream.sinks.rows import FrameRows
 class Recorder:
     """Writes rows and saves images. Safe to use from several threads. A full disk loses rows and counts them."""
 
-    def __init__(self, config: StreamConfig) -> None:
-        """Open the files. UsageError for a file of another kind, OutputError for one that cannot be written."""
+    def __init__(self, config: StreamConfig, clock: Clock | None = None) -> None:
+        """Open the files. `clock` gives the age of saved images.
+
+        UsageError for a file of another kind, OutputError for one that cannot be written.
+        """
         results = config.results
         rotate = int(1e6 * results.rotate_mb)
         self._rows = [
             FrameRows(path, rotate_bytes=rotate, keep=results.keep) for path in (results.jsonl, results.csv) if path
         ]
-        self._images = ImageStore(config.images) if config.images.folder else None
+        self._images = ImageStore(config.images, clock) if config.images.folder else None
         self._lock = threading.Lock()
         self._lost = 0
         self._reason = ""

@@ -12,10 +12,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from msc_edge.errors import UnreadableImageError
+from msc_edge.errors import OutputError, UnreadableImageError
 from msc_edge.image_files import IMAGE_SUFFIXES
 from msc_edge.images import DecodePolicy, read_image
 from msc_edge.runtime.stream.events import now
@@ -165,9 +166,10 @@ class FolderSource:
             return
         self._forgotten = time.monotonic()
         missing = self._processed.keys() - files.keys()
-        self._state.forget(self._key, missing)
-        for path in missing:
-            del self._processed[path]
+        with suppress(OutputError):  # the disk is full: in an hour
+            self._state.forget(self._key, missing)
+            for path in missing:
+                del self._processed[path]
 
     def close(self) -> None:
         """See Source."""

@@ -73,7 +73,7 @@ def test_its_numbers_are_not_used_again(folder: Path, expected: Expected) -> Non
     """A late acknowledgement must not remove another event."""
     last = max(each["number"] for events in expected.values() for each in events)
     with State.open(folder, channels=["mqtt"], max_age=float("inf")) as state:
-        state.remove([each.number for each in state.waiting("mqtt", limit=100)])
+        state.remove("mqtt", [each.id for each in state.waiting("mqtt", limit=100)])
         state.record([Event(id=new_id(), kind="started", time=now(), station="line3", message="started")])
         assert state.waiting("mqtt", limit=1)[0].number > last
 

@@ -93,21 +93,8 @@ def test_a_file_is_recorded_with_its_event_if_it_has_one(
 ) -> None:
     caplog.set_level(logging.INFO, logger="msc_edge.stream")
     event = parts.journal.rejection(decision(), None) if rejected else None
-    assert parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
+    parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
     assert parts.state.processed_files("in") == {b"a.png": (1, 2)}
     assert [each["id"] for each in parts.events()] == (["an-id"] if rejected else [])
     assert parts.statistics.events == ({"reject": 1} if rejected else {})
     assert len(caplog.records) == int(rejected)
-
-
-def test_an_event_of_a_file_is_counted_once_although_the_disk_was_full(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    event = parts.journal.rejection(decision(), None)
-    with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "put_with", lambda *_: False)
-        for _ in range(3):
-            assert not parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
-        assert parts.statistics.events == {}
-    assert parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
-    assert parts.statistics.events == {"reject": 1}

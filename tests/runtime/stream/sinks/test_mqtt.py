@@ -17,6 +17,7 @@ from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MqttConfig
 from msc_edge.runtime.stream.config_file import check_config
 from msc_edge.runtime.stream.events import Event
+from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import ChannelError, Delivery
 from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
 from msc_edge.runtime.stream.state import State, Waiting
@@ -123,7 +124,7 @@ def test_events_wait_for_a_broker_that_is_down_at_the_start(
     events = [make_event() for _ in range(30)]
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
         state.record(events)
-        delivery = Delivery(channel_to(broker.port), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(broker.port), Outbox(state), longest_pause=0.5)
         delivery.start()
         until(lambda: delivery.failure, "connection refused")
         assert not delivery.connected
@@ -148,7 +149,7 @@ def test_no_event_is_lost_when_the_broker_fails_under_load(
     watcher = watch(broker.port)
     events = [make_event() for _ in range(300)]
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
-        delivery = Delivery(channel_to(broker.port, timeout=0.5), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(broker.port, timeout=0.5), Outbox(state), longest_pause=0.5)
         delivery.start()
         for index, event in enumerate(events):
             state.record([event])
@@ -178,7 +179,7 @@ def test_an_idle_connection_is_restored(
     broker.start()
     watcher = watch(broker.port)
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
-        delivery = Delivery(channel_to(broker.port), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(broker.port), Outbox(state), longest_pause=0.5)
         delivery.start()
         until(lambda: watcher.on(STATUS_TOPIC) == [b"online"], "online")
         broker.kill()
@@ -206,7 +207,7 @@ def test_a_wrong_password_is_reported_without_repeating_it(
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
         state.record([make_event()])
         wrong = channel_to(broker.port, username="robot", password=SecretStr(PASSWORD))
-        delivery = Delivery(wrong, state, longest_pause=0.2)
+        delivery = Delivery(wrong, Outbox(state), longest_pause=0.2)
         delivery.start()
         until(lambda: delivery.failure, "refused")
         assert delivery.failure
@@ -215,7 +216,7 @@ def test_a_wrong_password_is_reported_without_repeating_it(
         assert state.backlog() == {"mqtt": 1}
         assert PASSWORD not in caplog.text + delivery.failure
 
-        right = Delivery(channel_to(broker.port, username="robot", password=SecretStr("right")), state)
+        right = Delivery(channel_to(broker.port, username="robot", password=SecretStr("right")), Outbox(state))
         right.start()
         until(lambda: state.backlog() == {"mqtt": 0}, "delivered with the right one")
         right.stop(5)

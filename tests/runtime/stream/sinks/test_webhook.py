@@ -16,6 +16,7 @@ from msc_edge import __version__
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import WebhookConfig
 from msc_edge.runtime.stream.events import Event
+from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import ChannelError, Delivery
 from msc_edge.runtime.stream.sinks.webhook import WebhookChannel
 from msc_edge.runtime.stream.state import State, Waiting
@@ -166,7 +167,7 @@ def test_no_event_is_lost_when_the_server_stops_under_load(
     server.start()
     events = [make_event() for _ in range(120)]
     with State.open(tmp_path, channels=["webhook"]) as state:
-        delivery = Delivery(channel_to(server.url, timeout=2), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(server.url, timeout=2), Outbox(state), longest_pause=0.5)
         delivery.start()
         for index, event in enumerate(events):
             state.record([event])
@@ -193,7 +194,7 @@ def test_a_refused_event_does_not_block_later_ones(
     server.start()
     with State.open(tmp_path, channels=["webhook"]) as state:
         state.record(events)
-        delivery = Delivery(channel_to(server.url), state)
+        delivery = Delivery(channel_to(server.url), Outbox(state))
         delivery.start()
         until(lambda: state.backlog() == {"webhook": 1}, "all others are delivered")
         assert server.accepted() == [event.id for event in events if event.id != bad]
@@ -212,7 +213,7 @@ def test_after_503_the_same_event_is_sent_again(
     events = [make_event() for _ in range(3)]
     with State.open(tmp_path, channels=["webhook"]) as state:
         state.record(events)
-        delivery = Delivery(channel_to(server.url), state, longest_pause=0.2)
+        delivery = Delivery(channel_to(server.url), Outbox(state), longest_pause=0.2)
         delivery.start()
         until(lambda: state.backlog() == {"webhook": 0}, "delivered")
         delivery.stop(5)
@@ -231,7 +232,7 @@ def test_no_secret_reaches_a_log(
     url = f"http://robot:{PASSWORD}@127.0.0.1:{server.port}/{PASSWORD}?token={PASSWORD}"
     with State.open(tmp_path, channels=["webhook"]) as state:
         state.record([make_event(), make_event()])
-        delivery = Delivery(channel_to(url, secret=PASSWORD), state, longest_pause=0.2)
+        delivery = Delivery(channel_to(url, secret=PASSWORD), Outbox(state), longest_pause=0.2)
         delivery.start()
         until(lambda: delivery.failure, "connection refused")
         failures = [delivery.failure]
