@@ -171,6 +171,9 @@ class Stream:
                 reasons.append(f"source {name}: the last frame is {age:.0f} s old")
         if self._outbox.is_full:
             reasons.append("the outbox or its disk is full")
+        for delivery in self._deliveries:
+            if count := delivery.set_aside:
+                reasons.append(f"{delivery.name}: {count} events are set aside: {delivery.failure}")
         return reasons
 
     def _watch(self, on_status: Callable[[str], None]) -> None:
@@ -186,6 +189,8 @@ class Stream:
             self._outbox.retry()
             backlog = self._outbox.backlog()
             self.metrics.set_backlog(backlog)
+            for delivery in self._deliveries:
+                self.metrics.set_set_aside(delivery.name, delivery.set_aside)
             on_status(self.statistics.status_line(outbox=sum(backlog.values())))
             if moment - losses_reported >= _LOSS_INTERVAL:
                 losses_reported = moment

@@ -70,6 +70,7 @@ class Delivery:
     """
 
     def __init__(self, channel: Channel, outbox: Outbox, *, batch: int = 20, longest_pause: float = 10) -> None:
+        self.name = channel.name
         self._channel = channel
         self._outbox = outbox
         self._longest_batch = self._batch = batch
@@ -133,11 +134,7 @@ class Delivery:
             return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            LOG.warning("%s: no answer while stopping; the backlog is delivered after the next start", self._name)
-
-    @property
-    def _name(self) -> str:
-        return self._channel.name
+            LOG.warning("%s: no answer while stopping; the backlog is delivered after the next start", self.name)
 
     def _run(self) -> None:
         try:
@@ -176,7 +173,7 @@ class Delivery:
 
     def _deliver_batch(self) -> bool:
         """Deliver the oldest events; whether there were any."""
-        batch = self._outbox.waiting(self._name, limit=self._batch)
+        batch = self._outbox.waiting(self.name, limit=self._batch)
         try:
             acknowledged = self._channel.deliver(batch)
         except ChannelError as error:
@@ -197,7 +194,7 @@ class Delivery:
         removed = [event for event in batch if event.number in acknowledged]
         for event in removed:
             self._refused.pop(event.id, None)
-        self._outbox.remove(self._name, [event.id for event in removed])
+        self._outbox.remove(self.name, [event.id for event in removed])
 
     def _suspect_first(self, failed: Sequence[Waiting]) -> None:
         """Deliver one by one after a failure. When one event fails repeatedly, try the one behind it.
@@ -213,7 +210,7 @@ class Delivery:
         self._failures_of_suspect += alone
         if not alone or (first.attempts == 0 and self._failures_of_suspect % _SUSPICIOUS):
             return
-        next_one = self._outbox.waiting(self._name, limit=2)[1:]
+        next_one = self._outbox.waiting(self.name, limit=2)[1:]
         if not next_one:
             return  # nothing is blocked
         if acknowledged := self._channel.deliver(next_one):  # ChannelError: the other side is away
@@ -227,18 +224,18 @@ class Delivery:
         for event in refused:
             delay = retry_delay(event.attempts)
             self._refused[event.id] = now + delay + 60
-            self._outbox.postpone(self._name, event.id, seconds=delay)
+            self._outbox.postpone(self.name, event.id, seconds=delay)
         # Logged at the first refusal only; an event can be refused a hundred times.
         if new := [event.id for event in refused if event.attempts == 0]:
             LOG.warning(
-                "%s: %d events set aside, first %s: %s; retried later", self._name, len(new), new[0], self._refusal
+                "%s: %d events set aside, first %s: %s; retried later", self.name, len(new), new[0], self._refusal
             )
 
     def _report_failure(self, consequence: str, reason: str) -> None:
         if time.monotonic() >= self._deadline:
             return  # `stop` has given up on this thread; the outbox may be closed.
         self._failure = reason
-        self._failures.report_failure(f"{self._name}: {consequence}: {reason}")
+        self._failures.report_failure(f"{self.name}: {consequence}: {reason}")
 
 
 def retry_delay(attempts: int) -> float:

@@ -33,6 +33,11 @@ class Metrics:
         self._restarts = counter("source_restarts_total", "Restarts of a live source", "source")
         self._up = gauge("source_up", "1 while frames of the source are scored, else 0", "source")
         self._backlog = gauge("outbox_depth", "Events in the outbox", "channel")
+        self._set_aside = gauge(
+            "outbox_set_aside",
+            "Events in the outbox that are refused, or that make the other side disconnect",
+            "channel",
+        )
         self._last_frame = gauge(
             "last_frame_timestamp_seconds", "Time of capture of the last frame that was scored", "source"
         )
@@ -85,6 +90,10 @@ class Metrics:
         """Set the number of events in the outbox of each channel."""
         for channel, count in backlog.items():
             self._backlog.labels(channel).set(count)
+
+    def set_set_aside(self, channel: str, count: int) -> None:
+        """Set the number of events in the outbox that are set aside."""
+        self._set_aside.labels(channel).set(count)
 
     def set_kit(self, kit: str, backbone: str) -> None:
         """Set the active kit: SHA-256 of its manifest, and its backbone."""

@@ -5,10 +5,14 @@ import binascii
 import hashlib
 import hmac
 import http.client
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from http import HTTPStatus
+from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from msc_edge import __version__
@@ -82,15 +86,61 @@ class WebhookChannel:
             digest = hmac.new(self._key, signed, hashlib.sha256).digest()
             headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
         if self._tls:
-            connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
         else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        try:
+            connection = http.client.HTTPConnection(self._host, self._port)
+        with _Deadline(self._timeout) as deadline, closing(connection):
             # One connection per event, and the body of the answer is not read: a slow server cannot block the thread.
+            connection.sock = self._connected(deadline)
             connection.request("POST", self._target, body=event.body, headers={**headers, "Connection": "close"})
             return connection.getresponse().status
-        finally:
-            connection.close()
+
+    def _connected(self, deadline: "_Deadline") -> socket.socket:
+        sock = socket.create_connection((self._host, self._port), timeout=self._timeout)
+        try:
+            deadline.disconnects(sock)
+            return self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock
+        except BaseException:
+            sock.close()
+            raise
+
+
+class _Deadline:
+    """Ends a connection after some seconds, whatever it does then; use it as a context manager.
+
+    The timeout of a socket is that of each read: a server that sends a byte at times would never reach it. Errors that
+    come after the deadline become TimeoutError.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._lock = threading.Lock()
+        self._passed = False
+        self._sock: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._disconnect)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        with self._lock:
+            if self._sock:
+                self._sock.close()
+        if self._passed and isinstance(error, OSError | http.client.HTTPException):
+            raise TimeoutError from error
+
+    def disconnects(self, sock: socket.socket) -> None:
+        """The connection to end. A duplicate stays valid when TLS takes the socket over."""
+        self._sock = sock.dup()
+
+    def _disconnect(self) -> None:
+        with self._lock, suppress(OSError):  # it was closed meanwhile
+            self._passed = True
+            if self._sock:
+                self._sock.shutdown(socket.SHUT_RDWR)
 
 
 def _checked(text: str) -> SplitResult:

@@ -222,6 +222,64 @@ def test_after_a_partly_failed_batch_exactly_the_acknowledged_events_are_removed
     assert sent_later == set(ids[2:]), "no acknowledged event is sent a second time"
 
 
+def test_an_event_that_makes_the_server_disconnect_blocks_no_other(
+    server: Server,
+    state: State,
+    make_event: Callable[..., Event],
+    until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events = [make_event() for _ in range(30)]
+    poison = events[5].id
+
+    def answer(id: str) -> int:
+        if id == poison:
+            raise ConnectionResetError
+        return 200
+
+    server.answer = answer
+    server.start()
+    outbox = Outbox(state)
+    outbox.put(events)
+    delivery = Delivery(webhook(server.url), outbox, longest_pause=0.05)
+    delivery.start()
+    until(lambda: outbox.backlog() == {"webhook": 1}, "all others are delivered")
+    assert set(server.accepted()) == {event.id for event in events} - {poison}
+    until(lambda: delivery.set_aside == 1, "it is counted")
+    assert delivery.failure
+    assert "while later events arrive" in delivery.failure
+    assert f"1 events set aside, first {poison}" in caplog.text
+    server.answer = lambda _: 200
+    until(lambda: outbox.backlog() == {"webhook": 0}, "it is retried later")
+    until(lambda: delivery.set_aside == 0, "no longer")
+    delivery.stop(5)
+
+
+def test_no_event_is_set_aside_while_the_server_fails_for_all(
+    server: Server, state: State, make_event: Callable[..., Event], until: Callable[..., None]
+) -> None:
+    failures = Counter[str]()
+
+    def answer(id: str) -> int:
+        failures[id] += 1
+        return 503
+
+    server.answer = answer
+    server.start()
+    events = [make_event() for _ in range(5)]
+    outbox = Outbox(state)
+    outbox.put(events)
+    delivery = Delivery(webhook(server.url), outbox, longest_pause=0.02)
+    delivery.start()
+    until(lambda: failures[events[0].id] > 12, "the first is retried")
+    assert failures[events[1].id] >= 1, "the one behind it was tried"
+    assert delivery.set_aside == 0
+    assert [each.attempts for each in state.waiting("webhook", limit=10)] == [0] * 5
+    server.answer = lambda _: 200
+    until(lambda: outbox.backlog() == {"webhook": 0}, "all are delivered")
+    delivery.stop(5)
+
+
 class _Defective:
     """A channel that raises an exception with a secret in its text, until it is repaired."""
 

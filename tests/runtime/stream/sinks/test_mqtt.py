@@ -136,6 +136,34 @@ def test_events_wait_for_a_broker_that_is_down_at_the_start(
         delivery.stop(5)
 
 
+def test_an_event_larger_than_the_brokers_maximum_is_set_aside_and_blocks_no_other(
+    broker: Broker,
+    tmp_path: Path,
+    watch: Callable[..., Watcher],
+    make_event: Callable[..., Event],
+    until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The broker disconnects a client that sends it. MQTT 5 names the maximum when it connects."""
+    broker.start("max_packet_size 2000")
+    watcher = watch(broker.port)
+    events = [make_event() for _ in range(30)]
+    events[7] = events[7].model_copy(update={"message": "x" * 2000})
+    with State.open(tmp_path / "state", channels=["mqtt"]) as state:
+        outbox = Outbox(state)
+        outbox.put(events)
+        delivery = Delivery(channel_to(broker.port), outbox, longest_pause=0.5)
+        delivery.start()
+        until(lambda: outbox.backlog() == {"mqtt": 1}, "all others are delivered")
+        until(lambda: delivery.set_aside == 1, "it is counted")
+        assert watcher.ids() == [event.id for event in events if event is not events[7]]
+        assert delivery.failure
+        assert "larger than the broker's maximum packet size, 2000" in delivery.failure
+        delivery.stop(5)
+        assert outbox.backlog() == {"mqtt": 1}, "it is kept"
+    assert f"1 events set aside, first {events[7].id}" in caplog.text
+
+
 @pytest.mark.parametrize("failure", ["kill", "suspend"])
 def test_no_event_is_lost_when_the_broker_fails_under_load(
     broker: Broker,

@@ -1,8 +1,11 @@
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import logging
+import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,6 +122,32 @@ def test_a_server_that_does_not_answer_is_away_after_the_timeout(server: Server)
     server.stall()
     with pytest.raises(ChannelError, match="no answer in time"):
         channel_to(server.url, timeout=0.3).deliver([waiting()])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_sends_a_byte_at_times_is_away_after_the_timeout(scheme: str, until: Callable) -> None:
+    """Each byte comes within the timeout of a read; the answer, or the TLS handshake, never ends."""
+    ended = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            data = b"HTTP/1.1 2" if scheme == "http" else b"\x16\x03\x03\x3f\xff"
+            for byte in itertools.chain(data, itertools.repeat(ord("0"))):
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    break
+                if ended.wait(0.05):
+                    break
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        with pytest.raises(ChannelError, match="no answer in time"):
+            channel_to(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5).deliver([waiting()])
+        until(lambda: not thread.is_alive(), "the server notices that it is disconnected")
+        ended.set()
 
 
 def test_a_closed_port_is_away(free_port: Callable[[], int]) -> None:
