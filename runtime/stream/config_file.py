@@ -91,10 +91,9 @@ def _description(error: Any) -> str:
     if place == "source" and error["type"] == "list_type":
         return "source: write [[source]] in double brackets, once for each source"
     if error["type"] == "missing":
-        return f"{place}: is missing; " + (
-            "name a kit" if place == "kit" else "name at least one source" if place == "source" else "give it"
-        )
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+        return f"{place}: is missing; " + ("name at least one source" if place == "source" else "give it")
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {reason}" if place else reason
 
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
@@ -135,6 +134,8 @@ def _with_absolute_paths(document: dict[str, Any], folder: Path) -> dict[str, An
             parent[name] = str(folder / parent[name])
     sources = document.get("source")
     for source in sources if isinstance(sources, list) else []:
+        if isinstance(source, dict) and isinstance(source.get("kit"), str):
+            source["kit"] = str(folder / source["kit"])
         address = source.get("address") if isinstance(source, dict) else None
         if isinstance(address, str) and address and not address.isdecimal() and "://" not in address:
             source["address"] = str(folder / address)

@@ -59,8 +59,8 @@ class State:
         self._database = database
         self._path = path
         self.channels = tuple(channels)
-        self._max_bytes = max_bytes
-        self._max_age = max_age
+        self.max_bytes = max_bytes
+        self.max_age = max_age
         self._clock = clock
         self._reserve = reserve
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ class State:
                 ).rowcount
                 self._count(channel, added, len(body) * added)
             database.executemany("INSERT OR REPLACE INTO processed_files VALUES (?, ?, ?, ?)", files)
-            while self._bytes > self._max_bytes and self._drop_oldest(database):
+            while self._bytes > self.max_bytes and self._drop_oldest(database):
                 self._dropped += 1
 
     def waiting(self, channel: str, *, limit: int) -> list[Waiting]:
@@ -208,12 +208,12 @@ class State:
     def used_share(self) -> float:
         """Used share of the outbox, in [0, 1]."""
         with self._lock:
-            return min(1.0, self._bytes / self._max_bytes)
+            return min(1.0, self._bytes / self.max_bytes)
 
     def take_dropped(self) -> int:
         """Drop events that are too old. Number of events dropped since the last call, for age or size."""
         with self._transaction() as database:
-            while self._oldest_age(database) > self._max_age and self._drop_oldest(database):
+            while self._oldest_age(database) > self.max_age and self._drop_oldest(database):
                 self._dropped += 1
             dropped, self._dropped = self._dropped, 0
         return dropped

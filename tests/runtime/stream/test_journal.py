@@ -9,6 +9,7 @@ import pytest
 
 from msc_edge.kit.opening import KitIdentity
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame, ProcessedFile, Stages
 from msc_edge.runtime.stream.journal import EventJournal
@@ -18,6 +19,7 @@ from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 
 ACTIVE, SCORED = "a" * 64, "5" * 64
+DETECTOR: Any = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE))
 
 
 class Parts:
@@ -26,11 +28,10 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.state = State.open(folder, channels=["mqtt"])
         self.statistics, self.metrics = Statistics(), Metrics()
-        detector = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE))
         self.journal = EventJournal(
             Outbox(self.state),
             station="line3",
-            active_kit=SimpleNamespace(detector=detector),  # pyright: ignore[reportArgumentType]
+            kits=ActiveKits({"cam": DETECTOR, "cam2": DETECTOR}),
             statistics=self.statistics,
             metrics=self.metrics,
         )
