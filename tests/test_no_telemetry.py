@@ -39,7 +39,10 @@ except subprocess.TimeoutExpired:
 sys.exit(code)
 """
 SETUP = r"""
-ip link set lo up && printf "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n" > "$0" && mount --bind "$0" /etc/resolv.conf && exec "$@"
+ip link set lo up &&
+printf "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n" > "$0" &&
+mount --bind "$0" /etc/resolv.conf &&
+exec "$@"
 """
 
 

@@ -192,10 +192,15 @@ def _state_folder(config: Path | None, given: dict[str, Any]) -> Path:
 
 def _configured(file: Path | None, given: dict[str, Any]) -> "StreamConfig":
     from msc_edge.runtime.stream.config_file import check_config, read_config
+    from msc_edge.runtime.stream.config_warnings import password_without_tls
 
-    if file is None:
-        return check_config(given)
-    return read_config(file, given, on_warning=lambda message: typer.echo(one_line(f"warning: {message}"), err=True))
+    def warn(message: str) -> None:
+        typer.echo(one_line(f"warning: {message}"), err=True)
+
+    config = read_config(file, given, on_warning=warn) if file else check_config(given)
+    if password_without_tls(config):
+        warn("mqtt: the password crosses the network in plain text; set tls = true and the broker's TLS port")
+    return config
 
 
 def _without_none(value: Any) -> Any:

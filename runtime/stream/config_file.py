@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, WebhookConfig
+from msc_edge.runtime.stream.config_warnings import readable_passwords
 from msc_edge.runtime.stream.sources.address import redacted, shown
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -29,9 +30,14 @@ def read_config(
     """Read a file and replace options by `overrides`, which are nested like the file. UsageError for a wrong option.
 
     `${NAME}` in any text stands for that environment variable, so that the file needs no passwords. `on_warning` takes
-    one line about deprecated names.
+    one line about deprecated names, and one about passwords that others can read.
     """
     document = _renamed(_read(path), path, on_warning)
+    if names := readable_passwords(path, document):
+        on_warning(
+            f"--config {path}: {', '.join(names)}: a password in plain text, and every user of this PC may read the "
+            "file; write ${NAME} and set that environment variable, or take the permission away: chmod o-r"
+        )
     document = _with_absolute_paths(_expanded(document, str(path)), path.resolve().parent)
     if "limits" in overrides:  # the two limits exclude each other: one that is given replaces both
         document.pop("limits", None)
