@@ -1,5 +1,6 @@
 """Nobody phones home: no command asks for a name, and none leaves a file in the home folder of its own accord."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ def listen():
 
 threading.Thread(target=listen, daemon=True).start()
 try:
-    code = subprocess.run(sys.argv[3:], cwd=sys.argv[2], timeout=300).returncode
+    code = subprocess.run(sys.argv[3:], cwd=sys.argv[2], timeout=900).returncode
 except subprocess.TimeoutExpired:
     code = 1
 sys.exit(code)
@@ -146,12 +147,39 @@ def test_onnxruntime_would_be_silenced_by_the_environment_alone() -> None:
         subprocess.run([sys.executable, "-c", program, module], check=True)
 
 
+def test_no_script_imports_onnxruntime_before_msc_edge() -> None:
+    """A script sorts its imports, and onnxruntime would come first."""
+    scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "assets").glob("*.py")]
+    found = []
+    for path in scripts:
+        names = [
+            (node.names[0].name if isinstance(node, ast.Import) else node.module or "").partition(".")[0]
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        if "onnxruntime" in names:
+            found.append(path.name)
+            assert "msc_edge" in names[: names.index("onnxruntime")], path.name
+    assert len(found) >= 6
+
+
 @pytest.mark.slow
-def test_training_export_and_the_demo_ask_for_no_name_and_leave_no_file(isolated: Isolated) -> None:
-    """The whole pipeline: train, export, score, evaluate, and the measurements of bench and doctor."""
-    isolated.msc_edge("demo", "--out", "demo")
-    kit = isolated.work / "demo" / "kit"
-    isolated.msc_edge("bench", kit, "--seconds", "0.2")
-    isolated.msc_edge("doctor", kit)
+def test_training_export_and_the_tools_ask_for_no_name_and_leave_no_file(
+    isolated: Isolated, toy: ModuleType, save: Callable, tmp_path: Path
+) -> None:
+    """torch, Lightning, TensorBoard, onnx and scikit-learn are imported on the way."""
+    normal, tested = tmp_path / "normal", tmp_path / "tested"
+    for number in range(24):
+        save(normal / f"{number}.png", toy.draw(number))
+    for number in range(300, 304):
+        save(tested / "good" / f"{number}.png", toy.draw(number))
+        save(tested / "scratch" / f"{number}.png", toy.draw(number, "scratch"))
+    small = ["--steps", "2", "--batch", "4", "--image-size", "64", "--accelerator", "cpu", "--scores", "image"]
+    isolated.msc_edge("train", "--normal", normal, "--out", "run", *small)
+    assert isolated.left_at_home() == []
+    isolated.msc_edge("export", "run", "--out", "kit", "--precision", "fp32")
+    isolated.msc_edge("evaluate", "kit", tested)
+    isolated.msc_edge("bench", "kit", "--seconds", "0.1")
+    isolated.run(sys.executable, "-m", "msc_edge", "doctor", "kit")  # its exit code is about this machine
     assert isolated.asked() == []
     assert isolated.left_at_home() == []

@@ -86,6 +86,8 @@ class Stream:
                 reasons.append(f"source {name}: no frame was scored yet")
             elif age > parts.config.http.ready_within:
                 reasons.append(f"source {name}: the last scored frame is {age:.0f} s old")
+        if parts.recorder.is_failing:
+            reasons.append("rows cannot be written: those of live sources are lost, the files of folders wait")
         if parts.outbox.is_full:
             reasons.append("the outbox or its disk is full")
         for delivery in parts.deliveries:

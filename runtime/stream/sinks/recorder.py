@@ -95,6 +95,11 @@ class Recorder:
         self._failures.recovered()
         return True
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last rows could not be written."""
+        return self._failures.failing
+
     def take_lost(self) -> tuple[int, Sequence[str]]:
         """Number of rows and images lost since the last call, and the reasons."""
         with self._lock:
