@@ -18,6 +18,9 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import msc_edge  # noqa: F401  (first: it turns off the telemetry of onnxruntime)
+
+# isort: split
 import numpy as np
 import onnxruntime
 from common import SHARED, LabelledImages, magnetic_tile, papers, parser_of, random_frame, read_zipped, zipped_images

@@ -20,6 +20,9 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import msc_edge  # noqa: F401  (first: it turns off the telemetry of onnxruntime)
+
+# isort: split
 import hnswlib
 import numpy as np
 import onnx

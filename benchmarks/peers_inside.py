@@ -109,6 +109,7 @@ def _verdict(label: Any) -> str:
 
 def _session(path: Path, cores: int) -> Any:
     """An onnxruntime session with the options of msc-edge, for both sides."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # msc_edge sets it, and is not installed everywhere
     import onnxruntime as ort  # noqa: PLC0415
 
     options = ort.SessionOptions()

@@ -10,6 +10,9 @@ import logging
 import warnings
 from functools import partial
 
+import msc_edge  # noqa: F401  (first: it turns off the telemetry of onnxruntime)
+
+# isort: split
 import numpy as np
 import onnx
 import onnxruntime as ort

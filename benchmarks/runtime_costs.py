@@ -15,6 +15,9 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import msc_edge  # noqa: F401  (first: it turns off the telemetry of onnxruntime)
+
+# isort: split
 import cv2
 import numpy as np
 import onnxruntime as ort

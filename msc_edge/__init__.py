@@ -4,9 +4,17 @@
 modules of this package are shared by the three. Only `msc_edge.cli` and `msc_edge.demo` import them.
 """
 
+import os
+import sys
 from pathlib import Path
 
 __version__ = "0.2.0"
+
+# Nobody phones home. Before onnxruntime is imported anywhere: on Linux it asks for its maker's host and leaves a device
+# id in the home folder, and a call after the import is too late. Child processes inherit it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# OpenVINO asks for an analytics host when it is imported, unless this package is absent: then it uses its own stub.
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
 
 # In a source checkout train/, export/ and runtime/ are beside this folder; installed, they are inside it. With these
 # lines imports also work when the checkout is the current directory (`python -c`, `python -m pytest`).

@@ -192,7 +192,7 @@ class Detector:
             score=score,
             image_score=found.score,
             patch_score=patch_score,
-            p_value=self.calibration.p_value(score),
+            p_value=None if self.limits.reject.target_rate is None else self.calibration.p_value(score),
             verdict=self.limits.verdict(score),
             limit=self.limits.reject.score,
             regions=anomaly_map.regions() if anomaly_map else (),

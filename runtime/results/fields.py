@@ -74,7 +74,8 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
         name="p_value",
         type="number",
         decimals=6,
-        description="share of images with at least this score, among the held-out normal images and this image",
+        description="share of images with at least this score, among the held-out normal images and this image; empty "
+        "where the limit was set by hand, which has no rate",
         value=lambda result: result.p_value,
     ),
     Field(
@@ -125,6 +126,15 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
     ),
 )
 
+SCORE_TO_LIMIT: Field[Result] = Field(
+    name="score_to_limit",
+    type="number",
+    decimals=3,
+    description="score divided by the reject limit: above 1 is rejected; empty where the limit is not above 0",
+    value=lambda result: result.score_to_limit,
+)
+"""Rows of a stream have it too: score files are sorted by their score."""
+
 
 def result_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer], ...]:
     """The fields of a result, for a record that holds one."""
@@ -133,7 +143,7 @@ def result_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer]
 
 def description_of(name: str) -> str:
     """What a field of a result means. KeyError for another name."""
-    return {field.name: field.description for field in RESULT_FIELDS}[name]
+    return {field.name: field.description for field in (*RESULT_FIELDS, SCORE_TO_LIMIT)}[name]
 
 
 _JSON_TYPES = {"text": "string", "integer": "integer", "number": "number", "objects": "array"}

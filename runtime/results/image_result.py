@@ -71,8 +71,12 @@ def read_score_file(path: str | Path) -> Iterator[ImageResult]:
             ) from error
 
 
+# Of a result: kits without patches, limits that were set by hand.
+_MAY_BE_EMPTY = ("patch_score", "p_value")
+
+
 def _from_row(row: Mapping[str, Any]) -> ImageResult:
-    scored = [row[field.name] for field in IMAGE_FIELDS if field.name not in ("path", "patch_score", "error")]
+    scored = [row[field.name] for field in IMAGE_FIELDS if field.name not in ("path", "error", *_MAY_BE_EMPTY)]
     if row["error"] is not None:
         if any(value is not None for value in scored):
             raise ValueError("a score and an error")

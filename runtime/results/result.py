@@ -32,7 +32,7 @@ class Result:
     score: float
     image_score: float
     patch_score: float | None
-    p_value: float
+    p_value: float | None
     verdict: Verdict
     limit: float
     regions: tuple[AnomalousRegion, ...]
@@ -45,6 +45,11 @@ class Result:
     """The anomaly map on the grid of the patches; None for a kit that compares whole images only."""
     anomaly_map: np.ndarray | None = field(default=None, compare=False, repr=False)
     """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it."""
+
+    @property
+    def score_to_limit(self) -> float | None:
+        """The score divided by the limit; None where the limit is not above 0."""
+        return self.score / self.limit if self.limit > 0 else None
 
     @property
     def nearest(self) -> str:

@@ -1,9 +1,10 @@
-"""The kit that a running stream scores with, and its replacement without dropping a frame."""
+"""The kits that a running stream scores with. Each is opened once, however many sources use it."""
 
-import threading
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit.manifest import PrecisionChoice
@@ -14,84 +15,79 @@ from msc_edge.runtime.stream.logs import LOG
 
 
 @dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """Outcome of a reload."""
+class KitUse:
+    """Which kit a source uses, and with which limits."""
 
-    loaded: bool
-    """False: the previous kit remains active."""
-    message: str
-    detector: Detector
-    """The detector of the active kit after the reload."""
+    path: Path
+    limits: LimitsConfig
 
 
-class ActiveKit:
-    """Holds the active kit and replaces it. Safe to use from several threads."""
+@dataclass(frozen=True, slots=True)
+class KitOptions:
+    """How kits are opened; see `Detector.load`."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        threads: int,
-        limits: LimitsConfig,
-        precision: PrecisionChoice | None = None,
-        backend: BackendChoice = "auto",
-    ) -> None:
-        """Load the kit. KitError when it does not verify, UsageError for limits that exclude each other."""
-        self.path = path
-        self._threads = threads
-        self._precision: PrecisionChoice | None = precision
-        self._backend: BackendChoice = backend
-        self._limits = limits
-        self._detector = self._load()
-        self._loading = threading.Lock()
+    threads: int
+    precision: PrecisionChoice | None = None
+    backend: BackendChoice = "auto"
 
-    @property
-    def detector(self) -> Detector:
-        """The detector of the active kit. Read it once per frame: a reload replaces it at any time."""
-        return self._detector
 
-    def _load(self) -> Detector:
-        detector = Detector.load(self.path, threads=self._threads, precision=self._precision, backend=self._backend)
-        if detector.manifest.decode.jpeg_keep:
-            LOG.warning(
-                "%s: trained on JPEG files decoded at reduced size; train without this option for cameras", self.path
-            )
-        if len(detector.manifest.models) > 1:
-            LOG.info("%s: uses the %s model", self.path, detector.model)
-        if detector.spec.name != "onnxruntime":
-            LOG.info("%s: uses the %s backend", self.path, detector.spec.name)
-        limits = self._limits
-        return detector.with_limits(threshold=limits.threshold, false_alarm_rate=limits.false_alarm_rate)
+class ActiveKits:
+    """The detector of each source, replaced as a whole. Safe to use from several threads."""
 
-    def reload(self, on_finished: Callable[[ReloadResult], None]) -> None:
-        """Load the kit from its path again, on a thread. The previous kit scores meanwhile, and remains if this fails.
+    def __init__(self, detectors: Mapping[str, Detector]) -> None:
+        """`detectors`: by the name of the source, as `load_kits` gives them."""
+        self._detectors = dict(detectors)
 
-        `on_finished` is called once with the outcome. A reload during another one is refused.
-        """
-        if not self._loading.acquire(blocking=False):
-            on_finished(ReloadResult(False, "a kit is being loaded already; try again afterwards", self._detector))
-            return
+    def detector(self, source: str) -> Detector:
+        """The active detector of a source. Take it once per frame: a reload replaces it at any time."""
+        return self._detectors[source]
 
-        def work() -> None:
-            try:
-                result = self._replace()
-            finally:
-                self._loading.release()
-            on_finished(result)
+    def all(self) -> list[Detector]:
+        """The active detector of each source, in the order of the configuration."""
+        return list(self._detectors.values())
 
-        threading.Thread(target=work, name="msc-edge reload", daemon=True).start()
+    def sha256(self, source: str | None) -> str | None:
+        """SHA-256 of the kit of a source; without a source, of the only kit, or None where there are several."""
+        if source is not None and source in self._detectors:
+            return self._detectors[source].kit.sha256
+        found = {detector.kit.sha256 for detector in self.all()}
+        return found.pop() if len(found) == 1 else None
 
-    def _replace(self) -> ReloadResult:
+    def activate(self, detectors: Mapping[str, Detector]) -> None:
+        """Score with these detectors from the next frame on."""
+        self._detectors = dict(detectors)
+
+
+def load_kits(
+    uses: Mapping[str, KitUse], options: KitOptions, *, frames: Iterable[tuple[str, np.ndarray]] = ()
+) -> dict[str, Detector]:
+    """Open the kits of all sources, which score their check image then, and score a frame of each of these sources.
+
+    `frames`: name of a source, and a frame, uint8 (height, width, 3) RGB. Raises KitError for a kit that does not
+    verify or does not score, SourceError for a frame that it cannot score, UsageError for limits that exclude each
+    other.
+    """
+    opened = {path: _opened(path, options) for path in dict.fromkeys(use.path for use in uses.values())}
+    detectors = {
+        source: opened[use.path].with_limits(
+            threshold=use.limits.threshold, false_alarm_rate=use.limits.false_alarm_rate
+        )
+        for source, use in uses.items()
+    }
+    for source, frame in frames:
         try:
-            detector = self._load()
-        except (MscEdgeError, MemoryError) as error:
-            return self._refused(str(error) or "not enough memory")
-        except Exception:
-            LOG.exception("internal error while loading a kit; please report it")
-            return self._refused("internal error, see the log")
-        self._detector = detector
-        sha256 = detector.kit.sha256[:12]
-        return ReloadResult(True, f"{self.path} is active, SHA-256 of its manifest {sha256}", detector)
+            detectors[source].score(frame)
+        except MscEdgeError as error:
+            raise type(error)(f"{uses[source].path}: the last frame of {source} cannot be scored: {error}") from error
+    return detectors
 
-    def _refused(self, reason: str) -> ReloadResult:
-        return ReloadResult(False, f"the previous kit remains active: {reason}", self._detector)
+
+def _opened(path: Path, options: KitOptions) -> Detector:
+    detector = Detector.load(path, threads=options.threads, precision=options.precision, backend=options.backend)
+    if detector.manifest.decode.jpeg_keep:
+        LOG.warning("%s: trained on JPEG files decoded at reduced size; train without this option for cameras", path)
+    if len(detector.manifest.models) > 1:
+        LOG.info("%s: uses the %s model", path, detector.model)
+    if detector.spec.name != "onnxruntime":
+        LOG.info("%s: uses the %s backend", path, detector.spec.name)
+    return detector

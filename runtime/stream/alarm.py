@@ -1,35 +1,38 @@
 """When rejected frames raise a `reject` event: after m rejects among the last n frames, and after a cooldown."""
 
 from collections import deque
-from dataclasses import dataclass, field
 
 from msc_edge.calibration import Verdict
+from msc_edge.runtime.stream.config import AlarmConfig
 
 
-@dataclass
 class Debounce:
-    """Debouncing for one source. With m = n = 1 and no cooldown, each rejected frame raises an event."""
+    """Debouncing for one source. With 1-of-1 and no cooldown, each rejected frame raises an event."""
 
-    m: int
-    n: int
-    cooldown: float
-    """Seconds."""
-    _rejected: deque[bool] = field(init=False)
-    _last_event: float | None = field(default=None, init=False)
+    def __init__(self, rule: AlarmConfig) -> None:
+        self.rule = rule
+        """May be replaced at any time."""
+        self._rejected: deque[bool] = deque()
+        self._last_event: float | None = None
+        self._suppressed = 0
 
-    def __post_init__(self) -> None:
-        self._rejected = deque(maxlen=self.n)
+    def event_for(self, verdict: Verdict, now: float) -> int | None:
+        """Add a frame's verdict. None: it raises no event.
 
-    def raises_event(self, verdict: Verdict, now: float) -> bool:
-        """Add a frame's verdict; whether it raises an event. `now`: seconds of a monotonic clock.
-
-        An event resets the count: the next one takes m more rejects.
+        Otherwise the number of rejects since the last event, this one left out, which raised none. `now`: seconds of a
+        monotonic clock. An event resets the rule: the next one takes m more rejects.
         """
+        rule = self.rule
         self._rejected.append(verdict == "reject")
-        if verdict != "reject" or sum(self._rejected) < self.m:
-            return False
-        if self._last_event is not None and now - self._last_event < self.cooldown:
-            return False
+        while len(self._rejected) > rule.after.n:
+            self._rejected.popleft()
+        if verdict != "reject":
+            return None
+        cooling = self._last_event is not None and now - self._last_event < rule.cooldown
+        if cooling or sum(self._rejected) < rule.after.m:
+            self._suppressed += 1
+            return None
         self._rejected.clear()
         self._last_event = now
-        return True
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed

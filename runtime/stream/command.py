@@ -12,8 +12,12 @@ from msc_edge.deprecation import deprecated_option, renamed
 from msc_edge.text import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from msc_edge.runtime.stream.config import StreamConfig
     from msc_edge.runtime.stream.service import Stream
+
+_ANSWER_TIMEOUT = 5.0  # seconds that a running stream has to answer
 
 
 def stream(
@@ -37,6 +41,10 @@ def stream(
     ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resulting configuration and exit.")
+    ] = False,
+    running: Annotated[
+        bool,
+        typer.Option("--running", help="With --print-config: print what the running stream uses."),
     ] = False,
     jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row per frame, as JSON lines.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row per frame, as CSV.")] = None,
@@ -126,11 +134,14 @@ def stream(
     }
     if max_fps is not None and not addresses:
         raise UsageError("--max-fps applies to sources given here; for others set max_fps in the configuration file")
+    if running:
+        _print_running(config, given, print_config=print_config)
+        return
     options = _configured(config, _without_none(given))
     if print_config:
         typer.echo(config_as_toml(options), nl=False)
         return
-    _run(options)
+    _run(options, reread=lambda: _configured(config, _without_none(given)))
 
 
 def reload(
@@ -145,31 +156,53 @@ def reload(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Longest wait for an answer.")] = 60,
 ) -> None:
-    """Make a running stream load its kit again, without dropping a frame.
+    """Make a running stream load its kits and its configuration file again, without dropping a frame.
 
-    Identify the stream by --config, --state or --station.
+    Limits, alarms, kits and the options of sinks change at once. If an option needs a restart, or a kit does not
+    score, everything remains as it was. Identify the stream by --config, --state or --station.
 
-    Exit codes: 0 the new kit is active, 4 it does not verify and the previous kit remains
-    active, 2 no stream answered.
+    Exit codes: 0 the new kit is active, 4 it was refused and everything remains
+    as it was, 2 no stream answered.
     """
-    from msc_edge.runtime.station import state_folder
-    from msc_edge.runtime.stream.config_file import check_config, read_state_options
     from msc_edge.runtime.stream.control import request_reload
     from msc_edge.terminal import echo
 
+    given = {"station": station, "state": str(state) if state else None}
+    echo(request_reload(_state_folder(config, given), timeout=timeout))
+
+
+def _print_running(config: Path | None, given: dict[str, Any], *, print_config: bool) -> None:
+    from msc_edge.errors import UsageError
+    from msc_edge.runtime.stream.control import request_config
+
+    if not print_config:
+        raise UsageError("--running belongs to --print-config; give both, or neither")
+    names = {name: given[name] for name in ("station", "state")}
+    typer.echo(request_config(_state_folder(config, names), timeout=_ANSWER_TIMEOUT), nl=False)
+
+
+def _state_folder(config: Path | None, given: dict[str, Any]) -> Path:
+    """The state folder of a running stream."""
+    from msc_edge.runtime.station import state_folder
+    from msc_edge.runtime.stream.config_file import check_config, read_state_options
+
     found = read_state_options(config) if config else {}
-    given = _without_none({"station": station, "state": str(state) if state else None})
-    options = check_config({"kit": ".", "source": [{"address": "0"}], **found, **given})
-    echo(request_reload(state_folder(options.state, station=options.station), timeout=timeout))
+    options = check_config({"kit": ".", "source": [{"address": "0"}], **found, **_without_none(given)})
+    return state_folder(options.state, station=options.station)
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> "StreamConfig":
     from msc_edge.runtime.stream.config_file import check_config, read_config
+    from msc_edge.runtime.stream.config_warnings import password_without_tls
     from msc_edge.terminal import echo
 
-    if file is None:
-        return check_config(given)
-    return read_config(file, given, on_warning=lambda message: echo(one_line(f"warning: {message}"), err=True))
+    def warn(message: str) -> None:
+        echo(one_line(f"warning: {message}"), err=True)
+
+    config = read_config(file, given, on_warning=warn) if file else check_config(given)
+    if password_without_tls(config):
+        warn("mqtt: the password crosses the network in plain text; set tls = true and the broker's TLS port")
+    return config
 
 
 def _without_none(value: Any) -> Any:
@@ -186,13 +219,13 @@ def _broker(given: str | None) -> dict[str, Any]:
     return {"host": host, "port": int(port) if port.isdecimal() else port}
 
 
-def _run(options: "StreamConfig") -> None:
+def _run(options: "StreamConfig", *, reread: "Callable[[], StreamConfig]") -> None:
     from msc_edge.runtime.stream.logs import log_to, standard_error
     from msc_edge.runtime.stream.service import Stream
     from msc_edge.runtime.stream.status import status_line
 
     log_to(standard_error(), options.log.format)
-    running = Stream(options)
+    running = Stream(options, reread=reread)
     with ExitStack() as stack:
         _stop_on_signals(running, stack)
         status = stack.enter_context(status_line(options.log))

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic import NonNegativeFloat as Seconds
 
 from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.preprocessing import Region
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.station import default_station
 
@@ -62,6 +63,33 @@ def _parse_m_of_n(value: object) -> object:
     return {"m": int(match[1]), "n": int(match[2])}
 
 
+def _parse_roi(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = value.split(",")
+    if len(parts) != 4:
+        raise ValueError("expected X,Y,WIDTH,HEIGHT in pixels")
+    return dict(zip(("x", "y", "width", "height"), parts, strict=True))
+
+
+class LimitsConfig(_Section):
+    """`[limits]`: a reject limit that replaces the kit's."""
+
+    threshold: float | None = Field(default=None, description="reject scores above this value")
+    false_alarm_rate: float | None = Field(
+        default=None, gt=0, lt=1, description="target false-alarm rate: share of normal images"
+    )
+
+
+class AlarmConfig(_Section):
+    """`[alarm]`: when rejected frames raise a `reject` event."""
+
+    after: Annotated[MofN, BeforeValidator(_parse_m_of_n)] = Field(
+        default=MofN(m=1, n=1), description="m rejects among the last n frames, such as 2-of-3"
+    )
+    cooldown: Seconds = Field(default=0, description="seconds without another reject event of the same source")
+
+
 class SourceConfig(_Section):
     """One `[[source]]`."""
 
@@ -88,30 +116,21 @@ class SourceConfig(_Section):
         default=0.5,
         description="folder: seconds without a change until JPEG, PNG or WebP is complete; four times for others",
     )
+    not_scored_after: Seconds = Field(
+        default=20, description="seconds without a scored frame, while frames arrive, until not_scored; 0 never"
+    )
+    kit: Path | None = Field(default=None, description="a kit of its own")
+    roi: Annotated[Region | None, BeforeValidator(_parse_roi)] = Field(
+        default=None, description="use this part of each frame only: X,Y,WIDTH,HEIGHT in pixels"
+    )
+    limits: LimitsConfig | None = Field(default=None, description="replaces [limits]")
+    alarm: AlarmConfig | None = Field(default=None, description="options that are set here replace those of [alarm]")
 
     @model_validator(mode="after")
     def _login_is_complete(self) -> "SourceConfig":
         if self.password is not None and self.username is None:
             raise ValueError("`password` needs `username`")
         return self
-
-
-class LimitsConfig(_Section):
-    """`[limits]`: a reject limit that replaces the kit's."""
-
-    threshold: float | None = Field(default=None, description="reject scores above this value")
-    false_alarm_rate: float | None = Field(
-        default=None, gt=0, lt=1, description="target false-alarm rate: share of normal images"
-    )
-
-
-class AlarmConfig(_Section):
-    """`[alarm]`: when rejected frames raise a `reject` event."""
-
-    after: Annotated[MofN, BeforeValidator(_parse_m_of_n)] = Field(
-        default=MofN(m=1, n=1), description="m rejects among the last n frames, such as 2-of-3"
-    )
-    cooldown: Seconds = Field(default=0, description="seconds without another reject event of the same source")
 
 
 class ResultsConfig(_Section):
@@ -198,7 +217,7 @@ class LogConfig(_Section):
 class StreamConfig(_Section):
     """The whole file."""
 
-    kit: Path
+    kit: Path | None = None
     station: Name = Field(
         default_factory=default_station, description="name of this PC or line; the host name by default"
     )
@@ -227,3 +246,24 @@ class StreamConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _each_source_has_a_kit(self) -> "StreamConfig":
+        if self.kit is None and any(source.kit is None for source in self.source):
+            raise ValueError("kit: is missing; name a kit")
+        return self
+
+    def kit_of(self, source: SourceConfig) -> Path:
+        """The kit of a source."""
+        kit = source.kit or self.kit
+        assert kit is not None, "checked above"
+        return kit
+
+    def limits_of(self, source: SourceConfig) -> LimitsConfig:
+        """The limits of a source."""
+        return source.limits or self.limits
+
+    def alarm_of(self, source: SourceConfig) -> AlarmConfig:
+        """When the rejects of a source raise an event."""
+        own = source.alarm
+        return self.alarm.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})

@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, WebhookConfig
+from msc_edge.runtime.stream.config_warnings import readable_passwords
 from msc_edge.runtime.stream.sources.address import redacted, shown
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -29,9 +30,15 @@ def read_config(
     """Read a file and replace options by `overrides`, which are nested like the file. UsageError for a wrong option.
 
     `${NAME}` in any text stands for that environment variable, so that the file needs no passwords. In the login and in
-    the values of a URL it is percent-encoded. `on_warning` takes one line about deprecated names.
+    the values of a URL it is percent-encoded. `on_warning` takes one line about deprecated names, and one about
+    passwords that others can read.
     """
     document = _renamed(_read(path), path, on_warning)
+    if names := readable_passwords(path, document):
+        on_warning(
+            f"--config {path}: {', '.join(names)}: a password in plain text, and every user of this PC may read the "
+            "file; write ${NAME} and set that environment variable, or take the permission away: chmod o-r"
+        )
     document = _with_absolute_paths(_expanded(document, str(path)), path.resolve().parent)
     if "limits" in overrides:  # the two limits exclude each other: one that is given replaces both
         document.pop("limits", None)
@@ -91,10 +98,9 @@ def _description(error: Any) -> str:
     if place == "source" and error["type"] == "list_type":
         return "source: write [[source]] in double brackets, once for each source"
     if error["type"] == "missing":
-        return f"{place}: is missing; " + (
-            "name a kit" if place == "kit" else "name at least one source" if place == "source" else "give it"
-        )
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+        return f"{place}: is missing; " + ("name at least one source" if place == "source" else "give it")
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {reason}" if place else reason
 
 
 def _model_at(place: tuple[str | int, ...]) -> type[BaseModel]:
@@ -148,6 +154,8 @@ def _with_absolute_paths(document: dict[str, Any], folder: Path) -> dict[str, An
             parent[name] = str(folder / parent[name])
     sources = document.get("source")
     for source in sources if isinstance(sources, list) else []:
+        if isinstance(source, dict) and isinstance(source.get("kit"), str):
+            source["kit"] = str(folder / source["kit"])
         address = source.get("address") if isinstance(source, dict) else None
         if isinstance(address, str) and address and not address.isdecimal() and "://" not in address:
             source["address"] = str(folder / address)

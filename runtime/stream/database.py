@@ -12,13 +12,25 @@ from pathlib import Path
 from msc_edge import __version__
 from msc_edge.errors import OutputError, UsageError, writing
 from msc_edge.files import written_whole
+from msc_edge.runtime.stream.logs import LOG
+
+_CHECKPOINT = 256  # pages of the write-ahead log after which they are copied into the file, which reuses the log
 
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What sqlite3 raises. UnicodeDecodeError: for a message that quotes a damaged file."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def memory_database() -> sqlite3.Connection:
+    """A database of the current version that no disk holds."""
+    database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _create(database, version=0)
+    return database
+
+
+def open_database(path: Path, *, reserve: int = 0) -> sqlite3.Connection:
     """Open the file, or create it, migrate it to the current version, and lock it.
+
+    `reserve`: bytes that the file and its log can hold before they need more space of the disk.
 
     Raises UsageError when another process uses it or a newer msc-edge wrote it, OutputError when it cannot be used.
     """
@@ -35,6 +47,8 @@ def open_database(path: Path) -> sqlite3.Connection:
             database.execute("COMMIT")
             _migrate(database, path)
             database.execute("SELECT count(*), sum(length(body)) FROM outbox").fetchone()  # fails if it is damaged
+            if reserve:
+                _reserve(database, path, reserve)
         except BaseException:
             database.close()
             raise
@@ -51,6 +65,25 @@ def open_database(path: Path) -> sqlite3.Connection:
             "events in it are then not delivered"
         ) from error
     return database
+
+
+def _reserve(database: sqlite3.Connection, path: Path, size: int) -> None:
+    """Take space of the disk for the file and its log, and leave it empty: SQLite uses it first, and gives none back.
+
+    A file of its own, to be removed when the disk is full, would not do: saved images would take its space at once.
+    """
+    database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+    try:
+        # Not one transaction: the log must hold the whole size once, and the pages must be free afterwards.
+        database.execute("DROP TABLE IF EXISTS reserve")
+        database.execute("CREATE TABLE reserve (filling BLOB)")
+        database.execute("INSERT INTO reserve VALUES (randomblob(?))", (size,))
+        database.execute("DROP TABLE reserve")
+        database.execute("PRAGMA wal_checkpoint(RESTART)")
+    except sqlite3.OperationalError as error:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        LOG.warning("%s: %.0f MB cannot be reserved (%s); free some space there", path, size / 1e6, error)
 
 
 def _code_of(error: Exception) -> int:
@@ -70,6 +103,11 @@ def _migrate(database: sqlite3.Connection, path: Path) -> None:
         return
     if version > 0:
         _back_up(database, path.with_name(f"{path.name}.version-{version}.backup"))
+    _create(database, version=version)
+
+
+def _create(database: sqlite3.Connection, *, version: int) -> None:
+    """Bring a database from `version`, 0 for an empty one, to the current version."""
     # Not executescript, which would commit the transaction.
     database.execute("BEGIN IMMEDIATE")
     for migrate in _MIGRATIONS[version:]:
@@ -141,15 +179,8 @@ def _version_2(database: sqlite3.Connection) -> None:
 
 def _version_3(database: sqlite3.Connection) -> None:
     """What distinguishes a file from another one of the same name, size and date."""
-    database.execute("""
-        CREATE TABLE file_contents (
-            folder TEXT NOT NULL,
-            path BLOB NOT NULL,
-            changed INTEGER NOT NULL,  -- nanoseconds
-            digest BLOB NOT NULL,
-            PRIMARY KEY (folder, path)
-        ) STRICT, WITHOUT ROWID
-    """)
+    database.execute("ALTER TABLE processed_files ADD COLUMN changed INTEGER NOT NULL DEFAULT 0")  # nanoseconds
+    database.execute("ALTER TABLE processed_files ADD COLUMN digest BLOB NOT NULL DEFAULT x''")
 
 
 _MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2, _version_3)

@@ -5,6 +5,7 @@ Each event is one JSON object, the same for MQTT and webhooks. docs/event.schema
 
 import json
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ EventKind = Literal[
     "source_lost",
     "source_frozen",
     "source_ended",
+    "not_scored",
     "kit_loaded",
     "kit_refused",
     "results_lost",
@@ -42,8 +44,9 @@ EVENT_KINDS: dict[EventKind, str] = {
     "source_lost": "no frames arrive: parts pass without inspection until `source_up`",
     "source_frozen": "the camera repeats one frame: nothing is scored until `source_up`",
     "source_ended": "a video file was scored to its end",
-    "kit_loaded": "another kit is now the active kit",
-    "kit_refused": "another kit did not verify; the previous kit remains active",
+    "not_scored": "frames arrive, and none can be scored: parts pass without inspection until `source_up`",
+    "kit_loaded": "the kits and the configuration were loaded again",
+    "kit_refused": "a kit or the configuration was refused; the previous ones remain active",
     "results_lost": "rows or images could not be written, for example because the disk is full",
     "events_lost": "events were dropped because the outbox was full or they were too old",
 }
@@ -53,8 +56,24 @@ SCORED_AFTER: dict[EventKind, bool] = {
     "source_lost": False,
     "source_frozen": False,
     "source_ended": False,
+    "not_scored": False,
 }
 """Whether frames of a source are scored after an event of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event in the outbox of one channel."""
+
+    number: int
+    id: str
+    kind: str
+    """As in `Event`. An older version of msc-edge may have written kinds that are unknown to this one."""
+    source: str | None
+    body: bytes
+    """JSON, UTF-8, in the schema of the version that recorded the event."""
+    attempts: int
+    """Number of failed deliveries."""
 
 
 class Event(BaseModel):
@@ -80,13 +99,21 @@ class Event(BaseModel):
     p_value: float | None = Field(default=None, description=description_of("p_value"))
     verdict: Verdict | None = Field(default=None, description=description_of("verdict"))
     limit: float | None = Field(default=None, description=description_of("limit"))
+    score_to_limit: float | None = Field(default=None, description=description_of("score_to_limit"))
+    suppressed: int | None = Field(
+        default=None,
+        ge=0,
+        description="for `reject`: rejected frames of this source since its last `reject` event that raised none, "
+        "because of `after` and `cooldown` in [alarm]",
+    )
     regions: tuple[AnomalousRegion, ...] | None = Field(default=None, description=description_of("regions"))
     nearest: str | None = Field(default=None, description=description_of("nearest"))
     model: Precision | None = Field(default=None, description=description_of("model"))
     image: str | None = Field(default=None, description="where the frame was saved")
     kit: str | None = Field(
         default=None,
-        description="SHA-256 of the manifest of a kit: for `reject` the one that scored the frame, else the active one",
+        description="SHA-256 of the manifest of a kit: for `reject` the one that scored the frame, else the active one "
+        "of the source; null where several are active",
     )
     count: int | None = Field(default=None, ge=0, description="for `results_lost` and `events_lost`: how many")
     seconds: float | None = Field(
@@ -94,17 +121,19 @@ class Event(BaseModel):
     )
 
 
-def rejection(decision: Decision, image: Path | None, *, station: str) -> Event:
-    """The event of a rejected part. `image`: where its frame was saved."""
+def rejection(decision: Decision, image: Path | None, *, station: str, suppressed: int = 0) -> Event:
+    """The event of a rejected part. `image`: where its frame was saved. `suppressed`: see `Event`."""
     frame, result = decision.frame, decision.result
     assert result is not None, "only a scored frame is rejected"
+    times = f", {result.score_to_limit:.2f} times the limit" if result.score_to_limit is not None else ""
+    others = f"; {suppressed} rejects before it raised no event" if suppressed else ""
     return Event(
         id=decision.id,
         kind="reject",
         time=frame.time,
         station=station,
         source=frame.source,
-        message=f"{frame.source}: rejected, score {result.score:.6f}",
+        message=f"{frame.source}: rejected, score {result.score:.6f}, limit {result.limit:.6f}{times}{others}",
         frame=frame.index,
         path=_text(frame.path),
         position=frame.position,
@@ -114,6 +143,8 @@ def rejection(decision: Decision, image: Path | None, *, station: str) -> Event:
         p_value=result.p_value,
         verdict=result.verdict,
         limit=result.limit,
+        score_to_limit=result.score_to_limit,
+        suppressed=suppressed,
         regions=result.regions,
         nearest=_text(result.nearest),
         model=result.model,

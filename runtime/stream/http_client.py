@@ -3,18 +3,15 @@
 - Certificates are checked with the certificate authorities of the system, or with a file of one's own.
 - A login is sent to one scheme, host and port only. A redirect to another one is an error, not a request.
 - No proxies, no `.netrc`, no environment variables.
-- The head of an answer has a deadline. A server that sends a byte a second would pass every timeout of a socket.
+- TLS and the head of an answer have a deadline each; see `http_connections`.
 - Messages contain neither paths nor queries: these are often secrets.
 """
 
 import http.client
 import logging
 import re
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,12 +19,10 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from msc_edge import __version__
+from msc_edge.runtime.stream.http_connections import Adapter, tls_context
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)  # its messages contain URLs
 
@@ -71,8 +66,12 @@ class HttpClient:
         self._session.headers.update(
             {"User-Agent": f"msc-edge/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
         )
-        self._session.mount("http://", _Adapter(None))
-        self._session.mount("https://", _Adapter(_tls_context(ca_file, insecure=insecure)))
+        try:
+            tls = tls_context(ca_file, insecure=insecure)
+        except OSError as error:
+            raise HttpError(f"`ca_file` {ca_file} cannot be used: {error.strerror or error}") from None
+        self._session.mount("http://", Adapter(None))
+        self._session.mount("https://", Adapter(tls))
 
     def get(self, url: str) -> requests.Response:
         """GET a URL and follow redirects within its server. The body is read from `response.raw`.
@@ -209,79 +208,3 @@ class _Digest(HTTPDigestAuth):
         if r.status_code == HTTPStatus.UNAUTHORIZED:
             r.close()  # its body is not read: it may never end
         return super().handle_401(r, **kwargs)
-
-
-def _tls_context(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise HttpError(f"`ca_file` {ca_file} cannot be used: {error.strerror or error}") from None
-    if insecure:
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the log says it
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-class _Adapter(HTTPAdapter):
-    """Checks certificates with a context of ours; `requests` would use the authorities that `certifi` brings."""
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        self._tls = tls
-        super().__init__()
-
-    def init_poolmanager(self, *args: object, **kwargs: object) -> None:
-        super().init_poolmanager(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-    def build_connection_pool_key_attributes(self, request, verify, cert=None):
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._tls} if self._tls else {}
-
-    def cert_verify(self, *_: object, **__: object) -> None:
-        """Leave it to the context."""
-
-
-class _Deadline:
-    """A connection that gives up when the head of an answer is not complete in time."""
-
-    def getresponse(self, *args: object, **kwargs: object):
-        with _shut_down_after(self.sock, self.timeout):  # pyright: ignore[reportAttributeAccessIssue]
-            return super().getresponse(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@contextmanager
-def _shut_down_after(connection: socket.socket, seconds: float) -> Iterator[None]:
-    expired = threading.Event()
-
-    def shut_down() -> None:
-        expired.set()
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, shut_down)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except OSError:
-        if not expired.is_set():
-            raise
-    finally:
-        timer.cancel()
-    if expired.is_set():  # an end of data within the head counts as its end
-        raise TimeoutError from None
-
-
-class _Connection(_Deadline, HTTPConnection):
-    pass
-
-
-class _TlsConnection(_Deadline, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection  # pyright: ignore[reportAssignmentType]

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from msc_edge.runtime.stream.active_kit import ActiveKit
+from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection, unreadable
 from msc_edge.runtime.stream.frame import Decision, ProcessedFile
 from msc_edge.runtime.stream.logs import LOG
@@ -16,6 +16,7 @@ _LEVELS: dict[EventKind, int] = {
     "unreadable": logging.WARNING,
     "source_lost": logging.WARNING,
     "source_frozen": logging.WARNING,
+    "not_scored": logging.ERROR,
     "kit_refused": logging.ERROR,
     "results_lost": logging.ERROR,
     "events_lost": logging.ERROR,
@@ -26,12 +27,12 @@ class EventJournal:
     """Records the events of one stream. Safe to use from several threads."""
 
     def __init__(
-        self, outbox: Outbox, *, station: str, active_kit: ActiveKit, statistics: Statistics, metrics: Metrics
+        self, outbox: Outbox, *, station: str, kits: ActiveKits, statistics: Statistics, metrics: Metrics
     ) -> None:
-        """`active_kit`: named in events that are not about one frame."""
+        """`kits`: named in events that are not about one frame."""
         self._outbox = outbox
         self._station = station
-        self._active_kit = active_kit
+        self._kits = kits
         self._statistics = statistics
         self._metrics = metrics
 
@@ -43,12 +44,8 @@ class EventJournal:
         source: str | None = None,
         count: int | None = None,
         seconds: float | None = None,
-        kit: str | None = None,
     ) -> None:
-        """Build and record an event. `message`: a sentence; `kit`: SHA-256, by default of the active kit.
-
-        For `source`, `count` and `seconds` see `Event`.
-        """
+        """Build and record an event. `message`: a sentence. For `source`, `count` and `seconds` see `Event`."""
         self.record(
             Event(
                 id=new_id(),
@@ -57,35 +54,36 @@ class EventJournal:
                 station=self._station,
                 source=source,
                 message=valid_text(f"{source}: {message}" if source else message),
-                kit=kit or self._active_kit.detector.kit.sha256,
+                kit=self._kits.sha256(source),
                 count=count,
                 seconds=seconds,
             )
         )
 
-    def rejection(self, decision: Decision, image: Path | None) -> Event:
-        """Build the event of a rejected frame, not yet recorded. `image`: where the frame was saved."""
-        return rejection(decision, image, station=self._station)
+    def rejection(self, decision: Decision, image: Path | None, *, suppressed: int = 0) -> Event:
+        """Build the event of a rejected frame, not yet recorded. `image`: where the frame was saved.
+
+        `suppressed`: see `Event`.
+        """
+        return rejection(decision, image, station=self._station, suppressed=suppressed)
 
     def unreadable(self, decision: Decision) -> Event:
         """Build the event of a file that could not be read or scored, not yet recorded."""
         return unreadable(decision, station=self._station)
 
     def record(self, event: Event) -> None:
-        """Log and count an event, and put it into the outbox. It waits in memory while the disk is full."""
+        """Log and count an event, and put it into the outbox. It is in memory only while the disk is full."""
         self._log_and_count(event)
         self._outbox.put([event])
 
-    def record_file(self, file: ProcessedFile, event: Event | None) -> bool:
-        """Record a processed file, with its event if it has one, in one transaction. False while the disk is full."""
-        if not self._outbox.put_with([event] if event else [], file):
-            return False
+    def record_file(self, file: ProcessedFile, event: Event | None) -> None:
+        """Record a processed file, with its event if it has one, in one transaction; see `record`."""
         if event:
             self._log_and_count(event)
-        return True
+        self._outbox.put([event] if event else [], file)
 
     def _log_and_count(self, event: Event) -> None:
-        self._statistics.add_event(event.kind)
+        self._statistics.add_event(event.kind, event.source)
         self._metrics.add_event(event)
         LOG.log(
             _LEVELS.get(event.kind, logging.INFO),

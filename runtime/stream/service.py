@@ -1,184 +1,115 @@
-"""The service behind `msc-edge stream`: assembles the parts of a stream, watches them, reloads the kit, and ends."""
+"""The service behind `msc-edge stream`: runs the parts of a stream, watches them, reloads them, and ends."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
 
-from msc_edge.errors import OutputError, UsageError
-from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.processor import usable_cores
-from msc_edge.runtime.station import state_folder
-from msc_edge.runtime.stream.active_kit import ActiveKit, ReloadResult
-from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
+from msc_edge.errors import OutputError
+from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.config_file import config_as_toml
 from msc_edge.runtime.stream.control import answer, take_requests
-from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.notify import notify
-from msc_edge.runtime.stream.outbox import Outbox
-from msc_edge.runtime.stream.sinks.delivery import Channel, Delivery
-from msc_edge.runtime.stream.sinks.metrics import Metrics
-from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
-from msc_edge.runtime.stream.sinks.recorder import Recorder
+from msc_edge.runtime.stream.parts import Parts
+from msc_edge.runtime.stream.reloading import Reloader, ReloadResult
+from msc_edge.runtime.stream.scoring_watch import ScoringWatch
 from msc_edge.runtime.stream.sinks.status_server import StatusServer
-from msc_edge.runtime.stream.sources.address import Address
-from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
 from msc_edge.runtime.stream.sources.outage import Outage
-from msc_edge.runtime.stream.state import State
-from msc_edge.runtime.stream.statistics import Statistics
-from msc_edge.runtime.stream.window import Window
-from msc_edge.runtime.stream.worker import Worker
 
 _WATCH_INTERVAL = 0.25  # seconds between two rounds of the watch
 _LOSS_INTERVAL = 10.0  # seconds between two reports of lost results and events
 _STALLED_AFTER = 30.0  # seconds without activity after which a source counts as stalled
 _JOIN_TIMEOUT = 1.2  # seconds that the sources have to finish their frames
+_DELIVERY_TIMEOUT = 0.5  # seconds that the deliveries have at the end
+_LAST_DELIVERY_TIMEOUT = 5.0  # the same when events are in memory only
 
 
 class Stream:
-    """One process, several sources, one kit. Create it, `run` it, and `stop` it from a signal handler."""
+    """One process, several sources and kits. Create it, `run` it, and `stop` it from a signal handler."""
 
-    def __init__(self, config: StreamConfig) -> None:
-        """Open all parts. Raises SourceError, KitError, UsageError, OutputError."""
-        self._config = config
-        self._folder = state_folder(config.state, station=config.station)
+    def __init__(self, config: StreamConfig, *, reread: Callable[[], StreamConfig] | None = None) -> None:
+        """Open all parts. Raises SourceError, KitError, UsageError, OutputError.
+
+        `reread` gives the configuration as it is now, for a reload; by default it stays as it is.
+        """
         self._stopping = threading.Event()
         self._reloading = threading.Event()
-        self.statistics = Statistics()
-        self.metrics = Metrics()
-        self._open = ExitStack()
+        self._parts = parts = Parts(config)
+        self._reloader = Reloader(parts, reread=reread or (lambda: config))
+        self._scoring = ScoringWatch(parts.statistics, parts.journal)
         try:
-            sources = addresses_of(config.source)
-            _refuse_saving_into_source(config, [address for _, address, _ in sources])
-            self._assemble(sources)
+            if config.http.port:  # last: it asks whether the stream is ready
+                server = StatusServer(config.http.host, config.http.port, parts.metrics, not_ready=self.not_ready)
+                parts.on_close(server.close)
         except BaseException:
-            self._open.close()
+            parts.close()
             raise
-
-    def _assemble(self, sources: Sequence[tuple[str, Address, SourceConfig]]) -> None:
-        config = self._config
-        threads = config.threads or max(1, usable_cores() // len(sources))
-        self._kit = ActiveKit(
-            config.kit, threads=threads, limits=config.limits, precision=config.precision, backend=config.backend
-        )
-        self._set_kit_metric(self._kit.detector)
-        channels = self._channels([name for name, _, _ in sources])
-        state = self._open.enter_context(
-            State.open(
-                self._folder,
-                channels=[channel.name for channel in channels],
-                max_bytes=1e6 * config.outbox.max_mb,
-                max_age=86400 * config.outbox.max_days,
-            )
-        )
-        self._deliveries = [Delivery(channel, state) for channel in channels]
-        self._outbox = Outbox(state, on_recorded=self._wake_deliveries)
-        self._journal = EventJournal(
-            self._outbox,
-            station=config.station,
-            active_kit=self._kit,
-            statistics=self.statistics,
-            metrics=self.metrics,
-        )
-        self._recorder = Recorder(config)
-        self._open.callback(self._recorder.close)
-        opened = [
-            open_source(
-                name,
-                address,
-                options,
-                state=state,
-                decode=lambda: self._kit.detector.manifest.decode,
-                on_restart=self.metrics.add_restart,
-            )
-            for name, address, options in sources
-        ]
-        self._live = {name for name, address, _ in sources if address.is_live}
-        for name, _, _ in sources:
-            self.metrics.add_source(name)
-        window = Window(f"msc-edge {config.station}", [name for name, _, _ in sources]) if config.show else None
-        if window:
-            self._open.callback(window.close)
-        self._workers = [
-            Worker(
-                source,
-                active_kit=self._kit,
-                debounce=Debounce(config.alarm.after.m, config.alarm.after.n, config.alarm.cooldown),
-                recorder=self._recorder,
-                journal=self._journal,
-                statistics=self.statistics,
-                metrics=self.metrics,
-                window=window,
-            )
-            for source in opened
-        ]
-        if config.http.port:  # last: it asks the workers whether the stream is ready
-            server = StatusServer(config.http.host, config.http.port, self.metrics, not_ready=self.not_ready)
-            self._open.callback(server.close)
-
-    def _channels(self, sources: Sequence[str]) -> list[Channel]:
-        channels: list[Channel] = []
-        if self._config.mqtt.host:
-            channels.append(MqttChannel(self._config.mqtt, self._config.station, sources))
-        if self._config.webhook.url:
-            from msc_edge.runtime.stream.sinks.webhook import WebhookChannel  # noqa: PLC0415  (requests takes 0.1 s)
-
-            channels.append(WebhookChannel(self._config.webhook))
-        return channels
 
     def run(self, on_status: Callable[[str], None] | None = None) -> bool:
         """Score until all sources end or `stop` is called. False when an internal error ended a source.
 
-        `on_status` takes the status line, four times a second.
+        `on_status` takes the status line, four times a second. OutputError when events are lost at the end, because
+        they could be neither written nor delivered.
         """
-        for delivery in self._deliveries:
+        parts = self._parts
+        for delivery in parts.deliveries:
             delivery.start()
-        self._journal.report("started", f"scoring with {self._kit.path}")
-        for worker in self._workers:
+        kits = ", ".join(dict.fromkeys(str(use.path) for use in parts.uses(parts.config).values()))
+        parts.journal.report("started", f"scoring with {kits}")
+        for worker in parts.workers:
             worker.start()
         notify("READY=1")
         try:
             self._watch(on_status or (lambda _: None))
         finally:
             self._end()
-        return not any(worker.failure for worker in self._workers)
+        return not any(worker.failure for worker in parts.workers)
 
     def stop(self) -> None:
         """Finish the current frames, write and deliver what is possible, and end, within two seconds."""
         self._stopping.set()
 
     def reload(self) -> None:
-        """Load the kit again; see `ActiveKit.reload`."""
+        """Load the configuration and the kits again; see `Reloader`."""
         self._reloading.set()
 
     def not_ready(self) -> list[str]:
         """The reasons why the stream is not ready; empty when it is. Called from several threads."""
+        parts = self._parts
         reasons = [f"source {name}: stalled" for name in self._stalled_sources()]
         outages = self._outages()
-        for name in sorted(self._live):
-            age = self.statistics.seconds_since_last(name)
-            if age is None or age > self._config.http.ready_within:
-                last = "no frame yet" if age is None else f"the last frame is {age:.0f} s old"
+        for name in parts.names:
+            age = parts.statistics.seconds_since_scored(name)
+            if reason := self._scoring.not_ready(name):
+                reasons.append(reason)
+            elif name not in parts.live:
+                continue
+            elif age is None or age > parts.config.http.ready_within:
+                last = "no frame was scored yet" if age is None else f"the last scored frame is {age:.0f} s old"
                 reasons.append(f"source {name}: {outages.get(name) or last}")
-        if self._outbox.is_full:
+        if parts.recorder.is_failing:
+            reasons.append("rows cannot be written: those of live sources are lost, the files of folders wait")
+        if parts.outbox.is_full:
             reasons.append("the outbox or its disk is full")
+        for delivery in parts.deliveries:
+            if count := delivery.set_aside:
+                reasons.append(f"{delivery.name}: {count} events are set aside: {delivery.failure}")
         return reasons
 
     def _watch(self, on_status: Callable[[str], None]) -> None:
+        parts = self._parts
         losses_reported = time.monotonic()
         watchdog = 0.0
-        while not self._stopping.wait(_WATCH_INTERVAL) and any(worker.is_alive() for worker in self._workers):
+        while not self._stopping.wait(_WATCH_INTERVAL) and any(worker.is_alive() for worker in parts.workers):
             moment = time.monotonic()
-            requests = take_requests(self._folder)
-            if requests or self._reloading.is_set():
-                self._reloading.clear()
-                self._start_reload(requests)
-            self._outbox.retry()
-            backlog = self._outbox.backlog()
-            self.metrics.set_backlog(backlog)
-            on_status(self.statistics.status_line(outbox=sum(backlog.values()), outages=self._outages()))
+            self._take_requests()
+            parts.clock.now()  # a step of the clock is recorded soon
+            for name, options in zip(parts.names, parts.config.source, strict=True):
+                self._scoring.look(name, options.not_scored_after)
+            parts.outbox.retry()
+            backlog = parts.outbox.backlog()
+            parts.metrics.set_backlog(backlog, {each.name: each.set_aside for each in parts.deliveries})
+            on_status(parts.statistics.status_line(outbox=sum(backlog.values()), outages=self._outages()))
             if moment - losses_reported >= _LOSS_INTERVAL:
                 losses_reported = moment
                 self._report_losses()
@@ -188,22 +119,30 @@ class Stream:
 
     def _end(self) -> None:
         notify("STOPPING=1")
-        for worker in self._workers:
+        parts = self._parts
+        for worker in parts.workers:
             worker.close()
         deadline = time.monotonic() + _JOIN_TIMEOUT
-        for worker in self._workers:
+        for worker in parts.workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         self._report_losses()
-        self._journal.report("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
-        self._outbox.retry()
-        deadline = time.monotonic() + 0.5
-        for delivery in self._deliveries:
+        parts.journal.report("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
+        deadline = time.monotonic() + (_LAST_DELIVERY_TIMEOUT if parts.outbox.unwritten() else _DELIVERY_TIMEOUT)
+        for delivery in parts.deliveries:
             delivery.stop(max(0.1, deadline - time.monotonic()))
-        self._open.close()
+        parts.outbox.retry()
+        lost = parts.outbox.unwritten()
+        parts.close()
+        if lost:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items()))
+            raise OutputError(
+                f"{sum(lost.values())} events are lost ({kinds}): {parts.folder} takes nothing, and they could not be "
+                "delivered; free some space there. The log and the rows have them"
+            )
 
     def _outages(self) -> dict[str, Outage]:
         """The sources without frames."""
-        found = {worker.source.name: worker.source.outage for worker in self._workers}
+        found = {worker.source.name: worker.source.outage for worker in self._parts.workers}
         return {name: outage for name, outage in found.items() if outage is not None}
 
     def _stalled_sources(self) -> list[str]:
@@ -211,51 +150,42 @@ class Stream:
         moment = time.monotonic()
         return [
             worker.source.name
-            for worker in self._workers
+            for worker in self._parts.workers
             if (worker.is_alive() and moment - worker.last_activity > _STALLED_AFTER) or worker.failure
         ]
 
     def _report_losses(self) -> None:
         """Report the results and events lost since the last report."""
-        results, reasons = self._recorder.take_lost()
+        journal = self._parts.journal
+        results, reasons = self._parts.recorder.take_lost()
         if results:
-            self._journal.report("results_lost", "; ".join(reasons), count=results)
-        if events := self._outbox.take_dropped():
-            self._journal.report(
+            journal.report("results_lost", "; ".join(reasons), count=results)
+        if events := self._parts.outbox.take_dropped():
+            journal.report(
                 "events_lost", f"{events} events were dropped: the outbox was full, or they were too old", count=events
             )
+
+    def _take_requests(self) -> None:
+        for request in take_requests(self._parts.folder, "config"):
+            self._answer(request, done=True, message=config_as_toml(self._parts.config))
+        requests = take_requests(self._parts.folder, "reload")
+        if requests or self._reloading.is_set():
+            self._reloading.clear()
+            self._start_reload(requests)
 
     def _start_reload(self, requests: Sequence[str]) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
         def on_finished(result: ReloadResult) -> None:
-            if result.loaded:
-                self._set_kit_metric(result.detector)
-            kind = "kit_loaded" if result.loaded else "kit_refused"
-            self._journal.report(kind, result.message, kit=result.detector.kit.sha256)
+            self._parts.journal.report("kit_loaded" if result.loaded else "kit_refused", result.message)
             notify("READY=1")
             for request in requests:
-                try:
-                    answer(self._folder, request, loaded=result.loaded, message=result.message)
-                except OutputError as error:
-                    LOG.error("a reload was requested, and its result cannot be written: %s", error)
+                self._answer(request, done=result.loaded, message=result.message)
 
-        self._kit.reload(on_finished)
+        self._reloader.start(on_finished)
 
-    def _set_kit_metric(self, detector: Detector) -> None:
-        self.metrics.set_kit(detector.kit.sha256, detector.manifest.network.backbone)
-
-    def _wake_deliveries(self) -> None:
-        for delivery in self._deliveries:
-            delivery.wake()
-
-
-def _refuse_saving_into_source(config: StreamConfig, addresses: Sequence[Address]) -> None:
-    """Images saved in a watched folder would be scored, saved again, and so on."""
-    saved = config.images.folder
-    for address in addresses:
-        if saved and address.kind == "folder" and saved.resolve().is_relative_to(Path(address.given).resolve()):
-            raise UsageError(
-                f"the folder of saved images, {saved}, is inside the watched folder {address.given}: "
-                "saved images would be scored again; choose another folder for them"
-            )
+    def _answer(self, request: str, *, done: bool, message: str) -> None:
+        try:
+            answer(self._parts.folder, request, done=done, message=message)
+        except OutputError as error:
+            LOG.error("the answer to a request cannot be written: %s", error)

@@ -5,51 +5,49 @@ One database holds both, so that one transaction marks a file as processed and p
 The database stays locked while a stream uses it, so that no two streams share one state.
 """
 
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from msc_edge.errors import OutputError
-from msc_edge.runtime.stream.database import SQLITE_ERRORS, open_database
-from msc_edge.runtime.stream.events import Event
+from msc_edge.runtime.stream.clock import Clock
+from msc_edge.runtime.stream.database import SQLITE_ERRORS, memory_database, open_database
+from msc_edge.runtime.stream.events import Event, Waiting
 from msc_edge.runtime.stream.frame import ProcessedFile
 
 FILE = "state.sqlite"
+_MOVED_AT_ONCE = 100
 _LONGEST_DELAY = 3600.0  # seconds; no event is postponed for longer
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An event in the outbox of one channel."""
-
-    number: int
-    id: str
-    kind: str
-    """As in `Event`. An older version of msc-edge may have written kinds that are unknown to this one."""
-    source: str | None
-    body: bytes
-    """JSON, UTF-8, in the schema of the version that recorded the event."""
-    attempts: int
-    """Number of failed deliveries."""
 
 
 class State:
     """The database. Safe to use from several threads. Close it, or use it as a context manager."""
 
     def __init__(
-        self, database: sqlite3.Connection, path: Path, *, channels: Sequence[str], max_bytes: float, max_age: float
+        self,
+        database: sqlite3.Connection,
+        path: Path,
+        *,
+        channels: Sequence[str],
+        max_bytes: float,
+        max_age: float,
+        clock: Clock,
+        reserve: int = 0,
     ) -> None:
-        """Use State.open."""
+        """Use State.open or State.in_memory."""
         self._database = database
         self._path = path
-        self._channels = tuple(channels)
-        self._max_bytes = max_bytes
-        self._max_age = max_age
+        self.channels = tuple(channels)
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        self._clock = clock
+        self._reserve = reserve
         self._lock = threading.Lock()
         self._dropped = 0
         # Kept in memory: counting a hundred thousand events four times a second would take longer than scoring.
@@ -63,21 +61,49 @@ class State:
 
     @classmethod
     def open(
-        cls, folder: Path, *, channels: Sequence[str] = (), max_bytes: float = 200e6, max_age: float = 7 * 86400
+        cls,
+        folder: Path,
+        *,
+        channels: Sequence[str] = (),
+        max_bytes: float = 200e6,
+        max_age: float = 7 * 86400,
+        clock: Clock | None = None,
+        reserve: int = 0,
     ) -> Self:
         """Open the state in `folder`, or create it.
 
         `channels`: each event goes to each of them. Events of other channels are kept until they are older than
-        `max_age` seconds. `max_bytes`: of all events together. Raises UsageError when another process uses this state
-        or a newer msc-edge wrote it, OutputError when it cannot be written.
+        `max_age` seconds by `clock`. `max_bytes`: of all events together. `reserve`: bytes of the disk to take now, for
+        events that come while it is full. Raises UsageError when another process uses this state or a newer msc-edge
+        wrote it, OutputError when it cannot be written.
         """
         path = folder / FILE
-        database = open_database(path)
+        database = open_database(path, reserve=reserve)
         try:
-            return cls(database, path, channels=channels, max_bytes=max_bytes, max_age=max_age)
+            return cls(
+                database,
+                path,
+                channels=channels,
+                max_bytes=max_bytes,
+                max_age=max_age,
+                clock=clock or Clock(),
+                reserve=reserve,
+            )
         except BaseException:
             database.close()
             raise
+
+    @classmethod
+    def in_memory(cls, channels: Sequence[str], *, max_bytes: float) -> Self:
+        """A state that no disk holds, and that ends with the process."""
+        return cls(
+            memory_database(),
+            Path(":memory:"),
+            channels=channels,
+            max_bytes=max_bytes,
+            max_age=float("inf"),
+            clock=Clock(),
+        )
 
     def record(self, events: Iterable[Event], *, file: ProcessedFile | None = None) -> None:
         """Put events into the outbox of each channel and mark a file as processed, together and durably.
@@ -86,31 +112,50 @@ class State:
         """
         moment = time.time()
         rows = [
-            (channel, event.id, event.kind, event.source, event.model_dump_json().encode(), moment, moment)
+            (channel, event.id, event.kind, event.source, event.model_dump_json().encode(), moment, moment, 0)
             for event in events
-            for channel in self._channels
+            for channel in self.channels
         ]
-        if not rows and file is None:
+        self._insert(rows, [astuple(file)] if file else [])
+
+    def move_to(self, other: "State") -> None:
+        """Move everything into another state, in order, some at a time.
+
+        OutputError when the other one takes no more; the rest stays here. Nothing may be recorded or removed meanwhile.
+        """
+        while True:
+            with self._reading() as database:
+                rows = database.execute(
+                    "SELECT channel, id, kind, source, body, recorded, due, attempts FROM outbox "
+                    "ORDER BY number LIMIT ?",
+                    (_MOVED_AT_ONCE,),
+                ).fetchall()
+                files = database.execute("SELECT * FROM processed_files LIMIT ?", (_MOVED_AT_ONCE,)).fetchall()
+            if not rows and not files:
+                return
+            other._insert(rows, files)
+            with self._transaction() as database:
+                for channel, id, *_ in rows:
+                    self._delete(database, "channel = ? AND id = ?", channel, id)
+                database.executemany(
+                    "DELETE FROM processed_files WHERE folder = ? AND path = ?",
+                    [(folder, path) for folder, path, *_ in files],
+                )
+
+    def _insert(self, rows: Sequence[Sequence[Any]], files: Sequence[Sequence[Any]]) -> None:
+        if not rows and not files:
             return
         with self._transaction() as database:
             for row in rows:
                 channel, _, _, _, body, *_ = row
                 added = database.execute(
-                    "INSERT OR IGNORE INTO outbox (channel, id, kind, source, body, recorded, due) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO outbox (channel, id, kind, source, body, recorded, due, attempts) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     row,
                 ).rowcount
                 self._count(channel, added, len(body) * added)
-            if file:
-                database.execute(
-                    "INSERT OR REPLACE INTO processed_files VALUES (?, ?, ?, ?)",
-                    (file.folder, file.path, file.size, file.modified),
-                )
-                database.execute(
-                    "INSERT OR REPLACE INTO file_contents VALUES (?, ?, ?, ?)",
-                    (file.folder, file.path, file.changed, file.digest),
-                )
-            while self._bytes > self._max_bytes and self._drop_oldest(database):
+            database.executemany("INSERT OR REPLACE INTO processed_files VALUES (?, ?, ?, ?, ?, ?)", files)
+            while self._bytes > self.max_bytes and self._drop_oldest(database):
                 self._dropped += 1
 
     def waiting(self, channel: str, *, limit: int) -> list[Waiting]:
@@ -125,63 +170,69 @@ class State:
             ).fetchall()
         return [Waiting(*row) for row in rows]
 
-    def remove(self, numbers: Sequence[int]) -> None:
-        """Remove events that were acknowledged."""
-        if not numbers:
-            return
+    def remove(self, channel: str, ids: Iterable[str]) -> set[str]:
+        """Remove events that a channel has acknowledged; those that were here."""
+        if not (wanted := list(ids)):
+            return set()
         with self._transaction() as database:
-            for number in numbers:
-                self._delete(database, "number = ?", number)
+            return {id for id in wanted if self._delete(database, "channel = ? AND id = ?", channel, id)}
 
-    def postpone(self, number: int, *, seconds: float) -> None:
+    def postpone(self, channel: str, id: str, *, seconds: float) -> None:
         """Retry an event after `seconds` at the earliest; others go first."""
         with self._transaction() as database:
             database.execute(
-                "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE number = ?", (time.time() + seconds, number)
+                "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE channel = ? AND id = ?",
+                (time.time() + seconds, channel, id),
             )
 
     def backlog(self) -> dict[str, int]:
         """Number of events in the outbox of each channel."""
         with self._lock:
-            return {channel: self._sizes.get(channel, (0, 0))[0] for channel in self._channels}
+            return {channel: self._sizes.get(channel, (0, 0))[0] for channel in self.channels}
+
+    def kinds(self) -> dict[str, int]:
+        """Number of events of each kind, whatever number of channels they wait for."""
+        with self._reading() as database:
+            return dict(database.execute("SELECT kind, count(DISTINCT id) FROM outbox GROUP BY kind").fetchall())
+
+    @property
+    def disk_is_full(self) -> bool:
+        """Whether the disk has less free space than the reserve, which is then in use or will be soon."""
+        try:
+            return shutil.disk_usage(self._path.parent).free < self._reserve
+        except OSError:  # the disk is away
+            return True
+
+    @property
+    def folder(self) -> Path:
+        """Where the database is."""
+        return self._path.parent
 
     @property
     def used_share(self) -> float:
         """Used share of the outbox, in [0, 1]."""
         with self._lock:
-            return min(1.0, self._bytes / self._max_bytes)
+            return min(1.0, self._bytes / self.max_bytes)
 
     def take_dropped(self) -> int:
         """Drop events that are too old. Number of events dropped since the last call, for age or size."""
-        expired = time.time() - self._max_age
         with self._transaction() as database:
-            while self._drop_oldest(database, before=expired):
+            while self._oldest_age(database) > self.max_age and self._drop_oldest(database):
                 self._dropped += 1
             dropped, self._dropped = self._dropped, 0
         return dropped
 
-    def processed_files(self, folder: str) -> dict[bytes, tuple[int, int]]:
-        """The processed files of a folder: path -> (size in bytes, date in nanoseconds)."""
+    def processed_files(self, folder: str) -> dict[bytes, ProcessedFile]:
+        """The processed files of a folder, by path. Those of older versions have neither ctime nor digest."""
         with self._reading() as database:
-            rows = database.execute(
-                "SELECT path, size, modified FROM processed_files WHERE folder = ?", (folder,)
-            ).fetchall()
-        return {path: (size, modified) for path, size, modified in rows}
-
-    def file_contents(self, folder: str) -> dict[bytes, tuple[int, bytes]]:
-        """The processed files of a folder: path -> (ctime in nanoseconds, digest). Not those of older versions."""
-        with self._reading() as database:
-            rows = database.execute(
-                "SELECT path, changed, digest FROM file_contents WHERE folder = ?", (folder,)
-            ).fetchall()
-        return {path: (changed, digest) for path, changed, digest in rows}
+            rows = database.execute("SELECT * FROM processed_files WHERE folder = ?", (folder,)).fetchall()
+        return {file.path: file for file in (ProcessedFile(*row) for row in rows)}
 
     def forget(self, folder: str, paths: Iterable[bytes]) -> None:
         """Forget processed files that no longer exist."""
         with self._transaction() as database:
             keys = [(folder, path) for path in paths]
             database.executemany("DELETE FROM processed_files WHERE folder = ? AND path = ?", keys)
-            database.executemany("DELETE FROM file_contents WHERE folder = ? AND path = ?", keys)
 
     def close(self) -> None:
         """Close the database. It is consistent at any time, closed or not."""
@@ -229,15 +280,20 @@ class State:
         count, before = self._sizes.get(channel, (0, 0))
         self._sizes[channel] = count + events, before + size
 
-    def _delete(self, database: sqlite3.Connection, which: str, value: float) -> bool:
+    def _delete(self, database: sqlite3.Connection, which: str, *values: str) -> bool:
         """Delete the events that meet a condition; whether there were any."""
         deleted = database.execute(
-            f"DELETE FROM outbox WHERE {which} RETURNING channel, length(body)", (value,)
+            f"DELETE FROM outbox WHERE {which} RETURNING channel, length(body)", values
         ).fetchall()
         for channel, size in deleted:
             self._count(channel, -1, -size)
         return bool(deleted)
 
-    def _drop_oldest(self, database: sqlite3.Connection, *, before: float = float("inf")) -> bool:
-        """Delete the oldest event if it was recorded before a time; whether it was."""
-        return self._delete(database, "number = (SELECT min(number) FROM outbox) AND recorded < ?", before)
+    def _drop_oldest(self, database: sqlite3.Connection) -> bool:
+        """Delete the oldest event; whether there was one."""
+        return self._delete(database, "number = (SELECT min(number) FROM outbox)")
+
+    def _oldest_age(self, database: sqlite3.Connection) -> float:
+        """Seconds since the oldest event was recorded; negative when there is none."""
+        row = database.execute("SELECT recorded FROM outbox ORDER BY number LIMIT 1").fetchone()
+        return self._clock.age(row[0]) if row else -1.0

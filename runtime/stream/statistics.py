@@ -9,10 +9,22 @@ from types import MappingProxyType
 
 import numpy as np
 
+from msc_edge.runtime.stream.events import SCORED_AFTER
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.sources.outage import Outage
 
 _WINDOW = 10.0  # seconds that rates and percentiles cover
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """Frames in a row that could not be scored."""
+
+    since: float
+    """`time.monotonic()` of the first one."""
+    frames: int
+    reason: str
+    """Of the last one."""
 
 
 @dataclass
@@ -22,7 +34,9 @@ class Statistics:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10_000))
     """(time of the decision, milliseconds from capture to decision)."""
-    _last_decision: dict[str, float] = field(default_factory=dict)
+    _last_scored: dict[str, float] = field(default_factory=dict)
+    _unscored: dict[str, Unscored] = field(default_factory=dict)
+    _condition: dict[str, str] = field(default_factory=dict)
     frames: int = 0
     dropped: int = 0
     skipped: int = 0
@@ -37,22 +51,44 @@ class Statistics:
             self.frames += 1
             self.dropped += decision.frame.dropped
             self.skipped += decision.frame.skipped
-            self._last_decision[decision.frame.source] = now
+            source = decision.frame.source
+            if decision.verdict is None:
+                before = self._unscored.get(source)
+                self._unscored[source] = Unscored(
+                    before.since if before else now, before.frames + 1 if before else 1, decision.frame.error or ""
+                )
+            else:
+                self._unscored.pop(source, None)
+                self._last_scored[source] = now
             if decision.verdict is None or decision.stages is None:
                 self.unreadable += 1
             else:
                 self.verdicts[decision.verdict] += 1
                 self._recent.append((now, decision.stages.total))
 
-    def add_event(self, kind: str) -> None:
+    def add_event(self, kind: str, source: str | None = None) -> None:
         """Count an event."""
         with self._lock:
             self.events[kind] += 1
+            if source is not None and kind in SCORED_AFTER:
+                self._condition[source] = kind
+                if kind != "not_scored":  # frames that arrive after a loss are counted anew
+                    self._unscored.pop(source, None)
 
-    def seconds_since_last(self, source: str) -> float | None:
-        """Seconds since the last decision of this source; None before the first."""
+    def condition(self, source: str) -> str:
+        """The last event about whether frames of this source are scored; "" before the first."""
         with self._lock:
-            last = self._last_decision.get(source)
+            return self._condition.get(source, "")
+
+    def unscored(self, source: str) -> Unscored | None:
+        """The frames of this source that could not be scored, since the last one that was; None without any."""
+        with self._lock:
+            return self._unscored.get(source)
+
+    def seconds_since_scored(self, source: str) -> float | None:
+        """Seconds since a frame of this source was scored; None before the first."""
+        with self._lock:
+            last = self._last_scored.get(source)
         return None if last is None else time.monotonic() - last
 
     def status_line(self, *, outbox: int, outages: Mapping[str, Outage] = MappingProxyType({})) -> str:

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
+
 from msc_edge.errors import MscEdgeError
-from msc_edge.runtime.stream.active_kit import ActiveKit
+from msc_edge.preprocessing import Region
+from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.alarm import Debounce
 from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
+from msc_edge.runtime.stream.frame_request import FrameRequest
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.logs import LOG, FailureLog
 from msc_edge.runtime.stream.sinks.metrics import Metrics
@@ -30,25 +34,29 @@ class Worker(threading.Thread):
         self,
         source: Source,
         *,
-        active_kit: ActiveKit,
+        kits: ActiveKits,
         debounce: Debounce,
         recorder: Recorder,
         journal: EventJournal,
         statistics: Statistics,
         metrics: Metrics,
         window: Window | None = None,
+        roi: Region | None = None,
     ) -> None:
-        """All but `source` and `debounce` are shared by the workers of a stream."""
+        """All but `source`, `debounce` and `roi` are shared by the workers of a stream."""
         super().__init__(name=f"msc-edge {source.name}", daemon=True)
         self.source = source
-        self._active_kit = active_kit
-        self._debounce = debounce
+        self.debounce = debounce
+        self.roi = roi
+        """The part of each frame to use, may be replaced at any time."""
+        self._kits = kits
         self._recorder = recorder
         self._journal = journal
         self._statistics = statistics
         self._metrics = metrics
         self._window = window
         self._closing = threading.Event()
+        self._last_frame = FrameRequest()
         self._failures = FailureLog(f"{source.name}: frames are scored again")
         self.last_activity = time.monotonic()
         """`time.monotonic()` of the last iteration of the loop."""
@@ -62,6 +70,8 @@ class Worker(threading.Thread):
                 for frame in frames:
                     self.last_activity = time.monotonic()
                     if frame is not None:
+                        frame = self._cut(frame)  # noqa: PLW2901
+                        self._last_frame.offer(frame)
                         self._process(frame)
                     if self._window:
                         self._window.update(self.source.name, self.source.outage)
@@ -89,7 +99,7 @@ class Worker(threading.Thread):
         """Score one frame. A frame that cannot be scored gets an error and no verdict."""
         if frame.image is None:
             return Decision(_id_of(frame), frame, None, None)
-        detector = self._active_kit.detector  # once: a reload may replace it at any time
+        detector = self._kits.detector(self.source.name)  # once: a reload may replace it at any time
         started = time.monotonic()
         try:
             output = detector.run(frame.image)
@@ -113,8 +123,8 @@ class Worker(threading.Thread):
         """Write the row, the image and the event. False when the stream ends before a file's row could be written."""
         frame = decision.frame
         image = self._recorder.save_image(decision, wait=not self.source.is_live)
-        rejected = decision.verdict is not None and self._debounce.raises_event(decision.verdict, frame.captured)
-        event = self._journal.rejection(decision, image) if rejected else None
+        suppressed = self.debounce.event_for(decision.verdict, frame.captured) if decision.verdict else None
+        event = None if suppressed is None else self._journal.rejection(decision, image, suppressed=suppressed)
         file = frame.file
         if file and decision.result is None:
             event = self._journal.unreadable(decision)
@@ -124,9 +134,14 @@ class Worker(threading.Thread):
                 self._journal.record(event)
             return True
         # A file must be neither lost nor scored twice: its row first, then its mark, together with its event.
-        return self._until_written(lambda: self._recorder.write_once(decision)) and self._until_written(
-            lambda: self._journal.record_file(file, event)
-        )
+        if not self._recorder.write_once(decision):
+            if event:  # a full disk must not delay an alarm
+                self._journal.record(event)
+                event = None
+            if not self._until_written(lambda: self._recorder.write_once(decision)):
+                return False
+        self._journal.record_file(file, event)
+        return True
 
     def _until_written(self, write: Callable[[], bool]) -> bool:
         """Repeat `write` until it succeeds. False when the stream ends first: the next start scores the file again."""
@@ -135,6 +150,23 @@ class Worker(threading.Thread):
             if self._closing.wait(_RETRY):
                 return False
         return True
+
+    def _cut(self, frame: Frame) -> Frame:
+        """The part of the frame to use; a frame without an image where the part does not fit."""
+        roi = self.roi
+        if roi is None or frame.image is None:
+            return frame
+        height, width = frame.image.shape[:2]
+        if roi.fits(height=height, width=width):
+            image = np.ascontiguousarray(frame.image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width])
+            return replace(frame, image=image)
+        error = f"the frame has {width}x{height} pixels, and the roi of the source does not fit into it; correct `roi`"
+        self._failures.report_failure(f"{frame.source}: a frame cannot be scored: {error}")
+        return replace(frame, image=None, error=error)
+
+    def copy_frame(self, timeout: float) -> np.ndarray | None:
+        """A copy of the next frame, uint8 (height, width, 3) RGB; None when there is none in `timeout` seconds."""
+        return self._last_frame.take(timeout)
 
     def close(self) -> None:
         """End the loop after the current frame."""

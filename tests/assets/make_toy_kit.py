@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import msc_edge  # noqa: F401  (first: it turns off the telemetry of onnxruntime)
+
+# isort: split
 import cv2
 import hnswlib
 import numpy as np

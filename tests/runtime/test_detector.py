@@ -177,7 +177,8 @@ class TestLimits:
         result = detector.score(image)
         moved = detector.with_limits(threshold=1.9).score(image)
         assert (moved.verdict, moved.limit) == ("warn", 1.9)
-        assert replace(moved, verdict=result.verdict, limit=result.limit) == result
+        assert moved.p_value is None, "a limit that was set by hand has no rate that a p-value could be compared with"
+        assert replace(moved, verdict=result.verdict, limit=result.limit, p_value=result.p_value) == result
 
 
 def test_a_kit_without_index_is_searched_exactly_and_refuses_hnsw(kit, toy, detector):

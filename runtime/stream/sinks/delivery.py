@@ -3,17 +3,19 @@
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set, wait_random_exponential
 
-from msc_edge.errors import OutputError
+from msc_edge.runtime.stream.events import Waiting
 from msc_edge.runtime.stream.logs import LOG, FailureLog
-from msc_edge.runtime.stream.state import State, Waiting
+from msc_edge.runtime.stream.outbox import Outbox
 
 # Seconds between two attempts without a wake-up: postponed events become due, and channels check their connection.
 _IDLE = 1.0
+# Failures of one event in a row after which the event behind it is tried.
+_SUSPICIOUS = 3
 # Seconds until the first retry of a refused event; doubled each time up to a quarter of an hour.
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 900.0
@@ -62,14 +64,16 @@ class Delivery:
     """The thread of one channel. Start it, wake it after each event, stop it.
 
     An unreachable side is retried forever, with growing random pauses up to `longest_pause` seconds. A refused event is
-    postponed, and later ones are delivered. An event is removed from the outbox after it was acknowledged: it is never
-    lost, and may arrive twice with the same id.
+    set aside: retried after growing pauses, while later ones are delivered. So is an event that fails again and again
+    while the one behind it is acknowledged, for example because it makes the other side disconnect. An event is removed
+    from the outbox after it was acknowledged: it is never lost, and may arrive twice with the same id.
     """
 
-    def __init__(self, channel: Channel, state: State, *, batch: int = 20, longest_pause: float = 10) -> None:
+    def __init__(self, channel: Channel, outbox: Outbox, *, batch: int = 20, longest_pause: float = 10) -> None:
+        self.name = channel.name
         self._channel = channel
-        self._state = state
-        self._batch = batch
+        self._outbox = outbox
+        self._longest_batch = self._batch = batch
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._deadline = float("inf")
@@ -81,14 +85,14 @@ class Delivery:
             stop=stop_when_event_set(self._stop),
             reraise=True,
         )
-        # Acknowledged, and still in the outbox because the disk was full: not to be sent again.
-        self._acknowledged: set[int] = set()
+        self._suspect = ""  # id of the event that failed last, as the only one of its batch
+        self._failures_of_suspect = 0
         self._connected = False
         self._failures = FailureLog(f"{channel.name}: delivers again", level=logging.WARNING)
         self._failure: str | None = None
         self._refusal: str | None = None
-        # Refused events: number -> time.monotonic() by which they are retried, unless they were dropped meanwhile.
-        self._refused: dict[int, float] = {}
+        # Events set aside: id -> time.monotonic() by which they are retried, unless they were dropped meanwhile.
+        self._refused: dict[str, float] = {}
 
     @property
     def connected(self) -> bool:
@@ -100,8 +104,13 @@ class Delivery:
         """The current failure, without credentials; None when nothing fails and no refused event waits."""
         if self._failure:
             return self._failure
+        return self._refusal if self.set_aside else None
+
+    @property
+    def set_aside(self) -> int:
+        """Number of events that are set aside."""
         now = time.monotonic()
-        return self._refusal if any(until > now for until in list(self._refused.values())) else None
+        return sum(until > now for until in list(self._refused.values()))
 
     def start(self) -> None:
         """Start the thread. Once only."""
@@ -125,11 +134,7 @@ class Delivery:
             return
         self._thread.join(timeout)
         if self._thread.is_alive():
-            LOG.warning("%s: no answer while stopping; the backlog is delivered after the next start", self._name)
-
-    @property
-    def _name(self) -> str:
-        return self._channel.name
+            LOG.warning("%s: no answer while stopping; the backlog is delivered after the next start", self.name)
 
     def _run(self) -> None:
         try:
@@ -154,9 +159,6 @@ class Delivery:
             self._connected = False
             self._report_failure("cannot be reached, events wait in the outbox", error.reason)
             raise
-        except OutputError as error:
-            self._report_failure("the outbox cannot be used", str(error))
-            raise
         except Exception as error:
             # An internal error must not end the deliveries of a station. Log its type and place only: the text of an
             # exception from a library can contain a URL with a password.
@@ -171,50 +173,69 @@ class Delivery:
 
     def _deliver_batch(self) -> bool:
         """Deliver the oldest events; whether there were any."""
-        # _acknowledged is empty unless the disk is full.
-        waiting = self._state.waiting(self._name, limit=self._batch + len(self._acknowledged))
-        batch = [event for event in waiting if event.number not in self._acknowledged][: self._batch]
+        batch = self._outbox.waiting(self.name, limit=self._batch)
         try:
             acknowledged = self._channel.deliver(batch)
         except ChannelError as error:
-            self._remove(error.acknowledged)
+            self._remove(batch, error.acknowledged)
+            self._suspect_first([event for event in batch if event.number not in error.acknowledged])
             raise
         self._connected = True
-        self._remove(acknowledged)
+        self._batch = min(2 * self._batch, self._longest_batch)
+        self._remove(batch, acknowledged)
         refused = [event for event in batch if event.number not in acknowledged]
         if refused:
-            self._postpone(refused)
+            self._postpone(refused, self._channel.refusal)
         self._failure = None
         self._failures.recovered()
         return bool(batch)
 
-    def _remove(self, numbers: Collection[int]) -> None:
-        self._acknowledged.update(numbers)
-        for number in numbers:
-            self._refused.pop(number, None)
-        if self._acknowledged:
-            self._state.remove(sorted(self._acknowledged))
-            self._acknowledged.clear()
+    def _remove(self, batch: Sequence[Waiting], acknowledged: Sequence[int]) -> None:
+        removed = [event for event in batch if event.number in acknowledged]
+        for event in removed:
+            self._refused.pop(event.id, None)
+        self._outbox.remove(self.name, [event.id for event in removed])
 
-    def _postpone(self, refused: Sequence[Waiting]) -> None:
-        self._refusal = self._channel.refusal
+    def _suspect_first(self, failed: Sequence[Waiting]) -> None:
+        """Deliver one by one after a failure. When one event fails repeatedly, try the one behind it.
+
+        If that one is acknowledged, the other side works, and the event is to blame; otherwise nobody knows.
+        """
+        if not failed:
+            return
+        self._batch = 1
+        first, alone = failed[0], len(failed) == 1
+        if first.id != self._suspect:
+            self._suspect, self._failures_of_suspect = first.id, 0
+        self._failures_of_suspect += alone
+        if not alone or (first.attempts == 0 and self._failures_of_suspect % _SUSPICIOUS):
+            return
+        next_one = self._outbox.waiting(self.name, limit=2)[1:]
+        if not next_one:
+            return  # nothing is blocked
+        if acknowledged := self._channel.deliver(next_one):  # ChannelError: the other side is away
+            self._remove(next_one, acknowledged)
+            self._postpone([first], f"{self._failure or 'its delivery fails'}, while later events arrive")
+
+    def _postpone(self, refused: Sequence[Waiting], reason: str) -> None:
+        self._refusal = reason
         now = time.monotonic()
-        self._refused = {number: until for number, until in self._refused.items() if until > now}
+        self._refused = {id: until for id, until in self._refused.items() if until > now}
         for event in refused:
             delay = retry_delay(event.attempts)
-            self._refused[event.number] = now + delay + 60
-            self._state.postpone(event.number, seconds=delay)
+            self._refused[event.id] = now + delay + 60
+            self._outbox.postpone(self.name, event.id, seconds=delay)
         # Logged at the first refusal only; an event can be refused a hundred times.
         if new := [event.id for event in refused if event.attempts == 0]:
             LOG.warning(
-                "%s: %d events refused, first %s: %s; retried later", self._name, len(new), new[0], self._refusal
+                "%s: %d events set aside, first %s: %s; retried later", self.name, len(new), new[0], self._refusal
             )
 
     def _report_failure(self, consequence: str, reason: str) -> None:
         if time.monotonic() >= self._deadline:
             return  # `stop` has given up on this thread; the outbox may be closed.
         self._failure = reason
-        self._failures.report_failure(f"{self._name}: {consequence}: {reason}")
+        self._failures.report_failure(f"{self.name}: {consequence}: {reason}")
 
 
 def retry_delay(attempts: int) -> float:

@@ -23,6 +23,7 @@ from msc_edge.drawing import encode_image
 from msc_edge.errors import UsageError, writing
 from msc_edge.overlay import overlay
 from msc_edge.runtime.results.formats import rounded
+from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision
 
@@ -32,6 +33,7 @@ _SUFFIXES: dict[Literal["jpg", "png"], Literal[".jpg", ".png"]] = {"jpg": ".jpg"
 _OVERLAY = "_overlay"
 _QUEUE_SIZE = 8  # frames; 200 MB for a 4K camera
 _EXPIRY_INTERVAL = 60.0  # seconds between two searches for images that are too old
+_STAMP = "%Y%m%dT%H%M%S.%fZ"  # the time in a name
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NAME_PATTERN = r"\d{8}T\d{6}\.\d{3}Z_(normal|warn|reject)_-?\d+\.\d{4}_[A-Za-z0-9_.-]{1,8}?(_overlay)?\.(jpg|png)"
 _NAME = re.compile(_NAME_PATTERN, re.ASCII)
@@ -44,13 +46,15 @@ class ImageStore:
     A power cut loses the images of the last seconds: a flush to disk for each image would wear the disk.
     """
 
-    def __init__(self, config: ImagesConfig) -> None:
-        """Index the folder, or create it. OutputError when it cannot be used."""
+    def __init__(self, config: ImagesConfig, clock: Clock | None = None) -> None:
+        """Index the folder, or create it. `clock` gives ages. OutputError when it cannot be used."""
         if config.folder is None:
             raise UsageError("[images] has no `folder`; name the folder for saved frames")
         self.folder = config.folder
         self._config = config
-        self._stored = _StoredImages(config.folder, max_bytes=1e6 * config.max_mb, max_age=86400 * config.max_days)
+        self._stored = _StoredImages(
+            config.folder, max_bytes=1e6 * config.max_mb, max_age=86400 * config.max_days, clock=clock or Clock()
+        )
         self._queue: queue.Queue[tuple[Path, np.ndarray, AnomalyMap | None] | None] = queue.Queue(_QUEUE_SIZE)
         self._lock = threading.Lock()
         self._normal: Counter[str] = Counter()
@@ -182,13 +186,15 @@ class _StoredImages:
     An image and its overlay are one entry. Files with other names are neither counted nor removed.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: float, max_age: float) -> None:
+    def __init__(self, folder: Path, *, max_bytes: float, max_age: float, clock: Clock) -> None:
         self._folder = folder
+        self._clock = clock
+        self._clock_steps = clock.steps()
         self._max_bytes = max_bytes
         self._max_age = max_age  # seconds
         self._bytes = 0
         self._files: dict[str, dict[str, int]] = {}  # for each entry the relative paths of its files, and their sizes
-        self._oldest: list[tuple[str, str]] = []  # heap of (name, which begins with the time; entry)
+        self._oldest: list[tuple[float, str]] = []  # heap of (corrected time; entry)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for day in _folders(folder):
@@ -213,16 +219,28 @@ class _StoredImages:
         relative = str(path.relative_to(self._folder))
         entry = str(path.relative_to(self._folder).with_name(path.stem.removesuffix(_OVERLAY)))
         if entry not in self._files:
-            heapq.heappush(self._oldest, (path.stem.removesuffix(_OVERLAY), entry))
+            heapq.heappush(self._oldest, (self._saved_at(entry), entry))
         files = self._files.setdefault(entry, {})
         self._bytes += size - files.get(relative, 0)
         files[relative] = size
+
+    def _saved_at(self, entry: str) -> float:
+        """When an entry was saved, as the clock would have shown it had it been right, in seconds since 1970."""
+        try:
+            moment = datetime.strptime(Path(entry).name.partition("_")[0], _STAMP).replace(tzinfo=UTC)
+        except ValueError:  # no such date: a name that another program made
+            return self._clock.now()
+        return self._clock.corrected(moment.timestamp())
 
     def free_space(self, size: int) -> None:
         """Remove expired images, and the oldest until `size` bytes fit. ValueError when they never fit."""
         if size > self._max_bytes:
             raise ValueError(f"it has {size / 1e6:.1f} MB, and `max_mb` of [images] is {self._max_bytes / 1e6:g}")
-        expired = datetime.fromtimestamp(max(0.0, time.time() - self._max_age), UTC).strftime("%Y%m%dT%H%M%S")
+        if (steps := self._clock.steps()) != self._clock_steps:
+            self._clock_steps = steps
+            self._oldest = [(self._saved_at(entry), entry) for _, entry in self._oldest]
+            heapq.heapify(self._oldest)
+        expired = self._clock.now() - self._max_age
         while self._oldest and (self._bytes + size > self._max_bytes or self._oldest[0][0] < expired):
             _, entry = heapq.heappop(self._oldest)
             for relative, bytes_of_file in self._files.pop(entry).items():

@@ -1,6 +1,6 @@
 """Metrics of a stream for Prometheus."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -36,6 +36,11 @@ class Metrics:
         self._restarts = counter("source_restarts_total", "Restarts of a live source", "source")
         self._up = gauge("source_up", "1 while frames of the source are scored, else 0", "source")
         self._backlog = gauge("outbox_depth", "Events in the outbox", "channel")
+        self._set_aside = gauge(
+            "outbox_set_aside",
+            "Events in the outbox that are refused, or that make the other side disconnect",
+            "channel",
+        )
         self._last_frame = gauge(
             "last_frame_timestamp_seconds", "Time of capture of the last frame that was scored", "source"
         )
@@ -85,15 +90,17 @@ class Metrics:
         """Count a restart of a live source."""
         self._restarts.labels(source).inc()
 
-    def set_backlog(self, backlog: Mapping[str, int]) -> None:
-        """Set the number of events in the outbox of each channel."""
-        for channel, count in backlog.items():
-            self._backlog.labels(channel).set(count)
+    def set_backlog(self, backlog: Mapping[str, int], set_aside: Mapping[str, int]) -> None:
+        """Set the number of events in the outbox of each channel, and of those that are set aside."""
+        for gauge, counts in ((self._backlog, backlog), (self._set_aside, set_aside)):
+            for channel, count in counts.items():
+                gauge.labels(channel).set(count)
 
-    def set_kit(self, kit: str, backbone: str) -> None:
-        """Set the active kit: SHA-256 of its manifest, and its backbone."""
+    def set_kits(self, kits: Iterable[tuple[str, str]]) -> None:
+        """Set the active kits: SHA-256 of the manifest, and the backbone, of each."""
         self._kit.clear()
-        self._kit.labels(kit, backbone).set(1)
+        for kit, backbone in kits:
+            self._kit.labels(kit, backbone).set(1)
 
     def as_text(self) -> bytes:
         """All metrics in the text format of Prometheus. Its content type is prometheus_client.CONTENT_TYPE_LATEST."""

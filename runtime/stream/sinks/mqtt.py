@@ -6,20 +6,21 @@ from collections.abc import Collection, Sequence
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MqttConfig
-from msc_edge.runtime.stream.events import SCORED_AFTER
+from msc_edge.runtime.stream.events import SCORED_AFTER, Waiting
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sinks.delivery import ChannelError
 from msc_edge.runtime.stream.sinks.home_assistant import OFFLINE, ONLINE, connection_topic, discovery
-from msc_edge.runtime.stream.state import Waiting
 
 # Seconds of silence until a ping. The broker publishes the will after 1.5 times this.
 _KEEP_ALIVE = 30
 # Messages without acknowledgement at one time. Some brokers, HiveMQ for one, disconnect a client with more than ten.
 _IN_FLIGHT = 10
+_PACKET_OVERHEAD = 16  # bytes of a PUBLISH packet without topic and payload, at most
 _REMEDIES = {
     "Bad user name or password": "check `username` and `password` in [mqtt]",
     "Not authorized": "check `username` and `password` in [mqtt], and the permissions of this user at the broker",
@@ -70,6 +71,7 @@ class MqttChannel:
         self._connect_reason: ReasonCode | None = None
         self._disconnect_reason: ReasonCode | None = None
         self._acknowledgements: dict[int, ReasonCode] = {}
+        self._max_packet: int | None = None  # bytes that the broker accepts; None: it has not named a limit
         self.refusal = ""
 
     def deliver(self, batch: Sequence[Waiting]) -> list[int]:
@@ -80,7 +82,7 @@ class MqttChannel:
         try:
             self._loop(client, 0)
             self._acknowledgements = {}
-            messages = {event.number: self._publish_event(client, event) for event in batch}
+            messages = {event.number: self._publish_event(client, event) for event in batch if self._fits(event)}
             try:
                 self._wait_for({mid for mids in messages.values() for mid in mids}, client)
             except ChannelError as error:
@@ -109,6 +111,7 @@ class MqttChannel:
     def _connect(self) -> Client:
         # Message numbers restart: acknowledgements of the previous connection must not count.
         self._connect_reason, self._disconnect_reason, self._acknowledgements = None, None, {}
+        self._max_packet = None
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"msc-edge-{self._station}",
@@ -157,8 +160,22 @@ class MqttChannel:
     def _connection_message(self, source: str) -> tuple[str, bytes]:
         return connection_topic(self._base, source), b"ON" if self._scored[source] else b"OFF"
 
+    def _fits(self, event: Waiting) -> bool:
+        """Whether the broker accepts an event of this size; a larger one would make it disconnect."""
+        size = len(event.body) + len(self._topic_of(event).encode()) + _PACKET_OVERHEAD
+        if self._max_packet is None or size <= self._max_packet:
+            return True
+        self.refusal = (
+            f"{self._where}: an event of {len(event.body)} bytes is larger than the broker's maximum packet size, "
+            f"{self._max_packet}; raise it at the broker"
+        )
+        return False
+
+    def _topic_of(self, event: Waiting) -> str:
+        return f"{self._base}/event/{event.kind}"
+
     def _publish_event(self, client: Client, event: Waiting) -> list[int]:
-        mids = [self._publish(client, f"{self._base}/event/{event.kind}", event.body, retain=False)]
+        mids = [self._publish(client, self._topic_of(event), event.body, retain=False)]
         if self._home_assistant and event.source is not None and event.kind in SCORED_AFTER:
             self._scored[event.source] = SCORED_AFTER[event.kind]
             mids.append(self._publish(client, *self._connection_message(event.source), retain=True))
@@ -211,8 +228,11 @@ class MqttChannel:
         accepted = {mid for mid, reason in self._acknowledgements.items() if not reason.is_failure}
         return [number for number, mids in messages.items() if accepted.issuperset(mids)]
 
-    def _on_connect(self, _client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, *_: object) -> None:
+    def _on_connect(
+        self, _client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
         self._connect_reason = reason
+        self._max_packet = getattr(properties, "MaximumPacketSize", None)  # MQTT 5, 3.2.2.3.6
 
     def _on_disconnect(
         self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, *_: object

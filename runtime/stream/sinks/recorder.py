@@ -8,7 +8,8 @@ from pathlib import Path
 
 from msc_edge.errors import OutputError
 from msc_edge.runtime.results.image_result import result_from_row
-from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.clock import Clock
+from msc_edge.runtime.stream.config import ImagesConfig, StreamConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.logs import LOG, FailureLog
 from msc_edge.runtime.stream.sinks.image_store import ImageStore
@@ -18,24 +19,38 @@ from msc_edge.runtime.stream.sinks.rows import FrameRows
 class Recorder:
     """Writes rows and saves images. Safe to use from several threads. A full disk loses rows and counts them."""
 
-    def __init__(self, config: StreamConfig) -> None:
-        """Open the files. UsageError for a file of another kind, OutputError for one that cannot be written."""
+    def __init__(self, config: StreamConfig, clock: Clock | None = None) -> None:
+        """Open the files. `clock` gives the age of saved images.
+
+        UsageError for a file of another kind, OutputError for one that cannot be written.
+        """
         results = config.results
         rotate = int(1e6 * results.rotate_mb)
         self._rows = [
             FrameRows(path, rotate_bytes=rotate, keep=results.keep) for path in (results.jsonl, results.csv) if path
         ]
-        self._images = ImageStore(config.images) if config.images.folder else None
+        self._clock = clock or Clock()
+        self._images = ImageStore(config.images, self._clock) if config.images.folder else None
         self._lock = threading.Lock()
         self._lost = 0
+        self._images_lost = 0  # of an earlier image store
         self._reason = ""
         self._failures = FailureLog("rows can be written again")
 
+    def use_images(self, config: ImagesConfig) -> None:
+        """Save images by other options from now on. OutputError for a folder that cannot be used; nothing changes."""
+        earlier, self._images = self._images, ImageStore(config, self._clock) if config.folder else None
+        if earlier:
+            earlier.close(0.5)
+            with self._lock:
+                self._images_lost += earlier.take_lost()
+
     def save_image(self, decision: Decision, *, wait: bool) -> Path | None:
         """Save the frame if it is to be saved; the path it will have. `wait`: until the disk has caught up."""
-        if self._images is None or (reason := self._images.reason_to_save(decision)) is None:
+        images = self._images  # once: a reload may replace it at any time
+        if images is None or (reason := images.reason_to_save(decision)) is None:
             return None
-        return self._images.save(decision, reason=reason, wait=wait)
+        return images.save(decision, reason=reason, wait=wait)
 
     def write(self, decision: Decision) -> None:
         """Write a row. A row that the disk does not take is lost, and counted."""
@@ -80,14 +95,21 @@ class Recorder:
         self._failures.recovered()
         return True
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last rows could not be written."""
+        return self._failures.failing
+
     def take_lost(self) -> tuple[int, Sequence[str]]:
         """Number of rows and images lost since the last call, and the reasons."""
         with self._lock:
             rows, self._lost = self._lost, 0
+            images, self._images_lost = self._images_lost, 0
         reasons = [f"{rows} rows could not be written ({self._reason})"] if rows else []
-        images = self._images.take_lost() if self._images else 0
-        if images and self._images:
-            reasons.append(f"{images} images could not be saved ({self._images.loss_reason})")
+        store = self._images
+        images += store.take_lost() if store else 0
+        if images:
+            reasons.append(f"{images} images could not be saved ({store.loss_reason if store else 'saving has ended'})")
         return rows + images, reasons
 
     def close(self) -> None:

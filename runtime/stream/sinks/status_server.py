@@ -1,6 +1,7 @@
 """The HTTP server of a stream: /metrics for Prometheus, /healthz and /readyz for a supervisor."""
 
 import errno
+import ipaddress
 import os
 import socket
 import socketserver
@@ -8,8 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -23,7 +26,7 @@ class StatusServer:
     """Serves /metrics, /healthz and /readyz on its own threads, until `close`."""
 
     def __init__(
-        self, host: str, port: int, metrics: Metrics, *, not_ready: Callable[[], list[str]], timeout: float = 5.0
+        self, host: str, port: int, metrics: Metrics, *, not_ready: Callable[[], list[str]], timeout: float = 2.0
     ) -> None:
         """Open the port; 0 is any free one. UsageError when it cannot be opened.
 
@@ -59,6 +62,25 @@ def _reason(error: OSError | UnicodeError) -> str:
     return f"{error.strerror or error}; choose another `port`"
 
 
+def _is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _disconnect(request: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        request.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    accepted: float
+    """`time.monotonic()`."""
+    local: bool
+    """From this PC."""
+
+
 class _Server(ThreadingHTTPServer):
     # On Windows this option lets two programs open one port; elsewhere it lets a restarted program open it at once.
     allow_reuse_address = os.name != "nt"
@@ -72,7 +94,7 @@ class _Server(ThreadingHTTPServer):
         self.not_ready = not_ready
         self.client_timeout = timeout
         self._lock = threading.Lock()
-        self._connections: dict[socket.socket, float] = {}  # -> time.monotonic() when it was accepted
+        self._connections: dict[socket.socket, _Connection] = {}  # the oldest first
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, *_, address = found[0]
         super().__init__(address, _Handler)  # pyright: ignore[reportArgumentType]  (an IPv6 address has four parts)
@@ -81,15 +103,27 @@ class _Server(ThreadingHTTPServer):
         # HTTPServer.server_bind looks up the host name, which takes many seconds without a name server.
         socketserver.TCPServer.server_bind(self)
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with self._lock:
-            full = len(self._connections) >= _MAX_CONNECTIONS
-            if not full:
-                self._connections[request] = time.monotonic()
-        if full:
-            self.shutdown_request(request)
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._make_room(request, local=_is_loopback(client_address[0])):
+            super().process_request(request, client_address)
         else:
-            super().process_request(request, client_address)  # pyright: ignore[reportArgumentType]
+            self.shutdown_request(request)
+
+    def _make_room(self, request: socket.socket, *, local: bool) -> bool:
+        """Whether a new connection is served. With too many, the oldest ends: it had the most time to ask.
+
+        Another PC never takes the place of a connection of this one, where the supervisor is.
+        """
+        with self._lock:
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                remote = [each for each, found in self._connections.items() if not found.local]
+                if not remote and not local:
+                    return False
+                oldest = next(iter(remote or self._connections))
+                del self._connections[oldest]
+                _disconnect(oldest)
+            self._connections[request] = _Connection(time.monotonic(), local)
+            return True
 
     def shutdown_request(self, request: socket.socket) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         with self._lock:
@@ -103,10 +137,9 @@ class _Server(ThreadingHTTPServer):
     def close_connections(self, *, older_than: float) -> None:
         """Close the connections that are older than this, in seconds."""
         with self._lock:
-            for request, accepted in self._connections.items():
-                if time.monotonic() - accepted >= older_than:
-                    with suppress(OSError):
-                        request.shutdown(socket.SHUT_RDWR)
+            for request, found in self._connections.items():
+                if time.monotonic() - found.accepted >= older_than:
+                    _disconnect(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log nothing: a client that disconnects is no failure of the stream."""

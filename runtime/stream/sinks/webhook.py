@@ -11,9 +11,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import WebhookConfig
+from msc_edge.runtime.stream.events import Waiting
 from msc_edge.runtime.stream.http_client import HttpClient, HttpError, login_of, status_text, without_login
 from msc_edge.runtime.stream.sinks.delivery import ChannelError
-from msc_edge.runtime.stream.state import Waiting
 
 # Temporary failures of the server; the event itself is not refused. 5xx are temporary too.
 _TEMPORARY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}

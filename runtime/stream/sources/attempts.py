@@ -9,7 +9,7 @@ from msc_edge.errors import OutputError
 from msc_edge.files import written_whole
 from msc_edge.runtime.stream.frame import ProcessedFile
 
-MOST = 2
+MOST_ATTEMPTS = 2
 
 
 class Attempts:

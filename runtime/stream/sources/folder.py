@@ -28,6 +28,7 @@ from msc_edge.image_files import IMAGE_SUFFIXES
 from msc_edge.images import DecodePolicy, bytes_of, decode_image
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame, ProcessedFile
+from msc_edge.runtime.stream.sources.attempts import MOST_ATTEMPTS, Attempts
 from msc_edge.runtime.stream.sources.interface import OnEvent
 from msc_edge.runtime.stream.sources.outage import Outage, OutageLog
 from msc_edge.runtime.stream.state import State
@@ -110,10 +111,11 @@ class FolderSource:
         self._decode = decode
         self._settle = settle
         self._closed = threading.Event()
-        self._processed = {path: _KnownFile(*file) for path, file in state.processed_files(self._key).items()}
-        for path, (changed, digest) in state.file_contents(self._key).items():
-            if known := self._processed.get(path):
-                known.changed, known.digest = changed, digest
+        self._processed = {
+            path: _KnownFile(file.size, file.modified, file.digest, file.changed or None)
+            for path, file in state.processed_files(self._key).items()
+        }
+        self._attempts = Attempts(state.folder, self._key)
         self._pending: dict[bytes, _PendingFile] = {}
         self._forgotten = time.monotonic()
         self.outage: Outage | None = None
@@ -145,13 +147,14 @@ class FolderSource:
                 yield frame
                 self._mark_processed(frame)
                 if self._closed.is_set():
-                    return
+                    break
                 if time.monotonic() - started > listing_time + _LISTING_INTERVAL:
                     break
             self._forget_missing(files)
             yield None
             # Listing a folder of a hundred thousand files is slow. Spend at most a fifth of the time on it.
             self._closed.wait(_MIN_PAUSE if self._pending else max(_MIN_PAUSE, 4 * listing_time))
+        self._attempts.end()
 
     def _lose(self, reason: str, on_event: OnEvent) -> None:
         if self.outage is None:
@@ -185,7 +188,10 @@ class FolderSource:
         path = Path(os.fsdecode(os.path.join(os.fsencode(self._folder), relative)))  # noqa: PTH118  (bytes)
         captured, moment = time.monotonic(), now()
         image, error, digest = None, None, b""
+        attempts = self._attempts.begin(ProcessedFile(self._key, relative, *pending.status[:2]))
         try:
+            if attempts >= MOST_ATTEMPTS:
+                raise UnreadableImageError(f"the process ended {attempts} times while it worked on this file")
             data = bytes_of(path)
             digest = hashlib.blake2b(data.data, digest_size=16).digest()
             if known and known.digest == digest and (known.size, known.modified) == pending.status[:2]:
@@ -241,9 +247,10 @@ class FolderSource:
             return
         self._forgotten = time.monotonic()
         missing = self._processed.keys() - files.keys()
-        self._state.forget(self._key, missing)
-        for path in missing:
-            del self._processed[path]
+        with contextlib.suppress(OutputError):  # the disk is full: in an hour
+            self._state.forget(self._key, missing)
+            for path in missing:
+                del self._processed[path]
 
     def close(self) -> None:
         """See Source."""

@@ -32,7 +32,7 @@ def show_most_anomalous(to: Console, summary: Summary) -> None:
         table.add_row(
             Text(result.verdict, STYLES[result.verdict]),
             f"{result.score:.6f}",
-            f"{result.p_value:.4f}",
+            "" if result.p_value is None else f"{result.p_value:.4f}",
             Text(one_line(image.path)),
             Text(one_line(result.nearest)),
         )

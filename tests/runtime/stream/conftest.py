@@ -246,16 +246,25 @@ class InProcess:
 
 
 @pytest.fixture
-def in_process(tmp_path: Path, toy_kit: Path) -> Iterator[Callable[..., InProcess]]:
+def in_process(tmp_path: Path, toy_kit: Path, run: Callable[[Stream], InProcess]) -> Callable[..., InProcess]:
     """Start a stream in this process: sources, and options nested as in the configuration file."""
+
+    def start(*sources: str | Path, **options: Any) -> InProcess:
+        given = {"kit": str(toy_kit), "state": str(tmp_path / "state"), "threads": 1, **options}
+        return run(Stream(check_config({"source": [{"address": str(address)} for address in sources], **given})))
+
+    return start
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Stream], InProcess]]:
+    """Run a stream in this process until the end of the test."""
     started: list[InProcess] = []
     level = LOG.level
     LOG.setLevel(logging.INFO)
 
-    def start(*sources: str | Path, **options: Any) -> InProcess:
-        given = {"kit": str(toy_kit), "state": str(tmp_path / "state"), "threads": 1, **options}
-        config = check_config({"source": [{"address": str(address)} for address in sources], **given})
-        started.append(InProcess(Stream(config)))
+    def start(stream: Stream) -> InProcess:
+        started.append(InProcess(stream))
         return started[-1]
 
     yield start

@@ -35,7 +35,9 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     ("arguments", "code", "message"),
     [
         (["nowhere.kit", "0"], 4, "cannot be opened (No such file or directory); check the path"),
-        ([], 2, "kit: is missing"),
+        ([], 2, "source: is missing; name at least one source"),
+        (["--running"], 2, "--running belongs to --print-config"),
+        (["--running", "--print-config", "--state", "."], 2, "no stream answered"),
         (["KIT"], 2, "source: is missing; name at least one source"),
         (["KIT", "nothing-there"], 3, "no such file or folder; expected a webcam number"),
         (["KIT", "ftp://u:hunter2@host/x"], 3, "ftp:// is not supported"),
@@ -149,8 +151,8 @@ def test_reload_gives_the_message_of_the_stream_and_its_result_as_exit_code(
 
     def serve() -> None:
         while not stop.wait(0.01):
-            for request in take_requests(folder):
-                answer(folder, request, loaded=loaded, message="a message of the stream")
+            for request in take_requests(folder, "reload"):
+                answer(folder, request, done=loaded, message="a message of the stream")
 
     stream = threading.Thread(target=serve, daemon=True)
     stream.start()

@@ -1,9 +1,12 @@
 """Valid values of options, wherever they were given."""
 
+from pathlib import Path
+
 import pytest
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MofN
+from msc_edge.preprocessing import Region
+from msc_edge.runtime.stream.config import AlarmConfig, MofN
 from msc_edge.runtime.stream.config_file import check_config
 
 
@@ -68,3 +71,37 @@ def test_a_port_has_sixteen_bits(section: str, port: int, valid: bool) -> None:
     else:
         with pytest.raises(UsageError, match=rf"^{section}\.port: "):
             check_config(document)
+
+
+def test_options_of_a_source_replace_those_of_all() -> None:
+    config = check_config(
+        {
+            "kit": "k",
+            "limits": {"threshold": 0.5},
+            "alarm": {"after": "2-of-3", "cooldown": 5},
+            "source": [
+                {"address": "0"},
+                {
+                    "address": "1",
+                    "kit": "other",
+                    "limits": {"false_alarm_rate": 0.01},
+                    "alarm": {"cooldown": 60},
+                    "roi": "10,20,300,200",
+                },
+            ],
+        }
+    )
+    first, second = config.source
+    assert (config.kit_of(first), config.kit_of(second)) == (Path("k"), Path("other"))
+    assert config.limits_of(first).threshold == 0.5
+    assert (config.limits_of(second).threshold, config.limits_of(second).false_alarm_rate) == (None, 0.01)
+    assert config.alarm_of(first) == config.alarm
+    assert config.alarm_of(second) == AlarmConfig(after=MofN(m=2, n=3), cooldown=60)
+    assert second.roi == Region(x=10, y=20, width=300, height=200)
+
+
+def test_a_kit_for_each_source_is_enough() -> None:
+    source = {"address": "0", "kit": "k"}
+    assert check_config({"source": [source]}).kit is None
+    with pytest.raises(UsageError, match="kit: is missing"):
+        check_config({"source": [source, {"address": "1"}]})

@@ -44,6 +44,11 @@ EVERYTHING: dict[str, Any] = {
             "username": "viewer",
             "ca_file": "/etc/ssl/camera.pem",
             "insecure": True,
+            "not_scored_after": 8.0,
+            "kit": "/kits/caps.kit",
+            "roi": {"x": 1, "y": 2, "width": 640, "height": 480},
+            "limits": {"threshold": 0.25},
+            "alarm": {"after": "3-of-4", "cooldown": 1.0},
         },
         {"address": "0", "name": "second.one"},
     ],
@@ -233,6 +238,9 @@ def test_without_a_similar_name_the_known_ones_are_listed(line, text: str, known
         (LEAST + "lost_after = inf\n", "source.1.lost_after:"),
         (LEAST + "frozen_after = nan\n", "source.1.frozen_after:"),
         (LEAST + "width = 12.5\n", "source.1.width:"),
+        (LEAST + 'roi = "1,2,3"\n', "source.1.roi:"),
+        (LEAST + 'roi = "0,0,0,4"\n', "source.1.roi.width:"),
+        (LEAST + "[source.alarm]\nafter = 2\n", "source.1.alarm.after:"),
         (LEAST + "[limits]\nthreshold = inf\n", "limits.threshold:"),
         (LEAST + "[limits]\nfalse_alarm_rate = 0\n", "limits.false_alarm_rate:"),
         (LEAST + "[limits]\nfalse_alarm_rate = 1\n", "limits.false_alarm_rate:"),
@@ -265,7 +273,7 @@ def test_a_wrong_value_is_refused_with_its_place(line, text: str, place: str) ->
         ("[[source]\n", "not TOML: .*line 1"),
         ("kit = 'größe'\n".encode("latin-1"), "not TOML: .*utf-8"),
         (b"\xff\xfe" + "kit = 'a'\n".encode("utf-16-le"), "not TOML: .*utf-8"),
-        ("", "kit: is missing"),
+        ("", "source: is missing"),
     ],
 )
 def test_a_file_that_is_not_toml_is_refused_with_the_line(line, content: str | bytes, message: str) -> None:
@@ -311,13 +319,12 @@ def test_a_relative_path_is_relative_to_the_folder_of_the_file(
 
     def read(value: str) -> Path:
         document = tomllib.loads(LEAST)
-        if section:
-            document.setdefault(section, {})
-        section_of(document, section)[option] = value
+        parent = document if section == "" else document.setdefault(section, {})
+        (parent[0] if isinstance(parent, list) else parent)[option] = value
         (tmp_path / "etc" / "line.toml").write_text(tomli_w.dumps(document))
         config = read_config(Path("etc/line.toml"), {})
-        found: Any = config if section == "" else getattr(config, section)
-        return getattr(found[0] if section == "source" else found, option)
+        found = config if section == "" else getattr(config, section)
+        return getattr(found[0] if isinstance(found, list) else found, option)
 
     name = f"x.{option}"  # row files must have the suffix of their format
     assert read(f"there/{name}") == tmp_path / "etc" / "there" / name

@@ -23,10 +23,10 @@ def answering(tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
 
         def serve() -> None:
             while not stop.wait(0.01):
-                for request in take_requests(tmp_path):
+                for request in take_requests(tmp_path, "reload"):
                     taken.append(request)
                     before()
-                    answer(tmp_path, request, loaded=loaded, message=message)
+                    answer(tmp_path, request, done=loaded, message=message)
 
         threads.append(threading.Thread(target=serve, daemon=True))
         threads[-1].start()
@@ -75,15 +75,16 @@ def test_simultaneous_requests_are_answered_each(tmp_path: Path, answering: Call
 
 def test_a_request_is_taken_once(tmp_path: Path) -> None:
     (tmp_path / "reload-an-id.request").touch()
-    assert take_requests(tmp_path) == ["an-id"]
-    assert take_requests(tmp_path) == []
+    assert take_requests(tmp_path, "config") == []
+    assert take_requests(tmp_path, "reload") == ["reload-an-id"]
+    assert take_requests(tmp_path, "reload") == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_the_name_of_a_request_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "reload-an-id.request").mkdir()
-    assert take_requests(tmp_path) == []
-    assert take_requests(tmp_path / "none") == []
+    assert take_requests(tmp_path, "reload") == []
+    assert take_requests(tmp_path / "none", "reload") == []
 
 
 def test_without_a_stream_the_request_is_withdrawn(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_an_answer_is_complete_or_absent(tmp_path: Path) -> None:
 
     def write() -> None:
         while not stop.is_set():
-            answer(tmp_path, "an-id", loaded=True, message=message)
+            answer(tmp_path, "reload-an-id", done=True, message=message)
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
@@ -126,7 +127,7 @@ def test_an_answer_of_a_stream_that_was_started_before_the_upgrade_is_understood
     """0.1.0 answers with "words"."""
 
     def answer_as_0_1_0(_: float) -> None:
-        for request in take_requests(tmp_path):
-            (tmp_path / f"reload-{request}.answer").write_text('{"loaded": true, "words": "the kit was loaded"}')
+        for request in take_requests(tmp_path, "reload"):
+            (tmp_path / f"{request}.answer").write_text('{"loaded": true, "words": "the kit was loaded"}')
 
     assert request_reload(tmp_path, timeout=TIMEOUT, wait=answer_as_0_1_0) == "the kit was loaded"

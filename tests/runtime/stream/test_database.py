@@ -18,6 +18,7 @@ from msc_edge import __version__
 from msc_edge.errors import OutputError, UsageError
 from msc_edge.runtime.stream.database import open_database
 from msc_edge.runtime.stream.events import Event, new_id, now
+from msc_edge.runtime.stream.frame import ProcessedFile
 from msc_edge.runtime.stream.state import FILE, State
 
 CHANNELS = ("mqtt", "webhook")
@@ -66,8 +67,11 @@ def test_a_database_of_0_1_0_opens_and_no_event_is_lost(folder: Path, expected: 
 def test_its_processed_files_are_not_scored_again(folder: Path) -> None:
     with State.open(folder) as state:
         assert state.processed_files("/line/in") == {
-            b"caf\xe9.png": (456, 1_700_000_001_000_000_000),
-            b"part 1.png": (123, 1_700_000_000_000_000_000),
+            name: ProcessedFile("/line/in", name, size, modified)
+            for name, size, modified in (
+                (b"caf\xe9.png", 456, 1_700_000_001_000_000_000),
+                (b"part 1.png", 123, 1_700_000_000_000_000_000),
+            )
         }
 
 
@@ -75,7 +79,7 @@ def test_its_numbers_are_not_used_again(folder: Path, expected: Expected) -> Non
     """A late acknowledgement must not remove another event."""
     last = max(each["number"] for events in expected.values() for each in events)
     with State.open(folder, channels=["mqtt"], max_age=float("inf")) as state:
-        state.remove([each.number for each in state.waiting("mqtt", limit=100)])
+        state.remove("mqtt", [each.id for each in state.waiting("mqtt", limit=100)])
         state.record([Event(id=new_id(), kind="started", time=now(), station="line3", message="started")])
         assert state.waiting("mqtt", limit=1)[0].number > last
 
@@ -234,7 +238,7 @@ def test_any_damage_is_reported_or_harmless(tmp_path: Path) -> None:
         try:
             with State.open(tmp_path / "damaged", channels=["mqtt"]) as state:
                 waiting = state.waiting("mqtt", limit=20)
-                state.remove([each.number for each in waiting])
+                state.remove("mqtt", [each.id for each in waiting])
                 state.record([event])
                 state.take_dropped()
             outcomes["used"] += 1

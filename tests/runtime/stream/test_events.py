@@ -28,6 +28,8 @@ FULL: dict[str, Any] = LEAST | {
     "p_value": 0.01,
     "verdict": "reject",
     "limit": 0.2,
+    "score_to_limit": 1.25,
+    "suppressed": 30,
     "regions": [asdict(AnomalousRegion(8, 9, 30, 40, 777, 1.5, 11, 12, 21, 22))],
     "nearest": "part_00.png",
     "model": "fp32",

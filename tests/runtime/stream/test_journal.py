@@ -9,6 +9,7 @@ import pytest
 
 from msc_edge.kit.opening import KitIdentity
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Decision, Frame, ProcessedFile, Stages
 from msc_edge.runtime.stream.journal import EventJournal
@@ -18,6 +19,7 @@ from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 
 ACTIVE, SCORED = "a" * 64, "5" * 64
+DETECTOR: Any = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE))
 
 
 class Parts:
@@ -26,11 +28,10 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.state = State.open(folder, channels=["mqtt"])
         self.statistics, self.metrics = Statistics(), Metrics()
-        detector = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE))
         self.journal = EventJournal(
             Outbox(self.state),
             station="line3",
-            active_kit=SimpleNamespace(detector=detector),  # pyright: ignore[reportArgumentType]
+            kits=ActiveKits({"cam": DETECTOR, "cam2": DETECTOR}),
             statistics=self.statistics,
             metrics=self.metrics,
         )
@@ -93,21 +94,8 @@ def test_a_file_is_recorded_with_its_event_if_it_has_one(
 ) -> None:
     caplog.set_level(logging.INFO, logger="msc_edge.stream")
     event = parts.journal.rejection(decision(), None) if rejected else None
-    assert parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
-    assert parts.state.processed_files("in") == {b"a.png": (1, 2)}
+    parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
+    assert parts.state.processed_files("in") == {b"a.png": ProcessedFile("in", b"a.png", 1, 2)}
     assert [each["id"] for each in parts.events()] == (["an-id"] if rejected else [])
     assert parts.statistics.events == ({"reject": 1} if rejected else {})
     assert len(caplog.records) == int(rejected)
-
-
-def test_an_event_of_a_file_is_counted_once_although_the_disk_was_full(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    event = parts.journal.rejection(decision(), None)
-    with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "put_with", lambda *_: False)
-        for _ in range(3):
-            assert not parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
-        assert parts.statistics.events == {}
-    assert parts.journal.record_file(ProcessedFile("in", b"a.png", 1, 2), event)
-    assert parts.statistics.events == {"reject": 1}

@@ -12,7 +12,6 @@ from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.state import State
 
 TIMEOUT = 30.0
-MAX_IN_MEMORY = 10_000  # some hours of rejects
 
 
 def event(message: str = "scratched") -> Event:
@@ -39,49 +38,65 @@ def put_until_full(outbox: Outbox) -> list[Event]:
     """Put events until the disk takes no more; the last of them waits in memory."""
     put: list[Event] = []
     deadline = time.monotonic() + TIMEOUT
-    while not outbox.is_full:
+    while not outbox.unwritten():
         assert time.monotonic() < deadline
         put.append(event("x" * 3000))
         outbox.put(put[-1:])
     return put
 
 
+def waiting(outbox: Outbox, channel: str = "mqtt") -> list[str]:
+    return [each.id for each in outbox.waiting(channel, limit=1_000_000)]
+
+
 def test_events_are_recorded_for_each_channel_before_the_callback(tmp_path: Path) -> None:
     backlogs: list[dict[str, int]] = []
     events = [event() for _ in range(5)]
     with State.open(tmp_path, channels=["mqtt", "webhook"]) as state:
-        outbox = Outbox(state, on_recorded=lambda: backlogs.append(state.backlog()))
+        outbox = Outbox(state, on_added=lambda: backlogs.append(state.backlog()))
         outbox.put(events[:2])
         outbox.put([])
         outbox.put(events[2:])
         assert ids(state, "mqtt") == ids(state, "webhook") == [each.id for each in events]
+        assert waiting(outbox, "mqtt") == waiting(outbox, "webhook") == [each.id for each in events]
         assert outbox.backlog() == {"mqtt": 5, "webhook": 5}
+        assert outbox.unwritten() == {}
     assert backlogs == [{"mqtt": 2, "webhook": 2}, {"mqtt": 5, "webhook": 5}]
 
 
-def test_while_the_disk_is_full_events_wait_in_memory_and_are_then_recorded_in_order(
+def test_while_the_disk_is_full_events_can_be_delivered_from_memory_and_are_later_written_in_order(
     disk: Path, state: State, caplog: pytest.LogCaptureFixture, fill: Callable[[Path], Path]
 ) -> None:
     caplog.set_level(logging.INFO, logger="msc_edge.stream")
-    callbacks: list[int] = []
-    outbox = Outbox(state, on_recorded=lambda: callbacks.append(len(ids(state))))
+    added: list[int] = []
+    outbox = Outbox(state, on_added=lambda: added.append(len(waiting(outbox))))
     events = [event() for _ in range(3)]
     outbox.put(events)
     ballast = fill(disk)
     events += put_until_full(outbox)
-    on_disk, called = len(ids(state)), len(callbacks)
-    assert on_disk < len(events)
+    on_disk = len(ids(state))
     for _ in range(20):
         events.append(event())
         outbox.put(events[-1:])
         outbox.retry()
-    assert outbox.backlog() == {"mqtt": len(events), "webhook": len(events)}, "those in memory count"
-    assert len(ids(state)) == on_disk
-    assert len(callbacks) == called, "no callback for an event that is not recorded"
+    assert len(ids(state)) == on_disk < len(events)
+    assert outbox.unwritten() == {"reject": len(events) - on_disk}
+    assert waiting(outbox, "mqtt") == waiting(outbox, "webhook") == [each.id for each in events]
+    assert outbox.backlog() == {"mqtt": len(events), "webhook": len(events)}
+    assert added[-1] == len(events)
+    numbers = [each.number for each in outbox.waiting("mqtt", limit=1_000_000)]
+    assert len(set(numbers)) == len(numbers)
+
+    delivered = [each.id for each in events[-10:]]
+    outbox.remove("mqtt", delivered)
+    assert waiting(outbox, "mqtt") == [each.id for each in events[:-10]]
+    assert outbox.backlog() == {"mqtt": len(events) - 10, "webhook": len(events)}
+
     ballast.unlink()
     outbox.retry()
-    assert ids(state, "mqtt") == ids(state, "webhook") == [each.id for each in events]
-    assert callbacks[-1] == len(events)
+    assert ids(state, "mqtt") == [each.id for each in events[:-10]]
+    assert ids(state, "webhook") == [each.id for each in events]
+    assert outbox.unwritten() == {}
     assert not outbox.is_full
     assert outbox.take_dropped() == 0
     levels = [record.levelname for record in caplog.records]
@@ -89,35 +104,37 @@ def test_while_the_disk_is_full_events_wait_in_memory_and_are_then_recorded_in_o
     assert "free some space" in caplog.text
 
 
-def test_a_new_event_is_recorded_together_with_those_in_memory(
+def test_what_was_acknowledged_is_not_delivered_again_though_the_full_disk_cannot_remove_it(
     disk: Path, state: State, fill: Callable[[Path], Path]
 ) -> None:
     outbox = Outbox(state)
+    events = [event() for _ in range(40)]
+    outbox.put(events)
     ballast = fill(disk)
-    events = put_until_full(outbox)
+    put_until_full(outbox)
+    first = [each.id for each in events[:10]]
+    outbox.remove("mqtt", first)
+    assert not set(first) & set(waiting(outbox))
+    assert set(first) <= set(waiting(outbox, "webhook"))
+    outbox.postpone("mqtt", events[10].id, seconds=0)
     ballast.unlink()
-    events.append(event())
-    outbox.put(events[-1:])
-    assert ids(state) == [each.id for each in events]
+    outbox.retry()
+    assert not set(first) & set(ids(state))
 
 
-def test_too_many_in_memory_drop_the_oldest_and_count_them(
-    disk_of: Callable[[str], Path], fill: Callable[[Path], Path]
-) -> None:
-    disk = disk_of("16m")
+def test_too_many_in_memory_drop_the_oldest_and_count_them(disk: Path, fill: Callable[[Path], Path]) -> None:
     with State.open(disk, channels=["mqtt"]) as state:
-        outbox = Outbox(state)
-        ballast = fill(disk)
-        on_disk = put_until_full(outbox)
-        on_disk, waiting = on_disk[:-1], on_disk[-1:]
-        assert ids(state) == [each.id for each in on_disk]
-        waiting += [event() for _ in range(MAX_IN_MEMORY + 49)]
-        outbox.put(waiting[1:])
-        assert outbox.take_dropped() == 50
+        outbox = Outbox(state, max_in_memory=50_000)
+        fill(disk)
+        put = put_until_full(outbox)
+        for _ in range(100):
+            put.append(event("x" * 3000))
+            outbox.put(put[-1:])
+        kept = outbox.unwritten()["reject"]
+        assert 10 < kept < 20
+        assert waiting(outbox)[-kept:] == [each.id for each in put[-kept:]]
+        assert outbox.take_dropped() == len(put) - len(ids(state)) - kept
         assert outbox.take_dropped() == 0
-        ballast.unlink()
-        outbox.retry()
-        assert ids(state) == [each.id for each in on_disk + waiting[50:]]
 
 
 def test_events_dropped_by_the_state_are_counted_once(tmp_path: Path) -> None:
@@ -130,40 +147,66 @@ def test_events_dropped_by_the_state_are_counted_once(tmp_path: Path) -> None:
         assert outbox.take_dropped() == 50 - left
         assert outbox.take_dropped() == 0
         assert outbox.is_full, "at more than nine tenths events are about to be dropped"
-        state.remove([each.number for each in state.waiting("mqtt", limit=5)])
+        outbox.remove("mqtt", ids(state)[:5])
         assert not outbox.is_full
 
 
-def test_a_file_and_its_event_are_recorded_together_or_not_at_all(
+def test_a_file_is_marked_together_with_its_event_once_the_disk_takes_them(
     disk: Path, state: State, fill: Callable[[Path], Path]
 ) -> None:
     outbox = Outbox(state)
     file = ProcessedFile(folder="parts", path=b"part \xff.png", size=1, modified=2)
     ballast = fill(disk)
-    waiting = put_until_full(outbox)
+    before = put_until_full(outbox)
     mine = event("x" * 3000)
-    before = ids(state)
-    assert not outbox.put_with([mine], file)
-    assert ids(state) == before
+    outbox.put([mine], file)
     assert state.processed_files("parts") == {}
+    assert waiting(outbox)[-1] == mine.id, "its alarm does not wait"
     ballast.unlink()
-    assert outbox.put_with([mine], file)
-    assert state.processed_files("parts") == {file.path: (1, 2)}
-    assert not outbox.is_full
     outbox.retry()
-    assert sorted(ids(state)) == sorted(each.id for each in [*waiting, mine])
+    assert state.processed_files("parts") == {file.path: file}
+    assert ids(state) == [each.id for each in [*before, mine]]
+    assert not outbox.is_full
 
 
 def test_a_file_without_an_event_needs_no_callback(tmp_path: Path) -> None:
     callbacks: list[bool] = []
     file = ProcessedFile(folder="parts", path=b"part.png", size=1, modified=2)
     with State.open(tmp_path, channels=["mqtt"]) as state:
-        outbox = Outbox(state, on_recorded=lambda: callbacks.append(True))
-        assert outbox.put_with([], file)
-        assert state.processed_files("parts") == {file.path: (1, 2)}
+        outbox = Outbox(state, on_added=lambda: callbacks.append(True))
+        outbox.put([], file)
+        assert state.processed_files("parts") == {file.path: file}
         assert callbacks == []
-        assert outbox.put_with([event()], file)
+        outbox.put([event()], file)
         assert callbacks == [True]
+
+
+def test_the_reserve_takes_events_while_the_disk_is_full(
+    disk_of: Callable[[str], Path], fill: Callable[[Path], Path]
+) -> None:
+    disk = disk_of("16m")
+    with State.open(disk, channels=["mqtt", "webhook"], reserve=2_000_000) as state:
+        outbox = Outbox(state)
+        fill(disk)
+        assert outbox.is_full, "the disk is full, though events are still written"
+        for _ in range(200):
+            outbox.put([event("x" * 1000)])
+        assert outbox.unwritten() == {}
+        put_until_full(outbox)
+    with State.open(disk, channels=["mqtt", "webhook"], reserve=2_000_000) as state:
+        assert len(ids(state)) >= 200
+
+
+def test_a_state_that_is_already_there_opens_on_a_full_disk(
+    disk: Path, fill: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    State.open(disk, channels=["mqtt"]).close()
+    fill(disk)
+    with State.open(disk, channels=["mqtt"], reserve=2_000_000) as state:
+        outbox = Outbox(state)
+        outbox.put([event()])
+        assert len(waiting(outbox)) == 1
+    assert "2 MB cannot be reserved" in caplog.text
 
 
 def test_it_is_not_full_forever_after_old_events_could_not_be_dropped_on_a_full_disk(

@@ -77,7 +77,7 @@ def test_each_channel_gets_each_event_in_order_until_it_was_delivered(tmp_path: 
         first, second, *_ = state.waiting("mqtt", limit=2)
         assert Event.model_validate_json(first.body) == events[0]
         assert (first.kind, first.source) == ("reject", "cam1")
-        state.remove([first.number, second.number])
+        state.remove("mqtt", [first.id, second.id])
         assert state.backlog() == {"mqtt": 3, "webhook": 5}
     with State.open(tmp_path, channels=["mqtt", "webhook"]) as state:
         assert ids(state, "mqtt") == [each.id for each in events[2:]]
@@ -106,10 +106,10 @@ def test_numbers_are_not_used_twice(tmp_path: Path) -> None:
     with State.open(tmp_path, channels=["mqtt"]) as state:
         state.record([event()])
         (first,) = state.waiting("mqtt", limit=1)
-        state.remove([first.number])
+        state.remove("mqtt", [first.id])
         state.record([event()])
         assert state.waiting("mqtt", limit=1)[0].number > first.number
-        state.remove([first.number])
+        state.remove("mqtt", [first.id])
         assert state.backlog() == {"mqtt": 1}
 
 
@@ -125,7 +125,7 @@ def test_beyond_the_size_the_oldest_are_dropped_and_counted(tmp_path: Path) -> N
         assert 0.5 < state.used_share <= 1
         assert state.take_dropped() == 50 - len(left)
         assert state.take_dropped() == 0
-        state.remove([each.number for each in state.waiting("mqtt", limit=100)])
+        state.remove("mqtt", [each.id for each in state.waiting("mqtt", limit=100)])
         assert state.used_share == 0
 
 
@@ -153,8 +153,8 @@ def test_a_postponed_event_lets_others_go_first(tmp_path: Path) -> None:
     with State.open(tmp_path, channels=["mqtt"]) as state:
         state.record(events)
         first, second, _ = state.waiting("mqtt", limit=3)
-        state.postpone(first.number, seconds=3600)
-        state.postpone(second.number, seconds=0)
+        state.postpone("mqtt", first.id, seconds=3600)
+        state.postpone("mqtt", second.id, seconds=0)
         assert [(each.id, each.attempts) for each in state.waiting("mqtt", limit=3)] == [
             (events[1].id, 1),
             (events[2].id, 0),
@@ -168,10 +168,10 @@ def test_a_processed_file_is_known_with_its_size_and_date(tmp_path: Path) -> Non
         assert state.processed_files("parts") == {}
         state.record([], file=ProcessedFile(folder="parts", path=name, size=10, modified=modified))
     with State.open(tmp_path) as state:
-        assert state.processed_files("parts") == {name: (10, modified)}
+        assert state.processed_files("parts") == {name: ProcessedFile("parts", name, 10, modified)}
         assert state.processed_files("other") == {}
         state.record([], file=ProcessedFile("parts", name, 11, modified + 1))
-        assert state.processed_files("parts") == {name: (11, modified + 1)}
+        assert state.processed_files("parts") == {name: ProcessedFile("parts", name, 11, modified + 1)}
         state.forget("parts", [name, b"not known"])
         assert state.processed_files("parts") == {}
 

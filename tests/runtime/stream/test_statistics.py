@@ -41,7 +41,7 @@ def test_before_the_first_frame_there_is_no_latency_and_no_age() -> None:
     statistics = Statistics()
     line = statistics.status_line(outbox=0)
     assert line == "0 normal, 0 warn, 0 reject, 0 unreadable; 0 alarms; 0.0 fps; 0 dropped, 0 skipped; outbox 0"
-    assert statistics.seconds_since_last("cam1") is None
+    assert statistics.seconds_since_scored("cam1") is None
 
 
 def test_the_line_counts_the_decisions_of_all_sources() -> None:
@@ -117,16 +117,18 @@ def test_rates_and_latencies_cover_the_last_ten_seconds(clock: Clock) -> None:
     assert "p95 10 ms" in statistics.status_line(outbox=0)
 
 
-def test_the_age_of_the_last_frame_is_that_of_its_source(clock: Clock) -> None:
+def test_the_age_of_the_last_scored_frame_is_that_of_its_source(clock: Clock) -> None:
     statistics = Statistics()
     statistics.add_decision(decision(source="cam1"))
     clock.now += 2
-    statistics.add_decision(decision(None, source="cam2"))
+    statistics.add_decision(decision(source="cam2"))
     clock.now += 1
-    assert (statistics.seconds_since_last("cam1"), statistics.seconds_since_last("cam2")) == (3, 1)
-    assert statistics.seconds_since_last("cam3") is None
+    assert (statistics.seconds_since_scored("cam1"), statistics.seconds_since_scored("cam2")) == (3, 1)
+    statistics.add_decision(decision(None, source="cam2"))
+    assert statistics.seconds_since_scored("cam2") == 1, "a frame that cannot be scored does not count"
+    assert statistics.seconds_since_scored("cam3") is None
     statistics.add_decision(decision(source="cam1"))
-    assert statistics.seconds_since_last("cam1") == 0
+    assert statistics.seconds_since_scored("cam1") == 0
 
 
 def test_threads_may_count_at_the_same_time() -> None:

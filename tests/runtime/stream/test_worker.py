@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msc_edge.runtime.stream.active_kit import ActiveKit
+from msc_edge.runtime.stream.active_kit import ActiveKits, KitOptions, KitUse, load_kits
 from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.config import LimitsConfig
+from msc_edge.runtime.stream.config import AlarmConfig, LimitsConfig
 from msc_edge.runtime.stream.config_file import check_config
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame, ProcessedFile
@@ -64,7 +64,8 @@ class Bench:
 
     def __init__(self, folder: Path, kit: Path) -> None:
         self.state = State.open(folder / "state", channels=["webhook"])
-        self.kit = ActiveKit(kit, threads=1, limits=LimitsConfig())
+        use = KitUse(kit, LimitsConfig())
+        self.kits = ActiveKits(load_kits({"cam": use}, KitOptions(threads=1)))
         self.statistics, self.metrics = Statistics(), Metrics()
         self.rows = folder / "rows.jsonl"
         config = check_config({"kit": "k", "source": [{"address": "0"}], "results": {"jsonl": str(self.rows)}})
@@ -72,7 +73,7 @@ class Bench:
         self.journal = EventJournal(
             Outbox(self.state),
             station="line3",
-            active_kit=self.kit,
+            kits=self.kits,
             statistics=self.statistics,
             metrics=self.metrics,
         )
@@ -80,8 +81,8 @@ class Bench:
     def worker(self, *frames: Frame | Exception | None) -> Worker:
         return Worker(
             Frames(frames),
-            active_kit=self.kit,
-            debounce=Debounce(1, 1, 0),
+            kits=self.kits,
+            debounce=Debounce(AlarmConfig()),
             recorder=self.recorder,
             journal=self.journal,
             statistics=self.statistics,
@@ -142,13 +143,13 @@ def test_a_frame_that_cannot_be_scored_has_an_error_and_no_verdict(
     wrong = frame(np.zeros((0, 64, 3), np.uint8))
     if failure is not None:
         wrong = frame(toy.draw(100))
-        run = type(bench.kit.detector).run
+        run = type(bench.kits.detector("cam")).run
 
         def fail_once(*_: Any, **__: Any) -> None:
-            monkeypatch.setattr(type(bench.kit.detector), "run", run)
+            monkeypatch.setattr(type(bench.kits.detector("cam")), "run", run)
             raise failure
 
-        monkeypatch.setattr(type(bench.kit.detector), "run", fail_once)
+        monkeypatch.setattr(type(bench.kits.detector("cam")), "run", fail_once)
     bench.run(wrong, frame(toy.draw(100), index=1))
     row, next_row = rows_of(bench.rows)
     assert row["verdict"] is None
@@ -195,7 +196,7 @@ def test_after_a_crash_the_event_of_a_file_says_what_its_row_says(
     crashed.recorder.close()
     crashed.state.close()
     again = bench_in(tmp_path)
-    again.kit._detector = again.kit.detector.with_limits(threshold=1.9)
+    again.kits.activate({"cam": again.kits.detector("cam").with_limits(threshold=1.9)})
     again.run(frame(toy.draw(200, "scratch"), id="one", file=file(b"one.png")))
     (row,) = rows_of(again.rows)
     (event,) = [json.loads(each.body) for each in again.state.waiting("webhook", limit=9) if each.kind == "reject"]

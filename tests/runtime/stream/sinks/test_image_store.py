@@ -17,6 +17,7 @@ from msc_edge.errors import OutputError, UsageError
 from msc_edge.images import read_image
 from msc_edge.runtime import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.sinks.image_store import ImageStore, overlay_path
@@ -151,6 +152,50 @@ def test_beyond_the_size_the_oldest_are_removed(tmp_path: Path, saved: Save, res
     store.close()
     assert images(tmp_path) == paths[-4:]
     assert store.lost == 0
+
+
+def test_images_stay_when_the_clock_is_set_and_the_order_of_removal_is_that_of_saving(
+    tmp_path: Path,
+) -> None:
+    """Booted in 2020, set to 2026. Then the limit of the size removes the oldest first, whatever its name says."""
+    wall, running = [datetime(2020, 1, 1, tzinfo=UTC).timestamp()], [10.0]
+
+    def wait(seconds: float) -> None:
+        wall[0] += seconds
+        running[0] += seconds
+
+    def at_wall(id: str) -> Decision:
+        one = decision(id=id)
+        return replace(one, frame=replace(one.frame, time=datetime.fromtimestamp(wall[0], UTC)))
+
+    clock = Clock(tmp_path / "clock.json", wall=lambda: wall[0], running=lambda: running[0], boot="this")
+    config = ImagesConfig(folder=tmp_path / "saved", overlays=False)
+    store = ImageStore(config, clock)
+    paths = []
+    for number in range(5):
+        wait(60)
+        paths.append(store.save(at_wall(str(number)), reason="reject", wait=True))
+    wall[0] = datetime(2026, 11, 29, tzinfo=UTC).timestamp()
+    wait(60)
+    paths.append(store.save(at_wall("5"), reason="reject", wait=True))
+    store.close()
+    assert images(tmp_path / "saved") == paths
+
+    again = Clock(tmp_path / "clock.json", wall=lambda: wall[0], running=lambda: running[0], boot="this")
+    ImageStore(config, again).close()
+    assert images(tmp_path / "saved") == paths, "nor after a restart"
+
+    # An hour later the clock is set back: what is saved now has the smallest name, and is the newest.
+    wall[0] -= 10 * 365 * 86400
+    wait(3600)
+    newest = at_wall("6")
+    size = sum(path.stat().st_size for path in paths if path)
+    small = ImageStore(ImagesConfig(folder=tmp_path / "saved", overlays=False, max_mb=1e-6 * (size + 10)), again)
+    path = small.save(newest, reason="reject", wait=True)
+    small.close()
+    assert path
+    assert path.name.startswith("2016")
+    assert images(tmp_path / "saved") == [path, *paths[1:]]
 
 
 def test_beyond_the_age_images_and_empty_folders_are_removed(tmp_path: Path, saved: Save) -> None:
@@ -317,6 +362,7 @@ import numpy as np
 from datetime import UTC, datetime
 from pathlib import Path
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.sinks.image_store import ImageStore

@@ -103,9 +103,9 @@ def test_counts_start_at_zero() -> None:
 def test_restarts_the_backlog_and_the_active_kit() -> None:
     metrics = Metrics()
     metrics.add_restart("cam")
-    metrics.set_backlog({"mqtt": 4, "webhook": 0})
-    metrics.set_kit("aa", "edge-small")
-    metrics.set_kit("bb", "edge-small")
+    metrics.set_backlog({"mqtt": 4, "webhook": 0}, {"mqtt": 1, "webhook": 0})
+    metrics.set_kits([("aa", "edge-small")])
+    metrics.set_kits([("bb", "edge-small")])
     found = values(metrics)
     assert found["msc_edge_source_restarts_total", "source=cam"] == 1
     assert found["msc_edge_outbox_depth", "channel=mqtt"] == 4

@@ -16,10 +16,11 @@ from pydantic import SecretStr
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MqttConfig
 from msc_edge.runtime.stream.config_file import check_config
-from msc_edge.runtime.stream.events import Event
+from msc_edge.runtime.stream.events import Event, Waiting
+from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import ChannelError, Delivery
 from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
-from msc_edge.runtime.stream.state import State, Waiting
+from msc_edge.runtime.stream.state import State
 
 if TYPE_CHECKING:
     from tests.runtime.stream.sinks.conftest import Broker, Watcher
@@ -123,7 +124,7 @@ def test_events_wait_for_a_broker_that_is_down_at_the_start(
     events = [make_event() for _ in range(30)]
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
         state.record(events)
-        delivery = Delivery(channel_to(broker.port), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(broker.port), Outbox(state), longest_pause=0.5)
         delivery.start()
         until(lambda: delivery.failure, "connection refused")
         assert not delivery.connected
@@ -133,6 +134,34 @@ def test_events_wait_for_a_broker_that_is_down_at_the_start(
         assert delivery.connected
         assert delivery.failure is None
         delivery.stop(5)
+
+
+def test_an_event_larger_than_the_brokers_maximum_is_set_aside_and_blocks_no_other(
+    broker: Broker,
+    tmp_path: Path,
+    watch: Callable[..., Watcher],
+    make_event: Callable[..., Event],
+    until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The broker disconnects a client that sends it. MQTT 5 names the maximum when it connects."""
+    broker.start("max_packet_size 2000")
+    watcher = watch(broker.port)
+    events = [make_event() for _ in range(30)]
+    events[7] = events[7].model_copy(update={"message": "x" * 2000})
+    with State.open(tmp_path / "state", channels=["mqtt"]) as state:
+        outbox = Outbox(state)
+        outbox.put(events)
+        delivery = Delivery(channel_to(broker.port), outbox, longest_pause=0.5)
+        delivery.start()
+        until(lambda: outbox.backlog() == {"mqtt": 1}, "all others are delivered")
+        until(lambda: delivery.set_aside == 1, "it is counted")
+        assert watcher.ids() == [event.id for event in events if event is not events[7]]
+        assert delivery.failure
+        assert "larger than the broker's maximum packet size, 2000" in delivery.failure
+        delivery.stop(5)
+        assert outbox.backlog() == {"mqtt": 1}, "it is kept"
+    assert f"1 events set aside, first {events[7].id}" in caplog.text
 
 
 @pytest.mark.parametrize("failure", ["kill", "suspend"])
@@ -148,7 +177,7 @@ def test_no_event_is_lost_when_the_broker_fails_under_load(
     watcher = watch(broker.port)
     events = [make_event() for _ in range(300)]
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
-        delivery = Delivery(channel_to(broker.port, timeout=0.5), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(broker.port, timeout=0.5), Outbox(state), longest_pause=0.5)
         delivery.start()
         for index, event in enumerate(events):
             state.record([event])
@@ -178,7 +207,7 @@ def test_an_idle_connection_is_restored(
     broker.start()
     watcher = watch(broker.port)
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
-        delivery = Delivery(channel_to(broker.port), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(broker.port), Outbox(state), longest_pause=0.5)
         delivery.start()
         until(lambda: watcher.on(STATUS_TOPIC) == [b"online"], "online")
         broker.kill()
@@ -206,7 +235,7 @@ def test_a_wrong_password_is_reported_without_repeating_it(
     with State.open(tmp_path / "state", channels=["mqtt"]) as state:
         state.record([make_event()])
         wrong = channel_to(broker.port, username="robot", password=SecretStr(PASSWORD))
-        delivery = Delivery(wrong, state, longest_pause=0.2)
+        delivery = Delivery(wrong, Outbox(state), longest_pause=0.2)
         delivery.start()
         until(lambda: delivery.failure, "refused")
         assert delivery.failure
@@ -215,7 +244,7 @@ def test_a_wrong_password_is_reported_without_repeating_it(
         assert state.backlog() == {"mqtt": 1}
         assert PASSWORD not in caplog.text + delivery.failure
 
-        right = Delivery(channel_to(broker.port, username="robot", password=SecretStr("right")), state)
+        right = Delivery(channel_to(broker.port, username="robot", password=SecretStr("right")), Outbox(state))
         right.start()
         until(lambda: state.backlog() == {"mqtt": 0}, "delivered with the right one")
         right.stop(5)

@@ -1,5 +1,7 @@
 import http.client
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -48,6 +50,14 @@ def stream(shared: tuple[Stream, StatusServer]) -> Iterator[Stream]:
 @pytest.fixture
 def server(shared: tuple[Stream, StatusServer]) -> StatusServer:
     return shared[1]
+
+
+@pytest.fixture
+def patient() -> Iterator[StatusServer]:
+    """A server whose clients may be silent for an hour."""
+    server = Stream().serve(timeout=3600.0)
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -128,6 +138,49 @@ def test_slow_clients_do_not_block_another(server: StatusServer) -> None:
         assert request(server, "/healthz")[0] == 200
     for client in slow:
         client.close()
+
+
+@pytest.mark.parametrize("count", [32, 100])
+def test_silent_clients_do_not_take_the_place_of_another(patient: StatusServer, count: int) -> None:
+    """They have an hour. A supervisor that gets no answer from /healthz kills the stream."""
+    silent = [socket.create_connection(("127.0.0.1", patient.port), timeout=TIMEOUT) for _ in range(count)]
+    for _ in range(5):
+        assert request(patient, "/healthz")[0] == 200
+    for client in silent:
+        client.close()
+
+
+OTHER_PC = """
+import contextlib, http.client, socket
+from msc_edge.runtime.stream.sinks.metrics import Metrics
+from msc_edge.runtime.stream.sinks.status_server import StatusServer
+
+server = StatusServer("0.0.0.0", 0, Metrics(), not_ready=list, timeout=3600.0)
+
+def connect(host):
+    return socket.create_connection((host, server.port), timeout=20, source_address=(host, 0))
+
+def is_served(client):
+    client.sendall(b"GET /healthz HTTP/1.0\\r\\n\\r\\n")
+    with contextlib.suppress(ConnectionError):
+        return client.recv(100).startswith(b"HTTP/1.0 200")
+
+mine = [connect("127.0.0.1") for _ in range(20)]
+other = [connect("192.0.2.1") for _ in range(100)]
+assert all(is_served(client) for client in mine), "connections of this PC stay"
+assert is_served(connect("127.0.0.1")), "and a new one is served"
+full = [connect("127.0.0.1") for _ in range(32)]
+other = [connect("192.0.2.1") for _ in range(5)]
+assert all(is_served(client) for client in full)
+"""
+
+
+def test_another_pc_cannot_take_the_place_of_a_client_of_this_one() -> None:
+    """In a network namespace whose loopback has the address of another PC."""
+    setup = 'ip link set lo up && ip addr add 192.0.2.1/32 dev lo && exec "$0" -c "$1"'
+    if subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespace can be made here (root on Linux can)")
+    subprocess.run(["unshare", "-n", "sh", "-c", setup, sys.executable, OTHER_PC], check=True)
 
 
 def test_silent_clients_are_disconnected_and_others_are_served_again(impatient: StatusServer) -> None:

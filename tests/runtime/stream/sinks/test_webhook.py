@@ -1,8 +1,11 @@
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import logging
+import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,10 +18,11 @@ from pydantic import SecretStr
 from msc_edge import __version__
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import WebhookConfig
-from msc_edge.runtime.stream.events import Event
+from msc_edge.runtime.stream.events import Event, Waiting
+from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import ChannelError, Delivery
 from msc_edge.runtime.stream.sinks.webhook import WebhookChannel
-from msc_edge.runtime.stream.state import State, Waiting
+from msc_edge.runtime.stream.state import State
 
 if TYPE_CHECKING:
     from tests.runtime.stream.sinks.conftest import Server
@@ -120,6 +124,32 @@ def test_a_server_that_does_not_answer_is_away_after_the_timeout(server: Server)
         channel_to(server.url, timeout=0.3).deliver([waiting()])
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_sends_a_byte_at_times_is_away_after_the_timeout(scheme: str, until: Callable) -> None:
+    """Each byte comes within the timeout of a read; the answer, or the TLS handshake, never ends."""
+    ended = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            data = b"HTTP/1.1 2" if scheme == "http" else b"\x16\x03\x03\x3f\xff"
+            for byte in itertools.chain(data, itertools.repeat(ord("0"))):
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    break
+                if ended.wait(0.05):
+                    break
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        with pytest.raises(ChannelError, match="no answer in time"):
+            channel_to(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5).deliver([waiting()])
+        until(lambda: not thread.is_alive(), "the server notices that it is disconnected")
+        ended.set()
+
+
 def test_a_closed_port_is_away(free_port: Callable[[], int]) -> None:
     with pytest.raises(ChannelError, match="refused"):
         channel_to(f"http://127.0.0.1:{free_port()}").deliver([waiting()])
@@ -166,7 +196,7 @@ def test_no_event_is_lost_when_the_server_stops_under_load(
     server.start()
     events = [make_event() for _ in range(120)]
     with State.open(tmp_path, channels=["webhook"]) as state:
-        delivery = Delivery(channel_to(server.url, timeout=2), state, longest_pause=0.5)
+        delivery = Delivery(channel_to(server.url, timeout=2), Outbox(state), longest_pause=0.5)
         delivery.start()
         for index, event in enumerate(events):
             state.record([event])
@@ -193,7 +223,7 @@ def test_a_refused_event_does_not_block_later_ones(
     server.start()
     with State.open(tmp_path, channels=["webhook"]) as state:
         state.record(events)
-        delivery = Delivery(channel_to(server.url), state)
+        delivery = Delivery(channel_to(server.url), Outbox(state))
         delivery.start()
         until(lambda: state.backlog() == {"webhook": 1}, "all others are delivered")
         assert server.accepted() == [event.id for event in events if event.id != bad]
@@ -212,7 +242,7 @@ def test_after_503_the_same_event_is_sent_again(
     events = [make_event() for _ in range(3)]
     with State.open(tmp_path, channels=["webhook"]) as state:
         state.record(events)
-        delivery = Delivery(channel_to(server.url), state, longest_pause=0.2)
+        delivery = Delivery(channel_to(server.url), Outbox(state), longest_pause=0.2)
         delivery.start()
         until(lambda: state.backlog() == {"webhook": 0}, "delivered")
         delivery.stop(5)
@@ -231,7 +261,7 @@ def test_no_secret_reaches_a_log(
     url = f"http://robot:{PASSWORD}@127.0.0.1:{server.port}/{PASSWORD}?token={PASSWORD}"
     with State.open(tmp_path, channels=["webhook"]) as state:
         state.record([make_event(), make_event()])
-        delivery = Delivery(channel_to(url, secret=PASSWORD), state, longest_pause=0.2)
+        delivery = Delivery(channel_to(url, secret=PASSWORD), Outbox(state), longest_pause=0.2)
         delivery.start()
         until(lambda: delivery.failure, "connection refused")
         failures = [delivery.failure]

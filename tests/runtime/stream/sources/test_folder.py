@@ -5,6 +5,9 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -179,6 +182,38 @@ def test_a_growing_file_is_read_when_it_is_complete(state: State, toy: Any, save
     assert frame.error is None
     assert frame.path == str(folder / "a.png")
     assert reader.take(0.3) == []
+
+
+def test_a_file_that_ended_the_process_twice_is_reported_and_the_next_one_is_read(
+    toy: Any, save: Callable, tmp_path: Path
+) -> None:
+    """As by a crash in a decoder, or by a watchdog."""
+    folder = tmp_path / "in"
+    for name in ("a.png", "b.png"):
+        save(folder / name, toy.draw(1))
+    code = """
+import os, sys, signal
+from pathlib import Path
+from msc_edge.images import DecodePolicy
+from msc_edge.runtime.stream.sources.folder import FolderSource
+from msc_edge.runtime.stream.state import State
+def crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+with State.open(Path(sys.argv[2])) as state:
+    source = FolderSource("in", Path(sys.argv[1]), state=state, decode=crash, settle=0.01)
+    for frame in source.frames(lambda *_: None):
+        if frame is not None:
+            print(Path(frame.path).name, frame.error, flush=True)
+            state.record([], file=frame.file)
+"""
+    printed = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder, tmp_path / "state"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == -signal.SIGSEGV
+        printed.append(done.stdout)
+    assert printed == ["", "", "a.png the process ended 2 times while it worked on this file\n"]
 
 
 def test_half_a_file_with_an_old_date_is_not_complete(state: State, toy: Any, save: Callable, tmp_path: Path) -> None:

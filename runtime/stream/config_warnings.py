@@ -1,0 +1,48 @@
+"""Passwords that others could read: in the configuration file, and on the network."""
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msc_edge.runtime.stream.config import StreamConfig
+
+_SECRET_NAMES = {"password", "secret"}
+_PASSWORD_IN_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/@:]*:([^/@]+)@", re.IGNORECASE)
+
+
+def readable_passwords(path: Path, document: dict[str, Any]) -> list[str]:
+    """The options of a file, as it was read, that hold a password in plain text while every user may read the file."""
+    if os.name == "nt" or not path.stat().st_mode & stat.S_IROTH:
+        return []
+    return list(_literal_passwords(document))
+
+
+def _literal_passwords(value: Any, name: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _literal_passwords(each, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for number, each in enumerate(value, start=1):
+            yield from _literal_passwords(each, f"{name}.{number}")
+    elif isinstance(value, str) and value:
+        found = _PASSWORD_IN_URL.match(value)
+        password = value if name.rpartition(".")[2] in _SECRET_NAMES else found[1] if found else ""
+        if password and "${" not in password:
+            yield name
+
+
+def password_without_tls(config: StreamConfig) -> bool:
+    """Whether an MQTT password crosses the network in plain text."""
+    mqtt = config.mqtt
+    return bool(mqtt.host) and mqtt.password is not None and not mqtt.tls and not _is_this_pc(mqtt.host or "")
+
+
+def _is_this_pc(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
