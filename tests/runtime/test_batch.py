@@ -84,7 +84,7 @@ class TestScoreImages:
         before = threading.active_count()
         with closing(score_images(detector, [photos / "good_100.png"] * 10_000, threads=2)) as images:
             assert [next(images).error for _ in range(3)] == [None] * 3
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # one of an earlier test may have ended
 
     @pytest.mark.parametrize("threads", [1, 4])
     def test_paths_are_taken_only_a_little_ahead(self, photos, detector, threads):
