@@ -99,6 +99,7 @@ def test_a_name_that_is_asked_for_and_a_file_that_is_left_are_found(isolated: Is
     assert isolated.left_at_home() == ["deviceid"]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_runtime_ask_for_no_name_and_leave_no_file(
     isolated: Isolated, toy: ModuleType, kit: Path, save: Callable, tmp_path: Path
 ) -> None:
