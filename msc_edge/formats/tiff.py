@@ -11,17 +11,26 @@ _FORMATS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _FORMATS_OF_EXIF = {**_FORMATS, 1: "B", 8: "h", 9: "i"}  # BYTE, SSHORT, SLONG: cameras write them too
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 320, 338, 339
+_STRIP_OFFSETS, _ROWS, _STRIP_SIZES, _TILE_WIDTH = 273, 278, 279, 322
 _TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION)
-_TAGS += (_SAMPLES, _PLANAR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT)
-_MOST_VALUES = 3 * 256  # of a colour map
+_TAGS += (
+    _SAMPLES,
+    _PLANAR,
+    _COLOR_MAP,
+    _EXTRA_SAMPLES,
+    _SAMPLE_FORMAT,
+    _STRIP_OFFSETS,
+    _ROWS,
+    _STRIP_SIZES,
+    _TILE_WIDTH,
+)
+_MOST_VALUES = 1 << 16  # of a field: one for each strip
 
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_COLOURS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, _PALETTE, _CMYK, _YCBCR)
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, _YCBCR)
 _UNASSOCIATED_ALPHA = 2
 _PLANES, _UNSIGNED, _JPEG = 2, 1, 7
-# None, LZW, Deflate (two), PackBits. OpenCV returns noise for JPEG 2000, PNG and JPEG XL.
-_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773})
-FAX = frozenset({2, 3, 4})  # no decoder reports damage in them
+_UNCOMPRESSED = 1
 
 
 class TiffHeader(NamedTuple):
@@ -41,6 +50,7 @@ class TiffHeader(NamedTuple):
     """1: unsigned integers."""
     palette: tuple[int, ...]
     """The colour map: 16-bit values, all red ones first."""
+    tiled: bool
     unassociated_alpha_at: int | None
     """The byte that declares the first extra sample as unassociated alpha, by which libtiff multiplies the colours."""
 
@@ -48,19 +58,22 @@ class TiffHeader(NamedTuple):
     def misread(self) -> str | None:
         """Why OpenCV would misread it, to follow `its`; None: it reads it right."""
         bits, several = self.bits[0], self.samples > 1
-        compressed = self.compression in _COMPRESSIONS or (self.compression == _JPEG and bits == 8)
+        plain = self.compression == _UNCOMPRESSED or (self.compression == _JPEG and bits == 8)
         reasons = {
             "samples have different numbers of bits": len(set(self.bits)) > 1,
             "pixels are signed or floating-point numbers": self.sample_format != _UNSIGNED,
             f"pixels have {bits} bits": bits not in (1, 8, 16),
-            f"compression is number {self.compression}": not compressed,
+            # OpenCV drops the report of libtiff that a strip is damaged, and returns it black.
+            f"compression is number {self.compression}": not plain,
+            "pixels are stored in tiles": self.tiled,
             f"colour space is number {self.photometric}": self.photometric not in _COLOURS,
             "colours are YCbCr": self.photometric == _YCBCR and self.compression != _JPEG,  # decoders disagree
-            "palette is not complete, or of 8 bits": self.photometric == _PALETTE and not self._has_palette,
+            "palette is not complete, or of 8 bits": self.photometric == PALETTE and not self._has_palette,
             "zero is white": bits == 16 and self.photometric == WHITE_IS_ZERO,
             "16-bit colours are not RGB": bits == 16 and self.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB),
             "colours are stored one plane after another": bits == 16 and self.planar == _PLANES and several,
-            "pixels have a second value beside grey": bits == 16 and self.samples == 2,
+            "pixels have other values beside grey": self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+            and (self.samples > 2 or (bits == 16 and several)),
         }
         return next((reason for reason, misread in reasons.items() if misread), None)
 
@@ -79,8 +92,8 @@ def tiff_header(data: memoryview) -> TiffHeader | None:
         return None
     try:
         return _first_page(data, order, big=data[2 if order == "<" else 3] == ord("+"))
-    except (struct.error, LookupError, OverflowError) as error:
-        raise UnreadableImageError(f"{DAMAGED}: its first page is cut off, or not valid") from error
+    except (struct.error, LookupError, OverflowError, ValueError) as error:
+        raise UnreadableImageError(f"{DAMAGED}: its first page is cut off, or contradicts itself") from error
 
 
 def orientation_of(exif: memoryview) -> int:
@@ -106,6 +119,8 @@ def _tags(
         tag, kind = struct.unpack_from(f"{order}HH", data, place)
         if tag not in _TAGS:
             continue
+        if tag in found:  # decoders take the first one, or the last
+            raise IndexError(tag)
         (length,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place + 4)
         values = f"{order}{min(length, _MOST_VALUES)}{formats[kind]}"
         at = place + (12 if big else 8)
@@ -126,7 +141,7 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
             raise IndexError(tag)
         return value
 
-    return TiffHeader(
+    header = TiffHeader(
         width=one(_WIDTH),
         height=one(_HEIGHT),
         bits=found.get(_BITS) or (1,),
@@ -136,6 +151,20 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
         samples=one(_SAMPLES, 1),
         planar=one(_PLANAR, 1),
         palette=found.get(_COLOR_MAP, ()),
+        tiled=_TILE_WIDTH in found,
         sample_format=max(found.get(_SAMPLE_FORMAT) or (1,)),
         unassociated_alpha_at=alpha_at,
     )
+    if header.compression == _UNCOMPRESSED and not header.tiled:
+        _check_strips(header, one(_ROWS, header.height), found[_STRIP_OFFSETS], found[_STRIP_SIZES], len(data))
+    return header
+
+
+def _check_strips(header: TiffHeader, rows: int, offsets: tuple[int, ...], sizes: tuple[int, ...], end: int) -> None:
+    """IndexError where an uncompressed strip is shorter than its rows, or runs past the end of the file."""
+    rows = min(rows, header.height)
+    planes = header.samples if header.planar == _PLANES else 1
+    stride = (header.width * header.bits[0] * (1 if planes > 1 else header.samples) + 7) // 8
+    wanted = [min(rows, header.height - row) * stride for row in range(0, header.height, rows)] * planes
+    if not all(size >= least and at + least <= end for at, size, least in zip(offsets, sizes, wanted, strict=True)):
+        raise IndexError("a strip is cut")

@@ -129,6 +129,11 @@ def _expanded(value: Any, where: str) -> Any:
     for name in _REFERENCE.findall(value):
         if name not in os.environ:
             raise UsageError(f"--config {where}: ${{{name}}}: this environment variable is not set; set it")
+    if "${" in _REFERENCE.sub("", value):
+        raise UsageError(
+            f"--config {where}: a text contains ${{ and no name of an environment variable; write ${{NAME}}, with "
+            "letters, digits and _ only, and put a text that contains it into a variable"
+        )
     return _REFERENCE.sub(lambda match: _encoded(os.environ[match[1]], value, match.start()), value)
 
 

@@ -26,7 +26,7 @@ from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
-from msc_edge.runtime.stream.worker import Worker
+from msc_edge.runtime.stream.worker import Worker, cut
 
 _RESERVE = 2_000_000  # bytes of the disk of the state that are kept for events
 _FRAME_TIMEOUT = 2.0  # seconds to wait for a frame that a new kit must score
@@ -124,7 +124,7 @@ class Parts:
 
     def load(self, config: StreamConfig) -> dict[str, Detector]:
         """Open the kits of a new configuration, and score a frame of each live source with them; see `load_kits`."""
-        return load_kits(self.uses(config), self._kit_options(config), frames=self._frames())
+        return load_kits(self.uses(config), self._kit_options(config), frames=self._frames(config))
 
     def apply(self, config: StreamConfig, detectors: dict[str, Detector]) -> None:
         """Make a configuration active that differs in options which need no restart.
@@ -154,14 +154,14 @@ class Parts:
         for delivery in self.deliveries:
             delivery.start()
 
-    def _frames(self) -> Iterator[tuple[str, np.ndarray]]:
-        """A frame of each live source that has one now."""
-        for worker in self.workers:
+    def _frames(self, config: StreamConfig) -> Iterator[tuple[str, np.ndarray]]:
+        """A frame of each live source that has one now, cut as a new configuration wants. SourceError if it cannot."""
+        for worker, options in zip(self.workers, config.source, strict=True):
             name = worker.source.name
             if name in self.live and self.statistics.condition(name) in ("source_up", "not_scored"):
                 frame = worker.copy_frame(_FRAME_TIMEOUT)
                 if frame is not None:
-                    yield name, frame
+                    yield name, cut(frame, options.roi) if options.roi else frame
 
     def _kit_options(self, config: StreamConfig) -> KitOptions:
         threads = config.threads or max(1, usable_cores() // len(self._sources))

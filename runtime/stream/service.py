@@ -83,7 +83,8 @@ class Stream:
             if reason := self._scoring.not_ready(name):
                 reasons.append(reason)
             elif name not in parts.live:
-                continue
+                if name in outages:
+                    reasons.append(f"source {name}: {outages[name]}")
             elif age is None or age > parts.config.http.ready_within:
                 last = "no frame was scored yet" if age is None else f"the last scored frame is {age:.0f} s old"
                 reasons.append(f"source {name}: {outages.get(name) or last}")

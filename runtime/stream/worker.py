@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from msc_edge.errors import MscEdgeError
+from msc_edge.errors import MscEdgeError, SourceError
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.alarm import Debounce
@@ -70,9 +70,8 @@ class Worker(threading.Thread):
                 for frame in frames:
                     self.last_activity = time.monotonic()
                     if frame is not None:
-                        frame = self._cut(frame)  # noqa: PLW2901
                         self._last_frame.offer(frame)
-                        self._process(frame)
+                        self._process(self._cut(frame))
                     if self._window:
                         self._window.update(self.source.name, self.source.outage)
         except BaseException as error:
@@ -153,25 +152,32 @@ class Worker(threading.Thread):
 
     def _cut(self, frame: Frame) -> Frame:
         """The part of the frame to use; a frame without an image where the part does not fit."""
-        roi = self.roi
-        if roi is None or frame.image is None:
+        if self.roi is None or frame.image is None:
             return frame
-        height, width = frame.image.shape[:2]
-        if roi.fits(height=height, width=width):
-            image = np.ascontiguousarray(frame.image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width])
-            return replace(frame, image=image)
-        error = f"the frame has {width}x{height} pixels, and the roi of the source does not fit into it; correct `roi`"
-        self._failures.report_failure(f"{frame.source}: a frame cannot be scored: {error}")
-        return replace(frame, image=None, error=error)
+        try:
+            return replace(frame, image=cut(frame.image, self.roi))
+        except SourceError as error:
+            self._failures.report_failure(f"{frame.source}: a frame cannot be scored: {error}")
+            return replace(frame, image=None, error=str(error))
 
     def copy_frame(self, timeout: float) -> np.ndarray | None:
-        """A copy of the next frame, uint8 (height, width, 3) RGB; None when there is none in `timeout` seconds."""
+        """A copy of the next whole frame, uint8 (height, width, 3) RGB; None without one in `timeout` seconds."""
         return self._last_frame.take(timeout)
 
     def close(self) -> None:
         """End the loop after the current frame."""
         self._closing.set()
         self.source.close()
+
+
+def cut(image: np.ndarray, roi: Region) -> np.ndarray:
+    """The part of a frame (height, width, 3) that is used. SourceError where it does not fit into the frame."""
+    height, width = image.shape[:2]
+    if not roi.fits(height=height, width=width):
+        raise SourceError(
+            f"the frame has {width}x{height} pixels, and the roi of the source does not fit into it; correct `roi`"
+        )
+    return np.ascontiguousarray(image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width])
 
 
 def _id_of(frame: Frame) -> str:

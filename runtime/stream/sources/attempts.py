@@ -40,6 +40,6 @@ class Attempts:
         return self._count
 
     def end(self) -> None:
-        """The process ends in order: whatever it was working on did not end it."""
+        """The work on the file has ended, and the process has not."""
         with suppress(OSError):
             self._path.unlink()

@@ -200,6 +200,7 @@ class FolderSource:
             image = decode_image(data, self._decode())
         except UnreadableImageError as problem:
             error = str(problem)
+        self._attempts.end()  # what follows may wait for a disk, and is no fault of the file
         try:
             status = FileStatus.of(path.stat())
         except OSError:

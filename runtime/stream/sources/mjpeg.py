@@ -139,7 +139,7 @@ def open_image_stream(
 def body_kind(head: bytes, content_type: str) -> Body:
     """What a body is, by its first bytes, and by its content type where these do not tell."""
     text = head.lstrip(b"\xef\xbb\xbf\r\n\t ")
-    if text.startswith((*_IMAGES, b"--")) or text[:8].lower() == b"content-":
+    if any(start in head for start in _IMAGES) or text.startswith(b"--") or text[:8].lower() == b"content-":
         return "images"
     if text.startswith(b"#EXTM3U") or _CONTAINERS.match(head) or _is_transport_stream(head):
         return "video"

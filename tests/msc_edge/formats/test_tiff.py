@@ -63,12 +63,36 @@ def test_every_layout_has_its_pixels(dtype: type, compression: Any, options: dic
         (colour, colour, {"photometric": "rgb"}),
         (np.moveaxis(colour, 2, 0), colour, {"photometric": "rgb", "planarconfig": "separate"}),
     ):
-        data = written(pixels, **options, **kind)
-        if dtype == np.uint8 and "tile" in options and compression is None:
-            with pytest.raises(UnreadableImageError):  # OpenCV refuses tiles of 8 bits that are not compressed
-                read(data)
-        else:
-            np.testing.assert_array_equal(read(data), eight_bits(expected), err_msg=str(kind))
+        found = read(written(pixels, **options, **kind))
+        np.testing.assert_array_equal(found, eight_bits(expected), err_msg=str(kind))
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+def test_a_strip_that_is_cut_or_damaged_is_refused(compression: Any, capfd: pytest.CaptureFixture) -> None:
+    smooth = np.add.outer(np.arange(96), np.arange(200)).astype(np.uint8)
+    data = written(smooth, photometric="minisblack", compression=compression, rowsperstrip=8)
+    np.testing.assert_array_equal(read(data)[..., 0], smooth)
+    with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
+        page = file.pages.first
+        at, size = page.dataoffsets[5], page.databytecounts[5]
+        sizes = page.tags["StripByteCounts"]
+    width = 2 if sizes.dtype == tifffile.DATATYPE.SHORT else 4
+    short = data.copy()
+    short[sizes.valueoffset + 5 * width :][:width] = np.frombuffer((size // 3).to_bytes(width, "little"), np.uint8)
+    for broken in (data[: at + size // 2], short):
+        with pytest.raises(UnreadableImageError):
+            read(broken)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_field_that_is_there_twice_is_refused() -> None:
+    """Decoders take the first one, or the last."""
+    data = written(grey(np.uint8), photometric="minisblack", extratags=[(274, 3, 1, 1, True)])
+    at = data.tobytes().index((274).to_bytes(2, "little") + b"\3\0\1\0\0\0")
+    data = data.copy()
+    data[at : at + 2] = np.frombuffer((262).to_bytes(2, "little"), np.uint8)  # photometric interpretation
+    with pytest.raises(UnreadableImageError, match="contradicts itself"):
+        read(data)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
