@@ -179,15 +179,18 @@ class Detector:
         return self.backend.run(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
 
     def score_output(self, output: ModelOutput, frame: np.ndarray, *, heatmap: bool = False) -> Result:
-        """The result for an output of `run` on this frame. KitError when the output is not finite."""
+        """The result for an output of `run` on this frame. KitError when the output is no embedding."""
         found = self.bank.nearest(output.embedding)
         anomaly_map = self.map_of(output, height=frame.shape[0], width=frame.shape[1])
         patch_score = anomaly_map.peak if anomaly_map else None
         score = self.scoring.score(found.score, patch_score)
         # All parts: the larger of two numbers may hide that the other one is NaN.
-        if not all(math.isfinite(each) for each in (score, found.score, patch_score or 0.0)):
+        is_finite = all(math.isfinite(each) for each in (score, found.score, patch_score or 0.0))
+        if not is_finite or not abs(float(np.linalg.norm(output.embedding)) - 1) <= _UNIT:
             file = self.manifest.models[self.model].file
-            raise KitError(f"{file}: the output for this image is not finite; export the kit again")
+            raise KitError(
+                f"{file}: the output for this image is not finite or not of unit length; export the kit again"
+            )
         return Result(
             score=score,
             image_score=found.score,

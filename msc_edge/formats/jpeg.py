@@ -8,10 +8,15 @@ from msc_edge.formats.tiff import orientation_of
 
 START = b"\xff\xd8\xff"  # SOI, and the first byte of a segment
 _START_OF_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_MOST_BETWEEN = 1 << 16  # bytes between two segments
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, without DHT, JPG and DAC
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 to RST7, SOI
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
+_END = b"\xff\xd9"  # EOI
+_WIDEST = 65_500  # pixels, of libjpeg
 _EXIF = b"Exif\0\0"
 _JFIF = b"JFIF\0"
 _SEQUENTIAL_SCAN = b"\0\x3f\0"  # first and last frequency, bit position: the only values of a sequential frame
@@ -77,40 +82,87 @@ def without_metadata(data: memoryview) -> bytes:
     return bytes(kept + data[position:])
 
 
-def restarts_in_order(data: memoryview) -> bool | None:
-    """Whether all restart markers that the header announces are there, in order; None where it announces none.
+def restart_intervals(data: memoryview) -> list[bytes] | None:
+    """Each restart interval of the image data as a JPEG file of its own, which is one row of blocks.
 
-    A file of one scan. Cameras write these markers into the image data at regular intervals, numbered from 0 to 7.
+    Cameras write restart markers into the data at regular intervals, numbered from 0 to 7, and each interval is decoded
+    without those before it. None where the header announces no intervals. ValueError where a marker is missing.
     """
-    interval, blocks, position = 0, 0, 0
+    header, interval, blocks, block, position = bytearray(START[:2]), 0, 0, (8, 8), 0
+    frame_at = 0
     for marker, start, end in _segments(data):
         payload, position = data[start:end], end
         if marker == _RESTART_INTERVAL:
             interval = int.from_bytes(payload)
-        elif marker in _FRAMES:
+            continue
+        if marker in _FRAMES:
+            frame_at = len(header) + 5  # of height and width
             height, width = (int.from_bytes(payload[at : at + 2]) for at in (1, 3))
-            across, down = (max(each >> 4 for each in payload[7::3]), max(each & 15 for each in payload[7::3]))
-            if payload[5] == 1:  # of one component, a block has 8 x 8 pixels whatever its factors
-                across = down = 1
-            blocks = -(-height // (8 * max(down, 1))) * -(-width // (8 * max(across, 1)))
+            down, across = max(each & 15 for each in payload[7::3]), max(each >> 4 for each in payload[7::3])
+            # Of one component, a block has 8 x 8 pixels whatever its factors.
+            block = (8, 8) if payload[5] == 1 else (8 * down, 8 * across)
+            if 0 in block:
+                return None
+            blocks = -(-height // block[0]) * -(-width // block[1])
+        header += bytes((0xFF, marker)) + (2 + len(payload)).to_bytes(2) + payload
     if not interval:
         return None
-    found = [int(number) & 7 for number in b"".join(_RESTART.findall(data[position:]))]
-    expected = -(-blocks // interval) - 1
-    return len(found) >= expected and found == [number % 8 for number in range(len(found))]
+    marks = [(found.start(), data[found.end() - 1] & 7) for found in _RESTART.finditer(data, position)]
+    if [number for _, number in marks] != [number % 8 for number in range(-(-blocks // interval) - 1)]:
+        raise ValueError("a restart marker is missing")
+    starts = [position, *(at + 2 for at, _ in marks)]
+    ends = [*(at for at, _ in marks), len(data)]
+    files = []
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        width = min(interval, blocks - number * interval) * block[1]
+        if width > _WIDEST:
+            raise ValueError("a restart interval is too long to be checked")
+        header[frame_at : frame_at + 4] = block[0].to_bytes(2) + width.to_bytes(2)
+        files.append(bytes(header + data[start:end] + (_END if end != len(data) else b"")))
+    return files
 
 
-def _segments(data: memoryview) -> Iterator[_Segment]:
-    """The segments of the header, up to the first start of a scan. Bytes between them are skipped, as libjpeg does."""
+def is_complete(data: memoryview) -> bool:
+    """Whether the scans of a progressive file bring every coefficient of every component to its full precision.
+
+    ITU-T T.81, annex G: a scan has the frequencies from `first` to `last`, and all but the `low` lowest bits of them.
+    libjpeg decodes a file that lost its last scans without a warning, to an image without detail.
+    """
+    components: bytes = b""
+    precision: dict[tuple[int, int], int] = {}
+    for marker, start, end in _segments(data, to_the_end=True):
+        payload = bytes(data[start:end])
+        if marker in _PROGRESSIVE:
+            components = payload[6::3]
+        elif marker in _FRAMES:
+            return True
+        elif marker == _START_OF_SCAN and payload:
+            first, last, low = payload[-3], payload[-2], payload[-1] & 15
+            for component in payload[1:-3:2]:
+                precision |= {(component, frequency): low for frequency in range(first, last + 1)}
+    return all(precision.get((component, frequency)) == 0 for component in components for frequency in range(64))
+
+
+def _segments(data: memoryview, *, to_the_end: bool = False) -> Iterator[_Segment]:
+    """The segments up to the first start of a scan, or those of all scans.
+
+    Bytes between segments are skipped, as libjpeg does; image data are among them.
+    """
     if data[: len(START)] != START:
         return
     position, marker = 2, 0
-    while marker != _START_OF_SCAN:
-        while position + 4 <= len(data) and (data[position] != 0xFF or data[position + 1] in (0, 0xFF)):
-            position += 1
-        if position + 4 > len(data):
+    while to_the_end or marker != _START_OF_SCAN:
+        found = _MARKER.search(data, position)
+        if (
+            found is None
+            or (found.start() - position > _MOST_BETWEEN and not to_the_end)
+            or found.start() + 4 > len(data)
+        ):
             return
+        position = found.start()
         marker = data[position + 1]
+        if marker == _END[1]:
+            return
         if marker in _WITHOUT_LENGTH:
             position += 2
             continue

@@ -11,7 +11,7 @@ import simplejpeg
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
-from msc_edge.formats.jpeg import JpegHeader, restarts_in_order, without_metadata
+from msc_edge.formats.jpeg import JpegHeader, is_complete, restart_intervals, without_metadata
 from msc_edge.formats.orientation import turned
 
 # Decoding a progressive file takes about a millisecond for each megapixel and scan, however short the scan. Cameras and
@@ -21,7 +21,7 @@ _SCAN = re.compile(rb"\xff\xda")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd[0-79]")
 # Bytes that common cameras leave behind the data of an interval, or align the whole data with. Damaged data that go on
 # to decode leave more: an MCU of one colour has five bytes.
-_MOST_LEFT_OVER = {True: 16, False: 4}
+_MOST_LEFT_OVER, _MOST_IN_INTERVAL = 4, 16
 
 
 def decode_jpeg(data: np.ndarray, header: JpegHeader, *, keep: int | None) -> np.ndarray:
@@ -36,6 +36,8 @@ def decode_jpeg(data: np.ndarray, header: JpegHeader, *, keep: int | None) -> np
     scans = len(_SCAN.findall(data.data))
     if scans * header.height * header.width > _MOST_PIXELS_OF_SCANS:
         raise UnreadableImageError(f"it is a JPEG of {scans} scans, which takes too long to decode; save it as PNG")
+    if not is_complete(data.data):
+        raise UnreadableImageError(f"{DAMAGED}: scans of this progressive JPEG are missing")
     factor = header.reduction(keep) if keep else 1
     try:
         pixels = _accepted(data.data, header, factor)
@@ -55,11 +57,27 @@ def _accepted(data: memoryview, header: JpegHeader, factor: int) -> np.ndarray:
     try:
         return _decoded(clean, header, factor)
     except ValueError as error:
-        left_over = _LEFT_OVER.search(str(error))
-        restarts = restarts_in_order(memoryview(clean))
-        if left_over is None or restarts is False or int(left_over[1]) > _MOST_LEFT_OVER[restarts is True]:
+        intervals = restart_intervals(memoryview(clean)) if _left_over(error) else None
+        if not _left_over(error) or (intervals is None and _left_over(error) > _MOST_LEFT_OVER):
             raise
-        return _decoded(clean, header, factor, strict=False)
+    for each in intervals or ():  # the fault that was reported hides those behind it
+        _check_interval(each)
+    return _decoded(clean, header, factor, strict=False)
+
+
+def _left_over(error: ValueError) -> int:
+    """Number of bytes left over at the end of the data, or before a restart marker; 0 for another fault."""
+    found = _LEFT_OVER.search(str(error))
+    return int(found[1]) if found else 0
+
+
+def _check_interval(interval: bytes) -> None:
+    """ValueError where a restart interval, as a file of its own, is damaged."""
+    try:
+        simplejpeg.decode_jpeg(interval, "GRAY")
+    except ValueError as error:
+        if not 0 < _left_over(error) <= _MOST_IN_INTERVAL:
+            raise
 
 
 def _decoded(data: bytes | memoryview, header: JpegHeader, factor: int, *, strict: bool = True) -> np.ndarray:

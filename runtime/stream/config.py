@@ -187,7 +187,7 @@ class MqttConfig(_Section):
 class WebhookConfig(_Section):
     """`[webhook]`."""
 
-    url: SecretStr | None = None
+    url: Annotated[SecretStr, Field(min_length=1)] | None = None
     secret: SecretStr | None = Field(default=None, description="key that signs each request")
     timeout: Timeout = Field(default=10, description="seconds")
 

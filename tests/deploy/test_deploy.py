@@ -106,7 +106,7 @@ class TestUnit:
             ("Service", "StateDirectory", "msc-edge/%i"),
             ("Service", "SupplementaryGroups", "video"),
             # A crash loop ends visibly; pauses grow to a minute, so ten starts take some five minutes.
-            ("Unit", "StartLimitIntervalSec", "600"),
+            ("Unit", "StartLimitIntervalSec", "1800"),
             ("Unit", "StartLimitBurst", "10"),
             ("Service", "LimitCORE", "0"),
             ("Service", "MemoryMax", "2G"),

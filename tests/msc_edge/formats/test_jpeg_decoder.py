@@ -153,3 +153,36 @@ def test_no_changed_byte_raises_another_error():
             other[rng.integers(len(other))] = rng.integers(256)
             with suppress(UnreadableImageError):
                 assert decoded(bytes(other)).dtype == np.uint8
+
+
+@pytest.mark.parametrize("damage", ["zero", "cut", "empty"])
+@pytest.mark.parametrize("left_over", [1, 4, 16])
+def test_a_harmless_fault_does_not_hide_damage_behind_it(damage, left_over):
+    whole = WHOLE["restarts"]
+    start = whole.index(b"\xff\xda")
+    marks = [start + found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", whole[start:])]
+    first, last = marks[7] + 2, marks[8]
+    interval = {"zero": bytes(last - first), "cut": whole[first : (first + last) // 2], "empty": b""}[damage]
+    broken = whole[: marks[0]] + b"\x55" * left_over + whole[marks[0] : first] + interval + whole[last:]
+    with pytest.raises(UnreadableImageError, match="damaged"):
+        decoded(broken)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_progressive_file_that_lost_its_last_scans_is_refused(mode):
+    whole = jpeg(PIL.Image.fromarray(scene()).convert(mode), progressive=True)
+    scans = [found.start() for found in re.finditer(rb"\xff\xda", whole)]
+    assert len(scans) >= 6
+    assert decoded(whole).shape == scene().shape
+    for end in scans[1:]:
+        with pytest.raises(UnreadableImageError, match="scans of this progressive JPEG are missing"):
+            decoded(whole[:end] + b"\xff\xd9")
+
+
+def test_a_long_run_of_zeros_is_no_header_and_is_not_walked_byte_by_byte(in_child):
+    """A sparse file needs no space on the disk. A loop in Python over these bytes does not end in time."""
+    code = """
+from msc_edge.formats.jpeg import jpeg_header
+print(jpeg_header(memoryview(b"\\xff\\xd8\\xff\\xe0" + bytes(400_000_000))))
+"""
+    assert in_child(code).strip() == "None"

@@ -237,3 +237,18 @@ def test_a_kit_that_cannot_score_the_frames_of_a_camera_is_refused(camera: Any, 
         request_reload(from_file.state, timeout=TIMEOUT)
     from_file.write(source=[{"address": camera.url(), "name": "cam", "roi": "10,10,200,100"}])
     assert "changed: source.1.roi" in request_reload(from_file.state, timeout=TIMEOUT)
+    from_file.write(source=[{"address": camera.url(), "name": "cam", "roi": "10,10,20000,100"}])
+    with pytest.raises(KitError, match=r"the roi of the source does not fit"):
+        request_reload(from_file.state, timeout=TIMEOUT)
+
+
+def test_a_folder_that_is_lost_is_not_ready(from_file: Any, tmp_path: Path, until: Callable) -> None:
+    (tmp_path / "in").mkdir()
+    from_file.write(source=[{"address": str(tmp_path / "in"), "name": "parts"}])
+    running = from_file.start()
+    running.wait_for("source_up")
+    assert running.stream.not_ready() == []
+    (tmp_path / "in").rename(tmp_path / "away")
+    until(lambda: any("parts: lost" in reason for reason in running.stream.not_ready()), "the folder is missed")
+    (tmp_path / "away").rename(tmp_path / "in")
+    until(lambda: running.stream.not_ready() == [], "the folder is back")

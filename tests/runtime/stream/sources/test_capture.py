@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from msc_edge.runtime.stream.sources.address import parse_address, with_login
@@ -116,3 +119,27 @@ def test_only_a_source_of_http_imports_the_http_client() -> None:
     modules = "msc_edge.runtime.stream.service, msc_edge.runtime.stream.sources.capture"
     code = f"import sys, {modules}; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_address_that_is_a_video_first_and_then_images_gives_no_frames() -> None:
+    """FFmpeg requests the address again; it would show a cut image with the lower half of the one before."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+    images = b"".join(b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg + b"\r\n" for _ in range(40))
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: %s\r\n\r\n"
+    answers = [head % b"video/x-flv" + b"FLV\x01\x05\0\0\0\x09" + bytes(600)]
+    answers += [head % b"multipart/x-mixed-replace;boundary=x" + images] * 5
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            with contextlib.suppress(OSError):
+                self.request.sendall(answers.pop(0))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/live"
+        with pytest.raises(ConnectionBrokenError, match="a video first, and then JPEG or PNG images"):
+            next(capture_frames(settings(address), skip=lambda: None, on_status=lambda *_: None))
+        server.shutdown()
+    assert len(answers) < 5, "FFmpeg has requested the address"

@@ -87,6 +87,8 @@ def http_camera() -> Iterator[str]:
         (jpeg(0), "video/mp4", "images"),
         (b"\x89PNG\r\n\x1a\n", "", "images"),
         (b"\r\n--frame\r\nContent-Type: image/jpeg", "text/html", "images"),
+        (b"frame\r\n\r\n" + jpeg(0), "video/mp4", "images"),  # a line between parts that begins without --
+        (b"HTTP/1.0 200 OK\r\n\r\n" + jpeg(0), "video/x-msvideo", "images"),
         (b"content-type: image/jpeg\r\n", "application/json", "images"),
         (b"preamble", "multipart/x-mixed-replace", "images"),
         (b"preamble", "video/x-motion-jpeg", "images"),
