@@ -50,6 +50,7 @@ class ImageSplitter:
         """Of the image that the buffer begins with; None between two images."""
         self._end: FoundEnd | None = None
         self._searched = 0  # the delimiter is not before this position
+        self._is_extra = False  # the image is a second one of its part
 
     def feed(self, data: bytes) -> Iterator[FoundImage]:
         """Add bytes and yield the images that they complete. Raises UnsplittableError."""
@@ -60,7 +61,9 @@ class ImageSplitter:
                 if len(self._buffer) > MAX_BYTES:
                     raise UnsplittableError(f"an image is larger than {MAX_BYTES >> 20} MB")
                 return
-            yield self._take(*end)
+            image = self._take(*end)
+            if not self._is_extra:
+                yield image
 
     def finish(self) -> FoundImage | None:
         """The cut image that the body ended in, if any."""
@@ -78,16 +81,21 @@ class ImageSplitter:
         if start is None:
             del self._buffer[:-_KEPT]
             return False
-        self._learn_delimiter(bytes(self._buffer[: start.start()]))
+        has_parts = self._delimiter is not None
+        # A preview behind the image, in the same part: it would be scored as the next part.
+        self._is_extra = not self._learn_delimiter(bytes(self._buffer[: start.start()])) and has_parts
         del self._buffer[: start.start()]
         self._end, self._searched = None, 0
         self._walk = _jpeg_end(self._buffer) if self._buffer[0] == 0xFF else _png_end(self._buffer)
         return True
 
-    def _learn_delimiter(self, between: bytes) -> None:
-        """Find the line that separates parts: the one with the declared boundary, or the first that begins with --."""
+    def _learn_delimiter(self, between: bytes) -> bool:
+        """Find the line that separates parts: the one with the declared boundary, or the first that begins with --.
+
+        Returns whether there is one.
+        """
         if self._delimiter and self._delimiter.search(between):
-            return
+            return True
         lines = [line.strip() for line in between.splitlines()]
         for wanted in self._declared:
             found = next((line for line in lines if wanted in line), None)
@@ -97,6 +105,8 @@ class ImageSplitter:
             found = next((line for line in lines if line.startswith(b"--")), b"")
         if len(found) >= _MIN_DELIMITER:
             self._delimiter = re.compile(re.escape(found) + rb"[ \t]*\r?\n")
+            return True
+        return False
 
     def _find_end(self) -> "FoundEnd | None":
         """The end of the image that the buffer begins with, if it has come."""

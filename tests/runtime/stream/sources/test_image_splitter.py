@@ -26,7 +26,7 @@ def split(pieces: list[bytes], boundary: str | None = None) -> list[FoundImage]:
 @settings(max_examples=40, deadline=None)
 @given(
     order=st.lists(st.integers(0, len(IMAGES) - 1), min_size=1, max_size=5),
-    gaps=st.lists(st.binary(max_size=30).filter(lambda gap: b"\xff" not in gap and b"\x89" not in gap), min_size=6),
+    gaps=st.lists(st.binary(max_size=30).filter(lambda gap: not {0xFF, 0x89, ord("-")} & set(gap)), min_size=6),
     size=st.integers(1, 5000),
 )
 def test_images_are_found_whatever_lies_between_them_and_wherever_the_pieces_end(
@@ -45,6 +45,16 @@ def test_an_image_that_is_cut_anywhere_ends_before_the_next_and_is_not_whole(at:
     assert [image.is_whole for image in found] == [True, False, True]
     assert (found[0].data, found[2].data) == (IMAGES[2], IMAGES[4])
     assert found[1].data.rstrip(b"\r\n") == IMAGES[0][:at].rstrip(b"\r\n")
+
+
+@pytest.mark.parametrize("boundary", ["frame", None, "another"])
+def test_a_preview_behind_the_image_of_a_part_is_not_the_next_image(boundary: str | None) -> None:
+    """As in the multi-picture format of cameras: it would be scored as the next part."""
+    part = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
+    body = b"".join(part + IMAGES[number] + b"\0\0" + IMAGES[4] + b"\r\n" for number in (0, 2, 1))
+    for size in (7, 1000, len(body)):
+        found = split([body[at : at + size] for at in range(0, len(body), size)], boundary)
+        assert found == [FoundImage(IMAGES[number], is_whole=True) for number in (0, 2, 1)]
 
 
 @pytest.mark.parametrize("number", [0, 1])
