@@ -64,6 +64,7 @@ class OutputError(MscEdgeError):
 _EXTRA_OF_PACKAGE = {
     "filelock": "train",
     "hnswlib": "hnsw",
+    "imagecodecs": "tiff",
     "lightning": "train",
     "onnx": "train",
     "onnxscript": "train",
@@ -71,6 +72,7 @@ _EXTRA_OF_PACKAGE = {
     "scipy": "train",
     "sklearn": "evaluate",
     "tensorboard": "train",
+    "tifffile": "tiff",
     "torch": "train",
     "torchvision": "train",
 }

@@ -51,7 +51,7 @@ def extras_of_packages() -> list[tuple[str, str]]:
         return [re.split(r"[^\w-]", each)[0] for each in requirements]
 
     project = PYPROJECT["project"]
-    named = {name: names(project["optional-dependencies"][name]) for name in ("hnsw", "train")}
+    named = {name: names(project["optional-dependencies"][name]) for name in ("hnsw", "tiff", "train")}
     known = {"scikit-learn", *names(project["dependencies"])}  # an extra may need a later version of these
     return [(package, extra) for extra, packages in named.items() for package in packages if package not in known]
 

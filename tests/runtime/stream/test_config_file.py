@@ -355,6 +355,13 @@ def test_a_relative_source_too_unless_it_is_a_camera_or_a_stream(
 # -- environment variables
 
 
+def test_an_empty_url_of_the_webhook_is_refused(line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set and empty must not silence the alarms."""
+    monkeypatch.setenv("MSC_EMPTY", "")
+    with pytest.raises(UsageError, match=r"webhook.url"):
+        read_config(line({"kit": "k", "source": [{"address": "0"}], "webhook": {"url": "${MSC_EMPTY}"}}), {})
+
+
 @pytest.mark.parametrize("text", ["${}", "${9A}", "${MSC-PASSWORD}", "${MSC_A:-default}", "${MSC_A"])
 def test_a_reference_of_another_form_is_refused(line, text: str) -> None:
     """It would be sent as the password."""

@@ -164,7 +164,6 @@ def test_https_to_a_server_without_tls_is_away(server: Server) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
         "example.org/hook",
         f"ftp://robot:{PASSWORD}@example.org/",
         f"https://robot:{PASSWORD}@/hook",
