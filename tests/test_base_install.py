@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parent.parent
 TOY_KIT = REPOSITORY / "tests" / "assets" / "toy.kit"
@@ -39,7 +40,8 @@ def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.Compl
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder bin/ of an environment with the wheel and its dependencies, and without the source tree."""
     place = tmp_path_factory.mktemp("bare")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", place, REPOSITORY, cwd=place)
+    with FileLock(tmp_path_factory.getbasetemp().parent / "wheel.lock"):  # two builds in one folder disturb each other
+        run(sys.executable, "-m", "build", "--wheel", "--outdir", place, REPOSITORY, cwd=place)
     (wheel,) = place.glob("*.whl")
     venv.create(place / "env", with_pip=True)
     binaries = place / "env" / "bin"
