@@ -76,7 +76,7 @@ def without_metadata(data: memoryview) -> bytes:
             payload[5:7] = b"\x01\x02"
         elif marker == _START_OF_SCAN and sequential:
             payload[-3:] = _SEQUENTIAL_SCAN
-        elif (marker >= _APP0 and marker != _APP14) or marker in _WITHOUT_LENGTH:
+        elif marker >= _APP0 and marker != _APP14:
             continue
         kept += bytes((0xFF, marker)) + (2 + len(payload)).to_bytes(2) + payload
     return bytes(kept + data[position:])
@@ -136,7 +136,7 @@ def is_complete(data: memoryview) -> bool:
             components = payload[6::3]
         elif marker in _FRAMES:
             return True
-        elif marker == _START_OF_SCAN and payload:
+        elif marker == _START_OF_SCAN and len(payload) >= len(_SEQUENTIAL_SCAN):
             first, last, low = payload[-3], payload[-2], payload[-1] & 15
             for component in payload[1:-3:2]:
                 precision |= {(component, frequency): low for frequency in range(first, last + 1)}

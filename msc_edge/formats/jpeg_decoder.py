@@ -41,7 +41,7 @@ def decode_jpeg(data: np.ndarray, header: JpegHeader, *, keep: int | None) -> np
     factor = header.reduction(keep) if keep else 1
     try:
         pixels = _accepted(data.data, header, factor)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # IndexError: a segment is shorter than its kind
         reason = "its subsampling of colours is not supported" if "subsampling" in str(error) else str(error)
         raise UnreadableImageError(f"{DAMAGED}: {reason}") from error
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""WebP files: their EXIF data, of which OpenCV 5.0 reads the orientation only in one of two forms (RFC 9649)."""
+"""WebP files: the orientation in their EXIF data, which OpenCV 5.0 reads in one of two forms only (RFC 9649)."""
 
 from msc_edge.formats.tiff import orientation_of
 

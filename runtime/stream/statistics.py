@@ -72,7 +72,7 @@ class Statistics:
             self.events[kind] += 1
             if source is not None and kind in SCORED_AFTER:
                 self._condition[source] = kind
-                if kind != "not_scored":  # frames that arrive after a loss are counted anew
+                if kind != "not_scored":  # frames that arrive after a loss are counted from zero again
                     self._unscored.pop(source, None)
 
     def condition(self, source: str) -> str:

@@ -24,7 +24,7 @@ from msc_edge.runtime.stream.tiles import arranged, cell_size, drawn, grey, with
 
 _HELD = 2.0  # seconds that a rejected frame stays, whatever comes after it
 _STALLED = 10.0  # seconds without a sign of a source, or of the stream, after which an image counts as old
-_TICK = 0.5  # seconds after which the durations are drawn anew
+_TICK = 0.5  # seconds after which the durations are drawn again
 _READY = b"ready"
 
 

@@ -186,3 +186,14 @@ from msc_edge.formats.jpeg import jpeg_header
 print(jpeg_header(memoryview(b"\\xff\\xd8\\xff\\xe0" + bytes(400_000_000))))
 """
     assert in_child(code).strip() == "None"
+
+
+@pytest.mark.parametrize("kind", ["progressive", "restarts"])
+@pytest.mark.parametrize("marker", [0xC0, 0xC2, 0xDA, 0xDB, 0xDD])
+@pytest.mark.parametrize("length", [0, 1, 2, 5])
+def test_a_segment_that_is_shorter_than_its_kind_is_no_other_error(kind, marker, length):
+    whole = WHOLE[kind]
+    for at in (2, whole.index(b"\xff\xda"), len(whole) - 2):
+        short = bytes((0xFF, marker)) + (2 + length).to_bytes(2) + bytes(length)
+        with suppress(UnreadableImageError):
+            decoded(whole[:at] + short + whole[at:])

@@ -94,7 +94,7 @@ def test_single_frames_that_cannot_be_scored_are_no_state(bench: Bench) -> None:
     assert bench.kinds() == []
 
 
-def test_a_source_that_is_lost_meanwhile_and_comes_back_is_reported_anew(bench: Bench) -> None:
+def test_a_source_that_is_lost_meanwhile_and_comes_back_is_reported_again(bench: Bench) -> None:
     for _ in range(30):
         bench.frame("too small")
     bench.journal.report("source_lost", "unplugged", source="cam")
