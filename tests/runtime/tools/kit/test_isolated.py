@@ -15,6 +15,12 @@ from msc_edge.runtime.tools.kit.isolated import isolated
 KIT = Path("some.kit")
 
 
+@pytest.fixture(autouse=True)
+def _this_module_can_be_imported_by_a_new_process(monkeypatch, pytestconfig):
+    # At the end: in the top folder msc_edge/ would hide the installed package.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(pytestconfig.rootpath)])
+
+
 def process_ids(kit: Path) -> Iterator[int]:
     yield os.getpid()
     yield len(kit.name)
