@@ -98,6 +98,7 @@ def _deadline(seconds: float, shut_down: Callable[[], None]) -> Iterator[None]:
             raise
     finally:
         timer.cancel()
+        timer.join()  # nothing shuts down a connection that is used again later
     if expired.is_set():  # an end of data within the head counts as its end
         raise TimeoutError from None
 
