@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from msc_edge.errors import UnreadableImageError
 from msc_edge.runtime.stream.sources.address import Address, camera_number
+from msc_edge.runtime.stream.sources.image_packets import codec_of, decode_packet, holds_images, read_packets
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, ConnectionBrokenError, OnStatus
 
-_IMAGE_CODECS = ("MJPG", "MPNG", "JPEG", "PNG")  # FFmpeg shows a damaged one with pixels of the previous image
 _DEFAULT_PORTS = {"rtsp": 554, "http": 80, "https": 443, "rtmp": 1935}
 
 
@@ -43,18 +44,21 @@ def capture_frames(
     try:
         if not capture.isOpened():
             return
-        if address.kind == "network" and _codec(capture).upper() in _IMAGE_CODECS:
-            # It has requested the address again, and the answer was another one: images, as `mjpeg` reads them.
-            raise ConnectionBrokenError(
-                "the answers of this address differ: a video first, and then JPEG or PNG images"
-            )
-        success, image = capture.read()
+        description = _actual_settings(capture, address)
+        images = address.kind == "network" and holds_images(capture)
+        if images:
+            read_packets(capture)
+        success, data = capture.read()
         if not success:
             return
-        on_status("open", _actual_settings(capture, address))
+        on_status("open", description)
         while success:
-            yield _with_channels(image), "BGR"
-            success, image = capture.read()
+            try:
+                yield (decode_packet(data), "RGB") if images else (_with_channels(data), "BGR")
+            except UnreadableImageError as error:
+                skip()
+                on_status("damaged", str(error))
+            success, data = capture.read()
     finally:
         capture.release()
     raise ConnectionBrokenError("the connection ended, or no frame came in time")
@@ -100,17 +104,11 @@ def _open_webcam(settings: CaptureSettings) -> cv2.VideoCapture:
 
 def _actual_settings(capture: cv2.VideoCapture, address: Address) -> str:
     """Size, codec and rate as the camera reports them. They often differ from the requested ones."""
-    fourcc = _codec(capture)
+    fourcc = codec_of(capture)
     size = f"{capture.get(cv2.CAP_PROP_FRAME_WIDTH):.0f}x{capture.get(cv2.CAP_PROP_FRAME_HEIGHT):.0f}"
     rate = capture.get(cv2.CAP_PROP_FPS)
     interface = f" by {capture.getBackendName()}" if address.kind == "webcam" else ""
     return f"{size}, {fourcc}{f', {rate:.4g} frames a second' if 0 < rate < 1000 else ''}{interface}"
-
-
-def _codec(capture: cv2.VideoCapture) -> str:
-    """Its code of four letters, for example H264 or MJPG."""
-    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-    return "".join(c if c.isprintable() else "?" for c in code.to_bytes(4, "little").decode("latin-1")).strip()
 
 
 def diagnose(settings: CaptureSettings, *, seconds: float) -> str:

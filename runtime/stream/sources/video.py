@@ -7,10 +7,11 @@ from pathlib import Path
 
 import cv2
 
-from msc_edge.errors import SourceError
+from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.logs import LOG
+from msc_edge.runtime.stream.sources.image_packets import decode_packet, holds_images, read_packets
 from msc_edge.runtime.stream.sources.interface import OnEvent
 
 
@@ -32,11 +33,14 @@ class VideoSource:
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source."""
         expected = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        count, last = 0, -1.0
+        images = holds_images(self._capture)
+        if images:
+            read_packets(self._capture)
+        count, damaged, last = 0, 0, -1.0
         try:
             while not self._closed.is_set():
                 captured, moment = time.monotonic(), now()
-                success, image = self._capture.read()
+                success, data = self._capture.read()
                 if not success:
                     break
                 position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -45,13 +49,22 @@ class VideoSource:
                 last = position if known else last
                 if count == 0:
                     on_event("source_up", "reading frames", None)
+                image, error = None, None
+                try:
+                    image = decode_packet(data) if images else cv2.cvtColor(data, cv2.COLOR_BGR2RGB)
+                except UnreadableImageError as reason:
+                    error = str(reason)
+                    damaged += 1
+                    if damaged == 1:
+                        LOG.warning("%s: frame %d of %s cannot be decoded: %s", self.name, count, self._path, error)
                 yield Frame(
                     source=self.name,
                     index=count,
                     time=moment,
                     captured=captured,
-                    image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+                    image=image,
                     position=position if known else None,
+                    error=error,
                 )
                 count += 1
             else:
@@ -61,7 +74,8 @@ class VideoSource:
         missing = f"; the file declares {expected}" if count < expected - 1 else ""
         if missing:
             LOG.warning("%s: %s: only %d frames could be read%s", self.name, self._path, count, missing)
-        on_event("source_ended", f"{count} frames were scored{missing}", None)
+        unreadable = f"; {damaged} could not be decoded" if damaged else ""
+        on_event("source_ended", f"{count - damaged} frames were scored{unreadable}{missing}", None)
 
     def close(self) -> None:
         """See Source."""

@@ -4,6 +4,7 @@
 
 /clip     the clip, in a loop          /still    the same image forever
 /ball     a moving ball of this size   /audio    no video
+/jpeg     the still as a series of JPEG images
 `size WIDTH HEIGHT` on standard input changes the size of /ball while it is streaming.
 """
 
@@ -23,6 +24,8 @@ PIPELINES = {
     "caps=video/x-raw,width={width},height={height},framerate=30/1 ! " + ENCODER,
     "/still": "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,width=320,height=240,framerate=30/1 ! "
     + ENCODER,
+    "/jpeg": "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 "
+    "! jpegenc ! rtpjpegpay name=pay0 pt=26",
     "/audio": "audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay0 pt=0",
 }
 sizes = []

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from msc_edge.images import decode_image
 from msc_edge.runtime.stream.sources.address import parse_address, with_login
 from msc_edge.runtime.stream.sources.capture import capture_frames, diagnose
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ConnectionBrokenError
@@ -121,14 +122,15 @@ def test_only_a_source_of_http_imports_the_http_client() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_address_that_is_a_video_first_and_then_images_gives_no_frames() -> None:
+def test_images_of_an_address_that_was_a_video_first_are_whole() -> None:
     """FFmpeg requests the address again; it would show a cut image with the lower half of the one before."""
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
-    images = b"".join(b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg + b"\r\n" for _ in range(40))
+    images = [np.random.default_rng(n).integers(0, 256, (64, 64, 3), dtype=np.uint8) for n in range(40)]
+    jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
+    cut = [data if number % 4 else data[: len(data) // 2] for number, data in enumerate(jpegs)]
+    parts = b"".join(b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + data + b"\r\n" for data in cut)
     head = b"HTTP/1.0 200 OK\r\nContent-Type: %s\r\n\r\n"
     answers = [head % b"video/x-flv" + b"FLV\x01\x05\0\0\0\x09" + bytes(600)]
-    answers += [head % b"multipart/x-mixed-replace;boundary=x" + images] * 5
+    answers += [head % b"multipart/x-mixed-replace;boundary=x" + parts] * 5
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -136,10 +138,34 @@ def test_an_address_that_is_a_video_first_and_then_images_gives_no_frames() -> N
             with contextlib.suppress(OSError):
                 self.request.sendall(answers.pop(0))
 
+    frames, damaged = [], 0
+
+    def skip() -> None:
+        nonlocal damaged
+        damaged += 1
+
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/live"
-        with pytest.raises(ConnectionBrokenError, match="a video first, and then JPEG or PNG images"):
-            next(capture_frames(settings(address), skip=lambda: None, on_status=lambda *_: None))
+        with contextlib.suppress(ConnectionBrokenError):
+            for frame, order in capture_frames(settings(address), skip=skip, on_status=lambda *_: None):
+                assert order == "RGB"
+                frames.append(frame.tobytes())
         server.shutdown()
     assert len(answers) < 5, "FFmpeg has requested the address"
+    assert len(frames) > 20
+    assert damaged > 8
+    assert set(frames) <= {decode_image(np.frombuffer(data, np.uint8)).tobytes() for data in jpegs}
+
+
+def test_jpeg_images_by_rtsp_are_decoded_as_image_files_are(camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    messages: list[tuple[str, str]] = []
+    frames = capture_frames(
+        settings(camera.url("jpeg")), skip=lambda: None, on_status=lambda *message: messages.append(message)
+    )
+    image, order = next(frames)
+    del frames
+    assert (image.shape, order) == ((240, 320, 3), "RGB")
+    assert int(image[100, 245, 0]) - image[100, 245, 2] > 90  # red, of the SMPTE bars
+    assert messages[0][1].startswith("320x240, MJPG")

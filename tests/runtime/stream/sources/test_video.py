@@ -1,5 +1,6 @@
 import logging
 import math
+import re
 import threading
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -168,10 +169,13 @@ def test_a_truncated_video_reports_how_many_frames_are_missing(
     with caplog.at_level(logging.WARNING, logger="msc_edge.stream"):
         frames, events = read(path)
     assert 20 < len(frames) < 50
-    assert [number_in(image_of(frame)) for frame in frames] == list(range(len(frames)))
-    message = f"{len(frames)} frames were scored; the file declares 60"
+    whole = [frame for frame in frames if frame.error is None]
+    assert [number_in(image_of(frame)) for frame in whole] == list(range(len(whole)))
+    cut = "; 1 could not be decoded" if codec == "MJPG" else ""  # the end of the file is within an image
+    assert len(frames) - len(whole) == bool(cut)
+    message = f"{len(whole)} frames were scored{cut}; the file declares 60"
     assert events[-1] == ("source_ended", message, None)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert str(path) in caplog.text
 
 
@@ -187,6 +191,27 @@ def test_damage_in_the_middle_is_reported_and_the_other_frames_keep_their_positi
     assert "the file declares 60" in events[-1][1]
     positions = [number_in(image_of(frame)) / 25 for frame in undamaged]
     assert [frame.position for frame in undamaged] == pytest.approx(positions, abs=0.001)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("avi", "MJPG"), ("mov", "MJPG"), ("mkv", "MJPG"), ("mov", "MPNG")])
+def test_a_damaged_image_of_a_series_of_images_is_not_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, codec: str
+) -> None:
+    """FFmpeg would show it with pixels of the image before."""
+    path = write(tmp_path / f"clip.{suffix}", codec, frames=9)
+    content = bytearray(path.read_bytes())
+    starts = [found.start() for found in re.finditer(rb"\xff\xd8\xff" if codec == "MJPG" else rb"\x89PNG", content)]
+    ends = [found.start() for found in re.finditer(rb"\xff\xd9" if codec == "MJPG" else rb"IEND", content)]
+    assert len(starts) == len(ends) == 9
+    content[(starts[4] + ends[4]) // 2 : ends[4]] = bytes(ends[4] - (starts[4] + ends[4]) // 2)
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING, logger="msc_edge.stream"):
+        frames, events = read(path)
+    assert [frame.index for frame in frames if frame.image is None] == [4]
+    assert [number_in(image_of(frame)) for frame in frames if frame.image is not None] == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert "damaged" in str(frames[4].error)
+    assert events[-1][1] == "8 frames were scored; 1 could not be decoded"
+    assert f"clip: frame 4 of {path} cannot be decoded: " in caplog.text
 
 
 @pytest.mark.parametrize(("suffix", "codec"), FORMATS)
