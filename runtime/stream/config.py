@@ -100,8 +100,10 @@ class SourceConfig(_Section):
     name: Name | None = Field(default=None, description="in results and events; derived from the address by default")
     username: str | None = Field(default=None, min_length=1, description="network: user, instead of one in the address")
     password: SecretStr | None = Field(default=None, description="network: password of `username`")
-    ca_file: Path | None = Field(default=None, description="https: certificate authority, if it is not a public one")
-    insecure: bool = Field(default=False, description="https: accept any certificate")
+    ca_file: Path | None = Field(
+        default=None, description="https, rtsps: certificate authority, if it is not a public one"
+    )
+    insecure: bool = Field(default=False, description="https, rtsps: accept any certificate")
     max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
     lost_after: PositiveFloat = Field(default=20, description="live: seconds without a frame until source_lost")
     frozen_after: Seconds = Field(
