@@ -159,7 +159,7 @@ class ImagesConfig(_Section):
     overlays: bool = Field(default=True, description="save a rejected frame with its heatmap too, beside it")
     format: Literal["jpg", "png"] = Field(default="jpg", description="png is lossless and several times larger")
     max_mb: PositiveFloat = Field(default=2000, description="remove the oldest beyond this size")
-    max_days: PositiveFloat = Field(default=30, description="remove older images")
+    max_days: PositiveFloat = Field(default=30, description="remove older images; time in which the PC is on")
 
 
 class MqttConfig(_Section):
@@ -198,7 +198,7 @@ class OutboxConfig(_Section):
     """`[outbox]`: the backlog of events for a broker or a server."""
 
     max_mb: PositiveFloat = Field(default=200, description="drop and count the oldest events beyond this size")
-    max_days: PositiveFloat = Field(default=7, description="drop and count older events")
+    max_days: PositiveFloat = Field(default=7, description="drop and count older events; time in which the PC is on")
 
 
 class HttpConfig(_Section):

@@ -45,6 +45,7 @@ class Parts:
         self.statistics = Statistics()
         self.metrics = Metrics()
         self._open = ExitStack()
+        self._open.callback(self.clock.save)
         try:
             self._sources = addresses_of(config.source)
             self.names = [name for name, _, _ in self._sources]
