@@ -1,6 +1,6 @@
 """The age of what was stored, by a clock that may be wrong and may be set.
 
-A PC without a battery boots in 2020, and the network sets its clock to 2026: minutes later, or after the next boot. What
+A PC without a battery boots in 2020, and the network sets its clock to 2026: minutes later, or at the next boot. What
 was stored before would then seem to be six years old, and would be deleted. An age is therefore no difference of two
 times of the wall clock. It is the sum of the seconds that a clock which is never set has counted since, boot by boot.
 The time between two boots is unknown and counts nothing: an age is never more than the time that has really passed.

@@ -126,6 +126,7 @@ class Stream:
         deadline = time.monotonic() + _JOIN_TIMEOUT
         for worker in parts.workers:
             worker.join(max(0.0, deadline - time.monotonic()))
+            worker.report_suppressed()  # it does so itself, unless it hangs
         self._report_losses()
         parts.journal.report("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
         deadline = time.monotonic() + (_LAST_DELIVERY_TIMEOUT if parts.outbox.unwritten() else _DELIVERY_TIMEOUT)
