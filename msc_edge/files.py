@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from msc_edge.errors import UsageError, writing
+from msc_edge.left_over import exchange, hidden_beside, lock, new_locked_folder, recover
 
 _CHUNK = 1 << 20
 _NOT_REGULAR = "it is not a regular file"
-ASIDE = ".replaced"  # suffix of a hidden folder or file that is being replaced
 
 
 def kind_of(path: str | Path) -> tuple[Literal["file", "folder"] | None, str]:
@@ -65,7 +64,7 @@ def written_whole(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _beside(target)
+        partial = hidden_beside(target, ".partial")
         partial.touch(exist_ok=False)
         try:
             yield partial
@@ -80,52 +79,54 @@ def written_whole(target: Path, *, durable: bool = True) -> Iterator[Path]:
 def folder_written_whole(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target`. On success it is renamed to `target`; on an error it is removed.
 
-    With `replace`, an existing `target` is moved aside first, and removed after the new folder is in place. Without it,
-    an existing `target` that is not an empty folder is a UsageError. Raises OutputError from the disk.
+    With `replace`, it takes the place of an existing `target` in one step where the file system can do that. Without
+    it, an existing `target` that is not an empty folder is a UsageError. What processes have left that were killed
+    meanwhile is cleaned up first; see `recover`. Raises OutputError from the disk.
     """
     with writing(target):
+        recover(target)
         if target.exists() and not replace and not (target.is_dir() and not any(target.iterdir())):
             raise _exists(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _beside(target)
-        partial.mkdir()
-        try:
-            yield partial
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    _flush(path)
-            if not replace and target.is_dir() and any(target.iterdir()):  # another process was faster
-                raise _exists(target)
-            _move_into_place(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with new_locked_folder(target) as partial:
+            try:
+                yield partial
+                for path in partial.rglob("*"):
+                    if path.is_file():
+                        _flush(path)
+                if not replace and target.is_dir() and any(target.iterdir()):  # another process was faster
+                    raise _exists(target)
+                with lock(target):
+                    _move_into_place(partial, target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _exists(target: Path) -> UsageError:
     return UsageError(f"{target} exists already; choose another name, or pass --overwrite to replace it")
 
 
-def _beside(target: Path) -> Path:
-    # Avoid tempfile: only the owner can read what it creates, and other users of the PC need the kit too.
-    return target.parent / f".{target.name[:40]}.{secrets.token_hex(6)}.partial"
-
-
 def _move_into_place(partial: Path, target: Path) -> None:
     if not target.exists():
         partial.rename(target)
-        return
-    # If the process is killed between the two renames, this folder remains, and Kit.open names it.
-    aside = partial.with_suffix(ASIDE)
-    target.rename(aside)
-    try:
-        partial.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside, ignore_errors=True)
+    elif exchange(partial, target):
+        _remove(partial)
+    else:  # a process that is killed between the two renames leaves no target; `recover` puts it back
+        aside = hidden_beside(target, ".replaced")
+        target.rename(aside)
+        try:
+            partial.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        aside.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

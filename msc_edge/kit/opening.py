@@ -4,7 +4,6 @@
 `sha256sum -c`.
 """
 
-import glob
 import json
 import stat
 import tempfile
@@ -17,11 +16,11 @@ from typing import Self
 import numpy as np
 
 from msc_edge.errors import KitError, OutputError
-from msc_edge.files import ASIDE
 from msc_edge.kit.container import Verified, verify_folder, verify_zip
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.model_entry import Model
+from msc_edge.left_over import hidden_folders, recover
 
 # A smaller bank is read at once, so a later change of the file does not matter.
 _MAPPED_FROM = 64 << 20
@@ -55,8 +54,12 @@ class Kit:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Verify every file of a kit and open it. KitError names the file, the cause and the remedy."""
+        """Verify every file of a kit and open it. KitError names the file, the cause and the remedy.
+
+        What processes have left that were killed while they wrote this kit is cleaned up first; see `recover`.
+        """
         path = Path(path)
+        recover(path)
         try:
             mode = path.stat().st_mode
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
@@ -163,8 +166,5 @@ def _named(kit: Path) -> Iterator[None]:
 
 
 def _remedy(path: Path) -> str:
-    try:
-        aside = sorted(path.parent.glob(f".{glob.escape(path.name[:40])}.*{ASIDE}"))
-    except (OSError, ValueError):
-        aside = []
-    return f"a replacement was interrupted: rename {aside[-1]} to {path.name}" if aside else "check the path"
+    replaced = hidden_folders(path, ".replaced")
+    return f"a replacement was interrupted: rename {replaced[-1]} to {path.name}" if replaced else "check the path"

@@ -1,38 +1,82 @@
 """When rejected frames raise a `reject` event: after m rejects among the last n frames, and after a cooldown."""
 
+import threading
 from collections import deque
+from dataclasses import dataclass
 
 from msc_edge.calibration import Verdict
 from msc_edge.runtime.stream.config import AlarmConfig
 
+_GRACE = 1.0  # seconds; a `reject` event that comes at once after a cooldown counts the suppressed rejects itself
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """Rejects that raised no event."""
+
+    count: int
+    since: float
+    """`time.monotonic()` of the first one."""
+
 
 class Debounce:
-    """Debouncing for one source. With 1-of-1 and no cooldown, each rejected frame raises an event."""
+    """Debouncing for one source. With 1-of-1 and no cooldown, each rejected frame raises an event.
+
+    Safe to use from several threads. No reject disappears: each one raises an event, is counted by the next `reject`
+    event, or is in what a `take_...` method returns.
+    """
 
     def __init__(self, rule: AlarmConfig) -> None:
         self.rule = rule
         """May be replaced at any time."""
+        self._lock = threading.Lock()
         self._rejected: deque[bool] = deque()
         self._last_event: float | None = None
-        self._suppressed = 0
+        self._in_cooldown = False  # rejects were suppressed in the last cooldown, and were not taken since
+        self._suppressed: Suppressed | None = None
 
     def event_for(self, verdict: Verdict, now: float) -> int | None:
         """Add a frame's verdict. None: it raises no event.
 
-        Otherwise the number of rejects since the last event, this one left out, which raised none. `now`: seconds of a
-        monotonic clock. An event resets the rule: the next one takes m more rejects.
+        Otherwise the number of rejects before it that raised none, and were not taken. `now`: `time.monotonic()` of the
+        frame. An event resets the rule: the next one takes m more rejects.
         """
-        rule = self.rule
-        self._rejected.append(verdict == "reject")
-        while len(self._rejected) > rule.after.n:
-            self._rejected.popleft()
-        if verdict != "reject":
-            return None
-        cooling = self._last_event is not None and now - self._last_event < rule.cooldown
-        if cooling or sum(self._rejected) < rule.after.m:
-            self._suppressed += 1
-            return None
-        self._rejected.clear()
-        self._last_event = now
-        suppressed, self._suppressed = self._suppressed, 0
-        return suppressed
+        with self._lock:
+            rule = self.rule
+            self._rejected.append(verdict == "reject")
+            while len(self._rejected) > rule.after.n:
+                self._rejected.popleft()
+            if verdict != "reject":
+                return None
+            cooling = self._last_event is not None and now - self._last_event < rule.cooldown
+            self._in_cooldown |= cooling
+            if cooling or sum(self._rejected) < rule.after.m:
+                before = self._suppressed or Suppressed(0, now)
+                self._suppressed = Suppressed(before.count + 1, before.since)
+                return None
+            self._rejected.clear()
+            self._last_event = now
+            suppressed = self._take()
+            return suppressed.count if suppressed else 0
+
+    def take_after_cooldown(self, now: float) -> Suppressed | None:
+        """The suppressed rejects once after each cooldown; None before its end, later, and where there are none.
+
+        Later ones are isolated rejects that do not meet `after`: the next event counts them.
+        """
+        with self._lock:
+            if not self._in_cooldown or self._last_event is None:
+                return None
+            if now - self._last_event < self.rule.cooldown + _GRACE:
+                return None
+            return self._take()
+
+    def take_suppressed(self) -> Suppressed | None:
+        """The suppressed rejects, at any time; None where there are none."""
+        with self._lock:
+            return self._take()
+
+    def _take(self) -> Suppressed | None:
+        self._in_cooldown = False
+        taken, self._suppressed = self._suppressed, None
+        return taken

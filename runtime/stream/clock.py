@@ -1,8 +1,9 @@
-"""The age of what was stored, by a clock that may be corrected.
+"""The age of what was stored, by a clock that may be wrong and may be set.
 
-A PC without a battery boots in 2020, and minutes later the network sets its clock to 2026. What was stored before would
-then seem to be six years old, and would be deleted. Each step of the wall clock is therefore recorded: a time from
-before the step is corrected by it, so that an age is the time that has really passed.
+A PC without a battery boots in 2020, and the network sets its clock to 2026: minutes later, or at the next boot. What
+was stored before would then seem to be six years old, and would be deleted. An age is therefore no difference of two
+times of the wall clock. It is the sum of the seconds that a clock which is never set has counted since, boot by boot.
+The time between two boots is unknown and counts nothing: an age is never more than the time that has really passed.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from msc_edge.errors import OutputError
@@ -20,7 +21,8 @@ from msc_edge.runtime.stream.logs import LOG
 
 FILE = "clock.json"
 _SMALLEST_STEP = 60.0  # seconds; a smaller correction makes no difference to ages in days
-_MAX_STEPS = 200
+_MOST_STRETCHES = 1000  # boots and steps; what was stored before them counts as stored at the first of them
+_SAVE_INTERVAL = 600.0  # seconds; at most so much is not counted after a power cut
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -41,16 +43,22 @@ _OF_THIS_PROCESS = uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The wall clock was set. All values in seconds."""
+class _Stretch:
+    """A part of one boot in which the wall clock was not set. All values in seconds."""
 
-    boot: str
     start: float
-    """First time that the clock showed before it was set, since the boot or the step before."""
+    """The wall clock at its first reading."""
     end: float
-    """Last time that the clock showed before it was set."""
+    """The wall clock at its last reading."""
+    before: float
+    """Counted before it."""
     seconds: float
-    """How far it was set forward; negative: back."""
+    """Its length by the clock that is never set."""
+
+    @property
+    def drift(self) -> float:
+        """How far the wall clock was corrected in it, slowly or at once."""
+        return self.end - self.start - self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +69,9 @@ class _Reading:
     wall: float
     running: float
 
-    @property
-    def offset(self) -> float:
-        return self.wall - self.running
-
 
 class Clock:
-    """The wall clock with its steps. Safe to use from several threads."""
+    """Counts the time that passes, and knows what the wall clock showed meanwhile. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Clock:
         running: Callable[[], float] = seconds_since_boot,
         boot: str | None = None,
     ) -> None:
-        """`path`: a file that keeps the steps over restarts of the service; None keeps them in memory only.
+        """`path`: a file that keeps the count over restarts and boots; None counts from now, in memory only.
 
         `wall` is seconds since 1970, `running` seconds of a clock that is never set, `boot` identifies its start.
         """
@@ -86,82 +90,97 @@ class Clock:
         self._running = running
         self._boot = boot or boot_id()
         self._lock = threading.Lock()
-        self._steps: list[Step] = []
-        self._first = self._last = self._read()
+        self._last = self._read()
+        self._stretches = [_Stretch(self._last.wall, self._last.wall, 0, 0)]
         self._restore()
+        self.counted()
 
-    def now(self) -> float:
-        """The wall clock, in seconds since 1970."""
+    def counted(self) -> float:
+        """Seconds counted until now. Call it often: a step of the wall clock is then recorded soon."""
         with self._lock:
-            return self._observe().wall
+            return self._observe()
 
-    def age(self, stamp: float) -> float:
-        """Seconds that have passed since the wall clock showed `stamp`, without the steps since then."""
-        return self.now() - self.corrected(stamp)
+    def counted_at(self, stamp: float) -> float:
+        """Seconds that were counted when the wall clock showed `stamp`.
 
-    def corrected(self, stamp: float) -> float:
-        """What the clock would have shown, had it been right, when it showed `stamp`.
-
-        Where two boots have shown the same time, the later one: nothing is taken for older than it is.
+        In case of doubt the later moment, so that nothing is taken for older than it is: where several boots have
+        shown this time, the last of them; where none is known to, the end of the last one that may have gone on to it.
         """
         with self._lock:
             self._observe()
-            found = [stamp + self._correction(step) for step in self._steps if step.start <= stamp <= step.end]
-        return max(found, default=stamp)
+            # A little more than was read: before the first reading, and after the last one that was saved.
+            for each in reversed(self._stretches):
+                if each.start - _SMALLEST_STEP <= stamp <= each.end + _SAVE_INTERVAL:
+                    return each.before + min(max(0.0, stamp - each.start), each.seconds)
+            earlier = [each.before + each.seconds for each in self._stretches if each.end <= stamp]
+            return max(earlier, default=self._stretches[0].before)
 
-    def steps(self) -> int:
-        """Number of steps so far: a reason to compute ages again."""
+    def age(self, stamp: float) -> float:
+        """Seconds counted since the wall clock showed `stamp`: at most as many as have really passed."""
+        return self.counted() - self.counted_at(stamp)
+
+    def save(self) -> None:
+        """Write what was counted to the file; a full disk leaves it in memory."""
         with self._lock:
             self._observe()
-            return len(self._steps)
-
-    def _correction(self, step: Step) -> float:
-        """This step and the later ones of its boot."""
-        return sum(each.seconds for each in self._steps[self._steps.index(step) :] if each.boot == step.boot)
+            self._write()
 
     def _read(self) -> _Reading:
         return _Reading(self._boot, self._wall(), self._running())
 
-    def _observe(self) -> _Reading:
-        reading = self._read()
-        step = reading.offset - self._last.offset
-        if abs(step) >= _SMALLEST_STEP:
-            shown = reading.running + self._last.offset
-            self._steps = [*self._steps, Step(self._boot, self._first.wall, shown, step)][-_MAX_STEPS:]
-            self._first = self._last = reading
-            LOG.warning("the clock of this PC was set by %+.0f s; ages are not affected", step)
-            self._save()
+    def _observe(self) -> float:
+        """Count until now. Call it with the lock held."""
+        reading, last, stretch = self._read(), self._last, self._stretches[-1]
+        self._last = reading
+        passed = reading.running - last.running
+        grown = replace(stretch, end=reading.wall, seconds=stretch.seconds + passed)
+        if reading.boot != last.boot or passed < 0:  # nobody knows how much time lies between
+            self._begin(reading)
+        elif abs(grown.drift) < _SMALLEST_STEP:
+            self._stretches[-1] = grown
         else:
-            self._last = reading  # the clock drifts, and is corrected slowly
-        return reading
+            self._stretches[-1] = replace(grown, end=last.wall + passed)
+            self._begin(reading)
+            # Many slow corrections begin a stretch too: within one, the two clocks must agree.
+            if abs(step := reading.wall - last.wall - passed) >= _SMALLEST_STEP:
+                LOG.warning("the clock of this PC was set by %+.0f s; ages are not affected", step)
+        if reading.running - self._saved >= _SAVE_INTERVAL:
+            self._write()
+        return self._stretches[-1].before + self._stretches[-1].seconds
+
+    def _begin(self, reading: _Reading) -> None:
+        """Begin a stretch."""
+        last = self._stretches[-1]
+        begun = _Stretch(reading.wall, reading.wall, last.before + last.seconds, 0)
+        self._stretches = [*self._stretches, begun][-_MOST_STRETCHES:]
+        self._saved = float("-inf")
 
     def _restore(self) -> None:
-        """Take over the steps in the file; a step of this boot while no process ran is found too."""
+        """Take over what was counted in the file; a step in this boot while no process ran is found too."""
+        self._saved = float("-inf")
         if self._path is None:
             return
         try:
             document = json.loads(self._path.read_bytes())
-            self._steps = [Step(**step) for step in document["steps"]]
-            first, last = _Reading(**document["first"]), _Reading(**document["last"])
+            stretches = [_Stretch(*map(float, values)) for values in document["stretches"]]
+            boot, wall, running = document["last"]
+            last = _Reading(str(boot), float(wall), float(running))
+            if not stretches:
+                raise ValueError("no stretches")
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError) as error:
             LOG.warning(
-                "%s: cannot be used (%s); steps of the clock before this start are forgotten", self._path, error
+                "%s: cannot be used (%s); what was stored before this start counts as stored now", self._path, error
             )
         else:
-            if last.boot == self._boot:
-                self._first, self._last = first, last
-        self._observe()
-        self._save()
+            self._stretches, self._last = stretches, last
 
-    def _save(self) -> None:
+    def _write(self) -> None:
+        """Write the file. Call it with the lock held."""
+        self._saved = self._last.running
         if self._path is None:
             return
-        document = {
-            "steps": [asdict(step) for step in self._steps],
-            "first": asdict(self._first),
-            "last": asdict(self._last),
-        }
+        document = {"last": astuple(self._last), "stretches": [astuple(each) for each in self._stretches]}
         with contextlib.suppress(OutputError), written_whole(self._path) as partial:  # a full disk: in memory only
             partial.write_text(json.dumps(document), encoding="utf-8")

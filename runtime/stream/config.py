@@ -100,8 +100,10 @@ class SourceConfig(_Section):
     name: Name | None = Field(default=None, description="in results and events; derived from the address by default")
     username: str | None = Field(default=None, min_length=1, description="network: user, instead of one in the address")
     password: SecretStr | None = Field(default=None, description="network: password of `username`")
-    ca_file: Path | None = Field(default=None, description="https: certificate authority, if it is not a public one")
-    insecure: bool = Field(default=False, description="https: accept any certificate")
+    ca_file: Path | None = Field(
+        default=None, description="https, rtsps: certificate authority, if it is not a public one"
+    )
+    insecure: bool = Field(default=False, description="https, rtsps: accept any certificate")
     max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
     lost_after: PositiveFloat = Field(default=20, description="live: seconds without a frame until source_lost")
     frozen_after: Seconds = Field(
@@ -157,7 +159,7 @@ class ImagesConfig(_Section):
     overlays: bool = Field(default=True, description="save a rejected frame with its heatmap too, beside it")
     format: Literal["jpg", "png"] = Field(default="jpg", description="png is lossless and several times larger")
     max_mb: PositiveFloat = Field(default=2000, description="remove the oldest beyond this size")
-    max_days: PositiveFloat = Field(default=30, description="remove older images")
+    max_days: PositiveFloat = Field(default=30, description="remove older images; time in which the PC is on")
 
 
 class MqttConfig(_Section):
@@ -196,7 +198,7 @@ class OutboxConfig(_Section):
     """`[outbox]`: the backlog of events for a broker or a server."""
 
     max_mb: PositiveFloat = Field(default=200, description="drop and count the oldest events beyond this size")
-    max_days: PositiveFloat = Field(default=7, description="drop and count older events")
+    max_days: PositiveFloat = Field(default=7, description="drop and count older events; time in which the PC is on")
 
 
 class HttpConfig(_Section):

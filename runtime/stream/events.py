@@ -23,6 +23,7 @@ EventKind = Literal[
     "started",
     "stopped",
     "reject",
+    "rejects_suppressed",
     "unreadable",
     "source_up",
     "source_lost",
@@ -39,6 +40,8 @@ EVENT_KINDS: dict[EventKind, str] = {
     "started": "scoring has started",
     "stopped": "scoring has stopped, on request or because all sources ended",
     "reject": "a part was rejected (after debouncing, as configured in [alarm])",
+    "rejects_suppressed": "rejects that raised no `reject` event, when a cooldown, the alarm's configuration or the "
+    "stream ends",
     "unreadable": "an image file of a watched folder could not be read or scored: this part was not inspected",
     "source_up": "frames arrive and are scored",
     "source_lost": "no frames arrive: parts pass without inspection until `source_up`",
@@ -103,8 +106,8 @@ class Event(BaseModel):
     suppressed: int | None = Field(
         default=None,
         ge=0,
-        description="for `reject`: rejected frames of this source since its last `reject` event that raised none, "
-        "because of `after` and `cooldown` in [alarm]",
+        description="for `reject`: rejected frames of this source since its last `reject` or `rejects_suppressed` "
+        "event that raised none, because of `after` and `cooldown` in [alarm]",
     )
     regions: tuple[AnomalousRegion, ...] | None = Field(default=None, description=description_of("regions"))
     nearest: str | None = Field(default=None, description=description_of("nearest"))
@@ -115,9 +118,14 @@ class Event(BaseModel):
         description="SHA-256 of the manifest of a kit: for `reject` the one that scored the frame, else the active one "
         "of the source; null where several are active",
     )
-    count: int | None = Field(default=None, ge=0, description="for `results_lost` and `events_lost`: how many")
+    count: int | None = Field(
+        default=None, ge=0, description="for `rejects_suppressed`, `results_lost` and `events_lost`: how many"
+    )
     seconds: float | None = Field(
-        default=None, ge=0, description="for `source_up`: how long no frame of this source was scored"
+        default=None,
+        ge=0,
+        description="for `source_up`: how long no frame of this source was scored; for `rejects_suppressed`: time "
+        "since the first of them",
     )
 
 

@@ -45,6 +45,7 @@ class Parts:
         self.statistics = Statistics()
         self.metrics = Metrics()
         self._open = ExitStack()
+        self._open.callback(self.clock.save)
         try:
             self._sources = addresses_of(config.source)
             self.names = [name for name, _, _ in self._sources]
@@ -142,7 +143,7 @@ class Parts:
         self._set_kit_metric()
         self._state.max_bytes, self._state.max_age = 1e6 * config.outbox.max_mb, 86400 * config.outbox.max_days
         for worker, options in zip(self.workers, config.source, strict=True):
-            worker.debounce.rule = config.alarm_of(options)
+            worker.use_alarm(config.alarm_of(options))
             worker.roi = options.roi
         if channels:
             self._replace_deliveries(channels)

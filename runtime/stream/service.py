@@ -104,7 +104,7 @@ class Stream:
         while not self._stopping.wait(_WATCH_INTERVAL) and any(worker.is_alive() for worker in parts.workers):
             moment = time.monotonic()
             self._take_requests()
-            parts.clock.now()  # a step of the clock is recorded soon
+            parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)
             parts.outbox.retry()
@@ -126,6 +126,7 @@ class Stream:
         deadline = time.monotonic() + _JOIN_TIMEOUT
         for worker in parts.workers:
             worker.join(max(0.0, deadline - time.monotonic()))
+            worker.report_suppressed()  # it does so itself, unless it hangs
         self._report_losses()
         parts.journal.report("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
         deadline = time.monotonic() + (_LAST_DELIVERY_TIMEOUT if parts.outbox.unwritten() else _DELIVERY_TIMEOUT)

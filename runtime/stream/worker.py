@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 
 from msc_edge.errors import MscEdgeError, SourceError
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.stream.active_kit import ActiveKits
-from msc_edge.runtime.stream.alarm import Debounce
+from msc_edge.runtime.stream.alarm import Debounce, Suppressed
+from msc_edge.runtime.stream.config import AlarmConfig
 from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.frame_request import FrameRequest
@@ -23,6 +25,7 @@ from msc_edge.runtime.stream.sources.interface import Source
 from msc_edge.runtime.stream.sources.outage import Outage
 from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
+from msc_edge.text import many
 
 _RETRY = 1.0  # seconds between two attempts to write what must not be lost
 
@@ -72,17 +75,43 @@ class Worker(threading.Thread):
                     if frame is not None:
                         self._last_frame.offer(frame)
                         self._process(self._cut(frame))
+                    self._report_suppressed(self.debounce.take_after_cooldown(time.monotonic()))
                     if self._window:
                         self._window.update(self.source.name, self.source.outage)
         except BaseException as error:
             self.failure = error
             LOG.exception("%s: internal error; this source has stopped, please report it", self.source.name)
+        self.report_suppressed()
         if self._window:
             reason = "internal error" if self.failure else "its last frame was scored"
             self._window.update(self.source.name, Outage("ended", reason))
 
     def _on_event(self, kind: EventKind, message: str, seconds: float | None) -> None:
         self._journal.report(kind, message, source=self.source.name, seconds=seconds)
+
+    def report_suppressed(self) -> None:
+        """Report the rejects that raised no event, if there are any: no later event may come to count them."""
+        self._report_suppressed(self.debounce.take_suppressed())
+
+    def _report_suppressed(self, suppressed: Suppressed | None) -> None:
+        if suppressed is None:
+            return
+        seconds = time.monotonic() - suppressed.since
+        since = datetime.now().astimezone() - timedelta(seconds=seconds)
+        self._journal.report(
+            "rejects_suppressed",
+            f"{many(suppressed.count, 'reject')} since {since:%Y-%m-%d %H:%M:%S} raised no `reject` event, because of "
+            "`after` and `cooldown` in [alarm]",
+            source=self.source.name,
+            count=suppressed.count,
+            seconds=max(0.0, seconds),
+        )
+
+    def use_alarm(self, rule: AlarmConfig) -> None:
+        """Raise events by another rule from now on. The rejects that the old one suppressed are reported."""
+        if rule != self.debounce.rule:
+            self.report_suppressed()
+            self.debounce.rule = rule
 
     def _process(self, frame: Frame) -> None:
         earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None

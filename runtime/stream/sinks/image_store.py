@@ -189,12 +189,11 @@ class _StoredImages:
     def __init__(self, folder: Path, *, max_bytes: float, max_age: float, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
-        self._clock_steps = clock.steps()
         self._max_bytes = max_bytes
         self._max_age = max_age  # seconds
         self._bytes = 0
         self._files: dict[str, dict[str, int]] = {}  # for each entry the relative paths of its files, and their sizes
-        self._oldest: list[tuple[float, str]] = []  # heap of (corrected time; entry)
+        self._oldest: list[tuple[float, float, str]] = []  # heap of (seconds by the clock; time in the name; entry)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for day in _folders(folder):
@@ -219,30 +218,26 @@ class _StoredImages:
         relative = str(path.relative_to(self._folder))
         entry = str(path.relative_to(self._folder).with_name(path.stem.removesuffix(_OVERLAY)))
         if entry not in self._files:
-            heapq.heappush(self._oldest, (self._saved_at(entry), entry))
+            heapq.heappush(self._oldest, (*self._saved_at(entry), entry))
         files = self._files.setdefault(entry, {})
         self._bytes += size - files.get(relative, 0)
         files[relative] = size
 
-    def _saved_at(self, entry: str) -> float:
-        """When an entry was saved, as the clock would have shown it had it been right, in seconds since 1970."""
+    def _saved_at(self, entry: str) -> tuple[float, float]:
+        """When an entry was saved: in seconds that the clock has counted, and by the wall clock, since 1970."""
         try:
             moment = datetime.strptime(Path(entry).name.partition("_")[0], _STAMP).replace(tzinfo=UTC)
         except ValueError:  # no such date: a name that another program made
-            return self._clock.now()
-        return self._clock.corrected(moment.timestamp())
+            return self._clock.counted(), 0
+        return self._clock.counted_at(moment.timestamp()), moment.timestamp()
 
     def free_space(self, size: int) -> None:
         """Remove expired images, and the oldest until `size` bytes fit. ValueError when they never fit."""
         if size > self._max_bytes:
             raise ValueError(f"it has {size / 1e6:.1f} MB, and `max_mb` of [images] is {self._max_bytes / 1e6:g}")
-        if (steps := self._clock.steps()) != self._clock_steps:
-            self._clock_steps = steps
-            self._oldest = [(self._saved_at(entry), entry) for _, entry in self._oldest]
-            heapq.heapify(self._oldest)
-        expired = self._clock.now() - self._max_age
+        expired = self._clock.counted() - self._max_age
         while self._oldest and (self._bytes + size > self._max_bytes or self._oldest[0][0] < expired):
-            _, entry = heapq.heappop(self._oldest)
+            *_, entry = heapq.heappop(self._oldest)
             for relative, bytes_of_file in self._files.pop(entry).items():
                 self._bytes -= bytes_of_file
                 with suppress(OSError):  # it cannot be removed: tried again after the next start

@@ -11,6 +11,7 @@ from msc_edge.errors import SourceError
 SourceKind = Literal["webcam", "network", "video", "folder"]
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
+_TLS_SCHEMES = ("https://", "rtsps://")
 # Some cameras have the password in the path: /user=admin_password=secret_channel=1
 _NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
 _HIGHEST_CAMERA = 255
@@ -32,6 +33,11 @@ class Address:
     def is_live(self) -> bool:
         """Whether frames arrive at their own rate."""
         return self.kind in ("webcam", "network")
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the camera proves with a certificate which one it is."""
+        return self.given.lower().startswith(_TLS_SCHEMES)
 
     @property
     def default_name(self) -> str:

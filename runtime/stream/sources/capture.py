@@ -5,8 +5,9 @@ Import this after the environment variables of OpenCV were set; see `grabber`.
 
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from msc_edge.runtime.stream.sources.address import Address, camera_number
 from msc_edge.runtime.stream.sources.image_packets import codec_of, decode_packet, holds_images, read_packets
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, ConnectionBrokenError, OnStatus
 
-_DEFAULT_PORTS = {"rtsp": 554, "http": 80, "https": 443, "rtmp": 1935}
+_DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 
 def capture_frames(
@@ -121,9 +122,28 @@ def diagnose(settings: CaptureSettings, *, seconds: float) -> str:
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
         if port is None or not parts.hostname:
             return "cannot be opened"
-        with socket.create_connection((parts.hostname, port), timeout=2):
+        with socket.create_connection((parts.hostname, port), timeout=2) as connection:
             if seconds >= min(settings.open_timeout, settings.read_timeout) - 0.1:
                 return f"the host accepts the connection and does not answer in {seconds:.0f} s"
+            if address.uses_tls and not settings.insecure and (reason := _tls_failure(connection, parts, settings)):
+                return reason
             return "the host answers, but sends no video that can be decoded; check path, user, password and codec"
     except OSError as error:
         return f"cannot be reached: {error.strerror or error}"
+
+
+def _tls_failure(connection: socket.socket, address: SplitResult, settings: CaptureSettings) -> str:
+    """Why the certificate of the host is not accepted, or no TLS is possible; "" if it is."""
+    from msc_edge.runtime.stream.http_connections import tls_context  # noqa: PLC0415  (imports `requests`)
+
+    try:
+        context = tls_context(settings.ca_file, insecure=False)
+    except OSError as error:
+        return f"`ca_file` {settings.ca_file} cannot be used: {error.strerror or error}"
+    try:
+        context.wrap_socket(connection, server_hostname=address.hostname).close()
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not accepted ({error.verify_message})"
+    except OSError as error:
+        return f"TLS fails ({getattr(error, 'reason', None) or error.strerror or error}); check scheme and port"
+    return ""

@@ -39,8 +39,10 @@ def _address_of(config: SourceConfig) -> Address:
     if config.username is not None:
         given = with_login(given, config.username, config.password.get_secret_value() if config.password else "")
     address = parse_address(given)
-    if (config.ca_file or config.insecure) and not given.lower().startswith("https://"):
-        raise UsageError(f"source {address.shown}: `ca_file` and `insecure` are for https:// addresses; remove them")
+    if (config.ca_file or config.insecure) and not address.uses_tls:
+        raise UsageError(
+            f"source {address.shown}: `ca_file` and `insecure` are for https:// and rtsps:// addresses; remove them"
+        )
     return address
 
 

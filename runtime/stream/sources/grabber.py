@@ -81,7 +81,7 @@ class _LatestFrame:
 def run_grabber(connection: Connection, settings: CaptureSettings) -> None:
     """Main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the parent ends it afterwards
-    _configure_opencv(settings)
+    configure_opencv(settings)
     latest, sending = _LatestFrame(), threading.Lock()
 
     def on_status(kind: StatusKind, message: str) -> None:
@@ -94,8 +94,9 @@ def run_grabber(connection: Connection, settings: CaptureSettings) -> None:
     os._exit(0)  # do not wait for a driver that hangs
 
 
-def _configure_opencv(settings: CaptureSettings) -> None:
-    # Before cv2 is imported. The log of FFmpeg would contain addresses with their passwords.
+def configure_opencv(settings: CaptureSettings) -> None:
+    """Set the environment variables of OpenCV and FFmpeg for one source, before cv2 is imported."""
+    # The log of FFmpeg would contain addresses with their passwords.
     os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     os.environ["OPENCV_VIDEOIO_DEBUG"] = "0"
@@ -105,8 +106,8 @@ def _configure_opencv(settings: CaptureSettings) -> None:
         options = f"rtsp_transport;tcp|timeout;{microseconds}"
     else:
         options = f"rw_timeout;{microseconds}"
-        if settings.address.given.lower().startswith("https") and not settings.insecure:
-            options += f"|tls_verify;1|ca_file;{settings.ca_file or _system_authorities()}"
+    if settings.address.uses_tls and not settings.insecure:  # FFmpeg accepts any certificate by default
+        options += f"|tls_verify;1|ca_file;{settings.ca_file or _system_authorities()}"
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options
 
 
@@ -118,7 +119,7 @@ def _system_authorities() -> str:
 
 
 def _serve(connection: Connection, latest: _LatestFrame, sending: threading.Lock) -> None:
-    import cv2  # noqa: PLC0415  (after _configure_opencv)
+    import cv2  # noqa: PLC0415  (after configure_opencv)
 
     memory: FrameMemory | None = None
     while _parent_is_alive():
@@ -158,7 +159,7 @@ def _capture_forever(settings: CaptureSettings, latest: _LatestFrame, on_status:
     """
     from tenacity import Retrying, retry_if_result, wait_random_exponential  # noqa: PLC0415
 
-    from msc_edge.runtime.stream.sources.capture import (  # noqa: PLC0415  (after _configure_opencv)
+    from msc_edge.runtime.stream.sources.capture import (  # noqa: PLC0415  (after configure_opencv)
         capture_frames,
         diagnose,
     )

@@ -29,9 +29,9 @@ class CaptureSettings:
     height: int | None = None
     fps: float | None = None
     ca_file: Path | None = None
-    """HTTPS: certificate authority of the camera, instead of those of the system."""
+    """HTTPS and RTSPS: certificate authority of the camera, instead of those of the system."""
     insecure: bool = False
-    """HTTPS: accept any certificate."""
+    """HTTPS and RTSPS: accept any certificate."""
 
 
 @dataclass(frozen=True, slots=True)

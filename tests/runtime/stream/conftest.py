@@ -60,13 +60,16 @@ class RtspServer:
     clip: Path
     port: int
     process: subprocess.Popen[str] | None = None
+    certificate: Path | None = None
+    """With its key in the same file; then the address is rtsps://."""
 
     def url(self, place: str = "ball") -> str:
-        return f"rtsp://127.0.0.1:{self.port}/{place}"
+        return f"{'rtsps' if self.certificate else 'rtsp'}://127.0.0.1:{self.port}/{place}"
 
     def start(self, width: int = 320, height: int = 240) -> None:
+        arguments = [self.port, self.clip, width, height, *(2 * [self.certificate] if self.certificate else [])]
         self.process = subprocess.Popen(
-            [SYSTEM_PYTHON, str(HERE / "rtsp_server.py"), str(self.port), str(self.clip), str(width), str(height)],
+            [SYSTEM_PYTHON, HERE / "rtsp_server.py", *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -130,6 +133,19 @@ def camera(clip: Path, free_port: Callable[[], int]) -> Iterator[RtspServer]:
 def own_camera(clip: Path, free_port: Callable[[], int]) -> Iterator[RtspServer]:
     """A running camera that a test may kill, suspend or change."""
     server = RtspServer(clip, free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def tls_camera(clip: Path, free_port: Callable[[], int], tmp_path: Path) -> Iterator[RtspServer]:
+    """A running camera with RTSP over TLS, and a certificate that it has signed itself."""
+    certificate = tmp_path / "camera.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "-", "-out", "-"]
+    certificate.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    server = RtspServer(clip, free_port(), certificate=certificate)
     server.start()
     yield server
     server.kill()

@@ -1,6 +1,6 @@
 """A camera for the tests: GStreamer's RTSP server. Run it by the system's Python, which has the bindings.
 
-    rtsp_server.py PORT CLIP.ts WIDTH HEIGHT
+    rtsp_server.py PORT CLIP.ts WIDTH HEIGHT [CERTIFICATE KEY]     (with a certificate: rtsps://)
 
 /clip     the clip, in a loop          /still    the same image forever
 /ball     a moving ball of this size   /audio    no video
@@ -14,7 +14,7 @@ import gi  # pyright: ignore[reportMissingImports]
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  # pyright: ignore[reportMissingImports]
+from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 ENCODER = "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 pt=96"
 PIPELINES = {
@@ -47,17 +47,33 @@ def command(channel, _condition):
     return True
 
 
-def main(port, clip, width, height):
+def use_tls(server, factories, certificate, key):
+    """TLS comes with an authentication; the token lets everybody in."""
+    auth, token = GstRtspServer.RTSPAuth.new(), GstRtspServer.RTSPToken.new()
+    auth.set_tls_certificate(Gio.TlsCertificate.new_from_files(certificate, key))
+    token.set_string("media.factory.role", "anyone")
+    auth.set_default_token(token)
+    rights = "anyone, media.factory.access=(boolean)true, media.factory.construct=(boolean)true"
+    for factory in factories:
+        factory.add_role_from_structure(Gst.Structure.new_from_string(rights))
+    server.set_auth(auth)
+
+
+def main(port, clip, width, height, *certificate_and_key):
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)
+    factories = []
     for place, pipeline in PIPELINES.items():
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(f"( {pipeline.format(clip=clip, width=width, height=height)} )")
         factory.set_shared(True)
         factory.connect("media-configure", remember)
         server.get_mount_points().add_factory(place, factory)
+        factories.append(factory)
+    if certificate_and_key:
+        use_tls(server, factories, *certificate_and_key)
     server.attach(None)
     GLib.io_add_watch(sys.stdin, GLib.PRIORITY_DEFAULT, GLib.IO_IN, command)
     print("ready", flush=True)  # noqa: T201

@@ -1,6 +1,6 @@
 import pytest
 
-from msc_edge.runtime.stream.alarm import Debounce
+from msc_edge.runtime.stream.alarm import Debounce, Suppressed
 from msc_edge.runtime.stream.config import AlarmConfig, MofN
 
 LETTERS = {"r": "reject", "w": "warn", ".": "normal"}
@@ -54,3 +54,28 @@ def test_a_rule_can_be_replaced_while_frames_arrive() -> None:
     assert events(debounce, "rr", start=2) == {2: 2}
     debounce.rule = rule(2, 2)
     assert events(debounce, "r.rr", start=4) == {4: 1, 7: 1}
+
+
+def test_rejects_in_a_cooldown_are_reported_once_when_it_has_ended() -> None:
+    """Without a further reject nobody would know of them."""
+    debounce = Debounce(rule(1, 1, 10))
+    assert events(debounce, "rrr.r...") == {0: 0}
+    assert debounce.take_after_cooldown(10.5) is None, "a reject that comes now would count them"
+    assert debounce.take_after_cooldown(11) == Suppressed(3, since=1)
+    assert debounce.take_after_cooldown(12) is None
+    assert events(debounce, "r", start=13) == {13: 0}
+    assert debounce.take_after_cooldown(30) is None
+    assert events(debounce, "r.r", start=40) == {40: 0}
+    assert events(debounce, "r", start=50) == {50: 1}, "counted by this event"
+    assert debounce.take_after_cooldown(70) is None
+
+
+def test_isolated_rejects_wait_for_the_next_event_or_the_end() -> None:
+    """They are what `after` is for: each of them as an event would make it useless."""
+    debounce = Debounce(rule(2, 3, 10))
+    assert events(debounce, "rr" + 30 * "." + "r..r") == {1: 1}
+    assert debounce.take_after_cooldown(32) is None, "none came in the cooldown"
+    assert events(debounce, "..r", start=36) == {}
+    assert debounce.take_after_cooldown(50) is None
+    assert debounce.take_suppressed() == Suppressed(3, since=32)
+    assert debounce.take_suppressed() is None

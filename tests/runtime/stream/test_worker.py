@@ -3,7 +3,9 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,6 +130,28 @@ def test_a_frame_becomes_a_row_an_event_and_a_count(bench: Bench, toy: ModuleTyp
     assert bench.statistics.verdicts == {"reject": 1, "normal": 1}
     assert (bench.statistics.frames, bench.statistics.dropped) == (2, 3)
     assert b'msc_edge_frames_total{source="cam",verdict="reject"} 1.0' in bench.metrics.as_text()
+
+
+def test_suppressed_rejects_are_reported_when_the_cooldown_and_the_source_end(bench: Bench, toy: ModuleType) -> None:
+    """No further reject may come that would count them."""
+    image, moment = toy.draw(200, "scratch"), time.monotonic()
+    ages = (60, 55, 40, 0, 0, 0)  # seconds; the second one is in the cooldown of the first one
+    frames = [replace(frame(image, index), captured=moment - age) for index, age in enumerate(ages)]
+    worker = bench.worker(*frames)
+    worker.debounce.rule = AlarmConfig(cooldown=10)
+    worker.run()
+    events = [json.loads(each.body) for each in bench.state.waiting("webhook", limit=1000)]
+    found = [(event["kind"], event["frame"], event["suppressed"], event["count"]) for event in events]
+    assert found == [
+        ("source_up", None, None, None),
+        ("reject", 0, 0, None),
+        ("rejects_suppressed", None, None, 1),
+        ("reject", 2, 0, None),
+        ("reject", 3, 0, None),
+        ("rejects_suppressed", None, None, 2),
+    ]
+    assert events[2]["message"].startswith("cam: 1 reject since 2")
+    assert 55 <= events[2]["seconds"] < 55 + TIMEOUT
 
 
 @pytest.mark.parametrize("failure", [MemoryError(), None])

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -42,8 +43,8 @@ def decision(
     return Decision(id, Frame(source, 0, moment, 0.0, image), result, None)
 
 
-def opened(folder: Path, **options: object) -> ImageStore:
-    return ImageStore(ImagesConfig(folder=folder, **options))  # pyright: ignore[reportArgumentType]
+def opened(folder: Path, clock: Clock | None = None, **options: object) -> ImageStore:
+    return ImageStore(ImagesConfig(folder=folder, **options), clock)  # pyright: ignore[reportArgumentType]
 
 
 def images(folder: Path) -> list[Path]:
@@ -199,13 +200,16 @@ def test_images_stay_when_the_clock_is_set_and_the_order_of_removal_is_that_of_s
 
 
 def test_beyond_the_age_images_and_empty_folders_are_removed(tmp_path: Path, saved: Save) -> None:
-    store = opened(tmp_path, max_days=1000)
+    wall = [time.time() - 400 * 86400]
+    clock = Clock(wall=lambda: wall[0], running=lambda: wall[0], boot="this")
+    wall[0] = time.time()
+    store = opened(tmp_path, clock, max_days=1000)
     old = [saved(store, decision(age=86400 * days)) for days in (300, 200, 100)]
     new = saved(store, decision(age=60))
     store.close()
     foreign = old[0].with_name("notes.txt")
     foreign.touch()
-    opened(tmp_path, max_days=150).close()
+    opened(tmp_path, clock, max_days=150).close()
     assert images(tmp_path) == sorted([old[2], new, foreign], key=lambda path: path.name)
     assert not old[1].parent.parent.exists()
 

@@ -20,6 +20,7 @@ import pytest
 from msc_edge.images import decode_image
 from msc_edge.runtime.stream.sources.address import parse_address, with_login
 from msc_edge.runtime.stream.sources.capture import capture_frames, diagnose
+from msc_edge.runtime.stream.sources.grabber import configure_opencv
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ConnectionBrokenError
 
 
@@ -89,6 +90,29 @@ def test_the_reason_is_in_the_event_and_the_log_without_the_password(
     assert "***@127.0.0.1" in logged
     assert "hunter2" not in logged
     assert "operator" not in logged
+
+
+def test_the_certificate_of_an_rtsps_camera_is_checked(tls_camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg accepts any certificate by default: another PC could show the images of a good part."""
+    for name in ("OPENCV_LOG_LEVEL", "OPENCV_FFMPEG_LOGLEVEL", "OPENCV_VIDEOIO_DEBUG", "OPENCV_FFMPEG_CAPTURE_OPTIONS"):
+        monkeypatch.setenv(name, "")  # restored after the test
+    address, other_name = tls_camera.url(), tls_camera.url().replace("127.0.0.1", "localhost")
+
+    def first_frame(address: str, **options: Any) -> tuple[int, ...] | str:
+        """The shape of the first frame, or the reason why there is none."""
+        given = CaptureSettings(parse_address(address), open_timeout=5, read_timeout=5, **options)
+        configure_opencv(given)
+        frames = capture_frames(given, skip=lambda: None, on_status=lambda *_: None)
+        found = next(frames, None)
+        frames.close()  # pyright: ignore[reportAttributeAccessIssue]
+        return diagnose(given, seconds=0) if found is None else found[0].shape
+
+    assert first_frame(address, ca_file=tls_camera.certificate) == (240, 320, 3)
+    assert first_frame(address, insecure=True) == (240, 320, 3)
+    assert str(first_frame(address)).startswith("its certificate is not accepted (self")
+    assert "mismatch" in first_frame(other_name, ca_file=tls_camera.certificate)
+    missing = Path("missing.pem")
+    assert first_frame(address, ca_file=missing) == "`ca_file` missing.pem cannot be used: No such file or directory"
 
 
 def test_the_grabber_does_not_import_opencv_before_its_variables_are_set() -> None:

@@ -260,13 +260,6 @@ def test_a_kit_that_another_process_calibrated_meanwhile_is_kept(kit: Path, fres
     assert [path for path in kit.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_the_remains_of_a_killed_process_are_named(kit: Path, fresh: Path) -> None:
-    aside = kit.with_name(f".{kit.name}.0123456789ab.replaced")
-    kit.rename(aside)
-    with pytest.raises(KitError, match=rf"a replacement was interrupted: rename .*{aside.name} to {kit.name}"):
-        calibrate(kit, fresh, in_place=True)
-
-
 def test_the_limit_of_the_map_follows_the_new_images(patch_kit: Path, fresh: Path, place: Path) -> None:
     before = manifest_of(patch_kit).models["fp32"]
     calibrate(patch_kit, fresh, out=place, reject_rate=0.1)
