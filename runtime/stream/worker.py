@@ -87,6 +87,7 @@ class Worker(threading.Thread):
     def _process(self, frame: Frame) -> None:
         earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None
         decision = earlier or self._score(frame)
+        self.source.scored()
         if not self._record(decision):
             return
         self._statistics.add_decision(decision)

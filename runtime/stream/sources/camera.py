@@ -253,6 +253,9 @@ class CameraSource:
         elif status.kind == "open":
             LOG.info("%s: %s is open: %s", self.name, self._address.shown, status.message)
 
+    def scored(self) -> None:
+        """See Source."""
+
     def close(self) -> None:
         """See Source."""
         self._closed.set()

@@ -123,6 +123,13 @@ class FolderSource:
 
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source. A folder that cannot be listed is lost until it can be listed again."""
+        try:
+            yield from self._watch(on_event)
+        except BaseException:
+            self._attempts.abort()
+            raise
+
+    def _watch(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         is_up, count = False, 0
         while not self._closed.is_set():
             started = time.monotonic()
@@ -140,21 +147,22 @@ class FolderSource:
             is_up, self.outage = True, None
             listing_time = time.monotonic() - started
             for relative in self._complete(files):
+                if self._closed.is_set():
+                    break
                 frame = self._read(relative, count)
                 if frame is None:
+                    self._attempts.end()
                     continue
                 count += 1
                 yield frame
+                self._attempts.end()
                 self._mark_processed(frame)
-                if self._closed.is_set():
-                    break
                 if time.monotonic() - started > listing_time + _LISTING_INTERVAL:
                     break
             self._forget_missing(files)
             yield None
             # Listing a folder of a hundred thousand files is slow. Spend at most a fifth of the time on it.
             self._closed.wait(_MIN_PAUSE if self._pending else max(_MIN_PAUSE, 4 * listing_time))
-        self._attempts.end()
 
     def _lose(self, reason: str, on_event: OnEvent) -> None:
         if self.outage is None:
@@ -188,10 +196,10 @@ class FolderSource:
         path = Path(os.fsdecode(os.path.join(os.fsencode(self._folder), relative)))  # noqa: PTH118  (bytes)
         captured, moment = time.monotonic(), now()
         image, error, digest = None, None, b""
-        attempts = self._attempts.begin(ProcessedFile(self._key, relative, *pending.status[:2]))
+        ended = self._attempts.begin(ProcessedFile(self._key, relative, *pending.status[:2]))
         try:
-            if attempts >= MOST_ATTEMPTS:
-                raise UnreadableImageError(f"the process ended {attempts} times while it worked on this file")
+            if ended >= MOST_ATTEMPTS:
+                raise UnreadableImageError(f"the process ended {ended} times while it worked on this file")
             data = bytes_of(path)
             digest = hashlib.blake2b(data.data, digest_size=16).digest()
             if known and known.digest == digest and (known.size, known.modified) == pending.status[:2]:
@@ -200,14 +208,13 @@ class FolderSource:
             image = decode_image(data, self._decode())
         except UnreadableImageError as problem:
             error = str(problem)
-        self._attempts.end()  # what follows may wait for a disk, and is no fault of the file
         try:
             status = FileStatus.of(path.stat())
         except OSError:
             return None
         if status != pending.status:
             return None
-        if error and captured - pending.since < _DECODE_PATIENCE * self._settle:
+        if error and ended < MOST_ATTEMPTS and captured - pending.since < _DECODE_PATIENCE * self._settle:
             pending.failed = True
             return None
         content = f"{self._key}\0{relative.hex()}\0{status.size}\0{status.modified}\0{digest.hex()}"
@@ -253,9 +260,14 @@ class FolderSource:
             for path in missing:
                 del self._processed[path]
 
+    def scored(self) -> None:
+        """See Source."""
+        self._attempts.end()
+
     def close(self) -> None:
         """See Source."""
         self._closed.set()
+        self._attempts.close()
 
 
 def _patience(path: bytes, pending: _PendingFile) -> int:

@@ -30,6 +30,10 @@ class Source(Protocol):
         """
         ...
 
+    def scored(self) -> None:
+        """The last frame was scored, or cannot be: what follows, such as writing its row, may wait for a disk."""
+        ...
+
     def close(self) -> None:
         """Make `frames` end soon. May be called more than once."""
         ...

@@ -63,6 +63,9 @@ class VideoSource:
             LOG.warning("%s: %s: only %d frames could be read%s", self.name, self._path, count, missing)
         on_event("source_ended", f"{count} frames were scored{missing}", None)
 
+    def scored(self) -> None:
+        """See Source."""
+
     def close(self) -> None:
         """See Source."""
         self._closed.set()

@@ -47,6 +47,9 @@ class Frames:
                 raise frame
             yield frame
 
+    def scored(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

@@ -216,6 +216,47 @@ with State.open(Path(sys.argv[2])) as state:
     assert printed == ["", "", "a.png the process ended 2 times while it worked on this file\n"]
 
 
+def test_a_file_whose_scoring_ended_the_process_twice_is_reported_and_the_others_are_scored(
+    toy: Any, toy_kit: Path, save: Callable, rows_of: Callable, tmp_path: Path
+) -> None:
+    """As by a crash in the backend, for want of memory, or by an internal error. Other files come first."""
+    folder, rows = tmp_path / "in", tmp_path / "rows.jsonl"
+    save(folder / "b.bmp", toy.draw(1)[:40])  # it kills; of this format a file must be unchanged for longer
+    code = """
+import signal, sys
+from pathlib import Path
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.service import Stream
+from msc_edge.runtime.stream.sinks.recorder import Recorder
+run, save_image = Detector.run, Recorder.save_image
+def crash(self, image):
+    if image.shape[0] == 40:
+        if sys.argv[5] == "error":
+            raise ZeroDivisionError
+        signal.raise_signal(signal.SIGSEGV)
+    return run(self, image)
+def stop(self, decision, wait):
+    if decision.frame.path.endswith(".bmp"):
+        stream.stop()
+    return save_image(self, decision, wait=wait)
+Detector.run, Recorder.save_image = crash, stop
+kit, folder, rows, state = sys.argv[1:5]
+source = {"address": folder, "settle": 0.05}
+options = {"kit": kit, "source": [source], "results": {"jsonl": rows}, "state": state, "threads": 1}
+stream = Stream(check_config(options))
+sys.exit(0 if stream.run() else 70)
+"""
+    arguments = [sys.executable, "-c", code, toy_kit, folder, rows, tmp_path / "state"]
+    for number, end in enumerate(("crash", "error", "")):
+        save(folder / f"{number}.png", toy.draw(number))
+        done = subprocess.run([*arguments, end], capture_output=True, text=True, check=False)
+        assert done.returncode == {"crash": -signal.SIGSEGV, "error": 70, "": 0}[end], done.stderr
+    found = {Path(row["path"]).name: row["error"] for row in rows_of(rows)}
+    assert found.pop("b.bmp") == "the process ended 2 times while it worked on this file"
+    assert found == {"0.png": None, "1.png": None, "2.png": None}
+
+
 def test_half_a_file_with_an_old_date_is_not_complete(state: State, toy: Any, save: Callable, tmp_path: Path) -> None:
     """As a file server with a wrong clock writes it."""
     complete = save(tmp_path / "elsewhere.png", toy.draw(1)).read_bytes()
