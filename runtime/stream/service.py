@@ -88,6 +88,9 @@ class Stream:
             elif age is None or age > parts.config.http.ready_within:
                 last = "no frame was scored yet" if age is None else f"the last scored frame is {age:.0f} s old"
                 reasons.append(f"source {name}: {outages.get(name) or last}")
+        for worker in parts.workers:
+            if reason := worker.source.partial_outage:
+                reasons.append(f"source {worker.source.name}: {reason}; images there are not inspected")
         if parts.recorder.is_failing:
             reasons.append("rows cannot be written: those of live sources are lost, the files of folders wait")
         if parts.outbox.is_full:

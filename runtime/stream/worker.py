@@ -126,7 +126,7 @@ class Worker(threading.Thread):
         suppressed = self.debounce.event_for(decision.verdict, frame.captured) if decision.verdict else None
         event = None if suppressed is None else self._journal.rejection(decision, image, suppressed=suppressed)
         file = frame.file
-        if file and decision.result is None:
+        if frame.path and decision.result is None:
             event = self._journal.unreadable(decision)
         if file is None:
             self._recorder.write(decision)

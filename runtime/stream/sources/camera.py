@@ -99,6 +99,7 @@ class CameraSource:
     """Yields the frames of a live source, and restarts its grabber when needed; see `health`."""
 
     is_live = True
+    partial_outage = ""
 
     def __init__(
         self, name: str, address: Address, config: SourceConfig, *, on_restart: Callable[[], None] = lambda: None

@@ -23,6 +23,11 @@ class Source(Protocol):
         """Why and since when there are no frames; None while there are. May be read from other threads."""
         ...
 
+    @property
+    def partial_outage(self) -> str:
+        """Why a part of the frames is missing, while others are scored; empty while none is. As `outage`."""
+        ...
+
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """Yield frames, and at least every few seconds None while there is no frame.
 

@@ -19,6 +19,7 @@ class VideoSource:
 
     is_live = False
     outage = None
+    partial_outage = ""
 
     def __init__(self, name: str, path: Path) -> None:
         """Open the file. SourceError when it is not a video that can be decoded."""

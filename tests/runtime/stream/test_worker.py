@@ -35,6 +35,7 @@ class Frames:
     name = "cam"
     is_live = False
     outage = None
+    partial_outage = ""
 
     def __init__(self, frames: Iterable[Frame | Exception | None]) -> None:
         self._frames = frames
@@ -173,7 +174,7 @@ def test_the_same_error_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFi
 def test_a_processed_file_is_recorded_with_its_event(bench: Bench, toy: ModuleType, rows_of: Callable) -> None:
     bench.run(
         frame(toy.draw(200, "scratch"), id="one", file=file(b"one.png")),
-        frame(None, error="truncated", id="two", file=file(b"two.png")),
+        frame(None, error="truncated", id="two", path="two.png", file=file(b"two.png")),
     )
     assert [(row["id"], row["error"]) for row in rows_of(bench.rows)] == [("one", None), ("two", "truncated")]
     assert bench.events()[1:] == [("reject", "one"), ("unreadable", "two")]

@@ -19,7 +19,8 @@ import pytest
 
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.frame import Frame
-from msc_edge.runtime.stream.sources.folder import FileStatus, FolderSource, _patience, _PendingFile
+from msc_edge.runtime.stream.sources import folder_listing
+from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.state import State
 
 TIMEOUT = 60.0
@@ -134,6 +135,51 @@ def test_while_the_disk_is_full_files_wait_and_none_is_lost(
     until(lambda: len(rows_of(rows)) == 5)
     assert len({row["path"] for row in rows_of(rows)}) == 5
     assert running.stop()
+
+
+@pytest.mark.usefixtures("bound_by_permissions")
+def test_lost_images_and_subfolders_that_cannot_be_listed_are_reported(
+    in_process: Callable,
+    until: Callable,
+    rows_of: Callable,
+    toy: Any,
+    save: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folder_listing, "_RECOVERED_AFTER", 0.3)
+    folder, rows = tmp_path / "in", tmp_path / "rows.jsonl"
+    part = save(folder / "locked" / "part.png", toy.draw(1))
+    lost = save(folder / "lost.bmp", toy.draw(2))
+    part.parent.chmod(0)
+    source = {"address": str(folder), "settle": 1.0}  # four seconds for a BMP file
+    running = in_process(source=[source], results={"jsonl": str(rows)}, webhook={"url": "http://127.0.0.1:9/none"})
+    event = running.wait_for("folder_incomplete")
+    assert event["message"].endswith(
+        ": in: locked: Permission denied: cannot be listed; images there are not inspected"
+    )
+    assert running.stream.not_ready()[0].startswith("source in: locked: Permission denied: cannot be listed")
+    lost.unlink()
+    (row,) = until(lambda: rows_of(rows))
+    reason = "it was removed or moved away before it could be read"
+    assert (row["path"], row["verdict"]) == (str(lost), None)
+    assert row["error"] == f"{reason}; leave each image unchanged for longer than 4 s, or lower `settle`"
+    event = running.wait_for("unreadable")
+    assert (event["id"], event["path"]) == (row["id"], str(lost))
+    save(folder / "scored.png", toy.draw(3))
+    until(lambda: len(rows_of(rows)) == 2)
+    assert len(running.entries("folder_incomplete")) == 1, "it is not repeated at each listing"
+    part.parent.chmod(0o700)
+    running.wait_for("folder_complete")
+    until(lambda: len(rows_of(rows)) == 3)
+    assert running.stream.not_ready() == []
+    assert running.stop()
+    assert b'msc_edge_unreadable_total{source="in"} 1.0' in running.stream._parts.metrics.as_text()
+    assert {Path(row["path"]).name: row["error"] is None for row in rows_of(rows)} == {
+        "lost.bmp": False,
+        "scored.png": True,
+        "part.png": True,
+    }
 
 
 class Reader:
@@ -306,12 +352,6 @@ def test_a_folder_that_vanishes_is_lost_and_no_file_is_scored_twice_when_it_is_b
     save(folder / "b.png", toy.draw(2))
     assert [Path(frame.path or "").name for frame in reader.take(2.0)] == ["b.png"]
     assert reader.events[:3] == ["source_up", "source_lost", "source_up"]
-
-
-@pytest.mark.parametrize(("name", "patience"), [("a.JPG", 1), ("a.png", 1), ("a.bmp", 4), ("a.tiff", 4), ("a.pgm", 4)])
-def test_a_format_without_an_end_marker_must_be_unchanged_longer(name: str, patience: int) -> None:
-    assert _patience(name.encode(), _PendingFile(FileStatus(1, 1, 1, 1), 0.0)) == patience
-    assert _patience(name.encode(), _PendingFile(FileStatus(1, 1, 1, 1), 0.0, failed=True)) == 10
 
 
 def test_a_file_replaced_under_the_same_name_size_and_date_is_another_image_and_a_touched_one_is_not(
