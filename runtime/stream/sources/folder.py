@@ -187,9 +187,7 @@ class FolderSource:
         known.changed, known.inode = status.changed, status.inode
         self._arrivals.pop(path)
         with contextlib.suppress(OutputError):  # else its content is compared again after a restart
-            self._state.record(
-                [], file=ProcessedFile(self._key, path, known.size, known.modified, status.changed, known.digest)
-            )
+            self._state.update(ProcessedFile(self._key, path, known.size, known.modified, status.changed, known.digest))
 
     def _forget_missing(self, listing: Listing) -> None:
         """Once an hour, forget files that were removed.

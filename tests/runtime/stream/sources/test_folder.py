@@ -111,32 +111,6 @@ def test_existing_files_are_scored_and_a_changed_file_is_another_image(
     assert one["score"] != other["score"]
 
 
-def test_while_the_disk_is_full_files_wait_and_none_is_lost(
-    in_process: Callable,
-    until: Callable,
-    rows_of: Callable,
-    toy: Any,
-    save: Callable,
-    small_disk: Path,
-    fill: Callable,
-    tmp_path: Path,
-) -> None:
-    folder, rows = tmp_path / "incoming", small_disk / "rows.jsonl"
-    folder.mkdir()
-    running = in_process(folder, results={"jsonl": str(rows)})
-    running.wait_for("source_up")
-    ballast = fill(small_disk)
-    for number in range(5):
-        save(folder / f"{number}.png", toy.draw(number))
-    until(lambda: any("cannot write" in entry["message"] for entry in running.entries()))
-    assert rows_of(rows) == []
-    assert running.thread.is_alive()
-    ballast.unlink()
-    until(lambda: len(rows_of(rows)) == 5)
-    assert len({row["path"] for row in rows_of(rows)}) == 5
-    assert running.stop()
-
-
 @pytest.mark.usefixtures("bound_by_permissions")
 def test_lost_images_and_subfolders_that_cannot_be_listed_are_reported(
     in_process: Callable,
