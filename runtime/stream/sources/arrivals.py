@@ -54,12 +54,14 @@ class PendingFile:
     status: FileStatus
     since: float
     """`time.monotonic()` of the last change."""
-    failed: bool = False
-    """Decoding has failed once."""
+    device: int = 0
+    """See Listing."""
     sample: bytes | None = None
     """Of its content; None if it was not read."""
     scored_before: bool = False
     """Size and date are those of the file that was processed under this path: mostly the same one, touched."""
+    failed: bool = False
+    """Decoding has failed once."""
 
 
 class LostFile(NamedTuple):
@@ -78,6 +80,7 @@ class Arrivals:
         self._processed = processed
         self._settle = settle
         self._pending: dict[bytes, PendingFile] = {}
+        self._listing = Listing()
         self._samples_left = 0
 
     def __bool__(self) -> bool:
@@ -92,21 +95,25 @@ class Arrivals:
 
     def update(self, listing: Listing, moment: float) -> list[LostFile]:
         """Take a listing of `time.monotonic()`. Returns the files that were lost since the one before."""
-        self._samples_left = _MOST_SAMPLED
+        self._listing, self._samples_left = listing, _MOST_SAMPLED
         gone: list[tuple[bytes, PendingFile]] = []
         for path, status in listing.files.items():
             pending, known = self._pending.get(path), self._processed.get(path)
             if pending is not None and pending.status == status:
+                pending.device = listing.device
                 continue
             if pending is not None and not self._is_same(pending, path, status, renamed=False):
                 gone.append((path, pending))
             if known is None or known.may_differ(status):
                 touched = known is not None and (known.size, known.modified) == (status.size, status.modified)
                 sample = None if touched else self._first_sample(path, status.size)
-                self._pending[path] = PendingFile(status, moment, sample=sample, scored_before=touched)
+                self._pending[path] = PendingFile(status, moment, listing.device, sample, touched)
             elif pending is not None:
                 del self._pending[path]
+        # Files of another device are not removed: it is not mounted now.
         for path in [path for path in self._pending if not listing.may_have(path)]:
+            if self._pending[path].device != listing.device:
+                continue
             gone.append((path, self._pending.pop(path)))
         return self._lost(gone, listing) if gone else []
 
@@ -115,7 +122,7 @@ class Arrivals:
         paths = [
             path
             for path, pending in self._pending.items()
-            if moment - pending.since >= patience(path, pending) * self._settle
+            if path in self._listing.files and moment - pending.since >= patience(path, pending) * self._settle
         ]
         return sorted(paths, key=lambda path: (path in self._processed, self._pending[path].status.modified, path))
 

@@ -44,6 +44,8 @@ class Listing:
     files: dict[bytes, FileStatus] = field(default_factory=dict)
     unlisted: dict[bytes, str] = field(default_factory=dict)
     """Subfolders that cannot be listed and files without a status, and the reasons."""
+    device: int = 0
+    """Of the folder. It changes when a share or a disk is mounted there or removed."""
 
     def may_have(self, path: bytes) -> bool:
         """Whether a file exists, or is in a part of the folder that cannot be listed."""
@@ -59,7 +61,7 @@ def list_folder(top: bytes) -> Listing:
     Raises OSError when `top` itself cannot be listed.
     """
     suffixes = tuple(suffix.encode() for suffix in IMAGE_SUFFIXES)
-    listing = Listing()
+    listing = Listing(device=os.stat(top).st_dev)  # noqa: PTH116  (bytes)
     folders = [top]
     while folders:
         folder = folders.pop()

@@ -1,6 +1,8 @@
 """Files that come, grow, are renamed, replaced and removed between two listings of a real folder."""
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ class Watched:
     """A folder that is listed step by step."""
 
     def __init__(self, folder: Path, toy: Any) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.draw = toy.draw
         self.processed: dict[bytes, KnownFile] = {}
@@ -151,6 +153,23 @@ def test_nothing_is_lost_in_a_subfolder_that_cannot_be_listed(watched: Watched) 
     assert watched.lost() == {}
     (subfolder / "part.png").unlink()
     assert watched.lost() == {"shift 1/part.png": REMOVED}
+
+
+def test_nothing_is_lost_while_a_share_is_not_mounted(disk_of: Callable[[str], Path], toy: Any) -> None:
+    """As after a loss of the network: another file system, without files, is at the path of the share."""
+    watched = Watched(disk_of("1m"), toy)
+    path = watched.write("part.png", 1)
+    assert watched.lost() == {}
+    subprocess.run(["mount", "-t", "tmpfs", "msc-edge-test", str(watched.folder)], check=True)
+    try:
+        assert watched.lost() == {}
+        assert watched.arrivals.complete(10 * SETTLE) == []
+    finally:
+        subprocess.run(["umount", str(watched.folder)], check=True)
+    assert watched.lost() == {}
+    assert watched.arrivals.complete(10 * SETTLE) == [b"part.png"]
+    path.unlink()
+    assert watched.lost() == {"part.png": REMOVED}
 
 
 @pytest.mark.parametrize(("name", "expected"), [("a.JPG", 1), ("a.png", 1), ("a.bmp", 4), ("a.tiff", 4), ("a.pgm", 4)])

@@ -19,6 +19,7 @@ import pytest
 
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.frame import Frame
+from msc_edge.runtime.stream.sources import folder as folder_source
 from msc_edge.runtime.stream.sources import folder_listing
 from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.state import State
@@ -326,6 +327,25 @@ def test_a_folder_that_vanishes_is_lost_and_no_file_is_scored_twice_when_it_is_b
     save(folder / "b.png", toy.draw(2))
     assert [Path(frame.path or "").name for frame in reader.take(2.0)] == ["b.png"]
     assert reader.events[:3] == ["source_up", "source_lost", "source_up"]
+
+
+@pytest.mark.usefixtures("bound_by_permissions")
+def test_files_of_a_subfolder_that_cannot_be_listed_are_not_forgotten(
+    state: State, toy: Any, save: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all of them would be scored again when it can be listed again."""
+    monkeypatch.setattr(folder_source, "_FORGET_INTERVAL", 0.0)
+    locked = save(tmp_path / "in" / "locked" / "a.png", toy.draw(1)).parent
+    removed = save(tmp_path / "in" / "b.png", toy.draw(2))
+    save(tmp_path / "in" / "c.png", toy.draw(3))
+    reader = Reader(tmp_path / "in", state)
+    assert len(reader.take(0.5)) == 3
+    locked.chmod(0)
+    removed.unlink()
+    assert reader.take(0.2) == []
+    locked.chmod(0o700)
+    assert set(state.processed_files(str(tmp_path / "in"))) == {b"locked/a.png", b"c.png"}
+    assert reader.take(0.3) == []
 
 
 def test_a_file_replaced_under_the_same_name_size_and_date_is_another_image_and_a_touched_one_is_not(
