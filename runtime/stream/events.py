@@ -29,6 +29,8 @@ EventKind = Literal[
     "source_lost",
     "source_frozen",
     "source_ended",
+    "folder_incomplete",
+    "folder_complete",
     "not_scored",
     "kit_loaded",
     "kit_refused",
@@ -42,11 +44,15 @@ EVENT_KINDS: dict[EventKind, str] = {
     "reject": "a part was rejected (after debouncing, as configured in [alarm])",
     "rejects_suppressed": "rejects that raised no `reject` event, when a cooldown, the alarm's configuration or the "
     "stream ends",
-    "unreadable": "an image file of a watched folder could not be read or scored: this part was not inspected",
+    "unreadable": "an image file of a watched folder could not be read or scored, or was removed or replaced before: "
+    "this part was not inspected",
     "source_up": "frames arrive and are scored",
     "source_lost": "no frames arrive: parts pass without inspection until `source_up`",
     "source_frozen": "the camera repeats one frame: nothing is scored until `source_up`",
     "source_ended": "a video file was scored to its end",
+    "folder_incomplete": "a part of a watched folder cannot be listed: images there are not inspected until "
+    "`folder_complete`",
+    "folder_complete": "all of a watched folder can be listed again",
     "not_scored": "frames arrive, and none can be scored: parts pass without inspection until `source_up`",
     "kit_loaded": "the kits and the configuration were loaded again",
     "kit_refused": "a kit or the configuration was refused; the previous ones remain active",

@@ -16,6 +16,7 @@ _LEVELS: dict[EventKind, int] = {
     "unreadable": logging.WARNING,
     "source_lost": logging.WARNING,
     "source_frozen": logging.WARNING,
+    "folder_incomplete": logging.ERROR,
     "not_scored": logging.ERROR,
     "kit_refused": logging.ERROR,
     "results_lost": logging.ERROR,

@@ -21,6 +21,7 @@ _LOSS_INTERVAL = 10.0  # seconds between two reports of lost results and events
 _STALLED_AFTER = 30.0  # seconds without activity after which a source counts as stalled
 _JOIN_TIMEOUT = 1.2  # seconds that the sources have to finish their frames
 _DELIVERY_TIMEOUT = 0.5  # seconds that the deliveries have at the end
+_LAST_ROWS_TIMEOUT = 0.5  # seconds to write rows that waited, if the disk takes them again
 _LAST_DELIVERY_TIMEOUT = 5.0  # the same when events are in memory only
 
 
@@ -48,8 +49,8 @@ class Stream:
     def run(self, on_status: Callable[[str], None] | None = None) -> bool:
         """Score until all sources end or `stop` is called. False when an internal error ended a source.
 
-        `on_status` takes the status line, four times a second. OutputError when events are lost at the end, because
-        they could be neither written nor delivered.
+        `on_status` takes the status line, four times a second. OutputError when rows or events are lost at the end,
+        because they could not be written, nor the events delivered.
         """
         parts = self._parts
         for delivery in parts.deliveries:
@@ -88,8 +89,11 @@ class Stream:
             elif age is None or age > parts.config.http.ready_within:
                 last = "no frame was scored yet" if age is None else f"the last scored frame is {age:.0f} s old"
                 reasons.append(f"source {name}: {outages.get(name) or last}")
-        if parts.recorder.is_failing:
-            reasons.append("rows cannot be written: those of live sources are lost, the files of folders wait")
+        for worker in parts.workers:
+            if reason := worker.source.partial_outage:
+                reasons.append(f"source {worker.source.name}: {reason}; images there are not inspected")
+        if failure := parts.recorder.failure:
+            reasons.append(f"{parts.recorder.waiting} rows wait in memory: {failure}")
         if parts.outbox.is_full:
             reasons.append("the outbox or its disk is full")
         for delivery in parts.deliveries:
@@ -107,10 +111,11 @@ class Stream:
             parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)
+            parts.recorder.retry()
             parts.outbox.retry()
-            backlog = parts.outbox.backlog()
-            parts.metrics.set_backlog(backlog, {each.name: each.set_aside for each in parts.deliveries})
-            on_status(parts.statistics.status_line(outbox=sum(backlog.values()), outages=self._outages()))
+            backlog, rows = parts.outbox.backlog(), parts.recorder.waiting
+            parts.metrics.set_backlog(backlog, {each.name: each.set_aside for each in parts.deliveries}, rows=rows)
+            on_status(parts.statistics.status_line(outbox=sum(backlog.values()), rows=rows, outages=self._outages()))
             if moment - losses_reported >= _LOSS_INTERVAL:
                 losses_reported = moment
                 self._report_losses()
@@ -127,20 +132,29 @@ class Stream:
         for worker in parts.workers:
             worker.join(max(0.0, deadline - time.monotonic()))
             worker.report_suppressed()  # it does so itself, unless it hangs
+        failure = parts.recorder.failure
+        lost_rows = parts.recorder.drop_waiting(timeout=_LAST_ROWS_TIMEOUT)
         self._report_losses()
         parts.journal.report("stopped", "stopped on request" if self._stopping.is_set() else "all sources have ended")
         deadline = time.monotonic() + (_LAST_DELIVERY_TIMEOUT if parts.outbox.unwritten() else _DELIVERY_TIMEOUT)
         for delivery in parts.deliveries:
             delivery.stop(max(0.1, deadline - time.monotonic()))
         parts.outbox.retry()
-        lost = parts.outbox.unwritten()
+        lost_events = parts.outbox.unwritten()
         parts.close()
-        if lost:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items()))
-            raise OutputError(
-                f"{sum(lost.values())} events are lost ({kinds}): {parts.folder} takes nothing, and they could not be "
-                "delivered; free some space there. The log and the rows have them"
+        losses = []
+        if lost_rows:
+            losses.append(
+                f"{lost_rows} rows are lost: {failure}. Image files without a row are scored again at the next start"
             )
+        if lost_events:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(lost_events.items()))
+            losses.append(
+                f"{sum(lost_events.values())} events are lost ({kinds}): {parts.folder} takes nothing, and they could "
+                "not be delivered; free some space there. The log has them"
+            )
+        if losses:
+            raise OutputError("; ".join(losses))
 
     def _outages(self) -> dict[str, Outage]:
         """The sources without frames."""

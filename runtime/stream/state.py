@@ -80,15 +80,8 @@ class State:
         path = folder / FILE
         database = open_database(path, reserve=reserve)
         try:
-            return cls(
-                database,
-                path,
-                channels=channels,
-                max_bytes=max_bytes,
-                max_age=max_age,
-                clock=clock or Clock(),
-                reserve=reserve,
-            )
+            limits = {"max_bytes": max_bytes, "max_age": max_age}
+            return cls(database, path, channels=channels, clock=clock or Clock(), reserve=reserve, **limits)
         except BaseException:
             database.close()
             raise
@@ -227,6 +220,14 @@ class State:
         with self._reading() as database:
             rows = database.execute("SELECT * FROM processed_files WHERE folder = ?", (folder,)).fetchall()
         return {file.path: file for file in (ProcessedFile(*row) for row in rows)}
+
+    def update(self, file: ProcessedFile) -> None:
+        """Set the ctime of a processed file. Nothing happens if it is not marked: its row may wait for a disk."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE processed_files SET changed = ? WHERE folder = ? AND path = ? AND digest = ?",
+                (file.changed, file.folder, file.path, file.digest),
+            )
 
     def forget(self, folder: str, paths: Iterable[bytes]) -> None:
         """Forget processed files that no longer exist."""

@@ -91,10 +91,11 @@ class Statistics:
             last = self._last_scored.get(source)
         return None if last is None else time.monotonic() - last
 
-    def status_line(self, *, outbox: int, outages: Mapping[str, Outage] = MappingProxyType({})) -> str:
+    def status_line(self, *, outbox: int, rows: int = 0, outages: Mapping[str, Outage] = MappingProxyType({})) -> str:
         """The status line: parts in the order of their importance, separated by semicolons.
 
-        `outbox`: number of events in the outbox. `outages`: of the sources without frames.
+        `outbox`: number of events in the outbox. `rows`: number of rows that wait for their disk. `outages`: of the
+        sources without frames.
         """
         now = time.monotonic()
         with self._lock:
@@ -109,6 +110,7 @@ class Statistics:
         parts = [_counts(counts), _without_frames(outages), _counts(events), f"{len(totals) / span:.1f} fps"]
         parts += [f"p95 {np.percentile(totals, 95):.0f} ms"] if totals else []
         parts += [_counts(left_out), f"outbox {_short(outbox)}"]
+        parts += [f"{_short(rows)} rows wait for the disk"] if rows else []
         parts += [f"{name} {outage}" for name, outage in outages.items()]
         return "; ".join(part for part in parts if part)
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,8 +25,6 @@ from msc_edge.runtime.stream.sources.outage import Outage
 from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
 from msc_edge.text import many
-
-_RETRY = 1.0  # seconds between two attempts to write what must not be lost
 
 
 class Worker(threading.Thread):
@@ -58,7 +55,6 @@ class Worker(threading.Thread):
         self._statistics = statistics
         self._metrics = metrics
         self._window = window
-        self._closing = threading.Event()
         self._last_frame = FrameRequest()
         self._failures = FailureLog(f"{source.name}: frames are scored again")
         self.last_activity = time.monotonic()
@@ -116,8 +112,8 @@ class Worker(threading.Thread):
     def _process(self, frame: Frame) -> None:
         earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None
         decision = earlier or self._score(frame)
-        if not self._record(decision):
-            return
+        self.source.scored()
+        self._record(decision)
         self._statistics.add_decision(decision)
         self._metrics.add_decision(decision)
         if self._window:
@@ -147,37 +143,24 @@ class Worker(threading.Thread):
         )
         return Decision(_id_of(frame), frame, result, stages)
 
-    def _record(self, decision: Decision) -> bool:
-        """Write the row, the image and the event. False when the stream ends before a file's row could be written."""
-        frame = decision.frame
+    def _record(self, decision: Decision) -> None:
+        """Write the row, the image and the event."""
+        frame, file = decision.frame, decision.frame.file
         image = self._recorder.save_image(decision, wait=not self.source.is_live)
         suppressed = self.debounce.event_for(decision.verdict, frame.captured) if decision.verdict else None
         event = None if suppressed is None else self._journal.rejection(decision, image, suppressed=suppressed)
-        file = frame.file
-        if file and decision.result is None:
+        if frame.path and decision.result is None:
             event = self._journal.unreadable(decision)
-        if file is None:
-            self._recorder.write(decision)
-            if event:
-                self._journal.record(event)
-            return True
         # A file must be neither lost nor scored twice: its row first, then its mark, together with its event.
-        if not self._recorder.write_once(decision):
-            if event:  # a full disk must not delay an alarm
+        if self._recorder.write(decision, durable=file is not None):
+            if file:
+                self._journal.record_file(file, event)
+            elif event:
                 self._journal.record(event)
-                event = None
-            if not self._until_written(lambda: self._recorder.write_once(decision)):
-                return False
-        self._journal.record_file(file, event)
-        return True
-
-    def _until_written(self, write: Callable[[], bool]) -> bool:
-        """Repeat `write` until it succeeds. False when the stream ends first: the next start scores the file again."""
-        while not write():
-            self.last_activity = time.monotonic()
-            if self._closing.wait(_RETRY):
-                return False
-        return True
+            return
+        if event:  # a full disk must not delay an alarm
+            self._journal.record(event)
+        self._recorder.write_later(decision, (lambda: self._journal.record_file(file, None)) if file else None)
 
     def _cut(self, frame: Frame) -> Frame:
         """The part of the frame to use; a frame without an image where the part does not fit."""
@@ -195,7 +178,6 @@ class Worker(threading.Thread):
 
     def close(self) -> None:
         """End the loop after the current frame."""
-        self._closing.set()
         self.source.close()
 
 

@@ -41,6 +41,7 @@ class Metrics:
             "Events in the outbox that are refused, or that make the other side disconnect",
             "channel",
         )
+        self._rows_waiting = gauge("rows_waiting", "Rows in memory that their disk does not take")
         self._last_frame = gauge(
             "last_frame_timestamp_seconds", "Time of capture of the last frame that was scored", "source"
         )
@@ -90,8 +91,9 @@ class Metrics:
         """Count a restart of a live source."""
         self._restarts.labels(source).inc()
 
-    def set_backlog(self, backlog: Mapping[str, int], set_aside: Mapping[str, int]) -> None:
-        """Set the number of events in the outbox of each channel, and of those that are set aside."""
+    def set_backlog(self, backlog: Mapping[str, int], set_aside: Mapping[str, int], *, rows: int = 0) -> None:
+        """Set the numbers of events in the outbox of each channel, of those set aside, and of rows that wait."""
+        self._rows_waiting.set(rows)
         for gauge, counts in ((self._backlog, backlog), (self._set_aside, set_aside)):
             for channel, count in counts.items():
                 gauge.labels(channel).set(count)

@@ -117,13 +117,20 @@ class FrameRows:
 
         OutputError when it cannot be written: the file then ends with the row before, and the next row is tried anew.
         """
-        row = self._format.encode(decision)
+        self.write_encoded(decision.id, self.encode(decision), durable=durable)
+
+    def encode(self, decision: Decision) -> bytes:
+        """A row, to be written later."""
+        return self._format.encode(decision)
+
+    def write_encoded(self, id: str, row: bytes, *, durable: bool = False) -> None:
+        """As `write`, for a row that was encoded already."""
         with self._lock:
             file = self._opened()
             if file.has_rows and file.size + len(row) > self._rotate_bytes:
                 file = self._rotate()
             file.write_encoded(row, durable=durable)
-            self._recent.append(decision.id)
+            self._recent.append(id)
 
     def has(self, id: str) -> bool:
         """Whether a row with this id is among the last 1000, those from before a restart included."""

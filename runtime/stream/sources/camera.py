@@ -99,6 +99,7 @@ class CameraSource:
     """Yields the frames of a live source, and restarts its grabber when needed; see `health`."""
 
     is_live = True
+    partial_outage = ""
 
     def __init__(
         self, name: str, address: Address, config: SourceConfig, *, on_restart: Callable[[], None] = lambda: None
@@ -252,6 +253,9 @@ class CameraSource:
             LOG.warning("%s: %s", self.name, status.message)
         elif status.kind == "open":
             LOG.info("%s: %s is open: %s", self.name, self._address.shown, status.message)
+
+    def scored(self) -> None:
+        """See Source."""
 
     def close(self) -> None:
         """See Source."""

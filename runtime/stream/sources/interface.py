@@ -23,11 +23,20 @@ class Source(Protocol):
         """Why and since when there are no frames; None while there are. May be read from other threads."""
         ...
 
+    @property
+    def partial_outage(self) -> str:
+        """Why a part of the frames is missing, while others are scored; empty while none is. As `outage`."""
+        ...
+
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """Yield frames, and at least every few seconds None while there is no frame.
 
         `on_event` takes events about the source. A frame counts as processed when the next one is requested.
         """
+        ...
+
+    def scored(self) -> None:
+        """The last frame was scored, or cannot be: what follows, such as writing its row, may wait for a disk."""
         ...
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ class VideoSource:
 
     is_live = False
     outage = None
+    partial_outage = ""
 
     def __init__(self, name: str, path: Path) -> None:
         """Open the file. SourceError when it is not a video that can be decoded."""
@@ -76,6 +77,9 @@ class VideoSource:
             LOG.warning("%s: %s: only %d frames could be read%s", self.name, self._path, count, missing)
         unreadable = f"; {damaged} could not be decoded" if damaged else ""
         on_event("source_ended", f"{count - damaged} frames were scored{unreadable}{missing}", None)
+
+    def scored(self) -> None:
+        """See Source."""
 
     def close(self) -> None:
         """See Source."""

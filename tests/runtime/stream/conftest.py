@@ -1,6 +1,7 @@
 """A real camera, the real process of a stream, and disks that can be filled."""
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -326,3 +327,23 @@ def fill() -> Callable[[Path], Path]:
 def small_disk(disk_of: Callable[[str], Path]) -> Path:
     """A disk of 256 kB."""
     return disk_of("256k")
+
+
+@pytest.fixture
+def bound_by_permissions() -> Iterator[None]:
+    """Permissions of files bind this thread and those that it starts, although root runs the tests."""
+    if os.name == "nt":
+        pytest.skip("needs the permissions of POSIX")
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    rights = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+    assert libc.capget(header, rights) == 0
+    effective = rights[0]
+    rights[0] = effective & ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, rights) == 0
+    yield
+    rights[0] = effective
+    assert libc.capset(header, rights) == 0

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,16 @@ def test_a_postponed_event_lets_others_go_first(tmp_path: Path) -> None:
             (events[2].id, 0),
         ]
         assert state.backlog() == {"mqtt": 3}
+
+
+def test_a_new_ctime_does_not_mark_a_file_whose_row_still_waits(tmp_path: Path) -> None:
+    touched = ProcessedFile("parts", b"a.png", 10, 5, changed=7, digest=b"content")
+    with State.open(tmp_path) as state:
+        state.update(touched)
+        assert state.processed_files("parts") == {}
+        state.record([], file=replace(touched, changed=6))
+        state.update(touched)
+        assert state.processed_files("parts") == {b"a.png": touched}
 
 
 def test_a_processed_file_is_known_with_its_size_and_date(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ def recorder_of() -> Iterator[Callable[..., Recorder]]:
     """Create a recorder with these sections of the configuration."""
     recorders: list[Recorder] = []
 
-    def create(**sections: Any) -> Recorder:
+    def create(max_in_memory: float = 1e6, **sections: Any) -> Recorder:
         config = check_config({"kit": "k", "source": [{"address": "0"}], **sections})
-        recorders.append(Recorder(config))
+        recorders.append(Recorder(config, max_in_memory=max_in_memory))
         return recorders[-1]
 
     yield create
@@ -39,8 +39,8 @@ def test_without_files_nothing_is_written_and_nothing_lost(
 ) -> None:
     recorder = recorder_of()
     assert recorder.save_image(decision(toy), wait=True) is None
-    recorder.write(decision(toy))
-    assert recorder.write_once(decision(toy))
+    assert recorder.write(decision(toy))
+    assert recorder.write(decision(toy), durable=True)
     assert recorder.take_lost() == (0, [])
 
 
@@ -54,7 +54,7 @@ def test_a_decision_goes_to_each_file_and_its_image_to_the_folder(
     saved = recorder.save_image(decision(toy), wait=True)
     recorder.write(decision(toy, "first"))
     for _ in range(2):
-        assert recorder.write_once(decision(toy, "second"))
+        assert recorder.write(decision(toy, "second"), durable=True)
     recorder.close()
     assert saved
     assert saved.is_file()
@@ -62,27 +62,62 @@ def test_a_decision_goes_to_each_file_and_its_image_to_the_folder(
     assert (tmp_path / "rows.jsonl").read_text().count("first") == 1
 
 
-def test_rows_that_a_full_disk_does_not_take_are_counted_and_logged_once(
+def test_rows_wait_for_a_full_disk_and_are_written_later_in_order(
     recorder_of: Callable[..., Recorder],
     toy: ModuleType,
+    rows_of: Callable,
     tmp_path: Path,
     small_disk: Path,
     fill: Callable[[Path], Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One of two files is on the full disk. The other file must not be taken for a recovery."""
+    """One of two files is on the full disk. The other file must not wait, nor be taken for a recovery."""
     caplog.set_level(logging.INFO, logger="msc_edge.stream")
-    recorder = recorder_of(results={"jsonl": str(tmp_path / "rows.jsonl"), "csv": str(small_disk / "rows.csv")})
+    good, full = tmp_path / "rows.jsonl", small_disk / "rows.csv"
+    recorder = recorder_of(results={"jsonl": str(good), "csv": str(full)})
     ballast = fill(small_disk)
-    for _ in range(5):
-        recorder.write(decision(toy))
-    assert not recorder.write_once(decision(toy))
-    lost, reasons = recorder.take_lost()
-    assert lost == 5
-    assert "5 rows could not be written" in reasons[0]
-    assert "free some space" in reasons[0]
-    assert recorder.take_lost() == (0, [])
+    marked: list[str] = []
+    for number in range(120):
+        each = decision(toy, str(number))
+        assert not recorder.write(each, durable=True)
+        recorder.write_later(each, lambda id=each.id: marked.append(id))
+        recorder.retry()
+    assert [row["id"] for row in rows_of(good)] == [str(number) for number in range(120)]
+    assert (recorder.waiting, marked) == (120, [])
+    assert "free some space" in recorder.failure
     ballast.unlink()
-    recorder.write(decision(toy))
+    last = decision(toy, "120")
+    while not recorder.write(last, durable=True):
+        assert recorder.waiting, "a part of the backlog is written before it"
+    assert (recorder.waiting, recorder.failure, recorder.take_lost()) == (0, "", (0, []))
+    written = [line.partition(",")[0] for line in full.read_text().splitlines()[1:]]
+    assert written == [str(number) for number in range(121)]
+    assert marked == [str(number) for number in range(120)]
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 7
+    assert [row["id"] for row in rows_of(good)] == written
+
+
+def test_rows_beyond_the_memory_are_dropped_the_oldest_first_and_counted(
+    recorder_of: Callable[..., Recorder],
+    toy: ModuleType,
+    rows_of: Callable,
+    small_disk: Path,
+    fill: Callable[[Path], Path],
+) -> None:
+    recorder = recorder_of(results={"jsonl": str(small_disk / "rows.jsonl")}, max_in_memory=3000)
+    ballast = fill(small_disk)
+    marked: list[str] = []
+    for number in range(20):
+        each = decision(toy, str(number))
+        assert not recorder.write(each)
+        recorder.write_later(each, lambda id=each.id: marked.append(id))
+    kept = recorder.waiting
+    assert 1 < kept < 10
+    lost, (reason,) = recorder.take_lost()
+    assert lost == 20 - kept
+    assert reason.startswith(f"{lost} rows could not be written (cannot write ")
+    ballast.unlink()
+    recorder.retry()
+    assert [row["id"] for row in rows_of(small_disk / "rows.jsonl")] == marked
+    assert marked == [str(number) for number in range(20 - kept, 20)]
+    assert recorder.take_lost() == (0, [])

@@ -19,7 +19,9 @@ import pytest
 
 from msc_edge.images import DecodePolicy
 from msc_edge.runtime.stream.frame import Frame
-from msc_edge.runtime.stream.sources.folder import FileStatus, FolderSource, _patience, _PendingFile
+from msc_edge.runtime.stream.sources import folder as folder_source
+from msc_edge.runtime.stream.sources import folder_listing
+from msc_edge.runtime.stream.sources.folder import FolderSource
 from msc_edge.runtime.stream.state import State
 
 TIMEOUT = 60.0
@@ -110,30 +112,49 @@ def test_existing_files_are_scored_and_a_changed_file_is_another_image(
     assert one["score"] != other["score"]
 
 
-def test_while_the_disk_is_full_files_wait_and_none_is_lost(
+@pytest.mark.usefixtures("bound_by_permissions")
+def test_lost_images_and_subfolders_that_cannot_be_listed_are_reported(
     in_process: Callable,
     until: Callable,
     rows_of: Callable,
     toy: Any,
     save: Callable,
-    small_disk: Path,
-    fill: Callable,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, rows = tmp_path / "incoming", small_disk / "rows.jsonl"
-    folder.mkdir()
-    running = in_process(folder, results={"jsonl": str(rows)})
-    running.wait_for("source_up")
-    ballast = fill(small_disk)
-    for number in range(5):
-        save(folder / f"{number}.png", toy.draw(number))
-    until(lambda: any("cannot write" in entry["message"] for entry in running.entries()))
-    assert rows_of(rows) == []
-    assert running.thread.is_alive()
-    ballast.unlink()
-    until(lambda: len(rows_of(rows)) == 5)
-    assert len({row["path"] for row in rows_of(rows)}) == 5
+    monkeypatch.setattr(folder_listing, "_RECOVERED_AFTER", 0.3)
+    folder, rows = tmp_path / "in", tmp_path / "rows.jsonl"
+    part = save(folder / "locked" / "part.png", toy.draw(1))
+    lost = save(folder / "lost.bmp", toy.draw(2))
+    part.parent.chmod(0)
+    source = {"address": str(folder), "settle": 1.0}  # four seconds for a BMP file
+    running = in_process(source=[source], results={"jsonl": str(rows)}, webhook={"url": "http://127.0.0.1:9/none"})
+    event = running.wait_for("folder_incomplete")
+    assert event["message"].endswith(
+        ": in: locked: Permission denied: cannot be listed; images there are not inspected"
+    )
+    assert running.stream.not_ready()[0].startswith("source in: locked: Permission denied: cannot be listed")
+    lost.unlink()
+    (row,) = until(lambda: rows_of(rows))
+    reason = "it was removed or moved away before it could be read"
+    assert (row["path"], row["verdict"]) == (str(lost), None)
+    assert row["error"] == f"{reason}; leave each image unchanged for longer than 4 s, or lower `settle`"
+    event = running.wait_for("unreadable")
+    assert (event["id"], event["path"]) == (row["id"], str(lost))
+    save(folder / "scored.png", toy.draw(3))
+    until(lambda: len(rows_of(rows)) == 2)
+    assert len(running.entries("folder_incomplete")) == 1, "it is not repeated at each listing"
+    part.parent.chmod(0o700)
+    running.wait_for("folder_complete")
+    until(lambda: len(rows_of(rows)) == 3)
+    assert running.stream.not_ready() == []
     assert running.stop()
+    assert b'msc_edge_unreadable_total{source="in"} 1.0' in running.stream._parts.metrics.as_text()
+    assert {Path(row["path"]).name: row["error"] is None for row in rows_of(rows)} == {
+        "lost.bmp": False,
+        "scored.png": True,
+        "part.png": True,
+    }
 
 
 class Reader:
@@ -216,6 +237,47 @@ with State.open(Path(sys.argv[2])) as state:
     assert printed == ["", "", "a.png the process ended 2 times while it worked on this file\n"]
 
 
+def test_a_file_whose_scoring_ended_the_process_twice_is_reported_and_the_others_are_scored(
+    toy: Any, toy_kit: Path, save: Callable, rows_of: Callable, tmp_path: Path
+) -> None:
+    """As by a crash in the backend, for want of memory, or by an internal error. Other files come first."""
+    folder, rows = tmp_path / "in", tmp_path / "rows.jsonl"
+    save(folder / "b.bmp", toy.draw(1)[:40])  # it kills; of this format a file must be unchanged for longer
+    code = """
+import signal, sys
+from pathlib import Path
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.service import Stream
+from msc_edge.runtime.stream.sinks.recorder import Recorder
+run, save_image = Detector.run, Recorder.save_image
+def crash(self, image):
+    if image.shape[0] == 40:
+        if sys.argv[5] == "error":
+            raise ZeroDivisionError
+        signal.raise_signal(signal.SIGSEGV)
+    return run(self, image)
+def stop(self, decision, wait):
+    if decision.frame.path.endswith(".bmp"):
+        stream.stop()
+    return save_image(self, decision, wait=wait)
+Detector.run, Recorder.save_image = crash, stop
+kit, folder, rows, state = sys.argv[1:5]
+source = {"address": folder, "settle": 0.05}
+options = {"kit": kit, "source": [source], "results": {"jsonl": rows}, "state": state, "threads": 1}
+stream = Stream(check_config(options))
+sys.exit(0 if stream.run() else 70)
+"""
+    arguments = [sys.executable, "-c", code, toy_kit, folder, rows, tmp_path / "state"]
+    for number, end in enumerate(("crash", "error", "")):
+        save(folder / f"{number}.png", toy.draw(number))
+        done = subprocess.run([*arguments, end], capture_output=True, text=True, check=False)
+        assert done.returncode == {"crash": -signal.SIGSEGV, "error": 70, "": 0}[end], done.stderr
+    found = {Path(row["path"]).name: row["error"] for row in rows_of(rows)}
+    assert found.pop("b.bmp") == "the process ended 2 times while it worked on this file"
+    assert found == {"0.png": None, "1.png": None, "2.png": None}
+
+
 def test_half_a_file_with_an_old_date_is_not_complete(state: State, toy: Any, save: Callable, tmp_path: Path) -> None:
     """As a file server with a wrong clock writes it."""
     complete = save(tmp_path / "elsewhere.png", toy.draw(1)).read_bytes()
@@ -267,10 +329,23 @@ def test_a_folder_that_vanishes_is_lost_and_no_file_is_scored_twice_when_it_is_b
     assert reader.events[:3] == ["source_up", "source_lost", "source_up"]
 
 
-@pytest.mark.parametrize(("name", "patience"), [("a.JPG", 1), ("a.png", 1), ("a.bmp", 4), ("a.tiff", 4), ("a.pgm", 4)])
-def test_a_format_without_an_end_marker_must_be_unchanged_longer(name: str, patience: int) -> None:
-    assert _patience(name.encode(), _PendingFile(FileStatus(1, 1, 1, 1), 0.0)) == patience
-    assert _patience(name.encode(), _PendingFile(FileStatus(1, 1, 1, 1), 0.0, failed=True)) == 10
+@pytest.mark.usefixtures("bound_by_permissions")
+def test_files_of_a_subfolder_that_cannot_be_listed_are_not_forgotten(
+    state: State, toy: Any, save: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all of them would be scored again when it can be listed again."""
+    monkeypatch.setattr(folder_source, "_FORGET_INTERVAL", 0.0)
+    locked = save(tmp_path / "in" / "locked" / "a.png", toy.draw(1)).parent
+    removed = save(tmp_path / "in" / "b.png", toy.draw(2))
+    save(tmp_path / "in" / "c.png", toy.draw(3))
+    reader = Reader(tmp_path / "in", state)
+    assert len(reader.take(0.5)) == 3
+    locked.chmod(0)
+    removed.unlink()
+    assert reader.take(0.2) == []
+    locked.chmod(0o700)
+    assert set(state.processed_files(str(tmp_path / "in"))) == {b"locked/a.png", b"c.png"}
+    assert reader.take(0.3) == []
 
 
 def test_a_file_replaced_under_the_same_name_size_and_date_is_another_image_and_a_touched_one_is_not(
