@@ -184,7 +184,7 @@ def test_a_damaged_file_is_reported_and_begun_again(
 
 def test_the_real_clocks_agree(path: Path) -> None:
     clock = Clock(path)
-    assert 0 <= clock.age(time.time()) < 60
+    assert -0.001 < clock.age(time.time()) < 60  # two clocks, read one after the other
     assert json.loads(path.read_text())["last"][0] == boot_id() == boot_id()
     assert seconds_since_boot() <= seconds_since_boot()
 
