@@ -14,7 +14,7 @@ from msc_edge.errors import KitError, MissingExtraError, SourceError, Unreadable
 from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
-from msc_edge.kit.opening import Kit, KitIdentity
+from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
@@ -57,9 +57,9 @@ class Detector:
         default, and exact search where hnswlib is not installed; the scores are the same. `precision`: the model that
         scores, by default the kit's; each model has its own scores and limits. `backend`: the library that computes the
         model, see `select_backend`. Raises KitError when any byte of the kit was changed, and when the kit does not
-        give a score for its check image.
+        give a score for its check image, or needs too much memory for it.
         """
-        with Kit.open(kit) as opened:
+        with enough_memory(Path(kit)), Kit.open(kit) as opened:
             return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend)
 
     @classmethod
@@ -77,19 +77,20 @@ class Detector:
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
         _refuse_large_region(kit.manifest)
-        spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
-        calibration = kit.model(spec.precision).calibration
-        detector = cls(
-            kit=kit.identity,
-            manifest=kit.manifest,
-            spec=spec,
-            backend=selected,
-            bank=open_bank(kit, search, spec.precision),
-            limits=calibration.limits,
-            calibration=calibration.calibration,
-            normal_images=kit.normal_images(),
-        )
-        detector._score_check_image()
+        with enough_memory(kit.path):
+            spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
+            calibration = kit.model(spec.precision).calibration
+            detector = cls(
+                kit=kit.identity,
+                manifest=kit.manifest,
+                spec=spec,
+                backend=selected,
+                bank=open_bank(kit, search, spec.precision),
+                limits=calibration.limits,
+                calibration=calibration.calibration,
+                normal_images=kit.normal_images(),
+            )
+            detector._score_check_image()
         return detector
 
     def _score_check_image(self) -> None:

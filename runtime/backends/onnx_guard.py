@@ -3,9 +3,10 @@
 A tensor may refer to data in another file by its path. Such paths have been used to read files outside the model's
 folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. A graph within a node (`If`, `Loop`, `Scan`) may
 run for ever, and functions that call each other grow without bound while they are expanded; `export` writes neither.
-The `onnx` package is not part of the runtime, so this module reads the protobuf wire format (protobuf.dev/programming-guides/encoding) with the fields of onnx.proto
-that kits may have. Everything else is refused: an unknown field, another wire type, a text that is not UTF-8, a number
-that is longer than it needs to be. A parser that reads such a number differently could find another field there.
+The `onnx` package is not part of the runtime, so this module reads the protobuf wire format
+(protobuf.dev/programming-guides/encoding) with the fields of onnx.proto that kits may have. Everything else is refused:
+an unknown field, another wire type, a text that is not UTF-8, a number that is longer than it needs to be. A parser
+that reads such a number differently could find another field there.
 """
 
 from pathlib import Path
