@@ -21,6 +21,8 @@ from msc_edge.errors import UsageError
 
 Verdict = Literal["normal", "warn", "reject"]
 
+LEAST_RATE = 1e-12
+"""Smallest target false-alarm rate: a trillion images would be needed for it."""
 # Corrects rounding such as 0.29 * 100 = 28.999999999999996.
 _ROUNDING = 1e-9
 # For the two classes below, which pydantic reads from manifest.json.
@@ -79,11 +81,20 @@ class Calibration:
         return (1 + at_least) / (len(self.scores) + 1)
 
     def limit(self, rate: float) -> Limit:
-        """The limit for a target false-alarm rate in (0, 1). UsageError for other rates."""
+        """The limit for a target false-alarm rate in [LEAST_RATE, 1). UsageError for other rates."""
         _check_rate(rate)
         n = self.scores.size
         flagged = min(max(1, math.floor(rate * (n + 1) + _ROUNDING)), n)
         return Limit(score=float(self.scores[n - flagged]), target_rate=rate, expected_rate=flagged / (n + 1))
+
+    def gives(self, limit: Limit, rate: float) -> bool:
+        """Whether a limit is the one for this target rate in [LEAST_RATE, 1), up to rounding of the rates."""
+        own = self.limit(rate)
+        rates = ((limit.target_rate, rate), (limit.expected_rate, own.expected_rate))
+        return limit.score == own.score and all(
+            one is not None and other is not None and math.isclose(one, other, rel_tol=_ROUNDING)
+            for one, other in rates
+        )
 
     def interval(self, limit: Limit) -> tuple[float, float] | None:
         """The 90 % interval of the false-alarm rate of one of its limits; None for a limit that was set by hand.
@@ -177,5 +188,5 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def _check_rate(rate: float) -> None:
-    if not 0 < rate < 1:
+    if not LEAST_RATE <= rate < 1:
         raise UsageError(f"false-alarm rate {rate:g}: expected a number between 0 and 1, for example 0.01")

@@ -18,7 +18,7 @@ from msc_edge.formats.jpeg import START, jpeg_header
 from msc_edge.formats.jpeg_decoder import decode_jpeg
 from msc_edge.formats.opencv import decode_by_opencv, pixel_limit, refuse_too_many_pixels, three_channels
 from msc_edge.formats.orientation import turned
-from msc_edge.formats.png import checked_png
+from msc_edge.formats.png import decode_png
 from msc_edge.formats.pnm import bits_of_pnm, is_pnm
 from msc_edge.formats.tiff import TiffHeader, tiff_header
 from msc_edge.formats.tiff_decoder import decode_tiff
@@ -81,8 +81,8 @@ def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
     view, bits = data.data, 8
     if view[: len(START)] == START:
         image = _decoded_jpeg(data, jpeg_keep)
-    elif png := checked_png(data):
-        image, bits = turned(decode_by_opencv(png.data), png.orientation), _SIXTEEN
+    elif (png := decode_png(data)) is not None:
+        image, bits = png, _SIXTEEN
     elif is_webp(view):
         image = turned(decode_by_opencv(data), webp_orientation(view))
     elif tiff := tiff_header(view):

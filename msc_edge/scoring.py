@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 ScoreKind = Literal["image", "patch", "both"]
 
+_IMAGE_SCORES = (-1e-5, 2 + 1e-5)  # of cosine distances, with rounding
+_PATCH_SCORES = (0.0, float(np.finfo(np.float32).max))
 _LEAST_DEVIATION = 0.01  # of the mean: a few held-out images may have almost equal scores
 
 
@@ -77,6 +79,16 @@ class Scoring(BaseModel):
             return cls(kind=kind, map=settings)
         assert patch_scores is not None
         return cls(kind=kind, image=Scale.of(image_scores), patch=Scale.of(patch_scores), map=settings)
+
+    @property
+    def possible_scores(self) -> tuple[float, float]:
+        """The smallest and the largest score that any image can have."""
+        if self.kind == "image":
+            return _IMAGE_SCORES
+        if self.image is None or self.patch is None:
+            return _PATCH_SCORES
+        (low, high), (least, most) = _IMAGE_SCORES, _PATCH_SCORES
+        return self.score(low, least), self.score(high, most)
 
     def score(self, image_score: float, patch_score: float | None) -> float:
         """The score of one image. `patch_score`: None for a model without patch distances."""

@@ -1,5 +1,6 @@
 """The detector: an open kit that scores images."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from msc_edge.errors import KitError, MissingExtraError, SourceError, Unreadable
 from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
-from msc_edge.kit.opening import Kit, KitIdentity
+from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
@@ -23,6 +24,8 @@ from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.scoring import Scoring
 
 SearchChoice = Literal["auto", "exact", "hnsw"]
+_LOG = logging.getLogger("msc_edge")
+_FAR = 10  # times the range of the calibration scores: few anomalies have such a score
 _UNIT = 1e-3  # deviation of the length of an embedding from 1
 
 
@@ -57,9 +60,9 @@ class Detector:
         default, and exact search where hnswlib is not installed; the scores are the same. `precision`: the model that
         scores, by default the kit's; each model has its own scores and limits. `backend`: the library that computes the
         model, see `select_backend`. Raises KitError when any byte of the kit was changed, and when the kit does not
-        give a score for its check image.
+        give a score for its check image, or needs too much memory for it.
         """
-        with Kit.open(kit) as opened:
+        with enough_memory(Path(kit)), Kit.open(kit) as opened:
             return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend)
 
     @classmethod
@@ -77,19 +80,20 @@ class Detector:
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
         _refuse_large_region(kit.manifest)
-        spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
-        calibration = kit.model(spec.precision).calibration
-        detector = cls(
-            kit=kit.identity,
-            manifest=kit.manifest,
-            spec=spec,
-            backend=selected,
-            bank=open_bank(kit, search, spec.precision),
-            limits=calibration.limits,
-            calibration=calibration.calibration,
-            normal_images=kit.normal_images(),
-        )
-        detector._score_check_image()
+        with enough_memory(kit.path):
+            spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
+            calibration = kit.model(spec.precision).calibration
+            detector = cls(
+                kit=kit.identity,
+                manifest=kit.manifest,
+                spec=spec,
+                backend=selected,
+                bank=open_bank(kit, search, spec.precision),
+                limits=calibration.limits,
+                calibration=calibration.calibration,
+                normal_images=kit.normal_images(),
+            )
+            detector._score_check_image()
         return detector
 
     def _score_check_image(self) -> None:
@@ -117,20 +121,43 @@ class Detector:
     def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
         """The same detector with another reject limit: for a target false-alarm rate in (0, 1), or at a score.
 
-        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it.
+        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it. UsageError for a
+        threshold outside of the scores that an image can have. One far above all calibration scores is logged as a
+        warning.
         """
         if false_alarm_rate is not None and threshold is not None:
             raise UsageError("a false-alarm rate and a threshold exclude each other: the rate sets the threshold")
         if false_alarm_rate is not None:
             reject = self.calibration.limit(false_alarm_rate)
         elif threshold is not None:
-            if not math.isfinite(threshold):
-                raise UsageError(f"threshold {threshold}: expected a finite number")
+            self._check_threshold(threshold)
             reject = Limit(score=threshold, target_rate=None, expected_rate=None)
         else:
             return self
         warn = self.limits.warn if self.limits.warn.score < reject.score else reject
         return replace(self, limits=Limits(warn=warn, reject=reject))
+
+    def _check_threshold(self, threshold: float) -> None:
+        if not math.isfinite(threshold):
+            raise UsageError(f"threshold {threshold}: expected a finite number")
+        low, high = self.scoring.possible_scores
+        near = f"the limit of the kit is {self.limits.reject.score:.6g}"
+        if not low <= threshold <= high:
+            rejected = "every image" if threshold < low else "no image"
+            raise UsageError(
+                f"threshold {threshold:g}: the scores of this kit lie between {low:.3g} and {high:.3g}, so {rejected} "
+                f"would be rejected; {near}"
+            )
+        least, most = self.calibration.scores[[0, -1]]
+        if threshold > most + _FAR * (most - least):
+            _LOG.warning(
+                "threshold %g is far above the scores of normal images (%.6g to %.6g): defective parts may not be "
+                "rejected; %s",
+                threshold,
+                least,
+                most,
+                near,
+            )
 
     def score(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB", heatmap: bool = False) -> Result:
         """Score one image, uint8 (height, width, 3). OpenCV's cameras need `order="BGR"`.

@@ -88,7 +88,7 @@ def isolated(tmp_path: Path) -> Isolated:
 
 
 def test_a_name_that_is_asked_for_and_a_file_that_is_left_are_found(isolated: Isolated) -> None:
-    """The two tests below would pass if nothing were recorded."""
+    """The other tests would pass if nothing were recorded."""
     program = (
         "import pathlib, socket\n"
         "pathlib.Path.home().joinpath('deviceid').touch()\n"
@@ -101,7 +101,7 @@ def test_a_name_that_is_asked_for_and_a_file_that_is_left_are_found(isolated: Is
 
 @pytest.mark.slow
 def test_the_commands_of_the_runtime_ask_for_no_name_and_leave_no_file(
-    isolated: Isolated, toy: ModuleType, kit: Path, save: Callable, tmp_path: Path
+    isolated: Isolated, toy: ModuleType, kit: Path, written_by_0_1_0: Path, save: Callable, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
     for number in range(300, 324):
@@ -111,6 +111,7 @@ def test_the_commands_of_the_runtime_ask_for_no_name_and_leave_no_file(
     isolated.msc_edge("score", kit, images)
     isolated.msc_edge("info", kit)
     isolated.msc_edge("verify", kit)
+    isolated.msc_edge("upgrade", written_by_0_1_0 / "format-1.kit", "--out", "upgraded")
     isolated.msc_edge("calibrate", kit, "--normal", images, "--reject-rate", "0.04")
     isolated.run("timeout", "--signal=TERM", "4", sys.executable, "-m", "msc_edge", "stream", kit, folder)
     isolated.msc_edge("reload", "--timeout", "0.1", code=2)
@@ -170,7 +171,7 @@ def test_training_export_and_the_tools_ask_for_no_name_and_leave_no_file(
 ) -> None:
     """torch, Lightning, TensorBoard, onnx and scikit-learn are imported on the way."""
     normal, tested = tmp_path / "normal", tmp_path / "tested"
-    for number in range(24):
+    for number in range(32):  # as many as distil needs
         save(normal / f"{number}.png", toy.draw(number))
     for number in range(300, 304):
         save(tested / "good" / f"{number}.png", toy.draw(number))
@@ -182,5 +183,23 @@ def test_training_export_and_the_tools_ask_for_no_name_and_leave_no_file(
     isolated.msc_edge("evaluate", "kit", tested)
     isolated.msc_edge("bench", "kit", "--seconds", "0.1")
     isolated.run(sys.executable, "-m", "msc_edge", "doctor", "kit")  # its exit code is about this machine
+    small = ["--steps", "2", "--batch", "4", "--image-size", "64", "--accelerator", "cpu"]
+    isolated.msc_edge("distil", "--images", normal, "--out", "student.safetensors", "--teacher", "run", *small)
+    classes = ["--train", tested, "--test", tested, "--backbone", "edge-small", "--preset", "whole-frame"]
+    isolated.msc_edge("benchmark", "one-vs-rest", *classes, "--method", "contrastive", "--out", "benchmark", *small)
+    assert isolated.asked() == []
+    assert isolated.left_at_home() == []
+
+
+@pytest.mark.slow
+def test_a_small_demo_asks_for_no_name_and_leaves_no_file(isolated: Isolated) -> None:
+    """The whole of `msc-edge demo` takes minutes."""
+    program = (
+        "from pathlib import Path\n"
+        "from msc_edge.demo.drawn_images import Sizes\n"
+        "from msc_edge.demo.pipeline import run_demo\n"
+        "run_demo(Path('demo'), sizes=Sizes(train=2, test=2, each_defect=1), steps=0)\n"
+    )
+    assert isolated.run(sys.executable, "-c", program) == 0
     assert isolated.asked() == []
     assert isolated.left_at_home() == []

@@ -1,42 +1,85 @@
-"""PNG files: their chunks are checked, and only those that OpenCV needs are passed on (W3C PNG, sections 5, 11)."""
+"""PNG files: every chunk and the length of the pixels are checked before OpenCV decodes them (W3C PNG, third edition).
+
+libpng prints a line of its own for each fault, and shows a number without a colour in black. Only what makes pixels is
+passed on to it: the header, the palette, and the inflated pixels, stored without compression, so that they are inflated
+once (docs/decisions.md has the cost).
+"""
 
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
+from msc_edge.formats.opencv import decode_by_opencv, refuse_too_many_pixels
+from msc_edge.formats.orientation import turned
 from msc_edge.formats.tiff import orientation_of
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-_EXIF = b"eXIf"
-_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # of each colour type
+_USED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
+_PALETTE = 3
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # of each colour type
+_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
+_LARGEST_SIDE = 1_000_000  # libpng's limit
+_LARGEST_FILTER = 4
+# Of an interlaced file: first column, first row, and the steps of both (Adam7).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-class CheckedPng(NamedTuple):
-    """A PNG file as it is passed to OpenCV."""
+class _Header(NamedTuple):
+    width: int
+    height: int
+    depth: int
+    colour: int
+    interlaced: int
 
-    data: np.ndarray
-    """Without chunks that change no pixel, uint8 (n,)."""
+    def passes(self) -> Iterator[tuple[int, int]]:
+        """Number of rows, and bytes of a row with its filter, of each part of the pixels."""
+        for column, row, right, down in _PASSES if self.interlaced else ((0, 0, 1, 1),):
+            width, height = -(-(self.width - column) // right), -(-(self.height - row) // down)
+            if width > 0 and height > 0:
+                yield height, 1 + (width * _CHANNELS[self.colour] * self.depth + 7) // 8
+
+
+class _Chunks(NamedTuple):
+    """What a file consists of, without the chunks that change no pixel."""
+
+    header: _Header
+    palette: bytes
+    pixels: bytes
+    """Compressed."""
     orientation: int
     """Of EXIF, 1 to 8."""
 
 
-def checked_png(data: np.ndarray) -> CheckedPng | None:
-    """Check the chunks of a PNG file, uint8 (n,); None for another file.
+def decode_png(data: np.ndarray) -> np.ndarray | None:
+    """RGB (height, width, 3), uint8 or uint16, of a PNG file, uint8 (n,); None for another file.
 
-    UnreadableImageError for a chunk that is longer than the file, before OpenCV allocates that length, for a chunk
-    with a wrong checksum, for a header that is not valid, and for pixels in several places. libpng prints a line for
-    each fault that it finds, also in chunks that change no pixel, such as colour profiles; these are left out. Of an
-    animated file, OpenCV would read a frame that other programs do not show first.
+    UnreadableImageError for a damaged file: a chunk that is longer than the file, a wrong checksum, a header that is
+    not valid, pixels that are missing, left over or in several places, a number without a colour. Of an animated file
+    the image is decoded that every program shows.
     """
     view = data.data
     if view[: len(_SIGNATURE)] != _SIGNATURE:
         return None
-    kept, position, kind, orientation = [view[: len(_SIGNATURE)]], len(_SIGNATURE), b"", 1
-    pixels_ended = False
+    header, palette, compressed, orientation = _chunks(view)
+    kept = [_SIGNATURE, *_chunk(b"IHDR", view[16:29])]
+    unused = None
+    if header.colour == _PALETTE:
+        palette, unused = _filled(palette, 1 << header.depth)
+        kept += _chunk(b"PLTE", palette)
+    kept += [*_chunk(b"IDAT", zlib.compress(_inflated(compressed, header), 0)), *_chunk(b"IEND", b"")]
+    image = decode_by_opencv(np.frombuffer(b"".join(kept), np.uint8))
+    if unused is not None and (image[..., 0] == unused).any():
+        raise _damaged("a pixel of this PNG has a colour that its palette does not have")
+    return turned(image, orientation)
+
+
+def _chunks(view: memoryview) -> _Chunks:
+    header, palette, pixels, orientation = None, b"", [], 1
+    position, kind = len(_SIGNATURE), b""
     while kind != b"IEND":
         previous, kind = kind, bytes(view[position + 4 : position + 8])
         end = position + 12 + int.from_bytes(view[position : position + 4])
@@ -44,25 +87,79 @@ def checked_png(data: np.ndarray) -> CheckedPng | None:
             raise _damaged("a chunk of this PNG runs past the end of the file")
         chunk = view[position:end]
         position = end
-        if kind not in _CRITICAL and kind != _EXIF:
+        if header is None and kind != b"IHDR":
+            raise _damaged("this PNG does not begin with its header")
+        if kind not in _USED:
             continue
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
             raise _damaged(f"the checksum of a chunk ({kind.decode()}) of this PNG is wrong")
-        if kind == _EXIF:
-            orientation = orientation_of(chunk[8:-4])
-            continue
+        content = chunk[8:-4]
         if kind == b"IHDR":
-            _check_header(chunk[8:-4])
-        elif kind == b"IDAT" and pixels_ended and previous != b"IDAT":
-            raise _damaged("the pixels of this PNG are in several places")
-        pixels_ended = pixels_ended or kind == b"IDAT"
-        kept.append(chunk)
-    return CheckedPng(np.frombuffer(b"".join(kept), np.uint8), orientation)
+            if header is not None:
+                raise _damaged("this PNG has two headers")
+            header = _header(content)
+        elif kind == b"PLTE":
+            if palette or pixels:
+                raise _damaged("this PNG has two palettes, or one after its pixels")
+            palette = bytes(content)
+        elif kind == b"IDAT":
+            if pixels and previous != b"IDAT":
+                raise _damaged("the pixels of this PNG are in several places")
+            pixels.append(content)
+        elif kind == b"eXIf":
+            orientation = orientation_of(content)
+    assert header is not None, "the first chunk"
+    return _Chunks(header, palette, b"".join(pixels), orientation)
 
 
-def _check_header(header: memoryview) -> None:
-    if len(header) != 13 or header[8] not in _DEPTHS.get(header[9], ()):
+def _header(content: memoryview) -> _Header:
+    if len(content) != 13 or content[8] not in _DEPTHS.get(content[9], ()):
         raise _damaged("the header of this PNG has no valid number of bits and colour type")
+    width, height = int.from_bytes(content[:4]), int.from_bytes(content[4:8])
+    compression, filtering, interlaced = content[10:]
+    if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE) or compression or filtering or interlaced > 1:
+        raise _damaged("the header of this PNG has no valid size or method")
+    refuse_too_many_pixels(height, width)
+    return _Header(width, height, content[8], content[9], interlaced)
+
+
+def _inflated(compressed: bytes, header: _Header) -> bytes:
+    """The rows with their filters. What follows the compressed data, as some programs write, is ignored."""
+    passes = list(header.passes())
+    wanted = sum(rows * stride for rows, stride in passes)
+    stream = zlib.decompressobj()
+    try:
+        pixels = stream.decompress(compressed, wanted)
+        more = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
+    except zlib.error as error:
+        raise _damaged(f"the pixels of this PNG are damaged ({error})") from error
+    if len(pixels) < wanted or not (stream.eof or more):
+        raise _damaged("the last rows of this PNG are missing, or their checksum is")
+    if more:
+        raise _damaged("this PNG has more pixels than its header states")
+    position = 0
+    for rows, stride in passes:
+        filters = np.frombuffer(pixels, np.uint8, rows * stride, position)[::stride]
+        if filters.max() > _LARGEST_FILTER:
+            raise _damaged("a row of this PNG has a filter that does not exist")
+        position += rows * stride
+    return pixels
+
+
+def _filled(palette: bytes, colours: int) -> tuple[bytes, int | None]:
+    """The palette with all colours that a pixel can name, and the red that only the added ones have; None: no such."""
+    if not palette or len(palette) % 3:
+        raise _damaged("the palette of this PNG is missing, or not a list of colours")
+    missing = colours - len(palette) // 3
+    if missing <= 0:
+        return palette[: 3 * colours], None
+    unused = min(set(range(256)) - set(palette[::3]))
+    return palette + missing * bytes([unused, 0, 0]), unused
+
+
+def _chunk(kind: bytes, content: bytes | memoryview) -> list[bytes | memoryview]:
+    """The parts of a chunk."""
+    return [len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)]
 
 
 def _damaged(reason: str) -> UnreadableImageError:

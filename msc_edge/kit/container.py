@@ -18,6 +18,8 @@ from msc_edge.kit.roles import check_files
 from msc_edge.text import size
 
 _CHUNK = 1 << 20
+# In a zip: a manifest of 8 MiB lists 60,000 files, and macOS adds one to each.
+_MOST_MEMBERS = 1 << 17
 # Of the files in a zip: all of them may have 16 MiB, and more where the zip is larger than half a MiB.
 _UNPACKED_AT_LEAST, _LARGEST_RATIO = 16 << 20, 32
 # Files that operating systems add to folders.
@@ -45,6 +47,8 @@ class _Folder:
 class _Zip:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
+        if (found := len(archive.infolist())) > _MOST_MEMBERS:
+            raise KitError(f"the zip holds {found} files, which no kit does; do not use it")
         members = [member for member in archive.infolist() if not member.is_dir()]
         # A zip holds either the kit's folder or the contents of that folder.
         own = [member.filename for member in members if not _is_system_file(member.filename)]

@@ -2,15 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.calibration import LEAST_RATE, Calibration, Limit, Limits
 from msc_edge.kit.layout import FileName
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.scoring import Scoring
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
-_LEAST_RATE = 1e-12
 HELD_OUT = "held out of the training images"
 
 Count = Annotated[int, Field(gt=0, lt=2**31)]
@@ -18,30 +17,21 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 Target = Literal["x86-vnni", "x86", "arm64"]
 
 
-def _plausible(limit: Limit) -> Limit:
-    """ValueError for rates that no calibration gives. Both are None for a limit that was set by hand."""
-    target, expected = limit.target_rate, limit.expected_rate
-    if (target is None) != (expected is None):
-        raise ValueError("one of target_rate and expected_rate is missing")
-    if target is not None and expected is not None and not (_LEAST_RATE <= target < 1 and 0 < expected < 1):
-        raise ValueError(f"target_rate {target} and expected_rate {expected} are not both between 0 and 1")
-    return limit
+def _check_limit(name: str, limit: Limit, calibration: Calibration, rate: float) -> None:
+    """ValueError for a limit that does not follow from the scores: kits have no limit that was set by hand."""
+    if rate < LEAST_RATE:
+        raise ValueError(f"the target rate {rate:g} of {name} is below {LEAST_RATE:g}")
+    if not calibration.gives(limit, rate):
+        own = calibration.limit(rate)
+        raise ValueError(
+            f"{name} is {limit.score:g} (target_rate {limit.target_rate}, expected_rate {limit.expected_rate}), but "
+            f"the scores give {own.score:g} for the target rate {rate:g} (expected_rate {own.expected_rate})"
+        )
 
 
-def _from_rates(limit: Limit) -> Limit:
-    if limit.target_rate is None:
-        raise ValueError("target_rate is missing: the limit of the anomaly map follows from patch scores")
-    return _plausible(limit)
-
-
-def _both_plausible(limits: Limits) -> Limits:
-    _plausible(limits.warn)
-    _plausible(limits.reject)
-    return limits
-
-
-PlausibleLimits = Annotated[Limits, AfterValidator(_both_plausible)]
-RegionLimit = Annotated[Limit, AfterValidator(_from_rates)]
+def _check_scores(name: str, scores: list[float]) -> None:
+    if scores != sorted(scores):
+        raise ValueError(f"{name} are not in ascending order")
 
 
 class Part(BaseModel):
@@ -145,7 +135,15 @@ class RegionCalibration(Part):
         min_length=1, description="largest values of the maps of the calibration images, in ascending order"
     )
     rate: Rate = Field(description="target share of normal images with any region")
-    limit: RegionLimit = Field(description="follows from the patch scores and the rate")
+    limit: Limit = Field(description="follows from the patch scores and the rate")
+
+    @model_validator(mode="after")
+    def _limit_follows(self) -> "RegionCalibration":
+        _check_scores("patch_scores", self.patch_scores)
+        if self.patch_scores[0] < 0:
+            raise ValueError(f"patch_scores begin with {self.patch_scores[0]:g}, and distances are not negative")
+        _check_limit("limit", self.limit, self.calibration, self.rate)
+        return self
 
     @property
     def calibration(self) -> Calibration:
@@ -164,7 +162,7 @@ class CalibrationInfo(Part):
     scores: list[float] = Field(min_length=1, description="in ascending order")
     warn_rate: Rate = Field(description="target false-alarm rate of the warn limit")
     reject_rate: Rate = Field(description="target false-alarm rate of the reject limit")
-    limits: PlausibleLimits = Field(description="follow from the scores and the two rates")
+    limits: Limits = Field(description="follow from the scores and the two rates")
     created: str | None = Field(default=None, description="UTC, ISO 8601; null: created with the kit")
     reason: str = Field(default=HELD_OUT, description="which images were scored, and why")
     history: list[EarlierCalibration] = Field(
@@ -174,6 +172,15 @@ class CalibrationInfo(Part):
     regions: RegionCalibration | None = Field(
         default=None, description="limit of the anomaly map; null: the model compares whole images only"
     )
+
+    @model_validator(mode="after")
+    def _limits_follow(self) -> "CalibrationInfo":
+        _check_scores("scores", self.scores)
+        if self.warn_rate < self.reject_rate:
+            raise ValueError(f"warn_rate {self.warn_rate:g} is below reject_rate {self.reject_rate:g}")
+        _check_limit("limits.warn", self.limits.warn, self.calibration, self.warn_rate)
+        _check_limit("limits.reject", self.limits.reject, self.calibration, self.reject_rate)
+        return self
 
     @property
     def calibration(self) -> Calibration:
@@ -251,6 +258,18 @@ class Model(Part):
             raise ValueError(
                 "patch_distances, banks.patches, scoring.map and calibration.regions belong together, and some of them "
                 "are missing"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_is_possible(self) -> "Model":
+        low, high = self.scoring.possible_scores
+        scores = self.calibration.scores
+        # With kind `both`, each calibration image was standardised by the other ones; see `calibration_scores`.
+        if self.scoring.kind != "both" and not (low <= scores[0] and scores[-1] <= high):
+            raise ValueError(
+                f"calibration.scores lie between {scores[0]:g} and {scores[-1]:g}, and scores of this model between "
+                f"{low:g} and {high:g}"
             )
         return self
 

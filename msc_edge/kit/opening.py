@@ -149,6 +149,18 @@ class Kit:
         return names
 
 
+@contextmanager
+def enough_memory(kit: Path) -> Iterator[None]:
+    """Turn a MemoryError while a kit is opened into a KitError: a forged kit may need any amount."""
+    try:
+        yield
+    except MemoryError as error:
+        raise KitError(
+            f"{kit}: there is not enough memory to open it and to score its check image; close other programs, or, if "
+            "other kits open here, do not use it"
+        ) from error
+
+
 def _rows_are_unit(bank: np.ndarray) -> bool:
     blocks = (bank[row : row + _ROWS_AT_ONCE] for row in range(0, len(bank), _ROWS_AT_ONCE))
     return all(np.allclose(np.linalg.norm(block, axis=1), 1, atol=1e-4) for block in blocks)  # false for NaN too

@@ -1,10 +1,12 @@
-"""Refuse an ONNX file that points at other files, or that another parser could understand differently.
+"""Refuse an ONNX file that points at other files, may never end, or that another parser could understand differently.
 
 A tensor may refer to data in another file by its path. Such paths have been used to read files outside the model's
-folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. The `onnx` package is not part of the runtime,
-so this module reads the protobuf wire format (protobuf.dev/programming-guides/encoding) with the fields of onnx.proto
-that kits may have. Everything else is refused: an unknown field, another wire type, a text that is not UTF-8, a number
-that is longer than it needs to be. A parser that reads such a number differently could find another field there.
+folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. A graph within a node (`If`, `Loop`, `Scan`) may
+run for ever, and functions that call each other grow without bound while they are expanded; `export` writes neither.
+The `onnx` package is not part of the runtime, so this module reads the protobuf wire format
+(protobuf.dev/programming-guides/encoding) with the fields of onnx.proto that kits may have. Everything else is refused:
+an unknown field, another wire type, a text that is not UTF-8, a number that is longer than it needs to be. A parser
+that reads such a number differently could find another field there.
 """
 
 from pathlib import Path
@@ -23,19 +25,15 @@ _WIRE_TYPES = {
     "text": (2,),
 }
 # Message -> {field number: kind, or message of that field}, from onnx.proto. Left out: training, device configurations,
-# and types other than tensors.
+# types other than tensors, functions, and graphs within nodes.
 _FIELDS: dict[str, dict[int, str]] = {
     "Model": {
         **dict.fromkeys((1, 5), "int"),
         **dict.fromkeys((2, 3, 4, 6), "text"),
-        **{7: "Graph", 8: "OperatorSet", 14: "Entry", 25: "Function"},
+        **{7: "Graph", 8: "OperatorSet", 14: "Entry"},
     },
     "OperatorSet": {1: "text", 2: "int"},
     "Entry": {1: "text", 2: "text"},
-    "Function": {
-        **dict.fromkeys((1, 4, 5, 6, 8, 10, 13), "text"),
-        **{7: "Node", 9: "OperatorSet", 11: "Attribute", 12: "ValueInfo", 14: "Entry"},
-    },
     "Graph": {
         **dict.fromkeys((2, 10), "text"),
         **dict.fromkeys((11, 12, 13), "ValueInfo"),
@@ -46,7 +44,7 @@ _FIELDS: dict[str, dict[int, str]] = {
         **dict.fromkeys((1, 13, 21), "text"),
         **dict.fromkeys((4, 9), "bytes"),
         **{2: "float", 3: "int", 7: "floats", 8: "ints", 20: "int"},
-        **{5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+        **{5: "Tensor", 10: "Tensor", 22: "SparseTensor", 23: "SparseTensor"},
         **{14: "Type", 15: "Type"},
     },
     "Tensor": {
@@ -64,7 +62,11 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Dimension": {1: "int", 2: "text", 3: "text"},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of Tensor
-_DEEPEST = 64
+_NAMES = {  # of fields that other models have, for the message
+    ("Model", 25): "functions",
+    ("Attribute", 6): "a graph within a node, as If, Loop and Scan have",
+    ("Attribute", 11): "graphs within a node",
+}
 
 
 def read_model(path: Path) -> bytes:
@@ -83,7 +85,7 @@ def check_onnx(model: bytes, name: str) -> None:
     `name`: of the file, for the message.
     """
     try:
-        external = _has_external_data(model, 0, len(model), "Model", 0)
+        external = _has_external_data(model, 0, len(model), "Model")
     except (ValueError, IndexError) as error:
         raise KitError(f"{name}: not an ONNX model of a kit ({error}); export the kit again") from error
     if external:
@@ -92,17 +94,16 @@ def check_onnx(model: bytes, name: str) -> None:
         )
 
 
-def _has_external_data(data: bytes, position: int, end: int, message: str, depth: int) -> bool:
+def _has_external_data(data: bytes, position: int, end: int, message: str) -> bool:
     """Whether a tensor in the message between two positions keeps data in another file."""
-    if depth > _DEEPEST:
-        raise ValueError("nested too deeply")
     fields = _FIELDS[message]
     while position < end:
         key, position = _varint(data, position, end, bits=32)
         field, wire_type = key >> 3, key & 7
         kind = fields.get(field)
         if kind is None or wire_type not in _WIRE_TYPES.get(kind, (2,)):
-            raise ValueError(f"field {field} of type {wire_type} in {message}, which kits do not have")
+            found = _NAMES.get((message, field), f"field {field} of type {wire_type} in {message}")
+            raise ValueError(f"{found}, which kits do not have")
         value = 0
         if wire_type == 0:
             value, position = _varint(data, position, end, bits=64)
@@ -118,7 +119,7 @@ def _has_external_data(data: bytes, position: int, end: int, message: str, depth
             return True
         if kind == "text":
             data[position:stop].decode()  # UnicodeDecodeError is a ValueError
-        elif kind not in _WIRE_TYPES and _has_external_data(data, position, stop, kind, depth + 1):
+        elif kind not in _WIRE_TYPES and _has_external_data(data, position, stop, kind):
             return True
         position = stop
     return False

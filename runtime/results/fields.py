@@ -133,7 +133,7 @@ SCORE_TO_LIMIT: Field[Result] = Field(
     description="score divided by the reject limit: above 1 is rejected; empty where the limit is not above 0",
     value=lambda result: result.score_to_limit,
 )
-"""Rows of a stream have it too: score files are sorted by their score."""
+"""Not one of RESULT_FIELDS: in a score file it is the last column, because it came later."""
 
 
 def result_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer], ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.errors import UsageError
-from msc_edge.runtime.results.fields import Field, result_fields
+from msc_edge.runtime.results.fields import SCORE_TO_LIMIT, Field, result_fields
 from msc_edge.runtime.results.formats import RowFormat, format_of
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.results.row_file import read_rows
@@ -47,6 +47,7 @@ IMAGE_FIELDS: tuple[Field[ImageResult], ...] = (
         description="why the image could not be read; the fields of the result are then empty",
         value=lambda image: image.error,
     ),
+    SCORE_TO_LIMIT.within(lambda image: image.result),
 )
 
 
@@ -71,8 +72,8 @@ def read_score_file(path: str | Path) -> Iterator[ImageResult]:
             ) from error
 
 
-# Of a result: kits without patches, limits that were set by hand.
-_MAY_BE_EMPTY = ("patch_score", "p_value")
+# Of a result: kits without patches, limits that were set by hand, limits that are not above 0.
+_MAY_BE_EMPTY = ("patch_score", "p_value", "score_to_limit")
 
 
 def _from_row(row: Mapping[str, Any]) -> ImageResult:

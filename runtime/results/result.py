@@ -1,5 +1,6 @@
 """The result of scoring one image."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,8 +49,9 @@ class Result:
 
     @property
     def score_to_limit(self) -> float | None:
-        """The score divided by the limit; None where the limit is not above 0."""
-        return self.score / self.limit if self.limit > 0 else None
+        """The score divided by the limit; None where the limit is not above 0, or too small to divide by."""
+        quotient = self.score / self.limit if self.limit > 0 else math.inf
+        return quotient if math.isfinite(quotient) else None
 
     @property
     def nearest(self) -> str:

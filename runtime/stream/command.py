@@ -40,7 +40,12 @@ def stream(
         typer.Option(metavar="FILE", help="Read options from this TOML file; options given here override it."),
     ] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the resulting configuration and exit.")
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Print the resulting configuration and exit. Names, types and ranges of the options are checked; "
+            "nothing is opened: no kit, no source, no file, no broker.",
+        ),
     ] = False,
     running: Annotated[
         bool,

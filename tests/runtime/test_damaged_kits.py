@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -164,9 +165,32 @@ class TestSealedWrongly:
         resealed(kit)
         refused(kit, "external data")
 
-    @pytest.mark.parametrize("damage", ["empty", "text", "halved", "no operators", "other output", "two outputs"])
+    def test_a_model_that_needs_more_memory_than_any_machine_has(self, kit):
+        model = model_of(kit)
+        model.graph.node[-1].output[0] = "found"
+        times = np.array([1, 1 << 20, 1 << 20, 1], np.int64)  # 128 x 96 x 2**40 x 3 x 4 bytes
+        model.graph.initializer.append(numpy_helper.from_array(times, "times"))
+        model.graph.node.extend(
+            [
+                make_node("Shape", ["image"], ["shape"]),
+                make_node("Mul", ["shape", "times"], ["large"]),
+                make_node("ConstantOfShape", ["large"], ["zeros"]),
+                make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+                make_node("Add", ["found", "zero"], ["embedding"]),
+            ]
+        )
+        (kit / MODEL).write_bytes(model.SerializeToString())
+        resealed(kit)
+        refused(kit, rf"{re.escape(str(kit))}: there is not enough memory to open it and to score its check image")
+
+    @pytest.mark.parametrize(
+        "damage", ["empty", "text", "halved", "no operators", "a loop", "other output", "two outputs"]
+    )
     def test_a_file_that_is_not_a_model(self, kit, damage):
         model = model_of(kit)
+        if damage == "a loop":
+            body = helper.make_graph([], "body", [], [])
+            model.graph.node.append(make_node("Loop", ["", ""], [], body=body))
         if damage == "no operators":
             del model.graph.node[:]
         if damage == "other output":
@@ -308,6 +332,15 @@ class TestZip:
             archive.writestr(name, b"evil")
         refused(path, "a path outside the kit|not listed")
         assert not list(tmp_path.rglob("*evil*"))
+
+    def test_more_files_than_any_manifest_lists_are_refused(self, tmp_path):
+        path, count = tmp_path / "kit.zip", (1 << 17) + 1
+        entry = b"PK\1\2" + bytes(24) + (1).to_bytes(2, "little") + bytes(16) + b"a"
+        size, most = (count * len(entry)).to_bytes(8, "little"), bytes([255])
+        end = b"PK\6\6" + (44).to_bytes(8, "little") + bytes(12) + 2 * count.to_bytes(8, "little") + size + bytes(8)
+        where = b"PK\6\7" + bytes(4) + (count * len(entry)).to_bytes(8, "little") + b"\1\0\0\0"
+        path.write_bytes(count * entry + end + where + b"PK\5\6" + bytes(4) + 12 * most + bytes(2))
+        refused(path, f"the zip holds {count} files, which no kit does")
 
     def test_a_link_is_refused(self, toy_kit, tmp_path):
         path = tmp_path / "kit.zip"

@@ -134,6 +134,11 @@ def test_many_threads_on_one_detector_get_the_results_of_one_thread(toy, toy_kit
         assert list(pool.map(detector.score, images)) == [detector.score(each) for each in images]
 
 
+@pytest.fixture(scope="module")
+def patches(patch_kit: Path) -> Detector:
+    return Detector.load(patch_kit, threads=1)
+
+
 class TestLimits:
     def test_a_threshold_rejects_larger_scores_and_no_others(self, detector):
         moved = detector.with_limits(threshold=0.3)
@@ -171,6 +176,25 @@ class TestLimits:
     def test_impossible_requests_are_refused(self, detector, wrong):
         with pytest.raises(UsageError):
             detector.with_limits(**wrong)
+
+    def test_a_threshold_that_no_image_can_have_is_refused(self, detector, patches):
+        limit = rf"the limit of the kit is {detector.limits.reject.score:.6g}$"
+        with pytest.raises(UsageError, match=rf"between -1e-05 and 2, so no image would be rejected; {limit}"):
+            detector.with_limits(threshold=2.1)
+        with pytest.raises(UsageError, match="so every image would be rejected"):
+            detector.with_limits(threshold=-0.1)
+        with pytest.raises(UsageError, match="so no image would be rejected"):
+            patches.with_limits(threshold=1e300)
+
+    def test_a_threshold_far_above_the_scores_of_normal_images_is_a_warning(self, detector, patches, caplog):
+        least, most = detector.calibration.scores[[0, -1]]
+        detector.with_limits(threshold=most + 9 * (most - least))
+        assert not caplog.records
+        for each, threshold in ((detector, most + 11 * (most - least)), (patches, 999.0)):
+            caplog.clear()
+            each.with_limits(threshold=threshold)
+            assert "is far above the scores of normal images" in caplog.text
+            assert f"{each.calibration.scores[-1]:.6g}" in caplog.text
 
     def test_scores_do_not_depend_on_the_limits(self, toy, detector):
         image = toy.draw(100, "stain")
@@ -280,10 +304,6 @@ def test_the_detector_works_after_its_kit_is_closed(toy_kit, toy, detector, tmp_
 
 
 class TestPatches:
-    @pytest.fixture
-    def patches(self, patch_kit: Path) -> Detector:
-        return Detector.load(patch_kit, threads=1)
-
     def test_a_normal_image_has_both_scores_and_no_region(self, patches, toy):
         result = patches.score(toy.draw(101))
         assert result.verdict == "normal"

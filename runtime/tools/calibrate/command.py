@@ -129,9 +129,8 @@ def _describe(drift: "Drift") -> str:
     from msc_edge.text import percent
 
     counted = f"{drift.flagged} of {drift.images} flagged"
-    if drift.interval is None or drift.limit.expected_rate is None:
-        return f"{counted}; the limit was set by hand and has no expected rate"
     lowest, highest = drift.interval
+    assert drift.limit.expected_rate is not None, "the limits of a kit follow from its scores"
     expected = f"expected {percent(drift.limit.expected_rate)}, 90 % interval {lowest} to {highest}"
     if drift.flagged > highest:
         return f"{counted}, {expected}: ABOVE; the line has changed, or not all of these images are normal"

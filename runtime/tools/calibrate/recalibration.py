@@ -35,8 +35,8 @@ class Drift:
     limit: Limit
     flagged: int
     images: int
-    interval: tuple[int, int] | None
-    """90 % interval of `flagged` if nothing has changed; None for a limit that was set by hand."""
+    interval: tuple[int, int]
+    """90 % interval of `flagged` if nothing has changed."""
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,11 @@ def _require(usable: int, rate: float, found: str) -> None:
 
 
 def _drift(limit: Limit, calibration: Calibration, scores: list[float]) -> Drift:
+    interval = calibration.alarm_interval(limit, len(scores))
+    assert interval is not None, "the limits of a kit follow from its scores"
     return Drift(
         limit=limit,
         flagged=sum(score > limit.score for score in scores),
         images=len(scores),
-        interval=calibration.alarm_interval(limit, len(scores)),
+        interval=interval,
     )

@@ -20,6 +20,12 @@ def doctor(
         Path | None,
         typer.Argument(metavar="KIT", help="A kit to verify and time: a folder or a .zip.", show_default=False),
     ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Give up when a check of the kit takes longer, and call it unusable."
+        ),
+    ] = 120,
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
     """Check this PC and report what to change before it scores camera frames.
@@ -29,7 +35,7 @@ def doctor(
     Exit codes: 0 no problem, 2 a problem, 4 a kit that does not verify,
     5 output cannot be written.
     """
-    checks = _run(kit)
+    checks = _run(kit, timeout)
     if json:
         _print_json(checks)
     else:
@@ -39,21 +45,21 @@ def doctor(
         raise typer.Exit(4 if "kit" in problems else 2)
 
 
-def _run(kit: Path | None) -> "list[Check]":
+def _run(kit: Path | None, timeout: float) -> "list[Check]":
     from msc_edge.terminal import console
 
     screen = console(stderr=True)
     checks: list[Check] = []
     with ExitStack() as stack:
         status = stack.enter_context(screen.status("checking ...")) if screen.is_terminal else None
-        for check in _all_checks(kit):
+        for check in _all_checks(kit, timeout):
             checks.append(check)
             if status:
                 status.update(f"{check.name}: {check.state} ...")
     return checks
 
 
-def _all_checks(kit: Path | None) -> "Iterator[Check]":
+def _all_checks(kit: Path | None, timeout: float) -> "Iterator[Check]":
     from functools import partial
 
     from msc_edge.errors import KitError
@@ -77,7 +83,7 @@ def _all_checks(kit: Path | None) -> "Iterator[Check]":
         return
     try:
         # In a process of its own: a kit that crashes it is what this check finds.
-        yield from isolated(partial(kit_checks, index=hnswlib_works, seconds=SECONDS), kit)
+        yield from isolated(partial(kit_checks, index=hnswlib_works, seconds=SECONDS), kit, timeout=timeout)
     except KitError as error:
         yield Check("kit", "problem", str(error), "export the kit again")
 

@@ -26,14 +26,22 @@ def info(
             show_kit(console(stderr=False), opened)
 
 
-def verify(kit: _KitArgument) -> None:
+def verify(
+    kit: _KitArgument,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Give up when the kit gives no result for this time, and call it unusable."
+        ),
+    ] = 120,
+) -> None:
     """Check every byte of a kit, open everything in it, and score images with every model."""
     from msc_edge.runtime.tools.kit.isolated import isolated
     from msc_edge.runtime.tools.kit.verify import verify_path
     from msc_edge.terminal import console, printing
     from msc_edge.text import one_line
 
-    size, *checks = isolated(verify_path, kit)
+    size, *checks = isolated(verify_path, kit, timeout=timeout)
     with printing():
         console(stderr=False).print(f"ok: {one_line(str(kit))}: {size}; {', '.join(checks)}")
 

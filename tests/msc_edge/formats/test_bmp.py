@@ -1,10 +1,12 @@
 """BMP files are read as they are meant, or refused with the reason."""
 
+import io
 import struct
 from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from msc_edge.errors import UnreadableImageError
@@ -118,6 +120,67 @@ def test_run_lengths_are_read_where_they_end_with_their_row(nibbles: bool) -> No
 def test_pixels_between_runs_are_counted() -> None:
     rows = b"".join(bytes([0, WIDTH]) + row.tobytes() + bytes(WIDTH % 2) + b"\0\0" for row in INDICES[::-1])
     np.testing.assert_array_equal(decode_image(bmp(8, 1, rows + b"\0\1", palette=PALETTE_BYTES)), PALETTE[INDICES])
+
+
+def os2(bits: int, rows: np.ndarray, *, colours: int = 0, offset: int | None = None) -> np.ndarray:
+    """The bytes of a file with the 12-byte header of OS/2, and three bytes for each colour of its palette."""
+    palette = PALETTE[:colours, ::-1].tobytes()
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))[::-1].tobytes()
+    info = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits) + palette
+    file = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(info) if offset is None else offset) + info + padded
+    return np.frombuffer(file, np.uint8)
+
+
+def nibbles_of(rows: np.ndarray) -> np.ndarray:
+    even = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
+    return even[:, ::2] << 4 | even[:, 1::2]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (os2(24, COLOURS[..., ::-1].reshape(HEIGHT, -1)), COLOURS),
+        (os2(8, INDICES, colours=256), PALETTE[INDICES]),
+        (os2(8, INDICES, colours=16), PALETTE[INDICES]),
+        (os2(4, nibbles_of(INDICES), colours=16), PALETTE[INDICES]),
+        (os2(1, np.packbits(INDICES > 7, axis=1), colours=2), PALETTE[(INDICES > 7).astype(int)]),
+    ],
+    ids=["24 bits", "8 bits", "8 bits with 16 colours", "4 bits", "1 bit"],
+)
+def test_the_header_of_os2_is_read(data: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(decode_image(data), expected)
+    np.testing.assert_array_equal(PIL.Image.open(io.BytesIO(data.tobytes())).convert("RGB"), expected)
+
+
+BGR = np.pad(COLOURS[::-1, :, ::-1].reshape(HEIGHT, -1), ((0, 0), (0, 1))).tobytes()
+EIGHT_BITS = np.pad(INDICES[::-1], ((0, 0), (0, 3))).tobytes()
+
+
+def with_bytes(data: np.ndarray, at: int, value: int) -> np.ndarray:
+    changed = data.copy()
+    changed[at : at + 4] = np.frombuffer(struct.pack("<I", value), np.uint8)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        *((with_bytes(bmp(24, 0, BGR), 10, offset), "overlap its header") for offset in (0, 1, 14, 53)),
+        (with_bytes(bmp(32, 3, by_masks(MASKS["BGRX"]), masks=MASKS["BGRX"]), 10, 54), "overlap its header"),
+        (os2(24, np.zeros((HEIGHT, 3 * WIDTH), np.uint8), offset=25), "overlap its header"),
+        (os2(24, np.zeros((HEIGHT - 1, 3 * WIDTH), np.uint8)), "the last rows of this BMP are missing"),
+        (os2(16, np.zeros((HEIGHT, 2 * WIDTH), np.uint8)), "the header of this BMP is not valid"),
+        (os2(8, INDICES, colours=15), "has colour 15, and its palette has 15"),
+        (with_bytes(bmp(8, 0, EIGHT_BITS, palette=PALETTE_BYTES), 46, 15), "has colour 15, and its palette has 15"),
+        (with_bytes(bmp(8, 1, runs(INDICES), palette=PALETTE_BYTES), 46, 15), "has colour 15, and its palette has 15"),
+        (with_bytes(bmp(24, 0, BGR), 14, 16), "a header of 16 bytes, which is not supported; save it as PNG"),
+        (bmp(32, 3, by_masks(MASKS["BGRX"]), header=64), "of a kind .compression 3, 32 bits"),
+        (bmp(8, 2, runs(INDICES, nibbles=True), palette=PALETTE_BYTES), "of a kind .compression 2, 8 bits"),
+    ],
+)
+def test_pixels_that_the_file_does_not_have_are_refused(data: np.ndarray, reason: str) -> None:
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode_image(data)
 
 
 def test_a_cut_file_gives_one_reason() -> None:

@@ -1,4 +1,4 @@
-"""PNG files with chunks that change no pixel, with damaged chunks, and with animations."""
+"""PNG files with chunks that change no pixel, with damaged chunks and pixels, and with animations."""
 
 import io
 import struct
@@ -84,3 +84,77 @@ def test_pixels_in_two_places_are_refused():
     np.testing.assert_array_equal(decoded(whole[:at] + first + second + end), SCENE)
     with pytest.raises(UnreadableImageError, match="pixels of this PNG are in several places"):
         decoded(whole[:at] + first + chunk(b"tEXt", b"key\0value") + second + end)
+
+
+def file_of(rows: bytes, *, depth: int = 8, colour: int = 2, palette: bytes | None = None, after: bytes = b"") -> bytes:
+    """A file of 23 x 19 pixels from its rows; `after`: the compressed pixels instead."""
+    header = struct.pack(">IIBBBBB", 23, 19, depth, colour, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"PLTE", palette) if palette is not None else b""]
+    return b"".join([png()[:8], *chunks, chunk(b"IDAT", after or zlib.compress(rows)), chunk(b"IEND", b"")])
+
+
+ROWS = b"".join(b"\0" + row.tobytes() for row in SCENE)
+NUMBERS = np.random.default_rng(3).integers(0, 5, (19, 23), dtype=np.uint8)
+NUMBERED = b"".join(b"\0" + row.tobytes() for row in NUMBERS)
+FIVE_COLOURS = SCENE[0, :5].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (file_of(ROWS[: len(ROWS) // 2]), "the last rows of this PNG are missing"),
+        (file_of(b"", after=zlib.compress(ROWS)[:-4]), "the last rows of this PNG are missing, or their checksum"),
+        (file_of(b"", after=zlib.compress(ROWS)[:-1] + b"x"), "the pixels of this PNG are damaged"),
+        (file_of(b"", after=b"no compressed data"), "the pixels of this PNG are damaged"),
+        (file_of(ROWS + ROWS), "more pixels than its header states"),
+        (file_of(b"\5" + ROWS[1:]), "a filter that does not exist"),
+        (file_of(NUMBERED, colour=3, palette=FIVE_COLOURS[:-3]), "a colour that its palette does not have"),
+        (file_of(NUMBERED, colour=3, palette=FIVE_COLOURS[:-1]), "not a list of colours"),
+        (file_of(NUMBERED, colour=3), "the palette of this PNG is missing"),
+    ],
+)
+def test_pixels_that_the_file_does_not_have_are_refused_and_nothing_is_printed(data, reason, capfd):
+    with pytest.raises(UnreadableImageError, match=reason):
+        decoded(data)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_follows_the_compressed_pixels_is_ignored_in_silence(capfd):
+    np.testing.assert_array_equal(decoded(file_of(b"", after=zlib.compress(ROWS) + b"padding")), SCENE)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_colours_of_a_short_palette_are_read():
+    found = decoded(file_of(NUMBERED, colour=3, palette=FIVE_COLOURS))
+    np.testing.assert_array_equal(found, SCENE[0, :5][NUMBERS])
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9, 23])
+@pytest.mark.parametrize("height", [1, 2, 4, 5, 9])
+def test_interlaced_files_are_read(width, height):
+    """Seven passes, of which small images lack some; each pixel by the passes of the specification."""
+    image = SCENE[:height, :width]
+    places = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [image[row::down, column::right] for column, row, right, down in places]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1))
+    whole = png()[:8] + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(decoded(whole), image)
+    with pytest.raises(UnreadableImageError, match="the last rows of this PNG are missing"):
+        decoded(whole.replace(chunk(b"IDAT", zlib.compress(rows)), chunk(b"IDAT", zlib.compress(rows[:-1]))))
+
+
+@pytest.mark.parametrize("size", [(0, 19), (23, 0), (1_000_001, 1), (2**32 - 1, 1)])
+def test_an_impossible_size_is_refused_and_nothing_is_printed(size, capfd):
+    whole = png()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    with pytest.raises(UnreadableImageError, match="no valid size or method"):
+        decoded(whole[:8] + header + whole[33:])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_image_with_too_many_pixels_is_refused_before_it_is_inflated():
+    whole = png()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    with pytest.raises(UnreadableImageError, match="larger than 100 megapixels"):
+        decoded(whole[:8] + header + whole[33:])

@@ -162,9 +162,9 @@ DOCUMENT: dict[str, Any] = {
 FP32 = "models.fp32"
 
 
-def changed(where: str, value: Any) -> dict[str, Any]:
-    """The document with another value at a dotted place; with `...` without that place."""
-    document = copy.deepcopy(DOCUMENT)
+def changed(where: str, value: Any, document: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A document with another value at a dotted place; with `...` without that place."""
+    document = copy.deepcopy(document or DOCUMENT)
     *parents, last = [part.replace("|", ".") for part in where.split(".")]
     part = document
     for parent in parents:
@@ -405,8 +405,44 @@ REFUSED: list[tuple[str, Any]] = [
     ],
 )
 def test_a_limit_with_rates_that_no_calibration_gives_is_refused(limit: str, rate: str, value: float | None) -> None:
-    with pytest.raises(KitError, match=rf"calibration\.{limit.partition('.')[0]}.*(is missing|are not both between)"):
+    found = re.escape(f"{rate} {value if value is None else float(value)}")
+    with pytest.raises(KitError, match=rf"{limit.removeprefix('regions.')} is .*{found}[,)].*, but the scores give"):
         parse(changed(f"{FP32}.calibration.{limit}.{rate}", value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"limits.reject.score": 1e308}, r"limits\.reject is 1e\+308 .*, but the scores give 0\.3"),
+        ({"limits.reject.score": 0.2}, r"limits\.reject is 0\.2 .*, but the scores give 0\.3"),
+        ({"limits.warn.score": 0.31}, r"limits\.warn is 0\.31 "),
+        ({"limits.reject.target_rate": None, "limits.reject.expected_rate": None}, r"limits\.reject is 0\.3 "),
+        ({"reject_rate": 0.2}, r"limits\.reject is 0\.3 .*for the target rate 0\.2 "),
+        ({"warn_rate": 0.2}, "warn_rate 0.2 is below reject_rate 0.25"),
+        ({"reject_rate": 5e-324, "limits.reject.target_rate": 5e-324}, "the target rate .* is below 1e-12"),
+        ({"scores": [0.2, 0.1, 0.3]}, "scores are not in ascending order"),
+        ({"regions.limit.score": 1e308}, r"regions: limit is 1e\+308 .*, but the scores give 2\.5"),
+        ({"regions.patch_scores": [1.75, 1.5, 2.5]}, "patch_scores are not in ascending order"),
+        ({"regions.patch_scores": [-1, 1.5, 2.5]}, "patch_scores begin with -1"),
+    ],
+)
+def test_limits_that_do_not_follow_from_the_scores_are_refused(changes: dict[str, Any], reason: str) -> None:
+    document = DOCUMENT
+    for name, value in changes.items():
+        document = changed(f"{FP32}.calibration.{name}", value, document)
+    with pytest.raises(KitError, match=reason):
+        parse(document)
+
+
+def test_calibration_scores_that_no_image_can_have_are_refused(toy_kit: Path) -> None:
+    """All limits follow from them: no part would ever be rejected."""
+    document = json.loads((toy_kit / "manifest.json").read_bytes())
+    forged = document["models"]["fp32"]["calibration"]
+    forged["scores"] = [1e300 for _ in forged["scores"]]
+    for limit in forged["limits"].values():
+        limit["score"] = 1e300
+    with pytest.raises(KitError, match=r"scores lie between 1e\+300 and 1e\+300, and scores of this model between"):
+        parse(document)
 
 
 @pytest.mark.parametrize(("where", "value"), REFUSED)

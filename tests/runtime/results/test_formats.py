@@ -69,13 +69,16 @@ def unreadable(path: str = "a.png", error: str = "the file is empty") -> ImageRe
 
 
 def values(image: ImageResult) -> dict:
-    return {field.name: field.value(image) for field in IMAGE_FIELDS}
+    found = {field.name: field.value(image) for field in IMAGE_FIELDS}
+    # A quotient: all other numbers of the examples have no more digits than are written.
+    times = found["score_to_limit"]
+    return found | {"score_to_limit": times if times is None else float(f"{times:.3f}")}
 
 
 def test_csv_to_the_byte(scored):
     assert CSV.header == (
         b"path,score,image_score,patch_score,p_value,verdict,limit,regions,nearest,nearest_images,model,kit,"
-        b"milliseconds,error\n"
+        b"milliseconds,error,score_to_limit\n"
     )
     regions = (
         b'"[{""x"": 8, ""y"": 9, ""width"": 30, ""height"": 40, ""area"": 777, ""peak"": 1.234568, '
@@ -86,9 +89,9 @@ def test_csv_to_the_byte(scored):
         b'{""row"": 0, ""path"": ""o.png"", ""distance"": 0.146913}]"'
     )
     numbers = b"0.123457,0.091235,1.234568,0.076923,reject,0.100000"
-    end = b"fp32," + KIT.encode() + b",2.3,\n"
+    end = b"fp32," + KIT.encode() + b",2.3,,1.235\n"
     assert CSV.encode(scored()) == b",".join([b"a.png", numbers, regions, b"n.png", nearest, end])
-    assert CSV.encode(unreadable('b,"c".png')) == b'"b,""c"".png",,,,,,,,,,,,,the file is empty\n'
+    assert CSV.encode(unreadable('b,"c".png')) == b'"b,""c"".png",,,,,,,,,,,,,the file is empty,\n'
 
 
 def test_json_lines_to_the_byte(scored):
@@ -99,12 +102,13 @@ def test_json_lines_to_the_byte(scored):
         '"height": 40, "area": 777, "peak": 1.234568, "peak_x": 11, "peak_y": 12, "center_x": 21, "center_y": 22}], '
         '"nearest": "n.png", "nearest_images": [{"row": 3, "path": "n.png", "distance": 0.1}, '
         '{"row": 0, "path": "o.png", "distance": 0.146913}], "model": "fp32", "kit": "' + KIT + '", '
-        '"milliseconds": 2.3, "error": null}\n'
+        '"milliseconds": 2.3, "error": null, "score_to_limit": 1.235}\n'
     )
     assert JSON.encode(unreadable("b\n.png")).decode() == (
         '{"path": "b\\n.png", "score": null, "image_score": null, "patch_score": null, "p_value": null, '
         '"verdict": null, "limit": null, "regions": null, "nearest": null, '
-        '"nearest_images": null, "model": null, "kit": null, "milliseconds": null, "error": "the file is empty"}\n'
+        '"nearest_images": null, "model": null, "kit": null, "milliseconds": null, "error": "the file is empty", '
+        '"score_to_limit": null}\n'
     )
 
 
@@ -116,6 +120,11 @@ def test_zero_has_no_sign(scored, score):
 
 def test_a_score_slightly_below_zero_keeps_its_sign(scored):
     assert CSV.encode(scored(score=-1e-6)).split(b",")[1] == b"-0.000001"
+
+
+@FORMATS
+def test_a_limit_too_small_to_divide_by_leaves_the_quotient_empty(form, scored):
+    assert form.decode(form.encode(scored(limit=5e-324)))["score_to_limit"] is None
 
 
 @settings(deadline=None, max_examples=60)

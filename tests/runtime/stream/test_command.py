@@ -115,6 +115,7 @@ def test_options_of_the_command_line_override_the_file(msc_edge: Callable[..., R
     del expected["source"]
     assert shown == expected
     assert [(source["address"], source["max_fps"]) for source in sources] == [("1", 2), ("2", 2)], "none of the file"
+    assert [each.name for each in tmp_path.iterdir()] == ["etc"], "nothing is opened: neither the kit nor a file"
 
 
 def test_the_old_name_of_images_works_with_a_warning(msc_edge: Callable[..., Result]) -> None:

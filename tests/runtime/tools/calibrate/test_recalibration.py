@@ -1,18 +1,15 @@
 import shutil
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from msc_edge.calibration import Limit, alarm_count_interval
+from msc_edge.calibration import alarm_count_interval
 from msc_edge.errors import KitError, OutputError, SourceError, UsageError
-from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest, Precision, parse_manifest
 from msc_edge.kit.model_entry import HELD_OUT, HISTORY_LENGTH, CalibrationInfo
 from msc_edge.kit.opening import Kit
-from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.calibrate.recalibration import calibrate, recalibrated
 
@@ -140,16 +137,6 @@ def test_a_line_that_has_changed_is_above_the_interval(toy_kit: Path, toy, save,
     assert found.reject.interval is not None
     assert found.reject.flagged > found.reject.interval[1]
     assert found.after.limits.reject.score > found.before.limits.reject.score
-
-
-def test_a_limit_set_by_hand_has_no_interval(kit: Path, fresh: Path) -> None:
-    manifest = parse_manifest((kit / MANIFEST).read_bytes())
-    calibration = manifest.models["fp32"].calibration
-    by_hand = Limit(score=0.5, target_rate=None, expected_rate=None)
-    changed = calibration.model_copy(update={"limits": replace(calibration.limits, reject=by_hand)})
-    seal(kit, manifest.with_calibrations({"fp32": changed}))
-    found = calibrate(kit, fresh).limits["fp32"]
-    assert (found.reject.interval, found.reject.flagged) == (None, 0)
 
 
 def test_in_place_replaces_the_kit_and_leaves_nothing_beside_it(kit: Path, fresh: Path) -> None:

@@ -1,8 +1,10 @@
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,16 @@ def killed(kit: Path) -> Iterator[str]:
     return ended_by(signal.SIGKILL, kit)
 
 
+def unpacks_and_crashes(kit: Path) -> Iterator[str]:
+    Path(tempfile.mkdtemp(), kit.name).touch()
+    return ended_by(signal.SIGSEGV, kit)
+
+
+def runs_out_of_memory(kit: Path) -> Iterator[str]:
+    yield kit.name
+    bytearray(1 << 62)
+
+
 def never_ends(kit: Path) -> Iterator[int]:
     yield os.getpid()
     signal.pause()
@@ -64,13 +76,33 @@ def test_its_error_is_raised_here_after_what_it_yielded():
 
 @pytest.mark.parametrize(
     ("work", "reason"),
-    [(crashes, r"crashes the process \(SIGSEGV\); do not use this kit"), (killed, "ended by SIGKILL; check the")],
+    [
+        (runs_out_of_memory, r"^some\.kit: there is not enough memory to open it"),
+        (crashes, r"crashes the process \(SIGSEGV\); do not use this kit"),
+        (killed, "ended by SIGKILL; check the"),
+    ],
 )
-def test_a_process_that_a_signal_ends_is_a_kit_error(work, reason):
+def test_a_process_that_cannot_go_on_is_a_kit_error(work, reason):
     items = isolated(work, KIT)
     assert next(items) == "some.kit"
     with pytest.raises(KitError, match=reason):
         next(items)
+
+
+def test_nothing_of_a_process_that_crashed_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    items = isolated(unpacks_and_crashes, KIT)
+    assert next(items) == "some.kit"
+    assert list(tmp_path.rglob(KIT.name))
+    with pytest.raises(KitError, match="SIGSEGV"):
+        next(items)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kit_that_gives_no_result_in_time_is_refused_and_its_process_ended():
+    with pytest.raises(KitError, match=r"^some\.kit: .* gave no result for 0\.1 seconds; do not use .* --timeout"):
+        list(isolated(never_ends, KIT, timeout=0.1))
+    assert not multiprocessing.active_children()
 
 
 def test_closing_ends_the_process():
