@@ -5,11 +5,11 @@ passed on to it: the header, the palette, and the inflated pixels, stored withou
 once (docs/decisions.md has the cost).
 """
 
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from isal import isal_zlib
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
@@ -24,6 +24,7 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 
 _CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
 _LARGEST_SIDE = 1_000_000  # libpng's limit
 _LARGEST_FILTER = 4
+_LARGEST_BLOCK = 0xFFFF
 # Of an interlaced file: first column, first row, and the steps of both (Adam7).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -70,7 +71,7 @@ def decode_png(data: np.ndarray) -> np.ndarray | None:
     if header.colour == _PALETTE:
         palette, unused = _filled(palette, 1 << header.depth)
         kept += _chunk(b"PLTE", palette)
-    kept += [*_chunk(b"IDAT", zlib.compress(_inflated(compressed, header), 0)), *_chunk(b"IEND", b"")]
+    kept += [*_chunk(b"IDAT", _stored(_inflated(compressed, header))), *_chunk(b"IEND", b"")]
     image = decode_by_opencv(np.frombuffer(b"".join(kept), np.uint8))
     if unused is not None and (image[..., 0] == unused).any():
         raise _damaged("a pixel of this PNG has a colour that its palette does not have")
@@ -91,7 +92,7 @@ def _chunks(view: memoryview) -> _Chunks:
             raise _damaged("this PNG does not begin with its header")
         if kind not in _USED:
             continue
-        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+        if isal_zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
             raise _damaged(f"the checksum of a chunk ({kind.decode()}) of this PNG is wrong")
         content = chunk[8:-4]
         if kind == b"IHDR":
@@ -127,11 +128,11 @@ def _inflated(compressed: bytes, header: _Header) -> bytes:
     """The rows with their filters. What follows the compressed data, as some programs write, is ignored."""
     passes = list(header.passes())
     wanted = sum(rows * stride for rows, stride in passes)
-    stream = zlib.decompressobj()
+    stream = isal_zlib.decompressobj()
     try:
         pixels = stream.decompress(compressed, wanted)
         more = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
-    except zlib.error as error:
+    except isal_zlib.error as error:
         raise _damaged(f"the pixels of this PNG are damaged ({error})") from error
     if len(pixels) < wanted or not (stream.eof or more):
         raise _damaged("the last rows of this PNG are missing, or their checksum is")
@@ -144,6 +145,17 @@ def _inflated(compressed: bytes, header: _Header) -> bytes:
             raise _damaged("a row of this PNG has a filter that does not exist")
         position += rows * stride
     return pixels
+
+
+def _stored(content: bytes) -> bytes:
+    """As zlib data without compression (RFC 1950; RFC 1951, section 3.2.4)."""
+    view, parts = memoryview(content), [b"\x78\x01"]
+    for start in range(0, len(content), _LARGEST_BLOCK):
+        block = view[start : start + _LARGEST_BLOCK]
+        length = len(block).to_bytes(2, "little")
+        is_last = start + len(block) == len(content)
+        parts += [bytes([is_last]), length, bytes(byte ^ 0xFF for byte in length), block]
+    return b"".join([*parts, isal_zlib.adler32(content).to_bytes(4)])
 
 
 def _filled(palette: bytes, colours: int) -> tuple[bytes, int | None]:
@@ -159,7 +171,7 @@ def _filled(palette: bytes, colours: int) -> tuple[bytes, int | None]:
 
 def _chunk(kind: bytes, content: bytes | memoryview) -> list[bytes | memoryview]:
     """The parts of a chunk."""
-    return [len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)]
+    return [len(content).to_bytes(4), kind, content, isal_zlib.crc32(content, isal_zlib.crc32(kind)).to_bytes(4)]
 
 
 def _damaged(reason: str) -> UnreadableImageError:
