@@ -16,6 +16,8 @@ from msc_edge.runtime import Detector
 from msc_edge.train.patches.run_files import read_head
 from msc_edge.train.run_record import BANK, PATCHES
 
+pytestmark = pytest.mark.slow  # exports two kits with tiles
+
 
 @pytest.fixture(scope="module")
 def run(

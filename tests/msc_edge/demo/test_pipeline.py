@@ -62,6 +62,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(out=out, folder=folder, other_disk=place / "other disk", result=result, rows=rows, types=types)
 
 
+@pytest.mark.slow
 def test_it_writes_a_kit_scores_and_a_contact_sheet(demo: Demo) -> None:
     assert len(demo.rows) == len(KINDS) * (2 + len(DEFECTS))
     assert len(list((demo.out / DATA / "train" / "good").iterdir())) == 2 * len(KINDS)
@@ -74,6 +75,7 @@ def test_it_writes_a_kit_scores_and_a_contact_sheet(demo: Demo) -> None:
     assert read_image(demo.out / SHEET).shape[1] > 1000
 
 
+@pytest.mark.slow
 def test_its_figures_follow_from_the_score_file(demo: Demo) -> None:
     result, rows, types = demo.result, demo.rows, demo.types
     scores = [float(row["score"]) for row in rows]
@@ -91,17 +93,20 @@ def test_its_figures_follow_from_the_score_file(demo: Demo) -> None:
     assert result.milliseconds > 0
 
 
+@pytest.mark.slow
 def test_an_earlier_demo_is_replaced_and_other_files_stay(demo: Demo) -> None:
     for name in (DATA, RUN, KIT):
         assert not (demo.folder / name / "old").exists()
     assert (demo.folder / "mine.txt").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_it_writes_to_the_target_of_a_link(demo: Demo) -> None:
     assert demo.out.is_symlink()
     assert (demo.folder / KIT / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_targets_of_links_within_an_earlier_demo_stay(demo: Demo) -> None:
     assert not (demo.folder / DATA).is_symlink()
     assert not (demo.folder / SCORES).is_symlink()
@@ -109,6 +114,7 @@ def test_targets_of_links_within_an_earlier_demo_stay(demo: Demo) -> None:
     assert not (demo.folder.parent / "gone.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_seed_is_that_of_the_drawn_images(demo: Demo, tmp_path: Path) -> None:
     draw_data_set(tmp_path / "same", seed=SEED, sizes=Sizes(train=0, test=1, each_defect=0))
     for kind in KINDS:
