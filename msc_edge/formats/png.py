@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
@@ -132,7 +132,7 @@ def _inflated(compressed: bytes, header: _Header) -> bytes:
     try:
         pixels = stream.decompress(compressed, wanted)
         more = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
-    except igzip_lib.IsalError as error:
+    except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]  (declared as an instance)
         raise _damaged(f"the pixels of this PNG are damaged ({error})") from error
     if len(pixels) < wanted or not (stream.eof or more):
         raise _damaged("the last rows of this PNG are missing, or their checksum is")
