@@ -1,5 +1,6 @@
 """A video file: every frame, in order, with its time in the container."""
 
+import os
 import threading
 import time
 from collections.abc import Generator
@@ -13,6 +14,9 @@ from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.image_packets import read_packets
 from msc_edge.runtime.stream.sources.interface import OnEvent
+
+# FFmpeg prints lines of its own about damaged files. It reads this when OpenCV opens the first file.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 class VideoSource:
