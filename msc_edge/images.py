@@ -19,7 +19,7 @@ from msc_edge.formats.jpeg_decoder import check_jpeg, decode_jpeg
 from msc_edge.formats.opencv import decode_by_opencv, pixel_limit, refuse_too_many_pixels, three_channels
 from msc_edge.formats.orientation import turned
 from msc_edge.formats.png import decode_png
-from msc_edge.formats.pnm import bits_of_pnm, is_pnm
+from msc_edge.formats.pnm import decode_pnm, is_pnm
 from msc_edge.formats.tiff import TiffHeader, tiff_header
 from msc_edge.formats.tiff_decoder import decode_tiff
 from msc_edge.formats.webp import is_webp, webp_orientation
@@ -91,8 +91,7 @@ def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
         bmp = decode_bmp(view)
         image = decode_by_opencv(data) if bmp is None else bmp
     elif is_pnm(view):
-        bits = bits_of_pnm(view)
-        image = decode_by_opencv(data)
+        image, bits = decode_pnm(view)
     else:
         raise UnreadableImageError(NOT_SUPPORTED)
     return image, bits
