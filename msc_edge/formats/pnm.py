@@ -59,7 +59,7 @@ def decode_pnm(data: memoryview) -> tuple[np.ndarray, int]:
     elif kind in _TEXTS:
         pixels = _numbers(raster, shape, largest)
     else:
-        pixels = _of_size(np.frombuffer(raster, np.uint8 if bits == _EIGHT else ">u2"), shape)
+        pixels = _binary(raster, shape, np.dtype(np.uint8 if bits == _EIGHT else ">u2"))
     return three_channels(pixels.astype(np.uint8 if bits <= _EIGHT else np.uint16)), bits
 
 
@@ -69,7 +69,7 @@ def _bitmap(raster: memoryview, height: int, width: int, *, text: bool) -> np.nd
         digits = np.frombuffer(_without_comments(raster).translate(None, _BLANK), np.uint8)
         black = _of_size(digits, (height, width, 1)) - ord("0")
     else:
-        rows = _of_size(np.frombuffer(raster, np.uint8), (height, -(-width // 8)))
+        rows = _binary(raster, (height, -(-width // 8)), np.dtype(np.uint8))
         black = np.unpackbits(rows, axis=1)[:, :width, None]
     if black.max() > 1:
         raise _damaged("a pixel of this PNM is neither 0 nor 1")
@@ -86,12 +86,22 @@ def _numbers(raster: memoryview, shape: tuple[int, ...], largest: int) -> np.nda
     return values
 
 
+def _binary(raster: memoryview, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """Pixels that are followed by nothing, by line ends, which an editor may add, or by another image."""
+    size = math.prod(shape) * kind.itemsize
+    extra = bytes(raster[size : size + _LONGEST_HEADER]).lstrip(b"\r\n")
+    # Behind the line end of Windows, or a comment, the pixels may begin later.
+    if len(raster) > size and (raster[:1] in (b"\n", b"#") or (extra and not _HEADER.match(extra))):
+        raise _damaged("this PNM has more pixels than it states")
+    return _of_size(np.frombuffer(raster[: min(size, len(raster) // kind.itemsize * kind.itemsize)], kind), shape)
+
+
 def _without_comments(raster: memoryview) -> bytes:
     return _COMMENT.sub(b"", raster)
 
 
 def _of_size(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """UnreadableImageError where there are fewer values, or more: then they may begin at another place."""
+    """UnreadableImageError where there are fewer values, or more."""
     if values.size != math.prod(shape):
         raise _damaged(f"this PNM has {'fewer' if values.size < math.prod(shape) else 'more'} pixels than it states")
     return values.reshape(shape)

@@ -161,7 +161,8 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
 
     tiled = _TILE_WIDTH in found
     rows, columns = (one(_TILE_LENGTH), one(_TILE_WIDTH)) if tiled else (one(_ROWS, one(_HEIGHT)), one(_WIDTH))
-    offsets, sizes = (_TILE_OFFSETS, _TILE_SIZES) if tiled else (_STRIP_OFFSETS, _STRIP_SIZES)
+    # Old files have the tiles in the fields of strips.
+    offsets, sizes = (_TILE_OFFSETS, _TILE_SIZES) if _TILE_OFFSETS in found else (_STRIP_OFFSETS, _STRIP_SIZES)
     header = TiffHeader(
         width=one(_WIDTH),
         height=one(_HEIGHT),

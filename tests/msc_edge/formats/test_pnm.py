@@ -63,6 +63,8 @@ COLOURS = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     [
         b"P6\r\n3 2\r\n255\r\n" + COLOURS.tobytes(),  # line ends of Windows: the pixels begin one byte later
         b"P6\n3 2\n255 # a comment\n" + COLOURS.tobytes(),
+        b"P6\r\n3 2\r\n255\r\n" + COLOURS.tobytes()[:-1] + b"\n",
+        b"P6\n3 2\n255\n" + COLOURS.tobytes() + b"\0",
         b"P4\n3 2 1\n" + bytes(2),  # a bitmap has no largest value
         b"P1\n3 2\n1 0 1 0 0 1 1\n",
         b"P2\n2 1\n255\n1 2 3\n",
@@ -77,6 +79,8 @@ def test_a_file_with_more_pixels_than_it_states_is_refused(data):
     ("data", "reason"),
     [
         (b"P6\n3 2\n255\n" + COLOURS.tobytes()[:-1], "fewer pixels than it states"),
+        (b"P5\n3 2\n65535\n" + bytes(11), "fewer pixels than it states"),
+        (b"P5\n3 2\n65535\n" + bytes(13), "more pixels than it states"),
         (b"P4\n3 2\n\0", "fewer pixels than it states"),
         (b"P1\n3 2\n1 0 1 0 0\n", "fewer pixels than it states"),
         (b"P1\n2 1\n1 2\n", "neither 0 nor 1"),
@@ -102,3 +106,8 @@ def test_text_is_read():
 def test_an_image_with_too_many_pixels_is_refused_before_memory_is_allocated():
     with pytest.raises(UnreadableImageError, match="larger than 100 megapixels"):
         decoded(b"P4\n20000 20000\n")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n", b"P6\n1 1\n255\n123", b"\nP5 1 1 255 1"])
+def test_line_ends_that_an_editor_adds_and_further_images_are_ignored(end):
+    np.testing.assert_array_equal(decoded(b"P6\n3 2\n255\n" + COLOURS.tobytes() + end), COLOURS)

@@ -117,6 +117,16 @@ def test_a_strip_or_tile_that_is_not_there_is_refused(compression: Any, tile: An
             read(broken)
 
 
+def test_tiles_in_the_fields_of_strips_are_read() -> None:
+    """As libtiff wrote them in the nineties."""
+    data = written(SMOOTH, photometric="minisblack", tile=(16, 16)).copy()
+    with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
+        fields = [(file.pages.first.tags[tag].offset, tag) for tag in (TILE_OFFSETS, TILE_SIZES)]
+    for (at, _), tag in zip(fields, (OFFSETS, SIZES), strict=True):
+        data[at : at + 2] = np.frombuffer(tag.to_bytes(2, "little"), np.uint8)
+    np.testing.assert_array_equal(read(data)[..., 0], SMOOTH)
+
+
 @pytest.mark.parametrize("tag", [259, 262, 277, 284])
 def test_a_field_with_two_values_where_one_is_meant_is_refused(tag: int) -> None:
     """tifffile took 1 and 0 for another planar configuration, and returned memory as it was."""
