@@ -23,6 +23,7 @@ _TAGS = frozenset(
         *(_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_SIZES),
     }
 )
+_EXIF_PREFIX = b"Exif\0\0"
 _MOST_VALUES = 1 << 20  # of a field: one for each strip
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -124,6 +125,11 @@ def orientation_of(exif: memoryview) -> int:
     except (struct.error, LookupError, OverflowError):
         return 1
     return next(iter(found.get(_ORIENTATION, ())), 1)
+
+
+def without_prefix(exif: memoryview) -> memoryview:
+    """A block of EXIF without the prefix of JPEG, which many programs write into WebP and PNG, too."""
+    return exif[len(_EXIF_PREFIX) :] if exif[: len(_EXIF_PREFIX)] == _EXIF_PREFIX else exif
 
 
 def _tags(
