@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from msc_edge.errors import KitError
-from msc_edge.files import kind_of, sha256_of, written_whole
+from msc_edge.files import kind_of, open_regular, sha256_of, written_whole
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
@@ -104,14 +104,15 @@ def read_record(folder: Path) -> RunRecord:
             else f"{folder}: not a run of msc-edge train ({RECORD}: {reason or 'it is a folder'}); check the path"
         )
     try:
-        record = RunRecord.model_validate_json(_upgraded(path, path.read_bytes()))
+        with open_regular(path) as file:
+            record = RunRecord.model_validate_json(_upgraded(path, file.read()))
         for name, entry in record.files.items():
             if kind_of(folder / name)[0] != "file":
                 raise KitError(f"{folder / name} is missing; copy the run again, or train again")
             if sha256_of(folder / name) != entry.sha256:
                 raise KitError(f"{folder / name}: SHA-256 differs from {RECORD}; copy the run again, or train again")
     except OSError as error:
-        raise KitError(f"{error.filename}: cannot be read: {error.strerror}; check the permissions") from error
+        raise KitError(f"{error.filename or path}: cannot be read: {error.strerror}; check the permissions") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

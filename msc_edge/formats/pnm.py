@@ -14,7 +14,8 @@ from msc_edge.formats import DAMAGED
 from msc_edge.formats.opencv import refuse_too_many_pixels, three_channels
 
 _BLANK = b" \t\r\n\v\f"
-_SPACE = rb"(?:[" + _BLANK + rb"]|#[^\r\n]*[\r\n])+"
+# A comment directly behind a number is refused: decoders read it differently.
+_SPACE = rb"[" + _BLANK + rb"](?:[" + _BLANK + rb"]|#[^\r\n]*[\r\n])*"
 _HEADER = re.compile(
     # A bitmap has no largest value.
     rb"P(?:[14]" + 2 * (_SPACE + rb"(\d{1,9})") + rb"|[2356]" + 3 * (_SPACE + rb"(\d{1,9})") + rb")[" + _BLANK + rb"]"

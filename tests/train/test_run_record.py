@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_a_newer_format_is_refused_with_the_remedy(run: Path) -> None:
 def test_a_damaged_record_is_refused(content: bytes, run: Path) -> None:
     (run / RECORD).write_bytes(content)
     with pytest.raises(KitError, match=RECORD):
+        read_record(run)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("name", [RECORD, BANK])
+def test_a_named_pipe_in_a_run_is_refused_and_not_waited_for(name: str, run: Path) -> None:
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(KitError, match="cannot be read: it is not a regular file"):
         read_record(run)
 
 

@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 
 TIMEOUT = 120.0
 """Seconds until the next item: a large kit on a slow disk takes a part of it."""
+_LONGEST = 1e6  # seconds; the operating system takes no more than some weeks
 _PATIENCE = 5.0  # seconds for the process to end by itself
 
 
@@ -32,7 +33,7 @@ def isolated(work: Callable[[Path], Iterator[Item]], kit: Path, *, timeout: floa
         process.start()
         sender.close()
         try:
-            while receiver.poll(timeout):
+            while receiver.poll(min(timeout, _LONGEST)):
                 item, error = receiver.recv()
                 if error:
                     raise error

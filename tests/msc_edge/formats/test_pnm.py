@@ -48,7 +48,13 @@ def test_other_largest_values_are_refused(largest, kind):
 
 @pytest.mark.parametrize(
     "data",
-    [b"P5\n2 1\n255#\n" + bytes(9), b"P6 2 1 255xxx", b"P5\n-2 1\n255\n" + bytes(9), b"P52 1 255 " + bytes(2)],
+    [
+        b"P5\n2 1\n255#\n" + bytes(9),
+        b"P5\n2#c\n1\n255\n" + bytes(2),
+        b"P6 2 1 255xxx",
+        b"P5\n-2 1\n255\n" + bytes(9),
+        b"P52 1 255 " + bytes(2),
+    ],
 )
 def test_a_header_that_can_be_read_in_two_ways_is_refused(data):
     with pytest.raises(UnreadableImageError, match="header of this PNM is not valid"):

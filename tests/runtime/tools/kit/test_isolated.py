@@ -105,6 +105,11 @@ def test_a_kit_that_gives_no_result_in_time_is_refused_and_its_process_ended():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("timeout", [1e7, 1e300, float("inf")])
+def test_a_timeout_longer_than_the_system_can_wait_is_shortened(timeout):
+    assert list(isolated(process_ids, KIT, timeout=timeout))[1] == len(KIT.name)
+
+
 def test_closing_ends_the_process():
     items = isolated(never_ends, KIT)
     number = next(items)
