@@ -2,7 +2,8 @@
 
 A tensor may refer to data in another file by its path. Such paths have been used to read files outside the model's
 folder (CVE-2022-25882, CVE-2024-27318). Kits never need external data. A graph within a node (`If`, `Loop`, `Scan`) may
-run for ever, and functions that call each other grow without bound while they are expanded; `export` writes neither.
+run for ever, and functions that call each other grow without bound while they are expanded; `export` writes neither,
+and no operator with random results.
 The `onnx` package is not part of the runtime, so this module reads the protobuf wire format
 (protobuf.dev/programming-guides/encoding) with the fields of onnx.proto that kits may have. Everything else is refused:
 an unknown field, another wire type, a text that is not UTF-8, a number that is longer than it needs to be. A parser
@@ -62,6 +63,10 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Dimension": {1: "int", 2: "text", 3: "text"},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of Tensor
+_OPERATOR = 4  # of Node
+_RANDOM = {"Bernoulli", "Dropout", "Multinomial"} | {
+    f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
+}
 _NAMES = {  # of fields that other models have, for the message
     ("Model", 25): "functions",
     ("Attribute", 6): "a graph within a node, as If, Loop and Scan have",
@@ -118,7 +123,9 @@ def _has_external_data(data: bytes, position: int, end: int, message: str) -> bo
         if message == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value)):
             return True
         if kind == "text":
-            data[position:stop].decode()  # UnicodeDecodeError is a ValueError
+            text = data[position:stop].decode()  # UnicodeDecodeError is a ValueError
+            if message == "Node" and field == _OPERATOR and text in _RANDOM:
+                raise ValueError(f"{text}, whose results differ from run to run")
         elif kind not in _WIRE_TYPES and _has_external_data(data, position, stop, kind):
             return True
         position = stop

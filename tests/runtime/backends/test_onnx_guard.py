@@ -110,6 +110,14 @@ def test_what_may_never_end_is_refused(place, found):
         check(place(internal()))
 
 
+@pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniform", "Bernoulli", "Dropout", "Multinomial"])
+def test_operators_with_random_results_are_refused(operator):
+    node = onnx.helper.make_node(operator, ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "random", [], [])
+    with pytest.raises(KitError, match=rf"\({operator}, whose results differ from run to run\)"):
+        check(onnx.helper.make_model(graph))
+
+
 def test_training_info_is_refused():
     with pytest.raises(KitError, match="field 20 of type 2 in Model"):
         check(in_training_info(internal()))
