@@ -1,5 +1,7 @@
 """The files of `score --heatmaps` and `score --maps`: one for each image, below a folder."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from msc_edge.overlay import overlay
 from msc_edge.runtime.results.image_result import ImageResult
 
 _QUALITY = 90
+_LONGEST_NAME = 255  # bytes, on Linux; on Windows characters, of which a name has no more
 
 
 class HeatmapWriter:
     """Writes overlays and maps of scored images. Safe to use from several threads.
 
     The file of `parts/7/a.bmp` is `<folder>/parts/7/a.bmp.jpg`, or `.png` for a map: with its old suffix, so that
-    a.bmp and a.jpg do not overwrite each other.
+    a.bmp and a.jpg do not overwrite each other. A name that becomes too long is shortened, and a hash makes it unique.
     """
 
     def __init__(
@@ -66,4 +69,14 @@ class HeatmapWriter:
 def _place(folder: Path, image: str, suffix: str) -> Path:
     path = Path(image)
     parts = ["_" if part == ".." else part for part in path.parts if part != path.anchor]
-    return folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
+    return folder.joinpath(*parts[:-1], _file_name(parts[-1], suffix))
+
+
+def _file_name(name: str, suffix: str) -> str:
+    """The name of an image with a suffix behind it; shortened, with a hash, where no file system takes it."""
+    if len(os.fsencode(name + suffix)) <= _LONGEST_NAME:
+        return name + suffix
+    end = f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}{suffix}"
+    while len(os.fsencode(name + end)) > _LONGEST_NAME:
+        name = name[:-1]
+    return name + end

@@ -55,6 +55,17 @@ def test_a_path_out_of_the_working_folder_stays_below_the_folder(patch_kit, imag
     assert written.as_posix() == f"n{images.as_posix()}/a/good.png.png"
 
 
+def test_images_with_the_longest_names_have_a_file_each(patch_kit, tmp_path, toy, save):
+    """Names of 255 bytes, which differ in their last letters only."""
+    for last in "xy":
+        save(tmp_path / "images" / ("ü" * 125 + f"{last}.png"), toy.draw(200))
+    done = score(patch_kit, tmp_path / "images", "--out", tmp_path / "s.csv", "--heatmaps", tmp_path / "heatmaps")
+    assert done.exit_code == 0, done.output
+    written = list((tmp_path / "heatmaps").rglob("*.jpg"))
+    assert len(written) == 2
+    assert all(path.name.startswith("ü" * 100) and len(path.name.encode()) > 250 for path in written)
+
+
 @pytest.mark.parametrize("option", ["--heatmaps", "--maps"])
 def test_a_folder_within_the_images_is_refused_before_anything_is_written(patch_kit, images, option):
     done = score(patch_kit, images, option, images / "a" / "maps", "--out", images.parent / "s.csv")
