@@ -13,7 +13,6 @@ from msc_edge.errors import KitError, SourceError, UsageError, writing
 from msc_edge.files import folder_written_whole, sha256_of, written_whole
 from msc_edge.progress import Report, silent
 from msc_edge.train.one_vs_rest.protocol import (
-    Method,
     ProtocolOptions,
     Split,
     check_options,
@@ -43,7 +42,7 @@ def run_protocol(
     options: ProtocolOptions,
     *,
     classes: Sequence[str],
-    methods: Sequence[Method],
+    methods: Sequence[str],
     seeds: int,
     report: Report = silent,
 ) -> str:
@@ -62,7 +61,7 @@ def run_protocol(
 
 def _run(
     splits: Sequence[Split],
-    methods: Sequence[Method],
+    methods: Sequence[str],
     seeds: int,
     options: ProtocolOptions,
     *,
