@@ -55,7 +55,7 @@ def fine_tuning(
     images for checkpoint selection, and for an unknown recipe.
     """
     chosen = recipe_named(recipe)
-    steps, learning_rate, frozen_up_to = options.steps, options.learning_rate, options.frozen_up_to
+    steps, learning_rate = options.steps, options.learning_rate
     select, batch = options.select, options.batch
     if select is None:
         enough = options.preset == "whole-frame" and not chosen.is_baseline and images >= max(batch, MIN_IMAGES)
@@ -68,18 +68,24 @@ def fine_tuning(
         paper_steps = chosen.paper_epochs * (images // batch)
         steps = paper_steps if steps is None else steps
         learning_rate = _PAPER_LEARNING_RATE if learning_rate is None else learning_rate
-        frozen_up_to = frozen_up_to or _PAPER_FROZEN_UP_TO.get(backbone.name, TRAIN_ALL)
     steps = product_steps if steps is None else steps
-    if frozen_up_to is None:
-        frozen_up_to = last_stage_at_stride(backbone, _PRODUCT_FROZEN_STRIDE)
     return FineTuning(
         recipe=recipe,
         steps=steps,
         batch=batch,
         learning_rate=_PRODUCT_LEARNING_RATE if learning_rate is None else learning_rate,
-        frozen_up_to=None if frozen_up_to == TRAIN_ALL else frozen_up_to,
+        frozen_up_to=last_frozen_stage(options, backbone),
         dtype=resolve_dtype(options.accelerator, options.dtype),
         seed=seed,
         select=select if steps else "last",  # a frozen backbone is the only candidate
         select_by=scores if select == "synthetic" and steps else "image",
     )
+
+
+def last_frozen_stage(options: FineTuningOptions, backbone: Backbone) -> str | None:
+    """The last stage that does not train; None if all do."""
+    if options.frozen_up_to is not None:
+        return None if options.frozen_up_to == TRAIN_ALL else options.frozen_up_to
+    if options.preset == "paper":
+        return _PAPER_FROZEN_UP_TO.get(backbone.name)
+    return last_stage_at_stride(backbone, _PRODUCT_FROZEN_STRIDE)

@@ -12,8 +12,10 @@ from msc_edge.train.backbones.backbone import Backbone
 class Family(Protocol):
     """What a module of backbones provides."""
 
-    NAMES: Sequence[str]
-    """The names that help and errors list."""
+    @property
+    def NAMES(self) -> Sequence[str]:  # noqa: N802 (a constant of the module)
+        """The names that help and errors list."""
+        ...
 
     def architecture(self, name: str) -> Architecture | None:
         """The architecture with this name; None for the name of another family."""

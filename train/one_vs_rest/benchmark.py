@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from msc_edge.train.run_folder import folder_lock
 from msc_edge.train.weights import pretrained_weights
 
 _SETTINGS = "settings.json"
+_MAPS = "maps"
 _DATA = "data"  # for downloads of --dataset
 _DATASETS = {
     "cifar10": torchvision.datasets.CIFAR10,
@@ -71,6 +73,7 @@ def _run(
     report: Report,
 ) -> str:
     finished = {(job.label, job.method, job.seed): job for job in read_jobs(out)}
+    maps = out / _MAPS
     for split in splits:
         for method in methods:
             # The frozen network is the same for all seeds.
@@ -79,11 +82,21 @@ def _run(
                     continue
                 with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
                     job = run_job(
-                        split, method, seed, options, train=train, test=test, folder=Path(scratch), report=report
+                        split,
+                        method,
+                        seed,
+                        options,
+                        train=train,
+                        test=test,
+                        folder=Path(scratch),
+                        maps=maps,
+                        report=report,
                     )
                 write_job(out, job)
                 finished[split.name, method, seed] = job
                 write_tables(out, finished.values())
+        shutil.rmtree(maps / split.name, ignore_errors=True)
+    shutil.rmtree(maps, ignore_errors=True)
     return write_tables(out, finished.values())
 
 

@@ -28,9 +28,10 @@ from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.one_vs_rest.frozen_stages import FrozenStages
 from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.recipes import RECIPES
-from msc_edge.train.settings import FineTuning, fine_tuning
+from msc_edge.train.settings import FineTuning, fine_tuning, last_frozen_stage
 from msc_edge.train.weights import pretrained_backbone
 
 DN2 = "dn2"
@@ -157,9 +158,10 @@ def run_job(
     train: Path,
     test: Path,
     folder: Path,
+    maps: Path,
     report: Report = silent,
 ) -> Job:
-    """Train and measure. `folder` is for temporary files of the training."""
+    """Train and measure. `folder` is for temporary files of the training, `maps` for those of `FrozenStages`."""
     fabric = launch_fabric(options.accelerator, 1, options.dtype)
     backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
     normalised = backbone.architecture
@@ -167,17 +169,21 @@ def run_job(
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
     title = f"{split.name}, {method}, seed {seed}"
 
-    def embed(below: Path, names: Sequence[str]) -> np.ndarray:
-        embeddings = network.embed_all(decoded(below, names, _POLICY, task=f"{title}: embedding", report=report))
+    frozen = last_frozen_stage(options, backbone)
+    training_images = FrozenStages(network, frozen, train, split.train, maps / split.name)
+    test_images = FrozenStages(network, frozen, test, split.test, maps)
+
+    def embed(images: FrozenStages) -> np.ndarray:
+        embeddings = images.embed(title=title, report=report)
         if not np.isfinite(embeddings).all():
             raise UsageError(f"{title}: the embeddings are no longer finite; train with a lower --learning-rate")
         return embeddings
 
     def point(step: int, bank: np.ndarray) -> Point:
-        auroc = auroc_of(bank, embed(test, split.test), split.anomalous)
+        auroc = auroc_of(bank, embed(test_images), split.anomalous)
         return Point(step, auroc, mean_pairwise_cosine(torch.from_numpy(bank)))
 
-    initial = embed(train, split.train)
+    initial = embed(training_images)
     curve = {0: point(0, initial)}
     if method == DN2:
         return Job(split.name, method, seed, tuple(curve.values()), selected_step=0)
@@ -186,7 +192,7 @@ def run_job(
 
     def measure(step: int) -> None:
         if step % every == 0 or step == settings.steps:
-            curve[step] = point(step, embed(train, split.train))
+            curve[step] = point(step, embed(training_images))
 
     training_copies = [
         training_copy(image, spec)
@@ -205,7 +211,7 @@ def run_job(
     )
     selected_step = best.step if best else settings.steps
     if selected_step not in curve:  # the network has its weights now
-        curve[selected_step] = point(selected_step, embed(train, split.train))
+        curve[selected_step] = point(selected_step, embed(training_images))
     return Job(split.name, method, seed, tuple(curve[step] for step in sorted(curve)), selected_step)
 
 

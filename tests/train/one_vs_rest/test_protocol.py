@@ -76,7 +76,9 @@ def run(data: Path, tmp_path: Path) -> Callable[..., Job]:
         (split,) = splits_of(data / "train", data / "test", ["red"], images=options.images)
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        return run_job(split, method, 0, options, train=data / "train", test=data / "test", folder=folder)
+        return run_job(
+            split, method, 0, options, train=data / "train", test=data / "test", folder=folder, maps=folder / "maps"
+        )
 
     return run
 
