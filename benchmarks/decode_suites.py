@@ -180,12 +180,14 @@ def serve(connection: Connection, memory: int) -> None:
     PIL.Image.MAX_IMAGE_PIXELS = 100_000_000
     PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True  # also: ignore checksums of chunks that change no pixel
     PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
-    while path := connection.recv():
-        try:
-            outcome = compared(path)
-        except MemoryError:
-            outcome = "refused", "not enough memory"
-        connection.send(outcome)
+    with suppress(EOFError):  # the parent has no more files
+        while True:
+            path = connection.recv()
+            try:
+                outcome = compared(path)
+            except MemoryError:
+                outcome = "refused", "not enough memory"
+            connection.send(outcome)
 
 
 def outcomes(paths: list[Path], *, memory: int, seconds: float) -> Iterator[tuple[Path, Outcome]]:

@@ -14,12 +14,12 @@ from msc_edge.errors import UnreadableImageError
 from msc_edge.files import open_regular
 from msc_edge.formats import DAMAGED, FIRST_BYTES, NOT_SUPPORTED, is_image
 from msc_edge.formats.bmp import decode_bmp, is_bmp
-from msc_edge.formats.jpeg import START, jpeg_header
-from msc_edge.formats.jpeg_decoder import decode_jpeg
+from msc_edge.formats.jpeg import START, jpeg_header, with_tables
+from msc_edge.formats.jpeg_decoder import check_jpeg, decode_jpeg
 from msc_edge.formats.opencv import decode_by_opencv, pixel_limit, refuse_too_many_pixels, three_channels
 from msc_edge.formats.orientation import turned
 from msc_edge.formats.png import decode_png
-from msc_edge.formats.pnm import bits_of_pnm, is_pnm
+from msc_edge.formats.pnm import decode_pnm, is_pnm
 from msc_edge.formats.tiff import TiffHeader, tiff_header
 from msc_edge.formats.tiff_decoder import decode_tiff
 from msc_edge.formats.webp import is_webp, webp_orientation
@@ -91,8 +91,7 @@ def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
         bmp = decode_bmp(view)
         image = decode_by_opencv(data) if bmp is None else bmp
     elif is_pnm(view):
-        bits = bits_of_pnm(view)
-        image = decode_by_opencv(data)
+        image, bits = decode_pnm(view)
     else:
         raise UnreadableImageError(NOT_SUPPORTED)
     return image, bits
@@ -109,8 +108,11 @@ def _decoded_jpeg(data: np.ndarray, keep: int | None) -> np.ndarray:
 
 def _decoded_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
     if header.misread:
-        refuse_too_many_pixels(header.height, header.width)
         return decode_tiff(data, header)
+    if header.is_jpeg:  # OpenCV drops the reports of libjpeg
+        for (start, size), rows in zip(header.parts, header.rows_of_parts, strict=True):
+            strip = with_tables(data.data[start : start + size], header.jpeg_tables)
+            check_jpeg(strip, height=rows, width=header.width)
     if header.unassociated_alpha_at is not None:
         data = data.copy()
         data[header.unassociated_alpha_at] = 0  # unspecified: the colours stay as they are

@@ -82,6 +82,11 @@ def without_metadata(data: memoryview) -> bytes:
     return bytes(kept + data[position:])
 
 
+def with_tables(data: memoryview, tables: bytes) -> bytes:
+    """A JPEG file with the tables of another one, which has no pixels, as the strips of a TIFF file need them."""
+    return bytes(tables).removesuffix(_END) + bytes(data[len(START) - 1 :]) if tables else bytes(data)
+
+
 def restart_intervals(data: memoryview) -> list[bytes] | None:
     """Each restart interval of the image data as a JPEG file of its own, which is one row of blocks.
 

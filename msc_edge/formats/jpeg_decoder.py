@@ -11,7 +11,8 @@ import simplejpeg
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
-from msc_edge.formats.jpeg import JpegHeader, is_complete, restart_intervals, without_metadata
+from msc_edge.formats.jpeg import JpegHeader, is_complete, jpeg_header, restart_intervals, without_metadata
+from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.formats.orientation import turned
 
 # Decoding a progressive file takes about a millisecond for each megapixel and scan, however short the scan. Cameras and
@@ -47,6 +48,16 @@ def decode_jpeg(data: np.ndarray, header: JpegHeader, *, keep: int | None) -> np
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     return turned(pixels, header.orientation)
+
+
+def check_jpeg(data: bytes, *, height: int, width: int) -> None:
+    """UnreadableImageError where a JPEG file within another file is damaged, as for `decode_jpeg`, or too small."""
+    view = memoryview(data)
+    header = jpeg_header(view)
+    if header is None or header.height < height or header.width < width:
+        raise UnreadableImageError(f"{DAMAGED}: a JPEG within it is missing, or smaller than its place")
+    refuse_too_many_pixels(header.height, header.width)
+    decode_jpeg(np.frombuffer(view, np.uint8), header, keep=None)
 
 
 def _accepted(data: memoryview, header: JpegHeader, factor: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 libpng prints a line of its own for each fault, and shows a number without a colour in black. Only what makes pixels is
 passed on to it: the header, the palette, and the inflated pixels, stored without compression, so that they are inflated
-once (docs/decisions.md has the cost).
+once (docs/decisions.md has the cost). More than OpenCV takes at once (2 GiB) are passed on as they were.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
 from msc_edge.formats.opencv import decode_by_opencv, refuse_too_many_pixels
 from msc_edge.formats.orientation import turned
-from msc_edge.formats.tiff import orientation_of
+from msc_edge.formats.tiff import orientation_of, without_prefix
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _USED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf")
@@ -25,6 +25,7 @@ _CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}
 _LARGEST_SIDE = 1_000_000  # libpng's limit
 _LARGEST_FILTER = 4
 _LARGEST_BLOCK = 0xFFFF
+_MOST_STORED = (2**31 - 1) * 999 // 1000  # bytes; the rest is for what is between the blocks
 # Of an interlaced file: first column, first row, and the steps of both (Adam7).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -71,8 +72,11 @@ def decode_png(data: np.ndarray) -> np.ndarray | None:
     if header.colour == _PALETTE:
         palette, unused = _filled(palette, 1 << header.depth)
         kept += _chunk(b"PLTE", palette)
-    kept += [*_chunk(b"IDAT", _stored(_inflated(compressed, header))), *_chunk(b"IEND", b"")]
-    image = decode_by_opencv(np.frombuffer(b"".join(kept), np.uint8))
+    pixels = _inflated(compressed, header)
+    kept += _chunk(b"IDAT", *(_stored(pixels) if len(pixels) <= _MOST_STORED else [compressed]))
+    file = np.frombuffer(b"".join(kept + _chunk(b"IEND")), np.uint8)
+    del kept, pixels  # each copy of 100 megapixels may have 800 MB
+    image = decode_by_opencv(file)
     if unused is not None and (image[..., 0] == unused).any():
         raise _damaged("a pixel of this PNG has a colour that its palette does not have")
     return turned(image, orientation)
@@ -108,7 +112,7 @@ def _chunks(view: memoryview) -> _Chunks:
                 raise _damaged("the pixels of this PNG are in several places")
             pixels.append(content)
         elif kind == b"eXIf":
-            orientation = orientation_of(content)
+            orientation = orientation_of(without_prefix(content))
     assert header is not None, "the first chunk"
     return _Chunks(header, palette, b"".join(pixels), orientation)
 
@@ -132,7 +136,7 @@ def _inflated(compressed: bytes, header: _Header) -> bytes:
     try:
         pixels = stream.decompress(compressed, wanted)
         more = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]  (declared as an instance)
         raise _damaged(f"the pixels of this PNG are damaged ({error})") from error
     if len(pixels) < wanted or not (stream.eof or more):
         raise _damaged("the last rows of this PNG are missing, or their checksum is")
@@ -147,15 +151,15 @@ def _inflated(compressed: bytes, header: _Header) -> bytes:
     return pixels
 
 
-def _stored(content: bytes) -> bytes:
-    """As zlib data without compression (RFC 1950; RFC 1951, section 3.2.4)."""
+def _stored(content: bytes) -> list[bytes | memoryview]:
+    """The parts of zlib data without compression (RFC 1950; RFC 1951, section 3.2.4)."""
     view, parts = memoryview(content), [b"\x78\x01"]
     for start in range(0, len(content), _LARGEST_BLOCK):
         block = view[start : start + _LARGEST_BLOCK]
         length = len(block).to_bytes(2, "little")
         is_last = start + len(block) == len(content)
         parts += [bytes([is_last]), length, bytes(byte ^ 0xFF for byte in length), block]
-    return b"".join([*parts, isal_zlib.adler32(content).to_bytes(4)])
+    return [*parts, isal_zlib.adler32(content).to_bytes(4)]
 
 
 def _filled(palette: bytes, colours: int) -> tuple[bytes, int | None]:
@@ -169,9 +173,12 @@ def _filled(palette: bytes, colours: int) -> tuple[bytes, int | None]:
     return palette + missing * bytes([unused, 0, 0]), unused
 
 
-def _chunk(kind: bytes, content: bytes | memoryview) -> list[bytes | memoryview]:
+def _chunk(kind: bytes, *content: bytes | memoryview) -> list[bytes | memoryview]:
     """The parts of a chunk."""
-    return [len(content).to_bytes(4), kind, content, isal_zlib.crc32(content, isal_zlib.crc32(kind)).to_bytes(4)]
+    checksum = isal_zlib.crc32(kind)
+    for part in content:
+        checksum = isal_zlib.crc32(part, checksum)
+    return [sum(map(len, content)).to_bytes(4), kind, *content, checksum.to_bytes(4)]
 
 
 def _damaged(reason: str) -> UnreadableImageError:

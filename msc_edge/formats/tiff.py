@@ -5,26 +5,26 @@ from typing import NamedTuple
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.formats import DAMAGED
+from msc_edge.formats.opencv import refuse_too_many_pixels
 
 _MAGIC = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _FORMATS = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _FORMATS_OF_EXIF = {**_FORMATS, 1: "B", 8: "h", 9: "i"}  # BYTE, SSHORT, SLONG: cameras write them too
+_FORMATS_OF_IMAGE = {**_FORMATS, 7: "B"}  # UNDEFINED: tables of JPEG
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _SAMPLES, _PLANAR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 320, 338, 339
-_STRIP_OFFSETS, _ROWS, _STRIP_SIZES, _TILE_WIDTH = 273, 278, 279, 322
-_TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION)
-_TAGS += (
-    _SAMPLES,
-    _PLANAR,
-    _COLOR_MAP,
-    _EXTRA_SAMPLES,
-    _SAMPLE_FORMAT,
-    _STRIP_OFFSETS,
-    _ROWS,
-    _STRIP_SIZES,
-    _TILE_WIDTH,
+_STRIP_OFFSETS, _ROWS, _STRIP_SIZES, _JPEG_TABLES = 273, 278, 279, 347
+_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_SIZES = 322, 323, 324, 325
+_TAGS = frozenset(
+    {
+        *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION),
+        *(_SAMPLES, _PLANAR, _COLOR_MAP, _EXTRA_SAMPLES, _SAMPLE_FORMAT),
+        *(_STRIP_OFFSETS, _ROWS, _STRIP_SIZES, _JPEG_TABLES),
+        *(_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_SIZES),
+    }
 )
-_MOST_VALUES = 1 << 16  # of a field: one for each strip
+_EXIF_PREFIX = b"Exif\0\0"
+_MOST_VALUES = 1 << 20  # of a field: one for each strip
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, _YCBCR)
@@ -51,6 +51,12 @@ class TiffHeader(NamedTuple):
     palette: tuple[int, ...]
     """The colour map: 16-bit values, all red ones first."""
     tiled: bool
+    parts: tuple[tuple[int, int], ...]
+    """Offset and size of each strip or tile."""
+    rows: int
+    """Of each strip or tile; the last one may have fewer."""
+    jpeg_tables: bytes
+    """A JPEG file with the tables of all strips, without pixels; empty where the strips have them."""
     unassociated_alpha_at: int | None
     """The byte that declares the first extra sample as unassociated alpha, by which libtiff multiplies the colours."""
 
@@ -73,9 +79,24 @@ class TiffHeader(NamedTuple):
             "16-bit colours are not RGB": bits == 16 and self.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB),
             "colours are stored one plane after another": bits == 16 and self.planar == _PLANES and several,
             "pixels have other values beside grey": self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
-            and (self.samples > 2 or (bits == 16 and several)),
+            and (self.samples > 2 or (several and (bits == 16 or self.planar == _PLANES))),
         }
         return next((reason for reason, misread in reasons.items() if misread), None)
+
+    @property
+    def planes(self) -> int:
+        """In how many planes the pixels are stored."""
+        return self.samples if self.planar == _PLANES else 1
+
+    @property
+    def rows_of_parts(self) -> list[int]:
+        """The rows of the image in each strip."""
+        return [min(self.rows, self.height - row) for row in range(0, self.height, self.rows)] * self.planes
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether each strip is a JPEG file."""
+        return self.compression == _JPEG
 
     @property
     def _has_palette(self) -> bool:
@@ -85,14 +106,14 @@ class TiffHeader(NamedTuple):
 def tiff_header(data: memoryview) -> TiffHeader | None:
     """The header of the first page, from the bytes of a file; None for another file.
 
-    UnreadableImageError where the file is too damaged to tell.
+    UnreadableImageError where the file is too damaged to tell, lacks a part of the pixels, or has too many of them.
     """
     order = _MAGIC.get(bytes(data[:4]))
     if order is None:
         return None
     try:
         return _first_page(data, order, big=data[2 if order == "<" else 3] == ord("+"))
-    except (struct.error, LookupError, OverflowError, ValueError) as error:
+    except (struct.error, LookupError, ArithmeticError, ValueError) as error:
         raise UnreadableImageError(f"{DAMAGED}: its first page is cut off, or contradicts itself") from error
 
 
@@ -104,6 +125,11 @@ def orientation_of(exif: memoryview) -> int:
     except (struct.error, LookupError, OverflowError):
         return 1
     return next(iter(found.get(_ORIENTATION, ())), 1)
+
+
+def without_prefix(exif: memoryview) -> memoryview:
+    """A block of EXIF without the prefix of JPEG, which many programs write into WebP and PNG, too."""
+    return exif[len(_EXIF_PREFIX) :] if exif[: len(_EXIF_PREFIX)] == _EXIF_PREFIX else exif
 
 
 def _tags(
@@ -133,14 +159,16 @@ def _tags(
 
 
 def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
-    found, alpha_at = _tags(data, order, _FORMATS, big=big)
+    found, alpha_at = _tags(data, order, _FORMATS_OF_IMAGE, big=big)
 
     def one(tag: int, default: int | None = None) -> int:
-        value = next(iter(found.get(tag, ())), default)
-        if value is None:
-            raise IndexError(tag)
+        (value,) = found.get(tag, () if default is None else (default,))  # of several, decoders take any one
         return value
 
+    tiled = _TILE_WIDTH in found
+    rows, columns = (one(_TILE_LENGTH), one(_TILE_WIDTH)) if tiled else (one(_ROWS, one(_HEIGHT)), one(_WIDTH))
+    # Old files have the tiles in the fields of strips.
+    offsets, sizes = (_TILE_OFFSETS, _TILE_SIZES) if _TILE_OFFSETS in found else (_STRIP_OFFSETS, _STRIP_SIZES)
     header = TiffHeader(
         width=one(_WIDTH),
         height=one(_HEIGHT),
@@ -151,20 +179,31 @@ def _first_page(data: memoryview, order: str, *, big: bool) -> TiffHeader:
         samples=one(_SAMPLES, 1),
         planar=one(_PLANAR, 1),
         palette=found.get(_COLOR_MAP, ()),
-        tiled=_TILE_WIDTH in found,
+        tiled=tiled,
+        parts=tuple(zip(found[offsets], found[sizes], strict=True)),
+        rows=rows,
+        jpeg_tables=bytes(found.get(_JPEG_TABLES, ())),
         sample_format=max(found.get(_SAMPLE_FORMAT) or (1,)),
         unassociated_alpha_at=alpha_at,
     )
-    if header.compression == _UNCOMPRESSED and not header.tiled:
-        _check_strips(header, one(_ROWS, header.height), found[_STRIP_OFFSETS], found[_STRIP_SIZES], len(data))
+    refuse_too_many_pixels(header.height, header.width)
+    _check_parts(header, columns, len(data))
     return header
 
 
-def _check_strips(header: TiffHeader, rows: int, offsets: tuple[int, ...], sizes: tuple[int, ...], end: int) -> None:
-    """IndexError where an uncompressed strip is shorter than its rows, or runs past the end of the file."""
-    rows = min(rows, header.height)
-    planes = header.samples if header.planar == _PLANES else 1
-    stride = (header.width * header.bits[0] * (1 if planes > 1 else header.samples) + 7) // 8
-    wanted = [min(rows, header.height - row) * stride for row in range(0, header.height, rows)] * planes
-    if not all(size >= least and at + least <= end for at, size, least in zip(offsets, sizes, wanted, strict=True)):
-        raise IndexError("a strip is cut")
+def _check_parts(header: TiffHeader, columns: int, end: int) -> None:
+    """IndexError where a strip or tile, of `columns` pixels in width, is missing or empty.
+
+    Decoders leave its pixels black, or as the memory was. Also where an uncompressed strip is shorter than its rows, or
+    runs past the end of the file.
+    """
+    if len(header.parts) != header.planes * -(-header.height // header.rows) * -(-header.width // columns):
+        raise IndexError("a strip is missing, or left over")
+    least = [1] * len(header.parts)
+    if header.compression == _UNCOMPRESSED and not header.tiled:
+        samples = 1 if header.planes > 1 else header.samples
+        stride = (header.width * header.bits[0] * samples + 7) // 8
+        least = [rows * stride for rows in header.rows_of_parts]
+    for (start, size), wanted in zip(header.parts, least, strict=True):
+        if not start or size < wanted or start + wanted > end:
+            raise IndexError("a strip is cut")

@@ -1,8 +1,6 @@
 """WebP files: the orientation in their EXIF data, which OpenCV 5.0 reads in one of two forms only (RFC 9649)."""
 
-from msc_edge.formats.tiff import orientation_of
-
-_EXIF_PREFIX = b"Exif\0\0"  # of JPEG; many programs write it into WebP too
+from msc_edge.formats.tiff import orientation_of, without_prefix
 
 
 def is_webp(data: memoryview) -> bool:
@@ -16,7 +14,6 @@ def webp_orientation(data: memoryview) -> int:
     while position + 8 <= len(data):
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         if data[position : position + 4] == b"EXIF":
-            exif = data[position + 8 : position + 8 + size]
-            return orientation_of(exif[len(_EXIF_PREFIX) :] if exif[: len(_EXIF_PREFIX)] == _EXIF_PREFIX else exif)
+            return orientation_of(without_prefix(data[position + 8 : position + 8 + size]))
         position += 8 + size + size % 2
     return 1

@@ -13,6 +13,8 @@ from msc_edge.runtime.backends.onnx_guard import read_model
 # onnxruntime otherwise reports each session to its vendor.
 ort.disable_telemetry_events()
 
+_ONLY_FATAL = 4  # onnxruntime prints its errors itself; they are reported here, with the file
+
 
 class OnnxRuntimeBackend:
     """An onnxruntime session over a model of a kit. See Backend."""
@@ -20,10 +22,11 @@ class OnnxRuntimeBackend:
     def __init__(self, path: Path, *, outputs: Outputs, threads: int) -> None:
         """Open the model; `threads` compute one image. KitError when it cannot be used."""
         model = read_model(path)
+        ort.set_default_logger_severity(_ONLY_FATAL)  # memory is allocated without the logger of a session
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4
+        options.log_severity_level = _ONLY_FATAL
         # Otherwise bytes 4 to 7 can say that the file is in onnxruntime's own format, which nothing here checks.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         # Spinning threads burn half a core at 10 images a second, and slow down when another process needs the cores.

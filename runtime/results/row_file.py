@@ -6,6 +6,7 @@ incomplete last row, which the next opening removes.
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ class RowFile(Generic[Record]):
 
         UsageError when the file exists and `overwrite` is not set, OutputError when it cannot be written.
         """
+        _refuse_pipes(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -61,6 +63,7 @@ class RowFile(Generic[Record]):
         The header of a new file is written with its first row. Raises OtherColumnsError, UsageError when the file
         is not a row file (it stays as it is), OutputError when it cannot be written.
         """
+        _refuse_pipes(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b", buffering=0)
@@ -151,6 +154,7 @@ def read_rows(path: Path, form: RowFormat[Any]) -> Iterator[dict[str, Any]]:
 
     Raises OtherColumnsError, and UsageError when the file cannot be read, is not a row file or was edited.
     """
+    _refuse_pipes(path)
     try:
         file = path.open("rb")
     except OSError as error:
@@ -175,6 +179,13 @@ def move_aside(path: Path) -> Path:
     with writing(aside):
         path.rename(aside)
     return aside
+
+
+def _refuse_pipes(path: Path) -> None:
+    """UsageError for a named pipe: opening one waits for another program, and what it held cannot be read again."""
+    with suppress(OSError, ValueError):  # reported when it is opened
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise UsageError(f"{path}: is a named pipe, and rows need a regular file; pass another name")
 
 
 def _check_beginning(path: Path, form: RowFormat[Any], file: io.BufferedReader) -> None:

@@ -7,7 +7,9 @@ The time between two boots is unknown and counts nothing: an age is never more t
 """
 
 import contextlib
+import itertools
 import json
+import math
 import threading
 import time
 import uuid
@@ -22,6 +24,8 @@ from msc_edge.runtime.stream.logs import LOG
 FILE = "clock.json"
 _SMALLEST_STEP = 60.0  # seconds; a smaller correction makes no difference to ages in days
 _MOST_STRETCHES = 1000  # boots and steps; what was stored before them counts as stored at the first of them
+_ROUNDING = 0.01  # seconds
+_LONGEST = 100 * 365.25 * 86400  # seconds; no count is larger
 _SAVE_INTERVAL = 600.0  # seconds; at most so much is not counted after a power cut
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -68,6 +72,22 @@ class _Reading:
     boot: str
     wall: float
     running: float
+
+
+def _check(stretches: list[_Stretch], last: _Reading) -> None:
+    """ValueError for what no clock has counted: a damaged file must not make everything old, or nothing ever."""
+    if not stretches:
+        raise ValueError("no stretches")
+    times = [last.wall, last.running, *(value for each in stretches for value in astuple(each))]
+    if not all(map(math.isfinite, times)):
+        raise ValueError("a time is not finite")
+    if any(each.seconds < 0 or abs(each.drift) > _SMALLEST_STEP + _ROUNDING for each in stretches):
+        raise ValueError("the length of a stretch is wrong")
+    for one, other in itertools.pairwise(stretches):
+        if abs(other.before - one.before - one.seconds) > _ROUNDING:
+            raise ValueError("a sum is wrong")
+    if not 0 <= stretches[0].before <= stretches[-1].before + stretches[-1].seconds <= _LONGEST:
+        raise ValueError("more was counted than can have passed")
 
 
 class Clock:
@@ -165,11 +185,10 @@ class Clock:
             stretches = [_Stretch(*map(float, values)) for values in document["stretches"]]
             boot, wall, running = document["last"]
             last = _Reading(str(boot), float(wall), float(running))
-            if not stretches:
-                raise ValueError("no stretches")
+            _check(stretches, last)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             LOG.warning(
                 "%s: cannot be used (%s); what was stored before this start counts as stored now", self._path, error
             )

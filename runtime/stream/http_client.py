@@ -23,6 +23,7 @@ from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 
 from msc_edge import __version__
 from msc_edge.runtime.stream.http_connections import Adapter, tls_context
+from msc_edge.text import one_line
 
 logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)  # its messages contain URLs
 
@@ -207,4 +208,15 @@ class _Digest(HTTPDigestAuth):
     def handle_401(self, r: requests.Response, **kwargs: object) -> requests.Response:
         if r.status_code == HTTPStatus.UNAUTHORIZED:
             r.close()  # its body is not read: it may never end
-        return super().handle_401(r, **kwargs)
+        try:
+            return super().handle_401(r, **kwargs)
+        except KeyError as error:  # a challenge without realm or nonce
+            raise HttpError(f"its request for a login by Digest has no {error.args[0]}; check the camera") from None
+
+    def build_digest_header(self, method: str, url: str) -> str | None:
+        header = super().build_digest_header(method, url)
+        if header is None:
+            challenge = self._thread_local.chal
+            kind = ", ".join(f"{name}={challenge[name]}" for name in ("algorithm", "qop") if name in challenge)
+            raise HttpError(f"it wants a login by Digest that is not supported ({one_line(kind)[:100]})")
+        return header

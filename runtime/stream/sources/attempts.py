@@ -37,7 +37,8 @@ class Attempts:
         self._working: _Identity | None = None
         self._began = 0.0
         self._ended: dict[_Identity, int] = {}
-        with suppress(OSError, ValueError, TypeError, LookupError):  # missing, or cut off by a full disk
+        damaged = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # cut off by a full disk
+        with suppress(OSError, *damaged):
             stored = json.loads(self._path.read_bytes())
             self._ended = {_identity(file): int(count) for file, count in stored["ended"]}
             if stored["working"] is not None:

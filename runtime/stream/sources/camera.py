@@ -196,6 +196,8 @@ class CameraSource:
             if received.kind == "broken":
                 self._broken_connection = received.connection
                 yield health.broken(now, received.message)
+            elif pause <= 0:  # a camera may send nothing but damaged images
+                yield health.no_frame(now, self._reason)
         elif received is None:
             if pause > 0:
                 self._paused = True

@@ -14,7 +14,7 @@ import numpy as np
 
 from msc_edge.errors import UnreadableImageError
 from msc_edge.runtime.stream.sources.address import Address, camera_number
-from msc_edge.runtime.stream.sources.image_packets import codec_of, decode_packet, holds_images, read_packets
+from msc_edge.runtime.stream.sources.image_packets import codec_of, read_packets
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, ConnectionBrokenError, OnStatus
 
 _DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
@@ -46,19 +46,17 @@ def capture_frames(
         if not capture.isOpened():
             return
         description = _actual_settings(capture, address)
-        images = address.kind == "network" and holds_images(capture)
-        if images:
-            read_packets(capture)
+        decode = read_packets(capture) if address.kind == "network" else None
         success, data = capture.read()
         if not success:
             return
         on_status("open", description)
         while success:
             try:
-                yield (decode_packet(data), "RGB") if images else (_with_channels(data), "BGR")
+                yield (decode(data), "RGB") if decode else (_with_channels(data), "BGR")
             except UnreadableImageError as error:
                 skip()
-                on_status("damaged", str(error))
+                on_status("damaged", f"an image was skipped: {error}")
             success, data = capture.read()
     finally:
         capture.release()

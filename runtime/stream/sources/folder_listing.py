@@ -11,6 +11,7 @@ from msc_edge.runtime.stream.sources.interface import OnEvent
 
 _RECOVERED_AFTER = 10.0  # seconds without a failure; a disk with errors may fail at every other listing
 _MOST_NAMED = 3
+_LONGEST = (1 << 63) - 1  # nanoseconds; what the state can hold. Some file systems have dates after the year 2262
 _GONE = (FileNotFoundError, NotADirectoryError)  # removed since its folder was listed, or a link to nothing
 
 
@@ -34,7 +35,8 @@ class FileStatus(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
         """From the result of `os.stat`."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        modified, changed = (max(-_LONGEST, min(date, _LONGEST)) for date in (status.st_mtime_ns, status.st_ctime_ns))
+        return cls(status.st_size, modified, changed, status.st_ino)
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,8 @@ def _capture_forever(settings: CaptureSettings, latest: _LatestFrame, on_status:
                 latest.put(image, order)
         except ConnectionBrokenError as error:
             reason = str(error)
+        except Exception as error:  # this thread must go on, and the message may contain an address with its password
+            reason = f"internal error ({type(error).__name__}); please report it"
         on_status("broken", reason or diagnose(settings, seconds=time.monotonic() - started))
         return time.monotonic() - started > _LASTING
 

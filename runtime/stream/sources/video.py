@@ -1,5 +1,6 @@
 """A video file: every frame, in order, with its time in the container."""
 
+import os
 import threading
 import time
 from collections.abc import Generator
@@ -11,8 +12,11 @@ from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame
 from msc_edge.runtime.stream.logs import LOG
-from msc_edge.runtime.stream.sources.image_packets import decode_packet, holds_images, read_packets
+from msc_edge.runtime.stream.sources.image_packets import read_packets
 from msc_edge.runtime.stream.sources.interface import OnEvent
+
+# FFmpeg prints lines of its own about damaged files. It reads this when OpenCV opens the first file.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 class VideoSource:
@@ -34,9 +38,7 @@ class VideoSource:
     def frames(self, on_event: OnEvent) -> Generator[Frame | None, None, None]:
         """See Source."""
         expected = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        images = holds_images(self._capture)
-        if images:
-            read_packets(self._capture)
+        decode = read_packets(self._capture)
         count, damaged, last = 0, 0, -1.0
         try:
             while not self._closed.is_set():
@@ -52,7 +54,7 @@ class VideoSource:
                     on_event("source_up", "reading frames", None)
                 image, error = None, None
                 try:
-                    image = decode_packet(data) if images else cv2.cvtColor(data, cv2.COLOR_BGR2RGB)
+                    image = decode(data) if decode else cv2.cvtColor(data, cv2.COLOR_BGR2RGB)
                 except UnreadableImageError as reason:
                     error = str(reason)
                     damaged += 1

@@ -158,3 +158,18 @@ def test_an_image_with_too_many_pixels_is_refused_before_it_is_inflated():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
     with pytest.raises(UnreadableImageError, match="larger than 100 megapixels"):
         decoded(whole[:8] + header + whole[33:])
+
+
+def test_pixels_of_more_than_two_gigabytes_are_passed_on_compressed(monkeypatch):
+    """OpenCV counts the bytes of a file in an int."""
+    monkeypatch.setattr("msc_edge.formats.png._MOST_STORED", len(ROWS) - 1)
+    np.testing.assert_array_equal(decoded(png()), SCENE)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+def test_the_orientation_is_applied_with_and_without_the_prefix_of_jpeg(prefix):
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    whole = png()
+    block = chunk(b"eXIf", prefix + exif.tobytes().removeprefix(b"Exif\0\0"))
+    np.testing.assert_array_equal(decoded(whole[:33] + block + whole[33:]), np.rot90(SCENE, -1))

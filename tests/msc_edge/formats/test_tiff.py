@@ -85,6 +85,99 @@ def test_a_strip_that_is_cut_or_damaged_is_refused(compression: Any, capfd: pyte
     assert capfd.readouterr() == ("", "")
 
 
+SMOOTH = np.add.outer(np.arange(96), np.arange(200)).astype(np.uint8)
+OFFSETS, SIZES, TILE_OFFSETS, TILE_SIZES = 273, 279, 324, 325
+
+
+def with_field(data: np.ndarray, tag: int, *, values: int | None = None, zero_at: int | None = None) -> np.ndarray:
+    """The file with the first values only of a field, or with zero in place of one of them."""
+    data = data.copy()
+    with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
+        field = file.pages.first.tags[tag]
+    width = 2 if field.dtype == tifffile.DATATYPE.SHORT else 4
+    if values is not None:
+        data[field.offset + 4 : field.offset + 8] = np.frombuffer(values.to_bytes(4, "little"), np.uint8)
+    if zero_at is not None:
+        data[field.valueoffset + zero_at * width :][:width] = 0
+    return data
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd", "lzma", "jpeg"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_a_strip_or_tile_that_is_not_there_is_refused(compression: Any, tile: Any) -> None:
+    """tifffile and libtiff leave its pixels black, or as the memory was."""
+    layout = {"tile": tile} if tile else {"rowsperstrip": 16}
+    data = written(SMOOTH, photometric="minisblack", compression=compression, **layout)
+    offsets, sizes = (TILE_OFFSETS, TILE_SIZES) if tile else (OFFSETS, SIZES)
+    if compression != "jpeg":
+        np.testing.assert_array_equal(read(data)[..., 0], SMOOTH)
+    fewer = with_field(with_field(data, offsets, values=4), sizes, values=4)
+    for broken in (with_field(data, sizes, zero_at=2), with_field(data, offsets, zero_at=2), fewer):
+        with pytest.raises(UnreadableImageError, match="contradicts itself"):
+            read(broken)
+
+
+def test_tiles_in_the_fields_of_strips_are_read() -> None:
+    """As libtiff wrote them in the nineties."""
+    data = written(SMOOTH, photometric="minisblack", tile=(16, 16)).copy()
+    with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
+        fields = [(file.pages.first.tags[tag].offset, tag) for tag in (TILE_OFFSETS, TILE_SIZES)]
+    for (at, _), tag in zip(fields, (OFFSETS, SIZES), strict=True):
+        data[at : at + 2] = np.frombuffer(tag.to_bytes(2, "little"), np.uint8)
+    np.testing.assert_array_equal(read(data)[..., 0], SMOOTH)
+
+
+@pytest.mark.parametrize("tag", [259, 262, 277, 284])
+def test_a_field_with_two_values_where_one_is_meant_is_refused(tag: int) -> None:
+    """tifffile took 1 and 0 for another planar configuration, and returned memory as it was."""
+    data = written(colours(np.uint8), photometric="rgb", compression="zlib")
+    with pytest.raises(UnreadableImageError, match="contradicts itself"):
+        read(with_field(data, tag, values=2))
+
+
+@pytest.mark.parametrize("kind", ["minisblack", "rgb", "ycbcr"])
+def test_damaged_jpeg_data_in_a_strip_are_refused(kind: Any, capfd: pytest.CaptureFixture) -> None:
+    """OpenCV shows what libjpeg made of them."""
+    pixels = SMOOTH if kind == "minisblack" else np.stack([SMOOTH, 255 - SMOOTH, SMOOTH[::-1]], axis=2)
+    data = written(pixels, photometric=kind, compression="jpeg", rowsperstrip=48)
+    assert read(data).shape == (96, 200, 3)
+    with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
+        page = file.pages.first
+        end, size = page.dataoffsets[1] + page.databytecounts[1], page.databytecounts[1]
+    broken = data.copy()
+    broken[end - size // 4 : end - 2] = 0
+    with pytest.raises(UnreadableImageError, match="damaged"):
+        read(broken)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_strip_whose_jpeg_has_less_rows_is_refused() -> None:
+    data = written(SMOOTH, photometric="minisblack", compression="jpeg", rowsperstrip=48).copy()
+    frame = data.tobytes().index(b"\xff\xc0")
+    data[frame + 5 : frame + 7] = np.frombuffer((40).to_bytes(2), np.uint8)
+    with pytest.raises(UnreadableImageError):
+        read(data)
+
+
+def test_tables_beside_the_jpeg_strips_are_used() -> None:
+    """As libtiff writes them."""
+    file = io.BytesIO()
+    Image.fromarray(SMOOTH).save(file, "TIFF", compression="jpeg")
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as stored:
+        assert stored.pages.first.jpegtables
+    found = read(np.frombuffer(file.getvalue(), np.uint8))[..., 0]
+    assert np.abs(found.astype(int) - SMOOTH).max() <= 40
+
+
+@pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])
+def test_planes_of_grey_and_another_value_are_read(kind: Any) -> None:
+    """libtiff returns the negative of the second kind."""
+    two = RNG.integers(0, 256, (2, HEIGHT, WIDTH), dtype=np.uint8)
+    data = written(two, photometric=kind, planarconfig="separate", extrasamples=["unspecified"])
+    expected = two[0] if kind == "minisblack" else 255 - two[0]
+    np.testing.assert_array_equal(read(data)[..., 0], expected)
+
+
 def test_a_field_that_is_there_twice_is_refused() -> None:
     """Decoders take the first one, or the last."""
     data = written(grey(np.uint8), photometric="minisblack", extratags=[(274, 3, 1, 1, True)])

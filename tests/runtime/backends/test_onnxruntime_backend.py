@@ -33,6 +33,21 @@ def test_an_image_that_the_model_cannot_process_is_a_source_error(toy_kit, tmp_p
         opened.run(np.full((39, 41, 3), 9, np.uint8))
 
 
+def test_the_errors_of_onnxruntime_are_raised_and_not_printed(toy_kit, tmp_path, capfd):
+    model = onnx.load(toy_kit / MODEL)
+    # More elements than a size can count: reported by the logger that belongs to no session.
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2**62]), "length"))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["length"], ["large"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["large"], ["none"], keepdims=0))
+    model.graph.node[-3].output[0] = "before"
+    model.graph.node.append(helper.make_node("Add", ["before", "none"], ["embedding"]))
+    onnx.save(model, tmp_path / MODEL)
+    opened = OnnxRuntimeBackend(tmp_path / MODEL, outputs=Outputs(embedding=EmbeddingOutput(dim=192)), threads=1)
+    with pytest.raises((SourceError, MemoryError)):
+        opened.run(np.full((40, 40, 3), 9, np.uint8))
+    assert capfd.readouterr() == ("", "")
+
+
 MEMORY_RUNS_OUT = """
 import resource, sys
 from pathlib import Path

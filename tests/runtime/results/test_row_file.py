@@ -1,6 +1,7 @@
 """A row file through crashes, full disks and edits. Most tests use short records of two fields."""
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -210,6 +211,20 @@ with RowFile.create(path, format_of(path, (number, text))) as file:
     for each in range(10**7):
         file.write(each)
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_in_place_of_a_row_file_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "s.csv"
+    os.mkfifo(pipe)
+    form = form_of(pipe)
+    for use in (
+        lambda: RowFile.create(pipe, form, overwrite=True),
+        lambda: RowFile.open(pipe, form),
+        lambda: list(read_rows(pipe, form)),
+    ):
+        with pytest.raises(UsageError, match=r"s\.csv: is a named pipe.*pass another name"):
+            use()
 
 
 def test_kill_9_leaves_complete_rows(tmp_path):

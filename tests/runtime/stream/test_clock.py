@@ -170,7 +170,18 @@ def test_of_very_many_boots_the_last_ones_are_remembered_and_the_count_goes_on(m
     assert clock.age(IN_2020 + 500 * DAY) == 5030
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"stretches": [], "last": []}', b"\xff\xfe", b"[]", b"null"])
+DAMAGED = [
+    *(b"", b"{}", b'{"stretches": [], "last": []}', b"\xff\xfe", b"[]", b"null", b"[" * 100_000),
+    b'{"last": ["first", NaN, 1], "stretches": [[1, 1, 0, 0]]}',
+    b'{"last": ["first", 1, 1], "stretches": [[1, 1, 0, -Infinity]]}',
+    b'{"last": ["first", 1, 1], "stretches": [[1, 1, 0, %s]]}' % (b"9" * 400),  # larger than any float
+    b'{"last": ["first", 1, 1], "stretches": [[1, 1, 0, 86400]]}',  # the wall clock did not go on as long
+    b'{"last": ["first", 1, 1], "stretches": [[1, 1, 0, 0], [5, 5, 86400, 0]]}',  # counted by no stretch
+    b'{"last": ["first", 1, 1], "stretches": [[1, 1, 4e9, 0]]}',  # more than a century
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_reported_and_begun_again(
     machine: Machine, path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,23 @@ def test_the_body_of_a_refusal_is_not_read(serve: Callable[..., Server], challen
         get(serve(head.encode(), endless=b"x" * 65536), login=LOGIN)
 
 
+@pytest.mark.parametrize(
+    ("challenge", "reason"),
+    [
+        ("Digest", "has no realm"),
+        ('Digest realm="x"', "has no nonce"),
+        ('Digest realm="x", nonce="y", algorithm=SHA-512-256', r"not supported \(algorithm=SHA-512-256\)"),
+        ('Digest realm="x", nonce="y", qop="auth-int"', r"not supported \(qop=auth-int\)"),
+    ],
+)
+def test_a_digest_that_cannot_be_computed_is_a_reason(
+    serve: Callable[..., Server], challenge: str, reason: str
+) -> None:
+    head = f"HTTP/1.1 401 No\r\nWWW-Authenticate: {challenge}\r\nConnection: close\r\n\r\n"
+    with pytest.raises(HttpError, match=f"login by Digest.* {reason}"):
+        get(serve(head.encode()), login=LOGIN)
+
+
 def test_the_environment_changes_nothing(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

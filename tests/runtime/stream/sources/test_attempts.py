@@ -68,7 +68,10 @@ def test_sources_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"\xff", b'{"working": 3, "ended": []}', b'{"working": ["a", 1], "ended": [["x"]]}'],
+    [
+        *(b"", b"{", b"[]", b"{}", b"\xff", b'{"working": 3, "ended": []}', b'{"working": ["a", 1], "ended": [["x"]]}'),
+        *(b"[" * 100_000, b'{"working": null, "ended": [[["61", 1, 2], Infinity]]}'),
+    ],
 )
 def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None:
     Attempts(tmp_path, "/in").begin(file())

@@ -348,6 +348,22 @@ def test_files_of_a_subfolder_that_cannot_be_listed_are_not_forgotten(
     assert reader.take(0.3) == []
 
 
+def test_a_file_with_a_date_that_the_state_cannot_hold_is_scored_once(
+    in_process: Callable, until: Callable, rows_of: Callable, toy: Any, save: Callable, tmp_path: Path
+) -> None:
+    """After the year 2262: cameras without a clock, and damaged file systems, have such dates."""
+    folder, rows = tmp_path / "incoming", tmp_path / "rows.jsonl"
+    seconds = 1 << 34  # in the year 2514
+    path = save(folder / "part.png", toy.draw(1))
+    os.utime(path, (seconds, seconds))
+    for count in (1, 2):
+        running = in_process(folder, results={"jsonl": str(rows)})
+        until(lambda count=count: len(rows_of(rows)) == count)
+        assert running.stop()
+        save(folder / "later.png", toy.draw(2))
+    assert [Path(row["path"]).name for row in rows_of(rows)] == ["part.png", "later.png"]
+
+
 def test_a_file_replaced_under_the_same_name_size_and_date_is_another_image_and_a_touched_one_is_not(
     in_process: Callable, until: Callable, rows_of: Callable, toy: Any, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ class Camera(BaseHTTPRequestHandler):
     def _stream(self, place: str) -> None:
         for number in range(100_000):
             data = jpeg(number)
-            if place == "/truncated" and number % 3 == 2:
+            if (place == "/truncated" and number % 3 == 2) or (place == "/damaged-from-5" and number >= 5):
                 data = data[: len(data) // 2]
             length = f"Content-Length: {len(data)}\r\n"
             part = f"--frame\r\nContent-Type: image/jpeg\r\n{length}\r\n".encode() + data + b"\r\n"
@@ -178,3 +178,12 @@ def test_a_stream_scores_no_image_that_never_existed(
     assert {row["error"] for row in found} == {None}
     assert all(row["frame"] % 3 != 2 for row in found)
     assert sum(row["dropped"] for row in found) >= 3
+
+
+def test_a_camera_that_sends_nothing_but_damaged_images_is_lost(http_camera: str, watch: Callable) -> None:
+    watched = watch(f"http://{http_camera}/damaged-from-5", lost_after=1)
+    watched.wait_for("source_up")
+    kind, reason, _ = watched.event()
+    assert kind == "source_lost"
+    assert "an image was skipped: it is truncated" in reason
+    watched.wait_for("source_up")  # its process was started again, and has made another connection

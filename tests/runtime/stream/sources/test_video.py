@@ -285,3 +285,13 @@ def test_a_reader_that_stops_closes_the_file(tmp_path: Path) -> None:
     assert held, "open during reading"
     reading.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert not [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve() == path]
+
+
+def test_ffmpeg_prints_nothing_about_a_damaged_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "clip.mp4", "mp4v", frames=5)
+    capfd.readouterr()
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov")])
+    with pytest.raises(SourceError, match="not a video that can be decoded"):
+        VideoSource("clip", path)
+    assert "moov atom not found" not in capfd.readouterr().err
