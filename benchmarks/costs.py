@@ -19,7 +19,7 @@ from timing import median, medians
 
 from msc_edge.bank import ExactSearch, open_hnsw
 from msc_edge.export.index import build_index
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.folding import folded
 from msc_edge.train.views import ViewDraws, make_views
 

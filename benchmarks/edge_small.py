@@ -32,7 +32,7 @@ from msc_edge.bank import Bank
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.quantize import Quantizer
 from msc_edge.images import read_image
-from msc_edge.train.backbones import EDGE_SMALL
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.network import EmbeddingNetwork
 
 TEACHER = "mobilenet_v2"

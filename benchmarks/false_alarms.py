@@ -38,7 +38,7 @@ from msc_edge.calibration import Calibration, alarm_count_interval
 from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
-from msc_edge.train.backbones import EDGE_SMALL
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS

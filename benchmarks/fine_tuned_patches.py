@@ -44,11 +44,11 @@ from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
-from msc_edge.train.recipes import FineTuning, RecipeName, fine_tuning
+from msc_edge.train.settings import FineTuning, fine_tuning
 from msc_edge.train.views import ViewDraws, crop_box, make_views
 
 RECIPES = ("frozen", "v1", "v2", "contrastive", "patches")
-LOSSES: dict[str, RecipeName] = {"v1": "v1", "contrastive": "contrastive"}  # v2 otherwise
+LOSSES: dict[str, str] = {"v1": "v1", "contrastive": "contrastive"}  # v2 otherwise
 POINTS = 8  # of each image, in one step of `patches`
 ROWS = 4000
 SPEC = preset("whole-frame", image_size=224, margin=MARGIN)
@@ -143,7 +143,7 @@ def _common_points(first: Boxes, second: Boxes, *, generator: torch.Generator) -
 
 def train(network: EmbeddingNetwork, recipe: str, copies: list[Tensor], seed: int) -> int:
     """Fine-tune in place; returns the number of steps."""
-    loss: RecipeName = LOSSES.get(recipe, "v2")
+    loss = LOSSES.get(recipe, "v2")
     batch = min(64, len(copies))
     options = FineTuningOptions(
         steps=0 if recipe == "frozen" else min(80, 10 * (len(copies) // batch)), batch=batch, select="last"

@@ -36,7 +36,7 @@ from msc_edge.export.index import EF_CONSTRUCTION, M
 from msc_edge.export.onnx_model import OPSET
 from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
-from msc_edge.train.backbones import EDGE_SMALL
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.coreset import k_center

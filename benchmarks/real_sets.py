@@ -1,13 +1,13 @@
 """Image AUROC of the score and of its parts on magnetic_tile and the six papers, from score files.
 
     python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes frozen v1 v2] [--sets tile paper]
-        [--backbone mobilenet_v2] [--precision int8]
+        [--backbone NAME] [--precision int8]
 
-Each run is `msc-edge train`, `msc-edge export` and `msc-edge score` with the product's defaults (`frozen` is
-`--steps 0`). Backbone: edge-small, or the MobileNetV2 of ../shared/weights. Precision: fp32 unless --precision says
-int8. magnetic_tile: trained on train/good, scored on test/*. Papers: trained on the first 32 normal images by name,
-scored on the other 16 and the 48 defects. The script can be stopped and started again: finished runs in --work are
-used again. Test labels are used only to compute the AUROC at the end.
+Each run is `msc-edge train`, `msc-edge export` and `msc-edge score` with the product's defaults (`frozen` is `--steps
+0`). Backbone: edge-small, EfficientNet-Lite (extra `backbones`), or the MobileNetV2 of ../shared/weights. Precision:
+fp32 unless --precision says int8. magnetic_tile: trained on train/good, scored on test/*. Papers: trained on the
+first 32 normal images by name, scored on the other 16 and the 48 defects. The script can be stopped and started
+again: finished runs in --work are used again. Test labels are used only to compute the AUROC at the end.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import numpy as np
 from common import LabelledImages, papers, parser_of, run_msc_edge
 from sklearn.metrics import roc_auc_score
 
+LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 RECIPES = {"frozen": ["--steps", "0"], "v1": ["--recipe", "v1"], "v2": ["--recipe", "v2"]}
 
 
@@ -74,7 +75,7 @@ def measure(name: str, train: Path, test: Path, recipe: str, options: argparse.N
     if not (folder / "trained").exists():
         shutil.rmtree(folder, ignore_errors=True)
         backbone = ["--backbone", options.backbone]
-        if options.backbone != "edge-small":
+        if options.backbone == "mobilenet_v2":
             backbone += ["--weights", options.shared / f"weights/{options.backbone}.safetensors"]
         recipe_options = [*backbone, "--seed", options.seed, *RECIPES[recipe], *steps, *grouped]
         run_msc_edge("train", "--normal", train, "--out", folder / "run", *recipe_options)
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for data sets, runs, kits and score files")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), help="default: all")
     parser.add_argument("--sets", nargs="+", default=["tile", "paper"], choices=["tile", "paper"], help="default: both")
-    parser.add_argument("--backbone", default="edge-small", choices=["edge-small", "mobilenet_v2"])
+    parser.add_argument("--backbone", default="edge-small", choices=["edge-small", "mobilenet_v2", *LITE])
     parser.add_argument(
         "--precision", default="fp32", choices=["fp32", "int8"], help="the model of the kit to score with"
     )

@@ -31,7 +31,7 @@ from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.one_vs_rest.protocol import auroc_of
 from msc_edge.train.options import FineTuningOptions
-from msc_edge.train.recipes import fine_tuning
+from msc_edge.train.settings import fine_tuning
 
 
 def data_set(name: str, options: argparse.Namespace) -> LabelledImages:

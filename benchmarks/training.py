@@ -27,14 +27,14 @@ from torchvision import transforms
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from msc_edge.runtime.processor import usable_cores
-from msc_edge.train.backbones import last_stage_at_stride
+from msc_edge.train.backbones.backbone import last_stage_at_stride
 from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.losses.mean_shifted import mean_shifted_loss
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import FineTuningOptions
-from msc_edge.train.recipes import FineTuning, fine_tuning
+from msc_edge.train.settings import FineTuning, fine_tuning
 from msc_edge.train.views import make_views
 
 PAPER = transforms.Compose(

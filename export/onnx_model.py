@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from msc_edge.export.preprocessing_graph import OUTPUT, images_of, preprocessing_graph
 from msc_edge.kit.model_entry import EmbeddingOutput, Outputs, PatchDistancesOutput
 from msc_edge.runtime.backends.interface import output_shapes
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.network import PatchNetwork

@@ -35,7 +35,7 @@ from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
 from msc_edge.scoring import ScoreKind, Scoring
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import NormalImage, read_image_table
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.head import PatchHead

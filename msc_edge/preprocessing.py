@@ -205,6 +205,8 @@ def preset(
     region: Region | None = None,
     tiles: Tiles | None = None,
     margin: int = 0,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Preprocessing:
     """Build the preprocessing of a named preset.
 
@@ -223,6 +225,8 @@ def preset(
             region=region,
             tiles=tiles,
             margin=margin,
+            mean=mean,
+            std=std,
         )
     if tiles:
         raise UsageError("--tiles and --preset paper: tiles cover the whole frame; omit one of them")
@@ -233,4 +237,6 @@ def preset(
         resize_to=image_size * 8 // 7,
         region=region,
         margin=margin,
+        mean=mean,
+        std=std,
     )

@@ -1,13 +1,18 @@
 """The docs match the code: generated pages are current, shown code runs, links and names lead somewhere."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from msc_edge.images import read_image
 from msc_edge.runtime import Detector
@@ -80,3 +85,59 @@ def test_the_architecture_page_names_what_exists() -> None:
         if not (REPOSITORY / file).is_file() or (name and name not in names_in(REPOSITORY / file))
     ]
     assert missing == []
+
+
+@pytest.mark.slow
+def test_the_examples_of_a_backbone_and_a_loss_run(
+    tmp_path: Path, toy: ModuleType, save: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's files are imported under their names, and its entries are those of the registries."""
+    page = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"`(train/[\w/]+)\.py`[^`]*```python\n(.*?)```", page, flags=re.DOTALL)
+    assert [name for name, _ in blocks] == [
+        "train/backbones/shufflenet",
+        "train/backbones/registry",
+        "train/losses/alignment_uniformity",
+    ]
+    entry = re.findall(r"`train/recipes\.py`.*?```python\n(.*?)```", page, flags=re.DOTALL)[0]
+    for name, code in (*blocks, ("train/recipes", entry)):
+        module_name = "msc_edge." + name.replace("/", ".")
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError:  # a file that the page adds
+            module = ModuleType(module_name)
+            monkeypatch.setitem(sys.modules, module_name, module)
+            parent, _, child = module_name.rpartition(".")
+            monkeypatch.setattr(importlib.import_module(parent), child, module, raising=False)
+        known = dict(vars(module))
+        exec(compile(code, f"{name}.py", "exec"), known)
+        for key, value in known.items():
+            if vars(module).get(key) is not value:
+                monkeypatch.setattr(module, key, value, raising=False)
+
+    from msc_edge.export.pack import export
+    from msc_edge.train.training import TrainingOptions, train
+
+    torch.manual_seed(0)
+    network = torchvision.models.shufflenet_v2_x0_5(weights=None)
+    for _ in range(30):  # batch norm gets statistics, so that untrained features differ
+        network(torch.randn(4, 3, 96, 96))
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    for number in range(8):
+        save(tmp_path / "normal" / f"{number}.png", toy.draw(number))
+    options = TrainingOptions(
+        backbone="shufflenet_v2_x0_5",
+        weights=tmp_path / "weights.pt",
+        recipe="uniform",
+        image_size=96,
+        steps=2,
+        batch=4,
+        frozen_up_to="stage2",
+        patch_rows=20,
+        dtype="fp32",
+    )
+    record = train(tmp_path / "normal", tmp_path / "run", options)
+    assert record is not None
+    assert record.taps == ("stage2.3", "stage3.7")
+    export(tmp_path / "run", tmp_path / "kit", precision="fp32", warn_rate=0.4, reject_rate=0.4, region_rate=0.4)
+    assert np.isfinite(Detector.load(tmp_path / "kit").score(toy.draw(100)).score)

@@ -21,7 +21,7 @@ def train(
     weights: option_types.BackboneWeights = None,
     stop_at: option_types.StopAt = None,
     recipe: Annotated[
-        Literal["v1", "v2"], typer.Option(help="v2: mean-shifted loss. v1: mean-shifted and angular centre loss.")
+        str, typer.Option(metavar="NAME", help="v2: mean-shifted loss. v1: mean-shifted and angular centre loss.")
     ] = "v2",
     preset: option_types.Preset = "whole-frame",
     image_size: option_types.ImageSize = 224,

@@ -21,9 +21,10 @@ from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwi
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.recipes import FineTuning, center_of, recipe_loss
+from msc_edge.train.recipes import recipe_named
 from msc_edge.train.run_folder import CHECKPOINT
 from msc_edge.train.seeds import generator_of, order_of_epoch
+from msc_edge.train.settings import FineTuning
 from msc_edge.train.views import ViewDraws, make_views
 
 
@@ -72,7 +73,8 @@ def fine_tune(
     evaluator, trained_on = _split_for_selection(network, training_copies, settings)
     best = BestCheckpoint(network.backbone) if evaluator else None
     training_copies = [training_copies[i] for i in trained_on]
-    center = center_of(torch.from_numpy(initial[trained_on]), settings.recipe).to(fabric.device)
+    recipe = recipe_named(settings.recipe)
+    center = recipe.center_of(torch.from_numpy(initial[trained_on])).to(fabric.device)
     state = {
         "model": model,
         "optimizer": optimizer,
@@ -99,7 +101,7 @@ def fine_tune(
             embeddings = F.normalize(model(views).float(), dim=1)
             first, second = (from_all_ranks(fabric, half) for half in embeddings.chunk(2))
 
-            loss = recipe_loss(settings.recipe, first, second, center, temperature=settings.temperature)
+            loss = recipe.loss(first, second, center, settings.temperature)
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()

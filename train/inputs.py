@@ -9,6 +9,7 @@ from msc_edge.ignore_mask import IgnoreMask, ignored_pixels
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Preprocessing, PresetName, Region, Tiles, preset
 from msc_edge.scoring import ScoreKind
+from msc_edge.train.backbones.architecture import Architecture
 from msc_edge.train.patches.taps import MARGIN
 
 _SAME_SHAPE = 0.01  # relative difference of two aspect ratios
@@ -67,12 +68,21 @@ def preprocessing_of(
     tiles: Tiles | None,
     ignore_mask: IgnoreMaskFile | None,
     scores: ScoreKind,
+    architecture: Architecture,
 ) -> Preprocessing:
     """The preprocessing of the options. UsageError for those that do not fit together."""
     if tiles and scores == "image":
         raise UsageError("--tiles: only patches are cut from tiles, and --scores image has none; omit one of them")
     margin = 0 if scores == "image" else MARGIN
-    spec = preset(name, image_size=image_size, region=region, tiles=tiles, margin=margin)
+    spec = preset(
+        name,
+        image_size=image_size,
+        region=region,
+        tiles=tiles,
+        margin=margin,
+        mean=architecture.mean,
+        std=architecture.std,
+    )
     if ignore_mask is None:
         return spec
     if name != "whole-frame":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msc_edge.errors import SourceError
 from msc_edge.preprocessing import Preprocessing
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.folding import folded
 from msc_edge.train.preprocess import Preprocess
 

@@ -15,7 +15,7 @@ _MAX_LEARNING_RATE = 1000.0  # far above any rate that trains a network, and far
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningOptions:
-    """The options of fine-tuning. None means: the value of the preset, see `msc_edge.train.recipes.fine_tuning`."""
+    """The options of fine-tuning. None means: the value of the preset, see `msc_edge.train.settings.fine_tuning`."""
 
     preset: PresetName = "whole-frame"
     steps: int | None = None

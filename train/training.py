@@ -19,7 +19,9 @@ from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import Region, Tiles
 from msc_edge.progress import Report, silent
 from msc_edge.scoring import ScoreKind
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, is_finite
+from msc_edge.train.backbones.backbone import Backbone, is_finite
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
+from msc_edge.train.backbones.registry import architecture
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
     NormalImage,
@@ -38,7 +40,7 @@ from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS
 from msc_edge.train.patches.run_files import write_patches
 from msc_edge.train.patches.taps import find_taps
-from msc_edge.train.recipes import RecipeName, fine_tuning
+from msc_edge.train.recipes import recipe_named
 from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
@@ -51,6 +53,7 @@ from msc_edge.train.run_record import (
     SelectionRecord,
     write_record,
 )
+from msc_edge.train.settings import fine_tuning
 from msc_edge.train.weights import pretrained_backbone
 
 _JPEG_FACTOR = 2  # reduced JPEG files keep twice the input size of the network, so that the resize still smooths
@@ -66,7 +69,7 @@ class TrainingOptions(FineTuningOptions):
     """A file with pretrained weights; None: the default weights of the backbone."""
     stop_at: str | None = None
     """The last stage of the backbone to keep; None: all."""
-    recipe: RecipeName = "v2"
+    recipe: str = "v2"
     image_size: int = 224
     region: Region | None = None
     """The region of interest; None: the whole image."""
@@ -125,6 +128,8 @@ def _train(
     fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     report = report if fabric.is_global_zero else silent
 
+    if recipe_named(options.recipe).is_baseline:
+        raise UsageError(f"recipe {options.recipe}: a baseline, for the benchmark only; choose v1 or v2")
     scores = options.scores or ("image" if options.preset == "paper" else "both")
     mask = IgnoreMaskFile(options.ignore_mask) if options.ignore_mask else None
     spec = preprocessing_of(
@@ -134,6 +139,7 @@ def _train(
         tiles=options.tiles,
         ignore_mask=mask,
         scores=scores,
+        architecture=architecture(options.backbone),
     )
     if options.reduced_jpeg and options.region:
         raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the full image; omit one of them")

@@ -26,7 +26,7 @@ from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime import detector
 from msc_edge.train import loading
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.run_record import BACKBONE, BANK, IMAGE_TABLE, read_record

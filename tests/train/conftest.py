@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.training import TrainingOptions, train
 
 

@@ -11,7 +11,7 @@ from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import Region, preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.checkpoint_selection import (
     BestCheckpoint,
     CheckpointEvaluator,

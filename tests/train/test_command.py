@@ -112,7 +112,7 @@ def test_the_summary_names_the_selected_step() -> None:
         ("--batch 1", "--batch"),
         ("--holdout 0", "--holdout"),
         ("--holdout 1", "--holdout"),
-        ("--recipe v3", "--recipe"),
+        ("--recipe v3", "recipe v3: unknown; choose one of"),
         ("--roi 1,2,3", "--roi 1,2,3: expected"),
         ("--roi 0,0,0,5", "--roi 0,0,0,5: expected"),
         ("--image-size 8", "--image-size 8: expected"),

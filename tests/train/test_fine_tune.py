@@ -1,7 +1,6 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,14 +12,16 @@ from torch import Tensor
 import msc_edge.train.fine_tune as fine_tune_module
 from msc_edge.errors import KitError, UsageError
 from msc_edge.preprocessing import preset
-from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.checkpoint_selection import BestCheckpoint, held_out_for_selection
 from msc_edge.train.fine_tune import batch_of, fine_tune
 from msc_edge.train.loading import training_copy
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.recipes import FineTuning, RecipeName, center_of, recipe_loss
+from msc_edge.train.recipes import RECIPES, Recipe, recipe_named
 from msc_edge.train.run_folder import CHECKPOINT, METRICS
+from msc_edge.train.settings import FineTuning
 from msc_edge.train.views import make_views
 
 State = dict[str, Tensor]
@@ -138,10 +139,10 @@ def test_freezing_all_stages_is_refused(training: Callable, tmp_path: Path) -> N
 
 
 def test_training_lowers_the_loss_and_v1_pulls_the_images_to_the_centre(training: Callable, tmp_path: Path) -> None:
-    cosines: dict[RecipeName, float] = {}
+    cosines: dict[str, float] = {}
     for recipe in ("v1", "v2"):
         one = training()
-        center = center_of(torch.from_numpy(one.embed()), "v1").numpy()
+        center = recipe_named("v1").center_of(torch.from_numpy(one.embed())).numpy()
         one.train(tmp_path / recipe, settings_of(recipe=recipe, steps=20, batch=8, learning_rate=0.1))
         loss = [row.loss for row in read_metrics(tmp_path / recipe / METRICS, StepMetrics)]
         assert np.mean(loss[-6:]) < np.mean(loss[:6]) - 0.05
@@ -368,17 +369,17 @@ def test_a_resumed_training_selects_the_same_checkpoint(
     assert equal(after, weights)
 
 
-@pytest.mark.parametrize("recipe", get_args(RecipeName))
-def test_a_step_reads_nothing_back_from_the_device(recipe: RecipeName, backbone: Backbone) -> None:
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_step_reads_nothing_back_from_the_device(recipe: Recipe, backbone: Backbone) -> None:
     """On torch's meta device, reading a value is an error. On a GPU it would wait for the device."""
     meta = torch.device("meta")
-    settings = settings_of(recipe=recipe)
+    settings = settings_of(recipe=recipe.name)
     network = EmbeddingNetwork(copy.deepcopy(backbone), preset("whole-frame", image_size=32)).to(meta)
     images = [torch.zeros((3, 40 + side, 50), dtype=torch.uint8).to(meta) for side in range(4)]
     _, draws = batch_of(0, images=4, settings=settings)
     views = [make_views(images, draw, size=32, device=meta) for draw in draws]
     first, second = F.normalize(network.backbone(network.preprocess.normalise(torch.cat(views))), dim=1).chunk(2)
-    loss = recipe_loss(recipe, first, second, torch.zeros(64, device=meta), temperature=0.25)
+    loss = recipe.loss(first, second, torch.zeros(64, device=meta), 0.25)
     loss.backward()
     torch.optim.SGD(network.parameters(), lr=0.1).step()
     assert loss.shape == ()

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from msc_edge.train.backbones import BACKBONES, build_backbone
+from msc_edge.train.backbones.registry import backbone_names, build_backbone
 from msc_edge.train.folding import folded
 
 # One of each family; the others differ in size only.
-QUICK = {"resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"}
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BACKBONES]
+QUICK = {"resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0"}
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in backbone_names()]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ import pytest
 from msc_edge.errors import SourceError, UsageError
 from msc_edge.preprocessing import PresetName, Region, Tiles
 from msc_edge.scoring import ScoreKind
+from msc_edge.train.backbones.registry import architecture
 from msc_edge.train.inputs import IgnoreMaskFile, preprocessing_of
 
 
@@ -27,12 +28,29 @@ def left_half(height: int = 80, width: int = 120) -> np.ndarray:
 
 def complete(mask: IgnoreMaskFile, name: PresetName = "whole-frame", region: Region | None = None, tiles: str = ""):
     parsed = Tiles.parse(tiles, image_size=96) if tiles else None
-    return preprocessing_of(name, image_size=96, region=region, tiles=parsed, ignore_mask=mask, scores="both")
+    return preprocessing_of(
+        name,
+        image_size=96,
+        region=region,
+        tiles=parsed,
+        ignore_mask=mask,
+        scores="both",
+        architecture=architecture("edge-small"),
+    )
 
 
 @pytest.mark.parametrize(("scores", "margin"), [("image", 0), ("patch", 8), ("both", 8)])
 def test_only_patches_need_a_margin(scores: ScoreKind, margin: int) -> None:
-    spec = preprocessing_of("whole-frame", image_size=96, region=None, tiles=None, ignore_mask=None, scores=scores)
+    spec = preprocessing_of(
+        "whole-frame",
+        image_size=96,
+        region=None,
+        tiles=None,
+        ignore_mask=None,
+        scores=scores,
+        architecture=architecture("efficientnet_lite0"),
+    )
+    assert (spec.mean, spec.std) == ((127 / 255,) * 3, (128 / 255,) * 3)
     assert (spec.margin, spec.input_side, spec.canvas) == (margin, 96 + 2 * margin, (96, 96))
 
 

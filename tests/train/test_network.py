@@ -6,7 +6,7 @@ import torch
 
 from msc_edge.errors import SourceError
 from msc_edge.preprocessing import Region, preset
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.network import EmbeddingNetwork
 
 

@@ -21,7 +21,7 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Region
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork

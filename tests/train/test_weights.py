@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import build_backbone
-from msc_edge.train.weights import load_into, weights_from_file, weights_from_torchvision
+from msc_edge.train.backbones.registry import build_backbone
+from msc_edge.train.torchvision_weights import weights_from_torchvision
+from msc_edge.train.weight_files import weights_from_file
+from msc_edge.train.weights import load_into
 
 State = dict[str, Tensor]
 

@@ -23,7 +23,7 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.devices import launch_fabric, resolve_dtype
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.loop import distil_into
-from msc_edge.train.distillation.networks import FROM_SCRATCH, PRUNED, build_student, build_teacher
+from msc_edge.train.distillation.networks import FROM_SCRATCH, PRUNED, accept_images_of, build_student, build_teacher
 from msc_edge.train.distillation.options import DistilOptions
 from msc_edge.train.distillation.pruning import initialise_pruned
 from msc_edge.train.distillation.settings import Distillation
@@ -116,7 +116,9 @@ def _distil(
     student, start = build_student(options, teacher)
     student.to(fabric.device)
 
-    preprocess = Preprocess(preset("whole-frame", image_size=image_size)).to(fabric.device)
+    spec = preset("whole-frame", image_size=image_size, mean=student.architecture.mean, std=student.architecture.std)
+    preprocess = Preprocess(spec).to(fabric.device)
+    accept_images_of(student, teacher)
     training_copies, held_out, digests = _load(images, preprocess, report=report, unreadable=unreadable)
     settings = Distillation(
         steps=options.steps,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import Backbone, is_finite
+from msc_edge.train.backbones.backbone import Backbone, is_finite
 from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.distillation.crops import batch_of, make_crops

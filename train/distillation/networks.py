@@ -1,15 +1,19 @@
 """Build teacher and student."""
 
 import torch
+from torch import Tensor, nn
 
 from msc_edge.errors import UsageError
 from msc_edge.kit.manifest import Weights
-from msc_edge.train.backbones import EDGE_SMALL, Backbone, build_backbone
+from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.distillation.options import DistilOptions
 from msc_edge.train.distillation.pruning import is_pruned_version
 from msc_edge.train.run_record import BACKBONE, read_record
 from msc_edge.train.seeds import torch_seed
-from msc_edge.train.weights import Pretrained, bundled_weights, load_into, pretrained_weights, weights_from_file
+from msc_edge.train.weight_files import Pretrained, weights_from_file
+from msc_edge.train.weights import load_into, pretrained_weights
 
 PRUNED, FROM_SCRATCH = "pruned", "from scratch"  # how a student without weights of its own starts
 
@@ -53,8 +57,26 @@ def build_student(options: DistilOptions, teacher: Backbone) -> tuple[Backbone, 
     if is_pruned_version(student, teacher):
         return student, PRUNED
     if options.student == EDGE_SMALL:
-        return student, _load(student, bundled_weights())
+        return student, _load(student, pretrained_weights(EDGE_SMALL, None))
     return student, FROM_SCRATCH
+
+
+def accept_images_of(student: Backbone, teacher: Backbone) -> None:
+    """Make the teacher take images that are normalised for the student; nothing changes where both are alike."""
+    ours, theirs = student.architecture, teacher.architecture
+    if (ours.mean, ours.std) == (theirs.mean, theirs.std):
+        return
+    our_mean, our_std, their_mean, their_std = (
+        torch.tensor(values).view(1, 3, 1, 1) for values in (ours.mean, ours.std, theirs.mean, theirs.std)
+    )
+    factor, offset = our_std / their_std, (our_mean - their_mean) / their_std
+
+    def normalise(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        pixels = inputs[0]
+        return pixels * factor.to(pixels) + offset.to(pixels)
+
+    _, first = next(teacher.chain())
+    first.register_forward_pre_hook(normalise)
 
 
 def _load(student: Backbone, pretrained: Pretrained) -> str:

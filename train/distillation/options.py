@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from msc_edge.train.backbones import EDGE_SMALL
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.devices import Accelerator, DtypeOption
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones.backbone import Backbone
 
 _Block = Any  # an InvertedResidual; torch types the attributes of a module as Tensor | Module
 _RIDGE = 1e-3  # of the mean diagonal: a few images do not determine all directions

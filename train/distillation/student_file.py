@@ -7,7 +7,7 @@ from safetensors.torch import save
 
 from msc_edge.errors import UsageError
 from msc_edge.files import sha256_of, written_whole
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones.backbone import Backbone
 
 
 def write_student(out: Path, student: Backbone, *, half: bool, checkpoint: Path) -> None:

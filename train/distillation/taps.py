@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from msc_edge.train.backbones import Backbone, strides
+from msc_edge.train.backbones.backbone import Backbone, strides
 
 _STRIDES = (8, 16)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +14,6 @@ from msc_edge.errors import KitError, SourceError, UsageError, writing
 from msc_edge.files import folder_written_whole, sha256_of, written_whole
 from msc_edge.progress import Report, silent
 from msc_edge.train.one_vs_rest.protocol import (
-    Method,
     ProtocolOptions,
     Split,
     check_options,
@@ -27,6 +27,7 @@ from msc_edge.train.run_folder import folder_lock
 from msc_edge.train.weights import pretrained_weights
 
 _SETTINGS = "settings.json"
+_MAPS = "maps"
 _DATA = "data"  # for downloads of --dataset
 _DATASETS = {
     "cifar10": torchvision.datasets.CIFAR10,
@@ -43,7 +44,7 @@ def run_protocol(
     options: ProtocolOptions,
     *,
     classes: Sequence[str],
-    methods: Sequence[Method],
+    methods: Sequence[str],
     seeds: int,
     report: Report = silent,
 ) -> str:
@@ -62,7 +63,7 @@ def run_protocol(
 
 def _run(
     splits: Sequence[Split],
-    methods: Sequence[Method],
+    methods: Sequence[str],
     seeds: int,
     options: ProtocolOptions,
     *,
@@ -72,6 +73,7 @@ def _run(
     report: Report,
 ) -> str:
     finished = {(job.label, job.method, job.seed): job for job in read_jobs(out)}
+    maps = out / _MAPS
     for split in splits:
         for method in methods:
             # The frozen network is the same for all seeds.
@@ -80,11 +82,21 @@ def _run(
                     continue
                 with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
                     job = run_job(
-                        split, method, seed, options, train=train, test=test, folder=Path(scratch), report=report
+                        split,
+                        method,
+                        seed,
+                        options,
+                        train=train,
+                        test=test,
+                        folder=Path(scratch),
+                        maps=maps,
+                        report=report,
                     )
                 write_job(out, job)
                 finished[split.name, method, seed] = job
                 write_tables(out, finished.values())
+        shutil.rmtree(maps / split.name, ignore_errors=True)
+    shutil.rmtree(maps, ignore_errors=True)
     return write_tables(out, finished.values())
 
 

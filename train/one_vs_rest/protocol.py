@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,19 +20,22 @@ from msc_edge.image_files import find_images
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, preset
 from msc_edge.progress import Report, silent
-from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import MIN_IMAGES
 from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded, training_copy
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.one_vs_rest.frozen_stages import FrozenStages
 from msc_edge.train.options import FineTuningOptions
-from msc_edge.train.recipes import FineTuning, fine_tuning
+from msc_edge.train.recipes import RECIPES
+from msc_edge.train.settings import FineTuning, fine_tuning, last_frozen_stage
 from msc_edge.train.weights import pretrained_backbone
 
-Method = Literal["dn2", "contrastive", "v1", "v2"]
-METHODS: tuple[Method, ...] = get_args(Method)
+DN2 = "dn2"
+METHODS = (DN2, *(recipe.name for recipe in RECIPES))
 _K = 2  # nearest normal images per score, as in the product
 _POLICY = DecodePolicy()
 
@@ -79,7 +81,7 @@ class Job:
     """The result of one class, one method and one seed."""
 
     label: str
-    method: Method
+    method: str
     seed: int
     curve: tuple[Point, ...]
     selected_step: int
@@ -132,59 +134,65 @@ def _below(folder: Path, name: str) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in find_images([folder / name]).paths]
 
 
-def settings_of(split: Split, method: Method, seed: int, options: ProtocolOptions, backbone: Backbone) -> FineTuning:
+def settings_of(split: Split, method: str, seed: int, options: ProtocolOptions, backbone: Backbone) -> FineTuning:
     """The settings of one job; `method` is not `dn2`. Raises UsageError for invalid options."""
-    assert method != "dn2"
+    assert method != DN2
     return fine_tuning(options, backbone=backbone, images=len(split.train), recipe=method, seed=seed)
 
 
-def check_options(splits: Sequence[Split], methods: Sequence[Method], options: ProtocolOptions) -> None:
+def check_options(splits: Sequence[Split], methods: Sequence[str], options: ProtocolOptions) -> None:
     """Raise UsageError for options that would fail in one of the jobs, before the first job starts."""
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
     for method in methods:
-        for split in splits if method != "dn2" else ():
+        for split in splits if method != DN2 else ():
             if stage := settings_of(split, method, 0, options, backbone).frozen_up_to:
                 backbone.freeze_up_to(stage)
 
 
 def run_job(
     split: Split,
-    method: Method,
+    method: str,
     seed: int,
     options: ProtocolOptions,
     *,
     train: Path,
     test: Path,
     folder: Path,
+    maps: Path,
     report: Report = silent,
 ) -> Job:
-    """Train and measure. `folder` is for temporary files of the training."""
+    """Train and measure. `folder` is for temporary files of the training, `maps` for those of `FrozenStages`."""
     fabric = launch_fabric(options.accelerator, 1, options.dtype)
-    spec = preset(options.preset, image_size=options.image_size)
     backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
+    normalised = backbone.architecture
+    spec = preset(options.preset, image_size=options.image_size, mean=normalised.mean, std=normalised.std)
     network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
     title = f"{split.name}, {method}, seed {seed}"
 
-    def embed(below: Path, names: Sequence[str]) -> np.ndarray:
-        embeddings = network.embed_all(decoded(below, names, _POLICY, task=f"{title}: embedding", report=report))
+    frozen = last_frozen_stage(options, backbone)
+    training_images = FrozenStages(network, frozen, train, split.train, maps / split.name)
+    test_images = FrozenStages(network, frozen, test, split.test, maps)
+
+    def embed(images: FrozenStages) -> np.ndarray:
+        embeddings = images.embed(title=title, report=report)
         if not np.isfinite(embeddings).all():
             raise UsageError(f"{title}: the embeddings are no longer finite; train with a lower --learning-rate")
         return embeddings
 
     def point(step: int, bank: np.ndarray) -> Point:
-        auroc = auroc_of(bank, embed(test, split.test), split.anomalous)
+        auroc = auroc_of(bank, embed(test_images), split.anomalous)
         return Point(step, auroc, mean_pairwise_cosine(torch.from_numpy(bank)))
 
-    initial = embed(train, split.train)
+    initial = embed(training_images)
     curve = {0: point(0, initial)}
-    if method == "dn2":
+    if method == DN2:
         return Job(split.name, method, seed, tuple(curve.values()), selected_step=0)
     settings = settings_of(split, method, seed, options, backbone)
     every = options.measure_every or max(1, len(split.train) // settings.batch)
 
     def measure(step: int) -> None:
         if step % every == 0 or step == settings.steps:
-            curve[step] = point(step, embed(train, split.train))
+            curve[step] = point(step, embed(training_images))
 
     training_copies = [
         training_copy(image, spec)
@@ -203,7 +211,7 @@ def run_job(
     )
     selected_step = best.step if best else settings.steps
     if selected_step not in curve:  # the network has its weights now
-        curve[selected_step] = point(selected_step, embed(train, split.train))
+        curve[selected_step] = point(selected_step, embed(training_images))
     return Job(split.name, method, seed, tuple(curve[step] for step in sorted(curve)), selected_step)
 
 

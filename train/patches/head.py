@@ -77,16 +77,29 @@ def distances_to(bank: Tensor, patches: Tensor) -> Tensor:
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:
     """The means of every map around the positions of the coarsest, each of unit length over its channels.
 
-    Maps (B, C, h, w), finest first -> (B, rows, columns, C) each. Position i of a map at stride 16 is position 2 i of a
-    map at stride 8: both are centred on the same pixel, because the convolutions are padded alike on all sides. The
-    first row and column lie in the margin and are left out.
+    Maps (B, C, h, w), finest first -> (B, rows, columns, C) each. Means of all taps are centred on the same pixels:
+    with convolutions that are padded alike on all sides, position i of a map at stride 16 is position 2 i of a map at
+    stride 8, and with those of TensorFlow 2 i + 1. A row and a column of the coarsest map lie in the margin and are
+    left out: the first ones, or the last ones, whichever are further from the image.
     """
-    return [_pooled(each, taps[-1].stride // tap.stride) for each, tap in zip(maps, taps, strict=True)]
+    coarsest = taps[-1]
+    skipped = 1 if coarsest.first == 0 else 0
+    rows, columns = (size - 1 for size in maps[-1].shape[2:])
+    return [
+        _pooled(
+            each,
+            step=coarsest.stride // tap.stride,
+            start=(skipped * coarsest.stride + coarsest.first - tap.first) // tap.stride,
+        )[:, :rows, :columns]
+        for each, tap in zip(maps, taps, strict=True)
+    ]
 
 
-def _pooled(feature_map: Tensor, step: int) -> Tensor:
-    means = F.avg_pool2d(feature_map, 3, stride=step, padding=1, count_include_pad=False)
+def _pooled(feature_map: Tensor, *, step: int, start: int) -> Tensor:
+    """The means around the positions `start`, `start + step` and so on in both directions: (B, rows, columns, C)."""
+    cut, left_out = start % step, start // step
+    means = F.avg_pool2d(feature_map[:, :, cut:, cut:], 3, stride=step, padding=1, count_include_pad=False)
     if step == 1:  # the coarsest map
         means = (means + feature_map) / 2
-    means = means[:, :, 1:, 1:].permute(0, 2, 3, 1)
+    means = means[:, :, left_out:, left_out:].permute(0, 2, 3, 1)
     return means / means.square().sum(dim=3, keepdim=True).sqrt().clamp_min(_TINY)

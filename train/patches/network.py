@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msc_edge.preprocessing import Preprocessing
-from msc_edge.train.backbones import Backbone
+from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.patches.grid import PatchGrid
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.taps import TappedBackbone

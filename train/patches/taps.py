@@ -10,16 +10,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.efficientnet import MBConv
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.models.mobilenetv3 import InvertedResidual as InvertedResidualV3
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import Backbone, strides
+from msc_edge.train.backbones.backbone import Backbone, strides
 
 STRIDES = (8, 16)
 MARGIN = STRIDES[-1] // 2  # of the preprocessing: pixels around the input, so that the patches lie in its middle
-_BLOCKS: dict[type[nn.Module], str] = {InvertedResidual: "conv", InvertedResidualV3: "block", MBConv: "block"}
 
 
 class Tap(NamedTuple):
@@ -29,6 +25,8 @@ class Tap(NamedTuple):
     """Name of the module whose output it is, such as `features.7.conv.0` or `layer2`."""
     stride: int
     channels: int
+    first: int = 0
+    """The pixel of the input that the first position is centred on, in both directions."""
 
 
 def find_taps(backbone: Backbone, wanted: Sequence[int] = STRIDES) -> tuple[Tap, ...]:
@@ -45,7 +43,8 @@ def find_taps(backbone: Backbone, wanted: Sequence[int] = STRIDES) -> tuple[Tap,
         last = at_stride[-1]
         name, _, channels = chain[last]
         expansion = _expansion(backbone, chain[last + 1][0]) if last + 1 < len(chain) else None
-        taps.append(Tap(expansion[0], stride, expansion[1]) if expansion else Tap(name, stride, channels))
+        name, channels = expansion or (name, channels)
+        taps.append(Tap(name, stride, channels, stride - 1 if backbone.architecture.same_padding else 0))
     return tuple(taps)
 
 
@@ -54,7 +53,7 @@ def _expansion(backbone: Backbone, block: str) -> tuple[str, int] | None:
     module = backbone.get_submodule(block)
     if isinstance(module, nn.Sequential):  # a stage of EfficientNet
         block, module = f"{block}.0", module[0]
-    inner = next((name for kind, name in _BLOCKS.items() if isinstance(module, kind)), None)
+    inner = next((name for kind, name in backbone.architecture.blocks.items() if isinstance(module, kind)), None)
     if inner is None:
         return None
     first = getattr(module, inner)[0]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
-from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.preprocess import Preprocess
 
 

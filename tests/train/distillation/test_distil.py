@@ -16,14 +16,16 @@ from torch import Tensor
 
 import msc_edge.train.distillation.distil as distil_module
 from msc_edge.errors import KitError, SourceError, UsageError
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.edge_small import EDGE_SMALL
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.distillation.distil import DISTIL_RECORD, DistilRecord, distil, work_folder
 from msc_edge.train.distillation.loop import DistilMetrics
 from msc_edge.train.distillation.options import DistilOptions
 from msc_edge.train.metrics import read_metrics
 from msc_edge.train.run_folder import CHECKPOINT, METRICS
 from msc_edge.train.training import TrainingOptions, train
-from msc_edge.train.weights import bundled_weights, load_into, weights_from_file
+from msc_edge.train.weight_files import weights_from_file
+from msc_edge.train.weights import load_into, pretrained_weights
 
 
 class StoppedError(Exception):
@@ -117,7 +119,7 @@ def test_a_disturbed_copy_of_the_teacher_approaches_it_again(scenes: Path, out: 
         key: value.float() + 0.3 * value.float().std() * torch.randn(value.shape, generator=generator)
         if key.endswith("weight") and value.dim() > 1
         else value
-        for key, value in bundled_weights().state.items()
+        for key, value in pretrained_weights(EDGE_SMALL, None).state.items()
     }
     save_file(disturbed, out.with_name("disturbed.safetensors"))
     edge_small = replace(
@@ -310,7 +312,7 @@ def test_edge_small_starts_from_the_bundled_weights_with_another_teacher(
     assert record is not None
     assert record.start.startswith("edge-small, of msc-edge")
     assert record.settings.learning_rate == 2e-4
-    before, after = bundled_weights().state, load_file(out)
+    before, after = pretrained_weights(EDGE_SMALL, None).state, load_file(out)
     # The first step of the warm-up changes a weight by at most its learning rate, 2e-6, and rounding.
     assert all(torch.allclose(after[key], before[key].to(after[key].dtype), atol=1e-5) for key in after)
 

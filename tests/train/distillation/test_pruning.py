@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from msc_edge.train.backbones import Backbone, build_backbone
+from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.distillation.losses import embedding_loss, spread_of_embeddings
 from msc_edge.train.distillation.pruning import initialise_pruned, is_pruned_version
-from msc_edge.train.weights import load_into, weights_from_file
+from msc_edge.train.weight_files import weights_from_file
+from msc_edge.train.weights import load_into
 
 
 def images(seed: int, batch: int = 8, side: int = 64) -> Tensor:

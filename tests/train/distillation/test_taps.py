@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.distillation.taps import StudentWithAdapters, features_and_maps, taps_of
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.one_vs_rest.protocol import ProtocolOptions
 
 COLOURS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}

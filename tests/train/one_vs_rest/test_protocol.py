@@ -12,7 +12,6 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.train.one_vs_rest.protocol import (
     Job,
-    Method,
     Point,
     ProtocolOptions,
     auroc_of,
@@ -73,11 +72,13 @@ def test_the_auroc_is_that_of_the_scores_of_the_product() -> None:
 def run(data: Path, tmp_path: Path) -> Callable[..., Job]:
     """Run a job of the class red."""
 
-    def run(options: ProtocolOptions, method: Method = "v2") -> Job:
+    def run(options: ProtocolOptions, method: str = "v2") -> Job:
         (split,) = splits_of(data / "train", data / "test", ["red"], images=options.images)
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        return run_job(split, method, 0, options, train=data / "train", test=data / "test", folder=folder)
+        return run_job(
+            split, method, 0, options, train=data / "train", test=data / "test", folder=folder, maps=folder / "maps"
+        )
 
     return run
 
@@ -98,7 +99,7 @@ def test_a_point_of_the_curve_belongs_to_the_weights_of_its_step(
 
 
 @pytest.mark.parametrize("method", ["contrastive", "v1"])
-def test_each_method_starts_from_the_frozen_network(run: Callable, options: ProtocolOptions, method: Method) -> None:
+def test_each_method_starts_from_the_frozen_network(run: Callable, options: ProtocolOptions, method: str) -> None:
     frozen = run(options, "dn2")
     assert [point.step for point in frozen.curve] == [frozen.selected_step] == [0]
     job = run(replace(options, steps=1), method)

@@ -1,11 +1,11 @@
 import re
 from pathlib import Path
 
-from msc_edge.train.one_vs_rest.protocol import Job, Method, Point
+from msc_edge.train.one_vs_rest.protocol import Job, Point
 from msc_edge.train.one_vs_rest.tables import write_tables
 
 
-def job(label: str, method: Method, *aurocs: float, selected_step: int = 0) -> Job:
+def job(label: str, method: str, *aurocs: float, selected_step: int = 0) -> Job:
     return Job(label, method, 0, tuple(Point(step, auroc, 0.5) for step, auroc in enumerate(aurocs)), selected_step)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from msc_edge.ignore_mask import IgnoreMask
 from msc_edge.preprocessing import Tiles, preset
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.patches.grid import PatchGrid
 from msc_edge.train.patches.taps import TappedBackbone, find_taps
 

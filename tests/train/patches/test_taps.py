@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import build_backbone
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.patches.taps import Tap, TappedBackbone, find_taps
 
 

@@ -2,17 +2,26 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from msc_edge.errors import UsageError
-from msc_edge.train.backbones import BACKBONES, Backbone, build_backbone, is_finite, whole_network
+from msc_edge.train.backbones.backbone import Backbone, is_finite
+from msc_edge.train.backbones.edge_small import EDGE_SMALL, STAGES
+from msc_edge.train.backbones.registry import backbone_names, build_backbone
+from msc_edge.train.backbones.torchvision_networks import NAMES as TORCHVISION
 from msc_edge.train.weights import load_into
 
-NARROWER = ("mobilenet_v2_x0.5", "mobilenet_v2_x0.25", "resnet50_x0.5")
+NARROWER = {
+    "mobilenet_v2_x0.5": ("mobilenet_v2", {"width_mult": 0.5}),
+    "mobilenet_v2_x0.25": ("mobilenet_v2", {"width_mult": 0.25}),
+    "resnet50_x0.5": ("resnet50", {"width_per_group": 32}),
+    EDGE_SMALL: ("mobilenet_v2", {"inverted_residual_setting": STAGES}),
+}
 # One of each family; the others differ in size only.
 QUICK = {"edge-small", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "mobilenet_v2_x0.25"}
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*BACKBONES, *NARROWER)]
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*TORCHVISION, *NARROWER)]
 
 
 def images(batch: int = 2, side: int = 64) -> Tensor:
@@ -20,7 +29,8 @@ def images(batch: int = 2, side: int = 64) -> Tensor:
 
 
 def torchvision_network(name: str, randomise: Callable) -> nn.Module:
-    network = whole_network(name).eval()
+    family, widths = NARROWER.get(name, (name, {}))
+    network = torchvision.models.get_model(family, weights=None, **widths).eval()
     randomise(network, 1)
     return network
 
@@ -77,7 +87,7 @@ def test_backbones_are_in_eval_mode(structure: Callable) -> None:
 def test_the_error_for_an_unknown_backbone_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UsageError, match=f"^backbone {name}: unknown") as refused:
         build_backbone(name)
-    assert all(name in str(refused.value) for name in (*BACKBONES, "mobilenet_v2_x0.5", "resnet50_x0.5"))
+    assert all(name in str(refused.value) for name in (*backbone_names(), "mobilenet_v2_x0.5", "resnet50_x0.5"))
 
 
 def test_narrower_networks_are_smaller(structure: Callable) -> None:

@@ -1,0 +1,1 @@
+"""Backbones by name: one module for each family, and the registry of all; see docs/extend.md."""
