@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in parallel themselves
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: its waiting threads keep cores busy
 
 import cv2

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import tomli_w
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -189,8 +189,10 @@ def _plain(value: Any) -> Any:
         return _fields(value) | {"address": shown(value.address.get_secret_value())}
     if isinstance(value, WebhookConfig) and value.url:
         # The path of a webhook is often a secret.
-        parts = urlsplit(redacted(value.url.get_secret_value()).replace("***@", ""))
-        return _fields(value) | {"url": f"{parts.scheme}://{parts.netloc}/***"}
+        url = value.url.get_secret_value()
+        scheme, _, place = redacted(url).partition("://")
+        host = re.split(r"[/\\?]", place.replace("***@", ""), maxsplit=1)[0]
+        return _fields(value) | {"url": f"{scheme}://{host}/***" if "://" in url else "***"}
     if isinstance(value, BaseModel):
         return _fields(value)
     if isinstance(value, list):

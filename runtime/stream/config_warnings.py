@@ -11,7 +11,10 @@ from typing import Any
 from msc_edge.runtime.stream.config import StreamConfig
 
 _SECRET_NAMES = {"password", "secret"}
-_PASSWORD_IN_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/@:]*:([^/@]+)@", re.IGNORECASE)
+_PASSWORDS_IN_URL = re.compile(
+    r"(?:^[a-z][a-z0-9+.-]*://[^/@:]*:([^/@]+)@)|(?:(?:pass(?:word|wd)?|pwd|token|auth|key|secret)=([^_&/;,#]+))",
+    re.IGNORECASE,
+)
 
 
 def readable_passwords(path: Path, document: dict[str, Any]) -> list[str]:
@@ -29,9 +32,10 @@ def _literal_passwords(value: Any, name: str = "") -> Iterator[str]:
         for number, each in enumerate(value, start=1):
             yield from _literal_passwords(each, f"{name}.{number}")
     elif isinstance(value, str) and value:
-        found = _PASSWORD_IN_URL.match(value)
-        password = value if name.rpartition(".")[2] in _SECRET_NAMES else found[1] if found else ""
-        if password and "${" not in password:
+        passwords = [value] if name.rpartition(".")[2] in _SECRET_NAMES else []
+        if "://" in value:
+            passwords += [found[1] or found[2] for found in _PASSWORDS_IN_URL.finditer(value)]
+        if any("${" not in password for password in passwords):
             yield name
 
 

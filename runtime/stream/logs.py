@@ -10,6 +10,7 @@ from typing import Literal
 from msc_edge.text import lines, one_line, valid_text
 
 LOG = logging.getLogger("msc_edge.stream")
+_OTHERS = logging.getLogger("msc_edge")  # what a stream uses: warnings about thresholds and files left over
 
 
 class _TextFormatter(logging.Formatter):
@@ -33,9 +34,9 @@ def _time_of(record: logging.LogRecord) -> str:
 
 
 def log_to(handler: logging.Handler, form: Literal["text", "json"]) -> None:
-    """Send the stream's log to this handler only."""
+    """Send the stream's log to this handler only, and the warnings of the rest of msc-edge to it too."""
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
-    LOG.handlers = [handler]
+    LOG.handlers = _OTHERS.handlers = [handler]
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
 

@@ -54,12 +54,21 @@ def without_image(
 
     `last`: as `drawn` returned it.
     """
+    return _grey_tile(last, f"NO IMAGE, {name}, {outage.sentence()}", outage.reason, width, height)
+
+
+def not_inspected(
+    decision: Decision, last: np.ndarray | None, *, width: int = MAX_WIDTH, height: int = MAX_HEIGHT
+) -> np.ndarray:
+    """A tile for a file that cannot be read, or a frame that the region of its source does not fit; see above."""
+    frame = decision.frame
+    moment = frame.time.astimezone().strftime("%H:%M:%S")
+    return _grey_tile(last, f"NO IMAGE, {frame.source}, {moment}", frame.error or "unreadable", width, height)
+
+
+def _grey_tile(last: np.ndarray | None, what: str, why: str, width: int, height: int) -> np.ndarray:
     image = np.full((240, 320, 3), _BACKGROUND, np.uint8) if last is None else grey(last[:-BAR])
-    tile = _with_bar(
-        _bordered(image, _UNSCORED, width, height),
-        Line(f"NO IMAGE, {name}, {outage.sentence()}", (255, 255, 255)),
-        Line(outage.reason),
-    )
+    tile = _with_bar(_bordered(image, _UNSCORED, width, height), Line(what, (255, 255, 255)), Line(why))
     _write_across(tile[:-BAR], "NO IMAGE")
     return tile
 

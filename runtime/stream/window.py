@@ -20,9 +20,9 @@ import numpy as np
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.outage import Outage
-from msc_edge.runtime.stream.tiles import arranged, cell_size, drawn, grey, without_image
+from msc_edge.runtime.stream.tiles import arranged, cell_size, drawn, grey, not_inspected, without_image
 
-_HELD = 2.0  # seconds that a rejected frame stays, whatever comes after it
+_HELD = 2.0  # seconds that a rejected frame, or one that was not inspected, stays, whatever comes after it
 _STALLED = 10.0  # seconds without a sign of a source, or of the stream, after which an image counts as old
 _TICK = 0.5  # seconds after which the durations are drawn again
 _READY = b"ready"
@@ -34,6 +34,8 @@ class _Tile:
 
     image: np.ndarray | None = None
     """Of the last decision that was drawn."""
+    last: np.ndarray | None = None
+    """Of the last one that had a frame."""
     outage: Outage | None = None
     heard: float = 0.0
     """`time.monotonic()` of the last sign of the source."""
@@ -69,20 +71,25 @@ class Window:
         threading.Thread(target=self._send_images, name="msc-edge window", daemon=True).start()
 
     def show(self, decision: Decision) -> None:
-        """Display a decision, if the window is ready for one. A rejected frame is always displayed, for two seconds."""
-        if decision.frame.image is None or not self._works:
+        """Display a decision, if the window is ready for one. A rejected frame is always displayed, for two seconds.
+
+        So is one without an image, unless a rejected one is displayed: nothing may look as if its part was inspected.
+        """
+        if not self._works:
             return
         tile, now = self._tiles[decision.frame.source], time.monotonic()
-        rejected = decision.verdict == "reject"
+        rejected, missing = decision.verdict == "reject", decision.frame.image is None
         with self._changed:
             tile.outage, tile.heard = None, now
-            if not rejected and (tile.is_waiting or now < tile.held_until):
+            if not rejected and (now < tile.held_until or (tile.is_waiting and not missing)):
                 return
         # One thread for each source: no other one draws this tile.
-        image = drawn(decision, width=self._width, height=self._height)
+        size = {"width": self._width, "height": self._height}
+        image = not_inspected(decision, tile.last, **size) if missing else drawn(decision, **size)
         with self._changed:
             tile.image, tile.is_waiting = image, True
-            tile.held_until = now + _HELD if rejected else 0.0
+            tile.last = tile.last if missing else image
+            tile.held_until = now + _HELD if rejected or missing else 0.0
             self._changed.notify()
 
     def update(self, source: str, outage: Outage | None) -> None:
@@ -101,7 +108,7 @@ class Window:
                 with self._changed:
                     if not any(tile.is_waiting for tile in self._tiles.values()):
                         self._changed.wait(_TICK)
-                    shown = [(name, tile.image, _outage(tile)) for name, tile in self._tiles.items()]
+                    shown = [(name, replace(tile, outage=_outage(tile))) for name, tile in self._tiles.items()]
                     for tile in self._tiles.values():
                         tile.is_waiting = False
                 if self._closed:
@@ -112,10 +119,11 @@ class Window:
             if not self._closed:
                 LOG.warning("--show: the window was closed, or the display cannot be used; continuing without it")
 
-    def _drawn(self, name: str, image: np.ndarray | None, outage: Outage | None) -> np.ndarray:
-        if outage is None and image is not None:
-            return image
-        return without_image(name, outage or Outage("connecting"), image, width=self._width, height=self._height)
+    def _drawn(self, name: str, tile: _Tile) -> np.ndarray:
+        if tile.outage is None and tile.image is not None:
+            return tile.image
+        outage = tile.outage or Outage("connecting")
+        return without_image(name, outage, tile.last, width=self._width, height=self._height)
 
     def close(self) -> None:
         """Close the window."""

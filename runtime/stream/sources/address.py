@@ -14,6 +14,8 @@ _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
 _TLS_SCHEMES = ("https://", "rtsps://")
 # Some cameras have the password in the path: /user=admin_password=secret_channel=1
 _NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
+_MISTYPED = re.compile(rf"[\s\"']*(?:{'|'.join(_SCHEMES)})[\s:/\\]+", re.IGNORECASE)  # rtsp:/ or http:\\
+_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:%\s]*)(?::\d{0,5})?")  # and port
 _HIGHEST_CAMERA = 255
 _SAFE = ":%!$&'()*+,;="  # allowed in a login, or its encoding
 _DEVICE = re.compile(r"/dev/video(\d+)")
@@ -89,6 +91,11 @@ def shown(given: str) -> str:
     if "://" in given:
         return redacted(given)
     place, mark, _ = (f"***@{given.rpartition('@')[2]}" if "@" in given else given).partition("?")
+    mistyped = _MISTYPED.match(given)
+    if mistyped or "@" in given:
+        place = place.partition("#")[0]
+    if mistyped and place.startswith(mistyped[0]):
+        place = mistyped[0] + _without_login(place.removeprefix(mistyped[0]))
     return _NAMED_SECRET.sub(r"\1=***", place) + ("?***" if mark else "")
 
 
@@ -102,10 +109,19 @@ def redacted(url: str) -> str:
     if "@" in query:  # an unquoted ? in a password; or an @ in a query, and then the host is hidden too
         before, _, query = f"@{rest.rpartition('@')[2]}".partition("?")
     user, at, place = before.rpartition("@")
-    place = _NAMED_SECRET.sub(r"\1=***", place.partition("#")[0])
+    place = _NAMED_SECRET.sub(r"\1=***", _without_login(place.partition("#")[0]))
     # A name without a value may be the secret itself.
     values = [f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in query.split("&") if pair]
     return f"{scheme}://{'***@' if at or user else ''}{place}{'?' if values else ''}{'&'.join(values)}"
+
+
+def _without_login(place: str) -> str:
+    """Host and path as given; without the host where it may be a login whose @ is missing or was encoded."""
+    login, at, place = place.rpartition("@")  # a login is hidden already
+    host = re.split(r"[/\\]", place.lstrip("/\\"), maxsplit=1)[0]
+    if "://" in place:
+        return f"{login}{at}***"
+    return f"{login}{at}{place if _HOST.fullmatch(host) else f'***{place.rpartition(host)[2]}'}"
 
 
 def with_login(url: str, username: str, password: str) -> str:

@@ -16,6 +16,7 @@ from msc_edge.errors import UnreadableImageError
 from msc_edge.runtime.stream.sources.address import Address, camera_number
 from msc_edge.runtime.stream.sources.image_packets import codec_of, read_packets
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, ConnectionBrokenError, OnStatus
+from msc_edge.runtime.stream.sources.rtsp_check import refusal, refuse_redirects
 
 _DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
@@ -41,11 +42,14 @@ def capture_frames(
             for image in stream.frames(skip=skip, on_damaged=lambda message: on_status("damaged", message)):
                 yield image, "RGB"
             return
+    if _is_rtsp(address) and (address.uses_tls or urlsplit(address.given).username is not None):
+        refuse_redirects(settings)  # neither the login nor the trust in a certificate follows them
     capture = _open(settings)
     try:
         if not capture.isOpened():
             return
         description = _actual_settings(capture, address)
+        _refuse_wrong_colours(capture, address)
         decode = read_packets(capture) if address.kind == "network" else None
         success, data = capture.read()
         if not success:
@@ -61,6 +65,18 @@ def capture_frames(
     finally:
         capture.release()
     raise ConnectionBrokenError("the connection ended, or no frame came in time")
+
+
+def _is_rtsp(address: Address) -> bool:
+    return address.given.lower().startswith(("rtsp://", "rtsps://"))
+
+
+def _refuse_wrong_colours(capture: cv2.VideoCapture, address: Address) -> None:
+    """FFmpeg takes uncompressed 4:2:0 video by RTSP, in which a line of colours belongs to two lines, for planes."""
+    layout = int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT))
+    is_raw = int(capture.get(cv2.CAP_PROP_FOURCC)) == 0
+    if _is_rtsp(address) and is_raw and layout == cv2.VideoWriter.fourcc(*"I420"):
+        raise ConnectionBrokenError("its uncompressed 4:2:0 video cannot be decoded; set the camera to H.264 or JPEG")
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:
@@ -123,9 +139,12 @@ def diagnose(settings: CaptureSettings, *, seconds: float) -> str:
         with socket.create_connection((parts.hostname, port), timeout=2) as connection:
             if seconds >= min(settings.open_timeout, settings.read_timeout) - 0.1:
                 return f"the host accepts the connection and does not answer in {seconds:.0f} s"
-            if address.uses_tls and not settings.insecure and (reason := _tls_failure(connection, parts, settings)):
-                return reason
-            return "the host answers, but sends no video that can be decoded; check path, user, password and codec"
+            checks_tls = address.uses_tls and not settings.insecure
+            reason = _tls_failure(connection, parts, settings) if checks_tls else ""
+            reason = reason or (refusal(settings) if _is_rtsp(address) else "")
+            return reason or (
+                "the host answers, but sends no video that can be decoded; check path, user, password and codec"
+            )
     except OSError as error:
         return f"cannot be reached: {error.strerror or error}"
 

@@ -48,6 +48,8 @@ class Listing:
     """Subfolders that cannot be listed and files without a status, and the reasons."""
     device: int = 0
     """Of the folder. It changes when a share or a disk is mounted there or removed."""
+    is_mounted: bool = False
+    """Whether a share or a disk is mounted there."""
 
     def may_have(self, path: bytes) -> bool:
         """Whether a file exists, or is in a part of the folder that cannot be listed."""
@@ -63,7 +65,7 @@ def list_folder(top: bytes) -> Listing:
     Raises OSError when `top` itself cannot be listed.
     """
     suffixes = tuple(suffix.encode() for suffix in IMAGE_SUFFIXES)
-    listing = Listing(device=os.stat(top).st_dev)  # noqa: PTH116  (bytes)
+    listing = Listing(device=os.stat(top).st_dev, is_mounted=os.path.ismount(top))  # noqa: PTH116  (bytes)
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -97,16 +99,20 @@ class ListingWatch:
         self.reason = ""
         """What cannot be listed, and why; empty when nothing is missing."""
         self._reported: set[bytes] = set()
+        self._was_mounted = False
         self._failed = 0.0
         """`time.monotonic()` of the last listing with a failure."""
 
     def look(self, listing: Listing, on_event: OnEvent) -> None:
         """Report each part once until all have recovered. `on_event` takes `folder_incomplete`, `folder_complete`."""
-        moment = time.monotonic()
-        if listing.unlisted:
+        moment, unlisted = time.monotonic(), listing.unlisted
+        self._was_mounted |= listing.is_mounted
+        if self._was_mounted and not listing.is_mounted:  # the folder below it looks as if no image came
+            unlisted = {b".": "the share or disk that was mounted here is gone", **unlisted}
+        if unlisted:
             self._failed = moment
-            self.reason = _sentence(listing.unlisted)
-            if new := {path: why for path, why in listing.unlisted.items() if path not in self._reported}:
+            self.reason = _sentence(unlisted)
+            if new := {path: why for path, why in unlisted.items() if path not in self._reported}:
                 self._reported |= new.keys()
                 on_event("folder_incomplete", f"{_sentence(new)}; images there are not inspected", None)
         elif self.reason and moment - self._failed >= _RECOVERED_AFTER:

@@ -5,6 +5,7 @@
 /clip     the clip, in a loop          /still    the same image forever
 /ball     a moving ball of this size   /audio    no video
 /jpeg     the still as a series of JPEG images
+/raw      the still without compression, 4:2:0
 `size WIDTH HEIGHT` on standard input changes the size of /ball while it is streaming.
 """
 
@@ -26,6 +27,8 @@ PIPELINES = {
     + ENCODER,
     "/jpeg": "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 "
     "! jpegenc ! rtpjpegpay name=pay0 pt=26",
+    "/raw": "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 "
+    "! rtpvrawpay name=pay0 pt=96",
     "/audio": "audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay0 pt=0",
 }
 sizes = []

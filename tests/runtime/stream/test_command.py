@@ -1,5 +1,6 @@
 """The command line: its options, its errors, and what it does with a configuration file."""
 
+import logging
 import signal
 import threading
 import tomllib
@@ -24,10 +25,11 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    log = LOG.handlers, LOG.level, LOG.propagate
+    log, others = (LOG.handlers, LOG.level, LOG.propagate), logging.getLogger("msc_edge")
+    handlers = others.handlers
     on_hangup = signal.getsignal(signal.SIGHUP)
     yield lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
-    LOG.handlers, LOG.level, LOG.propagate = log
+    (LOG.handlers, LOG.level, LOG.propagate), others.handlers = log, handlers
     signal.signal(signal.SIGHUP, on_hangup)
 
 

@@ -521,6 +521,11 @@ HIDDEN = [
     (LEAST + '[webhook]\nurl = "https://robot:SECRET@mes.factory/hook"\n', "hunter2"),
     (LEAST + '[webhook]\nurl = "https://mes.factory/hook?token=SECRET"\n', "hunter2"),
     (LEAST + '[webhook]\nurl = "https://hooks.factory/services/T0/SECRET"\n', "hunter2"),
+    # URLs that are none
+    (LEAST + '[webhook]\nurl = "https://robot:SECRET@[mes/hook"\n', "hunter2"),
+    (LEAST + '[webhook]\nurl = "https://robot:SECRET%40mes/hook"\n', "hunter2"),
+    (LEAST + '[webhook]\nurl = "https:/robot:SECRET@mes/hook"\n', "hunter2"),
+    ('kit = "k"\n[[source]]\naddress = "rtsp://viewer:SECRET%4010.0.0.5/a"\n', "hunter2"),
 ]
 
 

@@ -18,9 +18,10 @@ ESC = "\x1b"
 
 @pytest.fixture(autouse=True)
 def _restore_log() -> Iterator[None]:
-    before = LOG.handlers, LOG.level, LOG.propagate
+    before, others = (LOG.handlers, LOG.level, LOG.propagate), logging.getLogger("msc_edge")
+    handlers = others.handlers
     yield
-    LOG.handlers, LOG.level, LOG.propagate = before
+    (LOG.handlers, LOG.level, LOG.propagate), others.handlers = before, handlers
 
 
 @pytest.fixture
@@ -105,6 +106,13 @@ def test_an_exception_is_logged_with_its_traceback(form: Any) -> None:
     assert "Traceback" in logged
     assert "test_logs.py" in logged
     assert "ZeroDivisionError: the cause" in logged
+
+
+def test_a_warning_of_the_rest_of_msc_edge_has_the_form_of_the_log_too(lines: Any) -> None:
+    """For example that a threshold is far above the scores: a log collector must not meet a bare line."""
+    logging.getLogger("msc_edge").warning("threshold %g is far above the scores", 9.0)
+    (line,) = lines()
+    assert (line["level"], line["message"]) == ("warning", "threshold 9 is far above the scores")
 
 
 def test_debug_messages_are_omitted(text: io.StringIO) -> None:

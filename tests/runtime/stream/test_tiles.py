@@ -13,7 +13,7 @@ from msc_edge.runtime import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.sources.outage import Outage
-from msc_edge.runtime.stream.tiles import BAR, arranged, cell_size, drawn, without_image
+from msc_edge.runtime.stream.tiles import BAR, arranged, cell_size, drawn, not_inspected, without_image
 
 BORDER = 4  # pixels that the coloured border covers
 TIME = datetime(2026, 1, 2, 14, 2, 11, tzinfo=UTC)
@@ -162,6 +162,14 @@ def test_a_tile_without_image_has_no_colour_at_all(verdict: Verdict) -> None:
     assert tile.shape == last.shape
     assert np.ptp(tile, axis=2).max() == 0
     assert np.ptp(without_image("cam1", Outage("connecting"), None), axis=2).max() == 0
+    for earlier in (last, None):
+        assert np.ptp(not_inspected(decision(None, None, error="x"), earlier), axis=2).max() == 0
+
+
+def test_a_tile_of_a_part_that_was_not_inspected_says_when_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = texts(monkeypatch)
+    not_inspected(decision(None, None, error="it is truncated"), None)
+    assert found == [f"NO IMAGE, cam1, {TIME.astimezone():%H:%M:%S}", "it is truncated", "NO IMAGE", "NO IMAGE"]
 
 
 @pytest.mark.parametrize("count", range(1, 17))

@@ -309,6 +309,21 @@ def test_a_source_that_gives_no_sign_is_grey_too(
     assert not screen.shows(VERDICT_COLOURS["normal"], 0)
 
 
+def test_a_part_that_was_not_inspected_is_grey_and_shows_no_verdict(
+    screen: Screen, window: Window, until: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unreadable file, or a frame that `roi` does not fit: the verdict of the part before must not stay."""
+    monkeypatch.setattr("msc_edge.runtime.stream.window._HELD", 0.0)
+    green = decision(np.full((240, 320, 3), (20, 120, 140), np.uint8), "normal")
+    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "a frame")
+    window.show(green)  # the window is busy with it
+    window.show(decision(None, None, error="it is truncated"))
+    until(lambda: not screen.shows((20, 120, 140), 0), "the frame is grey")
+    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
+    until(lambda: screen.shows((46, 46, 46), 30_000), "the frame before at half of its brightness")
+    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "frames again")
+
+
 def test_a_rejected_frame_stays_although_others_follow_at_once(
     screen: Screen, window: Window, until: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,13 @@ def test_files_and_folders_are_distinguished(tmp_path: Path) -> None:
         ("rtsp:/cam/user=a_password=hunter2_1", r"no such file or folder"),
         ("ftp://viewer:hunter2@cam/std", r"ftp:// is not supported"),
         ("http://viewer:hunter2@[cam/std", r"the host or the port is not valid"),
+        # The @ between login and host is missing, or was encoded too.
+        ("rtsp://viewer:hunter2%40cam/std", r"source rtsp://\*\*\*/std: the host or the port is not valid"),
+        ("rtsp://viewer:hunter2 cam:554/std", r"the host or the port is not valid"),
+        ("ftp://viewer:hunter2%40cam/std", r"ftp:// is not supported"),
+        ("rtsp:/viewer:hunter2%40cam/std", r"source rtsp:/\*\*\*/std: no such file or folder"),
+        (r"rtsp:\\viewer:hunter2 cam\std", r"no such file or folder"),
+        ("rtsp:/viewer:x@cam/std#hunter2", r"no such file or folder"),
     ],
 )
 def test_an_address_that_is_no_source_is_refused(given: str, message: str) -> None:
@@ -77,6 +84,10 @@ def test_no_part_of_a_password_is_displayed(user: str, password: str, key: str) 
         ("rtsp://host/a", "rtsp://host/a"),
         ("rtsp://u:p@ss/w@host/a", "rtsp://***@host/a"),
         ("rtsp://u:p?q@host/a", "rtsp://***@host/a"),
+        ("rtsp://u:p%40host/a", "rtsp://***/a"),
+        ("rtsp://u:p host/a", "rtsp://***/a"),
+        ("rtsp://rtsp://u:p%40host/a", "rtsp://***"),
+        ("rtsp://[::1]:554/a", "rtsp://[::1]:554/a"),
         ("rtsp://u:p@host/a?x=1&token=2#frag", "rtsp://***@host/a?x=***&token=***"),
         ("http://host/?secret", "http://host/?***"),
     ],

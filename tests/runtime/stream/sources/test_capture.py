@@ -126,12 +126,15 @@ def test_a_login_reaches_an_rtsp_camera_as_it_was_given(monkeypatch: pytest.Monk
     password, logins = "p@ss#w/rd?1 %41:", []
 
     def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError), listener.accept()[0] as connection:
-            while request := connection.recv(4096).decode():
-                logins.extend(re.findall("Authorization: Basic (.*)\r", request))
-                answer = "200 OK" if request.startswith("OPTIONS") else "401 No\r\nWWW-Authenticate: Basic realm=x"
-                number = re.findall(r"CSeq: (\d+)", request)[0]
-                connection.sendall(f"RTSP/1.0 {answer}\r\nCSeq: {number}\r\n\r\n".encode())
+        for _ in ("whether it redirects", "FFmpeg"):
+            with contextlib.suppress(OSError), listener.accept()[0] as connection:
+                while request := connection.recv(4096).decode():
+                    found = re.findall("Authorization: Basic (.*)\r", request)
+                    logins.extend(found)
+                    is_open = found or request.startswith("OPTIONS")
+                    answer = "200 OK" if is_open else "401 No\r\nWWW-Authenticate: Basic realm=x"
+                    number = re.findall(r"CSeq: (\d+)", request)[0]
+                    connection.sendall(f"RTSP/1.0 {answer}\r\nCSeq: {number}\r\n\r\n".encode())
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
@@ -193,3 +196,13 @@ def test_jpeg_images_by_rtsp_are_decoded_as_image_files_are(camera: Any, monkeyp
     assert (image.shape, order) == ((240, 320, 3), "RGB")
     assert int(image[100, 245, 0]) - image[100, 245, 2] > 90  # red, of the SMPTE bars
     assert messages[0][1].startswith("320x240, MJPG")
+
+
+def test_uncompressed_video_whose_colours_ffmpeg_mixes_up_is_refused(
+    camera: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4:2:0 by RTSP: every frame was noise in green and violet, a part of it from memory that nobody had written."""
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    frames = capture_frames(settings(camera.url("raw")), skip=lambda: None, on_status=lambda *_: None)
+    with pytest.raises(ConnectionBrokenError, match="uncompressed 4:2:0 video cannot be decoded; set the camera to"):
+        next(frames)

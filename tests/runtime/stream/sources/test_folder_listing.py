@@ -84,3 +84,14 @@ def test_each_part_is_reported_once_and_a_failure_that_comes_and_goes_is_one(mon
         "folder_complete: all subfolders can be listed again",
         "folder_incomplete: a: Stale file handle; b: Stale file handle; c: Stale file handle;",
     ]
+
+
+def test_a_share_that_is_gone_is_reported_until_it_is_mounted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is below it is an empty folder, in which nothing fails."""
+    events: list[str] = []
+    watch = ListingWatch()
+    monkeypatch.setattr(module, "_RECOVERED_AFTER", 0.0)
+    for is_mounted in (False, True, False, False, True, True):
+        watch.look(Listing(is_mounted=is_mounted), lambda kind, message, _seconds: events.append(f"{kind}: {message}"))
+    gone = ".: the share or disk that was mounted here is gone: cannot be listed; images there are not inspected"
+    assert events == [f"folder_incomplete: {gone}", "folder_complete: all subfolders can be listed again"]
