@@ -1,7 +1,7 @@
 """Distil a small backbone from several teachers at once, with patches matched at every position.
 
     python benchmarks/distil_dense.py --shared ../shared --work DIR [--steps 3000] [--start edge-small]
-        [--patch-teachers efficientnet_lite2 resnet18] [--seed 0]
+        [--patch-teachers efficientnet_lite2 ...] [--seed 0]
 
 The study behind `edge-small`. Teachers, all frozen:
 - `mobilenet_v2`: the student's embedding is its embedding.
@@ -18,8 +18,9 @@ Writes DIR/student.safetensors (float16), DIR/metrics.csv and DIR/checkpoint.pt,
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,102 +49,149 @@ WEIGHTS = {  # of teachers that are in ../shared: file, and the last stage in it
 SAME, MAPPED = "mobilenet_v2", "efficientnet_lite2"  # teachers of the embedding
 STRIDES = ((8, 16), (8,))  # taps of the patches that are matched
 SIDE, BATCH, LEARNING_RATE, DIM = 224, 64, 5e-4, 256
-HELD_OUT_EVERY, FITTED_ON, EVERY = 10, 8, 100  # images, batches of crops, steps
+HELD_OUT_EVERY, FITTED_ON, EVERY = 10, 8, 50  # images, batches of crops, steps
+RIDGE = 1e-3  # of the mean variance
 
 
-def teacher(name: str, shared: Path, student: Backbone) -> Backbone:
+class Outputs(NamedTuple):
+    """What a network makes of crops."""
+
+    features: Tensor
+    """(B, dim)."""
+    maps: dict[int, Tensor]
+    """The taps, (B, C, h, w), by stride."""
+
+    def patches(self, taps: Sequence[Tap]) -> Tensor:
+        """Patches (n, channels) of all positions, as the patch head makes them, before whitening."""
+        maps = [self.maps[tap.stride].float() for tap in taps]
+        return torch.cat(grids_of(maps, taps), dim=3).flatten(0, 2)
+
+
+class Tapped:
+    """A network and its taps."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone, self.taps = backbone, find_taps(backbone)
+        self._tapped = TappedBackbone(backbone, self.taps)
+
+    def __call__(self, pixels: Tensor) -> Outputs:
+        """Features and maps."""
+        features, maps = self._tapped(pixels)
+        return Outputs(features, {tap.stride: each for tap, each in zip(self.taps, maps, strict=True)})
+
+    def taps_at(self, strides: Sequence[int]) -> list[Tap]:
+        """Those of the taps."""
+        return [tap for tap in self.taps if tap.stride in strides]
+
+
+def teacher(name: str, shared: Path, student: Backbone) -> Tapped:
     """A frozen teacher that takes images normalised for the student."""
     file, stage = WEIGHTS.get(name, (None, None))
     backbone, _ = pretrained_backbone(name, shared / "weights" / file if file else None, stop_at=stage)
     backbone = folded(backbone).to(memory_format=torch.channels_last).requires_grad_(False)
     accept_images_of(student, backbone)
-    return backbone
+    return Tapped(backbone)
 
 
-def patches_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> Tensor:
-    """Patches (n, channels) of all positions, as the patch head makes them, before whitening."""
-    return torch.cat(grids_of([each.float() for each in maps], taps), dim=3).flatten(0, 2)
+def least_squares(inputs: Tensor, targets: Tensor) -> nn.Linear:
+    """The linear map from rows (n, dim) to rows (n, dim'), with a little ridge: training starts near its optimum."""
+    mean, to_mean = inputs.mean(dim=0), targets.mean(dim=0)
+    inputs, targets = (inputs - mean).double(), (targets - to_mean).double()
+    squares = inputs.T @ inputs
+    squares.diagonal().add_(RIDGE * squares.diagonal().mean())
+    found = nn.Linear(inputs.shape[1], targets.shape[1])
+    with torch.no_grad():
+        found.weight.copy_(torch.linalg.solve(squares, inputs.T @ targets).T)
+        found.bias.copy_(to_mean - found.weight @ mean)
+    return found
 
 
 class EmbeddingTarget(nn.Module):
-    """A teacher's unit embeddings."""
+    """The unit embeddings of a teacher."""
 
-    def __init__(self, name: str, backbone: Backbone, student_dim: int, *, mapped: bool) -> None:
+    def __init__(self, name: str, theirs: Sequence[Outputs], ours: Sequence[Outputs], *, mapped: bool) -> None:
+        """`theirs`, `ours`: outputs of teacher and student for the same crops."""
         super().__init__()
-        self.name, self._teacher = f"embedding of {name}", [backbone]  # a list: not a part of the state
-        dim = backbone(torch.zeros(1, 3, 64, 64)).shape[1]
-        self.adapter = nn.Linear(student_dim, dim) if mapped else nn.Identity()
-        self.spread = 1.0
+        self.name, self.teacher = f"embedding of {name}", name
+        rows = F.normalize(torch.cat([each.features for each in theirs]).float(), dim=1)
+        self._spread = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean())
+        features = torch.cat([each.features for each in ours]).float()
+        self.adapter = least_squares(features, rows) if mapped else nn.Identity()
 
-    def fit(self, crops: Sequence[Tensor]) -> None:
-        """Measure the spread that the loss is divided by."""
-        rows = torch.cat([self.targets(each) for each in crops])
-        self.spread = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean())
-
-    def targets(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings (B, dim)."""
-        return F.normalize(self._teacher[0](pixels).float(), dim=1)
-
-    def loss(self, pixels: Tensor, features: Tensor, _maps: dict[int, Tensor]) -> Tensor:
-        """Mean squared distance, divided by the spread."""
-        with torch.no_grad():
-            theirs = self.targets(pixels)
-        ours = F.normalize(self.adapter(features.float()), dim=1)
-        return (ours - theirs).square().sum(dim=1).mean() / self.spread
+    def loss(self, ours: Outputs, theirs: Outputs) -> Tensor:
+        """Mean squared distance, divided by the spread: 1 for a constant."""
+        target = F.normalize(theirs.features.float(), dim=1)
+        found = F.normalize(self.adapter(ours.features.float()), dim=1)
+        return (found - target).square().sum(dim=1).mean() / self._spread
 
 
 class PatchTarget(nn.Module):
-    """A teacher's whitened patches."""
+    """The whitened patches of a teacher."""
 
     matrix: Tensor
     mean: Tensor
 
-    def __init__(self, name: str, backbone: Backbone, student_taps: Sequence[Tap], strides: Sequence[int]) -> None:
+    def __init__(
+        self, name: str, strides: Sequence[int], networks: Sequence[Tapped], outputs: Sequence[Sequence[Outputs]]
+    ) -> None:
+        """`networks`: teacher and student. `outputs`: of both, for the same crops."""
         super().__init__()
-        self.name = f"patches of {name} at {' and '.join(map(str, strides))}"
-        self._taps = find_taps(backbone, strides)
-        self._teacher = [TappedBackbone(backbone, self._taps)]
-        self._student_taps = [tap for tap in student_taps if tap.stride in strides]
-        self.adapter = nn.Linear(sum(tap.channels for tap in self._student_taps), DIM)
-
-    def fit(self, crops: Sequence[Tensor]) -> None:
-        """Fit the whitening."""
-        statistics = StreamingCovariance(sum(tap.channels for tap in self._taps), torch.device("cpu"))
-        for each in crops:
-            statistics.add(patches_of(self._teacher[0](each)[1], self._taps))
+        self.name, self.teacher = f"patches of {name} at {' and '.join(map(str, strides))}", name
+        self._their_taps, self._our_taps = (network.taps_at(strides) for network in networks)
+        theirs, ours = outputs
+        statistics = StreamingCovariance(sum(tap.channels for tap in self._their_taps), torch.device("cpu"))
+        for each in theirs:
+            statistics.add(each.patches(self._their_taps))
         whitening = whitening_of(*statistics.moments(), DIM)
-        self.register_buffer("matrix", whitening.matrix * DIM**0.5)  # each direction has variance 1
+        self.register_buffer("matrix", whitening.matrix * len(whitening.matrix) ** 0.5)  # a direction has variance 1
         self.register_buffer("mean", whitening.mean)
-        if len(self.matrix) < DIM:
-            self.adapter = nn.Linear(self.adapter.in_features, len(self.matrix))
+        inputs = torch.cat([each.patches(self._our_taps) for each in ours])
+        self.adapter = least_squares(inputs, torch.cat([self._targets(each) for each in theirs]))
 
-    def targets(self, pixels: Tensor) -> Tensor:
-        """Whitened patches (n, dim)."""
-        return (patches_of(self._teacher[0](pixels)[1], self._taps) - self.mean) @ self.matrix.T
+    def _targets(self, theirs: Outputs) -> Tensor:
+        return (theirs.patches(self._their_taps) - self.mean) @ self.matrix.T
 
-    def loss(self, pixels: Tensor, _features: Tensor, maps: dict[int, Tensor]) -> Tensor:
+    def loss(self, ours: Outputs, theirs: Outputs) -> Tensor:
         """Mean squared difference: 1 for a constant."""
-        with torch.no_grad():
-            theirs = self.targets(pixels)
-        ours = patches_of([maps[tap.stride] for tap in self._student_taps], self._student_taps)
-        return (self.adapter(ours) - theirs).square().mean()
+        return (self.adapter(ours.patches(self._our_taps)) - self._targets(theirs)).square().mean()
 
 
 class Lesson(nn.Module):
     """The student with the linear maps of all targets."""
 
-    def __init__(self, student: Backbone, targets: Sequence[EmbeddingTarget | PatchTarget]) -> None:
+    def __init__(
+        self,
+        student: Tapped,
+        teachers: Mapping[str, Tapped],
+        patch_teachers: Sequence[str],
+        fitted_on: Sequence[Tensor],
+    ) -> None:
+        """`fitted_on`: crops that whitening and spreads are measured on."""
         super().__init__()
+        self._tapped, self._teachers = student, teachers
+        self.student = student.backbone
+        with torch.no_grad():
+            known = {name: [network(crops) for crops in fitted_on] for name, network in teachers.items()}
+            own = [student(crops) for crops in fitted_on]
+            targets = [
+                EmbeddingTarget(SAME, known[SAME], own, mapped=False),
+                EmbeddingTarget(MAPPED, known[MAPPED], own, mapped=True),
+                *(
+                    PatchTarget(name, strides, (teachers[name], student), (known[name], own))
+                    for name in patch_teachers
+                    for strides in STRIDES
+                ),
+            ]
         self.names = [target.name for target in targets]
-        self._taps = find_taps(student)
-        self._student, self._targets = TappedBackbone(student, self._taps), targets
-        self.modules_of_targets = nn.ModuleList(targets)  # for their parameters
+        self._targets = targets
+        self.adapters = nn.ModuleList(targets)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Losses, one of each target."""
-        features, maps = self._student(pixels)
-        by_stride = {tap.stride: each for tap, each in zip(self._taps, maps, strict=True)}
-        return torch.stack([target.loss(pixels, features, by_stride) for target in self._targets])
+        with torch.no_grad():
+            theirs = {name: network(pixels) for name, network in self._teachers.items()}
+        ours = self._tapped(pixels)
+        return torch.stack([target.loss(ours, theirs[target.teacher]) for target in self._targets])
 
 
 def images_of(shared: Path) -> list[str | Path]:
@@ -174,17 +222,6 @@ class Images:
         whole = slice(0, BATCH)
         crops = make_crops([self._training[i] for i in chosen], draws, whole, device=torch.device("cpu"))
         return self._normalise(crops).contiguous(memory_format=torch.channels_last)
-
-
-def targets_of(student: Backbone, patch_teachers: Sequence[str], shared: Path) -> list[EmbeddingTarget | PatchTarget]:
-    """The targets of all teachers, not fitted."""
-    dim, taps = student(torch.zeros(1, 3, 64, 64)).shape[1], find_taps(student)
-    teachers = {name: teacher(name, shared, student) for name in (SAME, MAPPED, *patch_teachers)}
-    return [
-        EmbeddingTarget(SAME, teachers[SAME], dim, mapped=False),
-        EmbeddingTarget(MAPPED, teachers[MAPPED], dim, mapped=True),
-        *(PatchTarget(name, teachers[name], taps, strides) for name in patch_teachers for strides in STRIDES),
-    ]
 
 
 def train(lesson: Lesson, images: Images, settings: Distillation, folder: Path) -> None:
@@ -227,7 +264,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and weights/; default: ../shared")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--start", default="edge-small", help="the student's architecture and first weights")
-    parser.add_argument("--patch-teachers", nargs="+", default=["efficientnet_lite2", "resnet18"])
+    parser.add_argument("--patch-teachers", nargs="+", default=["efficientnet_lite2", "mobilenet_v2", "resnet18"])
     parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -240,12 +277,10 @@ def main() -> None:
     student = student.to(memory_format=torch.channels_last)
     spec = preset("whole-frame", image_size=SIDE, mean=student.architecture.mean, std=student.architecture.std)
     images = Images(options.shared, Preprocess(spec), seed=options.seed)
-    targets = targets_of(student, options.patch_teachers, options.shared)
-    with torch.no_grad():
-        fitted_on = [images.crops_of(step) for step in range(FITTED_ON)]
-        for target in targets:
-            target.fit(fitted_on)
-    train(Lesson(student, targets), images, settings, options.work)
+    teachers = {name: teacher(name, options.shared, student) for name in (SAME, MAPPED, *options.patch_teachers)}
+    fitted_on = [images.crops_of(step) for step in range(FITTED_ON)]
+    lesson = Lesson(Tapped(student), teachers, options.patch_teachers, fitted_on)
+    train(lesson, images, settings, options.work)
     out = options.work / "student.safetensors"
     out.unlink(missing_ok=True)
     write_student(out, student, half=True, checkpoint=options.work / "checkpoint.pt")
