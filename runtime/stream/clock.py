@@ -171,8 +171,8 @@ class Clock:
     def _begin(self, reading: _Reading) -> None:
         """Begin a stretch."""
         last = self._stretches[-1]
-        begun = _Stretch(reading.wall, reading.wall, last.before + last.seconds, 0)
-        self._stretches = [*self._stretches, begun][-_MOST_STRETCHES:]
+        new = _Stretch(reading.wall, reading.wall, last.before + last.seconds, 0)
+        self._stretches = [*self._stretches, new][-_MOST_STRETCHES:]
         self._saved = float("-inf")
 
     def _restore(self) -> None:

@@ -3,18 +3,16 @@
 A server that sends a byte a second would pass every timeout of a socket. TLS and the head of an answer have a deadline.
 """
 
-import http.client
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from msc_edge.runtime.stream.deadline import deadline
 
 
 def tls_context(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext:
@@ -64,7 +62,7 @@ class _Deadline:
                 self._plain.shutdown(socket.SHUT_RDWR)
 
         try:
-            with _deadline(self.timeout, shut_down):  # pyright: ignore[reportAttributeAccessIssue]
+            with deadline(self.timeout, shut_down):  # pyright: ignore[reportAttributeAccessIssue]
                 super().connect()  # pyright: ignore[reportAttributeAccessIssue]
         finally:
             if self._plain:
@@ -74,33 +72,8 @@ class _Deadline:
     def getresponse(self, *args: object, **kwargs: object):
         connection: socket.socket = self.sock  # pyright: ignore[reportAttributeAccessIssue]
         # Not the method of TLS, which would wait for the other side.
-        with _deadline(self.timeout, lambda: socket.socket.shutdown(connection, socket.SHUT_RDWR)):  # pyright: ignore[reportAttributeAccessIssue]
+        with deadline(self.timeout, lambda: socket.socket.shutdown(connection, socket.SHUT_RDWR)):  # pyright: ignore[reportAttributeAccessIssue]
             return super().getresponse(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@contextmanager
-def _deadline(seconds: float, shut_down: Callable[[], None]) -> Iterator[None]:
-    """Call `shut_down` after some seconds; what then fails, or seems complete, is a TimeoutError."""
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        with suppress(OSError):  # it was closed meanwhile
-            shut_down()
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, http.client.HTTPException):
-        if not expired.is_set():
-            raise
-    finally:
-        timer.cancel()
-        timer.join()  # nothing shuts down a connection that is used again later
-    if expired.is_set():  # an end of data within the head counts as its end
-        raise TimeoutError from None
 
 
 class _Connection(_Deadline, HTTPConnection):

@@ -73,15 +73,21 @@ class State:
         """Open the state in `folder`, or create it.
 
         `channels`: each event goes to each of them. Events of other channels are kept until they are older than
-        `max_age` seconds by `clock`. `max_bytes`: of all events together. `reserve`: bytes of the disk to take now, for
-        events that come while it is full. Raises UsageError when another process uses this state or a newer msc-edge
-        wrote it, OutputError when it cannot be written.
+        `max_age` seconds by `clock`. `max_bytes`: of all events together. `reserve`: bytes of the disk for events that
+        come while it is full. UsageError when another process uses this state or a newer msc-edge wrote it, OutputError
+        when it cannot be written.
         """
-        path = folder / FILE
-        database = open_database(path, reserve=reserve)
+        database = open_database(path := folder / FILE, reserve=reserve)
         try:
-            limits = {"max_bytes": max_bytes, "max_age": max_age}
-            return cls(database, path, channels=channels, clock=clock or Clock(), reserve=reserve, **limits)
+            return cls(
+                database,
+                path,
+                channels=channels,
+                max_bytes=max_bytes,
+                max_age=max_age,
+                clock=clock or Clock(),
+                reserve=reserve,
+            )
         except BaseException:
             database.close()
             raise
@@ -89,14 +95,8 @@ class State:
     @classmethod
     def in_memory(cls, channels: Sequence[str], *, max_bytes: float) -> Self:
         """A state that no disk holds, and that ends with the process."""
-        return cls(
-            memory_database(),
-            Path(":memory:"),
-            channels=channels,
-            max_bytes=max_bytes,
-            max_age=float("inf"),
-            clock=Clock(),
-        )
+        database, path = memory_database(), Path(":memory:")
+        return cls(database, path, channels=channels, max_bytes=max_bytes, max_age=float("inf"), clock=Clock())
 
     def record(self, events: Iterable[Event], *, file: ProcessedFile | None = None) -> None:
         """Put events into the outbox of each channel and mark a file as processed, together and durably.

@@ -11,6 +11,7 @@ from msc_edge.errors import SourceError
 SourceKind = Literal["webcam", "network", "video", "folder"]
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "tcp", "srt")
+DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 _TLS_SCHEMES = ("https://", "rtsps://")
 # Some cameras have the password in the path: /user=admin_password=secret_channel=1
 _NAMED_SECRET = re.compile(r"(?i)(user(?:name)?|pass(?:word|wd)?|pwd|token|auth|key|secret)=[^_&/;,]*")
@@ -40,6 +41,11 @@ class Address:
     def uses_tls(self) -> bool:
         """Whether the camera proves with a certificate which one it is."""
         return self.given.lower().startswith(_TLS_SCHEMES)
+
+    @property
+    def is_rtsp(self) -> bool:
+        """Whether the camera sends by RTSP, with TLS or without."""
+        return self.given.lower().startswith(("rtsp://", "rtsps://"))
 
     @property
     def default_name(self) -> str:

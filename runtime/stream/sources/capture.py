@@ -13,12 +13,10 @@ import cv2
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.runtime.stream.sources.address import Address, camera_number
+from msc_edge.runtime.stream.sources.address import DEFAULT_PORTS, Address, camera_number
 from msc_edge.runtime.stream.sources.image_packets import codec_of, read_packets
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ColourOrder, ConnectionBrokenError, OnStatus
 from msc_edge.runtime.stream.sources.rtsp_check import refusal, refuse_redirects
-
-_DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 
 def capture_frames(
@@ -42,7 +40,7 @@ def capture_frames(
             for image in stream.frames(skip=skip, on_damaged=lambda message: on_status("damaged", message)):
                 yield image, "RGB"
             return
-    if _is_rtsp(address) and (address.uses_tls or urlsplit(address.given).username is not None):
+    if address.is_rtsp and (address.uses_tls or urlsplit(address.given).username is not None):
         refuse_redirects(settings)  # neither the login nor the trust in a certificate follows them
     capture = _open(settings)
     try:
@@ -67,15 +65,11 @@ def capture_frames(
     raise ConnectionBrokenError("the connection ended, or no frame came in time")
 
 
-def _is_rtsp(address: Address) -> bool:
-    return address.given.lower().startswith(("rtsp://", "rtsps://"))
-
-
 def _refuse_wrong_colours(capture: cv2.VideoCapture, address: Address) -> None:
     """FFmpeg takes uncompressed 4:2:0 video by RTSP, in which a line of colours belongs to two lines, for planes."""
     layout = int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT))
     is_raw = int(capture.get(cv2.CAP_PROP_FOURCC)) == 0
-    if _is_rtsp(address) and is_raw and layout == cv2.VideoWriter.fourcc(*"I420"):
+    if address.is_rtsp and is_raw and layout == cv2.VideoWriter.fourcc(*"I420"):
         raise ConnectionBrokenError("its uncompressed 4:2:0 video cannot be decoded; set the camera to H.264 or JPEG")
 
 
@@ -133,7 +127,7 @@ def diagnose(settings: CaptureSettings, *, seconds: float) -> str:
         return "the camera cannot be opened; check that it is plugged in, not in use, and readable (group video)"
     parts = urlsplit(address.shown.replace("***@", ""))
     try:
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
         if port is None or not parts.hostname:
             return "cannot be opened"
         with socket.create_connection((parts.hostname, port), timeout=2) as connection:
@@ -141,7 +135,7 @@ def diagnose(settings: CaptureSettings, *, seconds: float) -> str:
                 return f"the host accepts the connection and does not answer in {seconds:.0f} s"
             checks_tls = address.uses_tls and not settings.insecure
             reason = _tls_failure(connection, parts, settings) if checks_tls else ""
-            reason = reason or (refusal(settings) if _is_rtsp(address) else "")
+            reason = reason or (refusal(settings) if address.is_rtsp else "")
             return reason or (
                 "the host answers, but sends no video that can be decoded; check path, user, password and codec"
             )

@@ -101,11 +101,8 @@ def configure_opencv(settings: CaptureSettings) -> None:
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     os.environ["OPENCV_VIDEOIO_DEBUG"] = "0"
     microseconds = 1000 * int(1000 * settings.read_timeout)
-    if settings.address.given.lower().startswith("rtsp"):
-        # TCP sends a lost packet again; UDP would smear the image. FFmpeg 5 and newer ignore `stimeout`.
-        options = f"rtsp_transport;tcp|timeout;{microseconds}"
-    else:
-        options = f"rw_timeout;{microseconds}"
+    # TCP sends a lost packet again; UDP would smear the image. FFmpeg 5 and newer ignore `stimeout`.
+    options = f"{'rtsp_transport;tcp|timeout' if settings.address.is_rtsp else 'rw_timeout'};{microseconds}"
     if settings.address.uses_tls and not settings.insecure:  # FFmpeg accepts any certificate by default
         options += f"|tls_verify;1|ca_file;{settings.ca_file or _system_authorities()}"
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = options

@@ -10,18 +10,18 @@ import hashlib
 import re
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRWPair
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import parse_http_list, parse_keqv_list
 
+from msc_edge.runtime.stream.deadline import deadline
+from msc_edge.runtime.stream.sources.address import DEFAULT_PORTS
 from msc_edge.runtime.stream.sources.messages import CaptureSettings, ConnectionBrokenError
 
-_DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322}
 _LARGEST = 1 << 20  # bytes of a description; cameras send some thousand
 _LONGEST_LINE = 8192  # bytes
 _MOST_LINES = 100
@@ -73,13 +73,13 @@ def _check(settings: CaptureSettings, *, has_login: bool) -> _Answer | None:
     cannot be reached, or one whose certificate is not accepted.
     """
     given = urlsplit(settings.address.given)
-    target, deadline = given._replace(netloc=given.netloc.rpartition("@")[2]), time.monotonic() + settings.open_timeout
+    target, until = given._replace(netloc=given.netloc.rpartition("@")[2]), time.monotonic() + settings.open_timeout
     for _ in range(_MOST_REDIRECTS):
         try:
-            with _connected(target, settings, deadline) as stream:
+            with _connected(target, settings, until) as stream:
                 answer = _asked(stream, target, given if has_login else target)
         except (OSError, ValueError):
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= until:
                 raise ConnectionBrokenError(
                     f"the host accepts the connection and does not answer in {settings.open_timeout:.0f} s"
                 ) from None
@@ -91,20 +91,16 @@ def _check(settings: CaptureSettings, *, has_login: bool) -> _Answer | None:
 
 
 @contextmanager
-def _connected(target: SplitResult, settings: CaptureSettings, deadline: float) -> Iterator[BufferedRWPair]:
-    """A connection that is closed at the deadline, whatever is sent until then."""
-    left = max(0.1, deadline - time.monotonic())
+def _connected(target: SplitResult, settings: CaptureSettings, until: float) -> Iterator[BufferedRWPair]:
+    """A connection that is closed at this `time.monotonic()`, whatever is sent before."""
+    left = max(0.1, until - time.monotonic())
     try:
         accepted = socket.create_connection(_origin(target)[1:], timeout=left)
     except TimeoutError:
         raise ConnectionBrokenError("cannot be reached: timed out") from None
-    with accepted as plain:
-        connection = plain
-        duplicate = plain.dup()  # stays valid when TLS takes the socket over
-        timer = threading.Timer(max(0.0, deadline - time.monotonic()), _shut_down, [duplicate])
-        timer.daemon = True
-        timer.start()
-        try:
+    with accepted as plain, plain.dup() as duplicate:  # it stays valid when TLS takes the socket over
+        connection, left = plain, max(0.0, until - time.monotonic())
+        with deadline(left, lambda: duplicate.shutdown(socket.SHUT_RDWR)):
             if target.scheme == "rtsps":
                 from msc_edge.runtime.stream.http_connections import tls_context  # noqa: PLC0415  (imports `requests`)
 
@@ -112,14 +108,6 @@ def _connected(target: SplitResult, settings: CaptureSettings, deadline: float) 
                 connection = context.wrap_socket(plain, server_hostname=target.hostname)
             with connection, connection.makefile("rwb") as stream:
                 yield stream
-        finally:
-            timer.cancel()
-            duplicate.close()
-
-
-def _shut_down(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _asked(stream: BufferedRWPair, target: SplitResult, given: SplitResult) -> _Answer | None:
@@ -220,4 +208,4 @@ def _redirected(target: SplitResult, location: str) -> SplitResult:
 
 
 def _origin(url: SplitResult) -> tuple[str, str, int]:
-    return url.scheme, url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    return url.scheme, url.hostname or "", url.port or DEFAULT_PORTS.get(url.scheme, 0)

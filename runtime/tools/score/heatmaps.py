@@ -16,7 +16,7 @@ from msc_edge.overlay import overlay
 from msc_edge.runtime.results.image_result import ImageResult
 
 _QUALITY = 90
-_LONGEST_NAME = 255  # bytes, on Linux; on Windows characters, of which a name has no more
+_LONGEST_NAME = 255  # bytes on Linux, characters on Windows
 
 
 class HeatmapWriter:

@@ -132,7 +132,7 @@ def test_colours_of_a_short_palette_are_read():
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9, 23])
 @pytest.mark.parametrize("height", [1, 2, 4, 5, 9])
 def test_interlaced_files_are_read(width, height):
-    """Seven passes, of which small images lack some; each pixel by the passes of the specification."""
+    """Small images lack some of the seven passes; each pixel by the passes of the specification."""
     image = SCENE[:height, :width]
     places = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     parts = [image[row::down, column::right] for column, row, right, down in places]

@@ -182,7 +182,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_file_is_reported_and_begun_again(
+def test_a_damaged_file_is_reported_and_replaced(
     machine: Machine, path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.parent.mkdir()

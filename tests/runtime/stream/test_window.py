@@ -287,15 +287,28 @@ def test_a_display_without_a_server_ends_the_process_of_the_window_only(
     window.close()
 
 
+GREEN = (20, 120, 140)
+
+
+def shown_in_green(screen: Screen, window: Window, until: Callable) -> Decision:
+    """Show a green normal frame until the window has it. Returns its decision."""
+    green = decision(np.full((240, 320, 3), GREEN, np.uint8), "normal")
+    until(lambda: window.show(green) or screen.shows(GREEN, 70_000), "a frame")
+    return green
+
+
+def becomes_grey(screen: Screen, until: Callable) -> None:
+    until(lambda: not screen.shows(GREEN, 0), "the frame is grey")
+    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
+
+
 def test_a_source_without_frames_is_grey_and_shows_no_verdict(screen: Screen, window: Window, until: Callable) -> None:
     """A window that stays green after the camera has died lets parts pass."""
-    green = decision(np.full((240, 320, 3), (20, 120, 140), np.uint8), "normal")
-    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "a frame")
+    green = shown_in_green(screen, window, until)
     window.update("cam1", Outage("lost", "the connection ended"))
-    until(lambda: not screen.shows((20, 120, 140), 0), "the frame is grey")
-    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
+    becomes_grey(screen, until)
     until(lambda: screen.shows((46, 46, 46), 30_000), "the frame at half of its brightness")  # grey 93, halved
-    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "frames again")
+    until(lambda: window.show(green) or screen.shows(GREEN, 70_000), "frames again")
 
 
 def test_a_source_that_gives_no_sign_is_grey_too(
@@ -303,10 +316,8 @@ def test_a_source_that_gives_no_sign_is_grey_too(
 ) -> None:
     """For example when its loop hangs."""
     monkeypatch.setattr("msc_edge.runtime.stream.window._STALLED", 0.5)
-    green = decision(np.full((240, 320, 3), (20, 120, 140), np.uint8), "normal")
-    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "a frame")
-    until(lambda: not screen.shows((20, 120, 140), 0), "the frame is grey")
-    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
+    shown_in_green(screen, window, until)
+    becomes_grey(screen, until)
 
 
 def test_a_part_that_was_not_inspected_is_grey_and_shows_no_verdict(
@@ -314,27 +325,24 @@ def test_a_part_that_was_not_inspected_is_grey_and_shows_no_verdict(
 ) -> None:
     """An unreadable file, or a frame that `roi` does not fit: the verdict of the part before must not stay."""
     monkeypatch.setattr("msc_edge.runtime.stream.window._HELD", 0.0)
-    green = decision(np.full((240, 320, 3), (20, 120, 140), np.uint8), "normal")
-    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "a frame")
+    green = shown_in_green(screen, window, until)
     window.show(green)  # the window is busy with it
     window.show(decision(None, None, error="it is truncated"))
-    until(lambda: not screen.shows((20, 120, 140), 0), "the frame is grey")
-    assert not screen.shows(VERDICT_COLOURS["normal"], 0)
+    becomes_grey(screen, until)
     until(lambda: screen.shows((46, 46, 46), 30_000), "the frame before at half of its brightness")
-    until(lambda: window.show(green) or screen.shows((20, 120, 140), 70_000), "frames again")
+    until(lambda: window.show(green) or screen.shows(GREEN, 70_000), "frames again")
 
 
 def test_a_rejected_frame_stays_although_others_follow_at_once(
     screen: Screen, window: Window, until: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msc_edge.runtime.stream.window._HELD", 3600.0)
-    normal = decision(np.full((240, 320, 3), (20, 120, 140), np.uint8), "normal")
-    until(lambda: window.show(normal) or screen.shows((20, 120, 140), 70_000), "a frame")
+    normal = shown_in_green(screen, window, until)
     for _ in range(20):
         window.show(normal)  # the window is busy with these
     window.show(decision(np.full((240, 320, 3), (120, 20, 140), np.uint8), "reject"))
     until(lambda: window.show(normal) or screen.shows((120, 20, 140), 70_000), "the rejected frame")
-    assert not screen.shows((20, 120, 140), 0)
+    assert not screen.shows(GREEN, 0)
     monkeypatch.setattr("msc_edge.runtime.stream.window._HELD", 0.0)
     window.show(decision(np.full((240, 320, 3), (120, 20, 140), np.uint8), "reject"))
-    until(lambda: window.show(normal) or screen.shows((20, 120, 140), 70_000), "the next frames")
+    until(lambda: window.show(normal) or screen.shows(GREEN, 70_000), "the next frames")

@@ -12,7 +12,7 @@ from msc_edge.runtime.stream.sources.folder_listing import Listing, ListingWatch
 
 @pytest.fixture
 def too_long(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a chain of subfolders of which the deepest have paths that are too long for any system call."""
+    """A folder with a chain of subfolders; the paths of the deepest are too long for any system call."""
     top = tmp_path / "in"
     top.mkdir()
     descriptors = [os.open(top, os.O_RDONLY)]
