@@ -4,8 +4,9 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torchvision
@@ -80,6 +81,7 @@ def _run(
             for seed in range(1 if method == "dn2" else seeds):
                 if (split.name, method, seed) in finished:
                     continue
+                started = time.monotonic()
                 with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
                     job = run_job(
                         split,
@@ -92,6 +94,7 @@ def _run(
                         maps=maps,
                         report=report,
                     )
+                job = replace(job, seconds=round(time.monotonic() - started, 1))
                 write_job(out, job)
                 finished[split.name, method, seed] = job
                 write_tables(out, finished.values())

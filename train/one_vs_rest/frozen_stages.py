@@ -1,8 +1,7 @@
 """Embeddings of the same images again and again, while the last stages of the backbone train.
 
-The feature maps behind the frozen stages never change. They are computed once for each image and kept in a file, which
-the other methods and seeds of the benchmark use too. The maps of the first stages are the largest, so that most of the
-time is saved.
+The feature maps behind the frozen stages never change, and the embeddings before training are those of all methods and
+seeds. Both are computed once for each image and kept in files, so that an interrupted benchmark continues with them.
 """
 
 import hashlib
@@ -27,9 +26,9 @@ _POLICY = DecodePolicy()
 
 
 class FrozenStages:
-    """The feature maps of images behind the frozen stages, float16, in files below a folder.
+    """The feature maps of images behind the frozen stages, float16, and their first embeddings, in files.
 
-    A value is rounded by at most 0.05 %.
+    A value of a map is rounded by at most 0.05 %.
     """
 
     def __init__(
@@ -37,25 +36,38 @@ class FrozenStages:
     ) -> None:
         """The images `names` below a folder. `last`: the last frozen stage, None if all stages train.
 
-        `folder`: for the feature maps. It belongs to one network and one preprocessing.
+        `folder`: for the files. It belongs to one network, its weights before training, and one preprocessing.
         """
         self._network, self._below, self._names = network, below, names
         chain = [name for name, _ in network.backbone.chain()]
         frozen = [place for place, name in enumerate(chain) if last and f"{name}.".startswith(f"{last}.")]
         self._frozen = frozen[-1] + 1 if frozen else 0
         known = "\n".join([str(last), str(below), *names])
-        self._path = folder / f"{hashlib.sha256(known.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.npy"
+        key = hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self._maps, self._initial = folder / f"{key}.npy", folder / f"{key}-initial.npy"
+
+    def embed_initial(self, *, title: str, report: Report) -> np.ndarray:
+        """Unit rows, float32 (n, dim), under the weights before training, which the network has now.
+
+        From the file, if another method or seed has computed them.
+        """
+        if not self._initial.exists():
+            rows = self.embed(title=title, report=report)
+            self._initial.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self._initial), written_whole(self._initial) as partial, partial.open("wb") as file:
+                np.save(file, rows)
+        return np.load(self._initial)
 
     @torch.no_grad()
     def embed(self, *, title: str, report: Report) -> np.ndarray:
         """Unit rows, float32 (n, dim), under the current weights of the network."""
         if not self._frozen:
             return self._network.embed_all(self._decoded(f"{title}: embedding", report))
-        if not self._path.exists():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with writing(self._path), written_whole(self._path) as partial:
+        if not self._maps.exists():
+            self._maps.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self._maps), written_whole(self._maps) as partial:
                 self._write(partial, title=title, report=report)
-        maps = np.load(self._path, mmap_mode="r")
+        maps = np.load(self._maps, mmap_mode="r")
         rows: list[np.ndarray] = []
         behind = [module for _, module in folded(self._network.backbone).chain()][self._frozen :]
         with exact_matrix_products():

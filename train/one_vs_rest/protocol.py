@@ -86,6 +86,8 @@ class Job:
     curve: tuple[Point, ...]
     selected_step: int
     """The step of the result: the last, or that of checkpoint selection. The curve has a point for it."""
+    seconds: float | None = None
+    """Elapsed time; None for a job of msc-edge 0.1.0."""
 
     @property
     def selected(self) -> Point:
@@ -173,18 +175,17 @@ def run_job(
     training_images = FrozenStages(network, frozen, train, split.train, maps / split.name)
     test_images = FrozenStages(network, frozen, test, split.test, maps)
 
-    def embed(images: FrozenStages) -> np.ndarray:
-        embeddings = images.embed(title=title, report=report)
-        if not np.isfinite(embeddings).all():
+    def point(step: int, bank: np.ndarray, tested: np.ndarray) -> Point:
+        if not all(np.isfinite(rows).all() for rows in (bank, tested)):
             raise UsageError(f"{title}: the embeddings are no longer finite; train with a lower --learning-rate")
-        return embeddings
-
-    def point(step: int, bank: np.ndarray) -> Point:
-        auroc = auroc_of(bank, embed(test_images), split.anomalous)
+        auroc = auroc_of(bank, tested, split.anomalous)
         return Point(step, auroc, mean_pairwise_cosine(torch.from_numpy(bank)))
 
-    initial = embed(training_images)
-    curve = {0: point(0, initial)}
+    def point_now(step: int) -> Point:
+        return point(step, *(images.embed(title=title, report=report) for images in (training_images, test_images)))
+
+    initial, tested = (images.embed_initial(title=title, report=report) for images in (training_images, test_images))
+    curve = {0: point(0, initial, tested)}
     if method == DN2:
         return Job(split.name, method, seed, tuple(curve.values()), selected_step=0)
     settings = settings_of(split, method, seed, options, backbone)
@@ -192,7 +193,7 @@ def run_job(
 
     def measure(step: int) -> None:
         if step % every == 0 or step == settings.steps:
-            curve[step] = point(step, embed(training_images))
+            curve[step] = point_now(step)
 
     training_copies = [
         training_copy(image, spec)
@@ -211,7 +212,7 @@ def run_job(
     )
     selected_step = best.step if best else settings.steps
     if selected_step not in curve:  # the network has its weights now
-        curve[selected_step] = point(selected_step, embed(training_images))
+        curve[selected_step] = point_now(selected_step)
     return Job(split.name, method, seed, tuple(curve[step] for step in sorted(curve)), selected_step)
 
 

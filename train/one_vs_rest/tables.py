@@ -23,7 +23,7 @@ def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
             )
     with written_whole(folder / "table.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("class", "method", "seed", "selected_step", "auroc", "best_step", "best_auroc"))
+        writer.writerow(("class", "method", "seed", "selected_step", "auroc", "best_step", "best_auroc", "seconds"))
         writer.writerows(
             (
                 job.label,
@@ -33,6 +33,7 @@ def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
                 f"{job.selected.auroc:.6f}",
                 job.best.step,
                 f"{job.best.auroc:.6f}",
+                "" if job.seconds is None else job.seconds,
             )
             for job in jobs
         )
@@ -43,7 +44,7 @@ def write_tables(folder: Path, jobs: Iterable[Job]) -> str:
 
 
 def _results(jobs: Sequence[Job]) -> str:
-    """AUROC of each class and method: mean and standard deviation over the seeds."""
+    """AUROC of each class and method: mean and standard deviation over the seeds. Hours: of all jobs of a method."""
     labels = list(dict.fromkeys(job.label for job in jobs))
     methods = [method for method in METHODS if any(job.method == method for job in jobs)]
     cells = {
@@ -61,6 +62,8 @@ def _results(jobs: Sequence[Job]) -> str:
         name = "mean" if len(common) == len(labels) else f"mean of {len(common)} common classes"
         means = [np.mean([np.mean(cells[label, method]) for label in common]) for method in methods]
         lines.append(f"| {name} | {' | '.join(f'{mean:.4f}' for mean in means)} |")
+    spent = [[job.seconds for job in jobs if job.method == method] for method in methods]
+    lines.append(f"| hours | {' | '.join(map(_hours, spent))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +76,11 @@ def _cell(values: Sequence[float]) -> str:
         return ""
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
     return f"{np.mean(values):.4f}{spread}"
+
+
+def _hours(seconds: Sequence[float | None]) -> str:
+    known = [each for each in seconds if each is not None]
+    return f"{sum(known) / 3600:.1f}" if len(known) == len(seconds) else ""
 
 
 def _selections(jobs: Sequence[Job]) -> str:

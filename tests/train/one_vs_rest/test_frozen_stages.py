@@ -59,3 +59,17 @@ def test_values_that_float16_does_not_hold_are_refused(below: Path, network: Emb
     with pytest.raises(UsageError, match="pass --freeze-to none"):
         FrozenStages(network, "layer1", below, NAMES, tmp_path).embed(title="red", report=silent)
     assert not list(tmp_path.glob("*.npy"))
+
+
+@pytest.mark.parametrize("last", ["layer2", None])
+def test_first_embeddings_are_computed_once_for_all_methods(
+    below: Path, network: EmbeddingNetwork, last: str | None, tmp_path: Path
+) -> None:
+    first = FrozenStages(network, last, below, NAMES, tmp_path / "maps")
+    expected = first.embed_initial(title="", report=silent)
+    assert np.array_equal(expected, first.embed(title="", report=silent))
+    with torch.no_grad():  # as training does
+        network.backbone.get_submodule("layer3.1.conv2").weight *= -1  # pyright: ignore[reportOperatorIssue]
+    for method in (first, FrozenStages(network, last, below, NAMES, tmp_path / "maps")):
+        assert np.array_equal(method.embed_initial(title="", report=silent), expected)
+        assert not np.allclose(method.embed(title="", report=silent), expected, atol=1e-3)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from msc_edge.train.one_vs_rest.protocol import Job, Point
@@ -22,8 +23,14 @@ def test_the_table_compares_the_selected_step_with_the_best_one(tmp_path: Path) 
     assert "| a | v2 | 0 | 0.5000 | 2 | 0.7000 | 1 | 0.8000 | 67% |" in table
     assert "| b | v2 | 0 | 0.9000 | 0 | 0.9000 | 0 | 0.9000 | no gain |" in table
     lines = (tmp_path / "table.csv").read_text().splitlines()
-    assert lines[0] == "class,method,seed,selected_step,auroc,best_step,best_auroc"
-    assert lines[1] == "a,v2,0,2,0.700000,1,0.800000"
+    assert lines[0] == "class,method,seed,selected_step,auroc,best_step,best_auroc,seconds"
+    assert lines[1] == "a,v2,0,2,0.700000,1,0.800000,"
+
+
+def test_hours_are_of_all_jobs_of_a_method_and_empty_if_one_is_unknown(tmp_path: Path) -> None:
+    jobs = [replace(job(label, "v2", 0.9), seconds=5400.0) for label in "ab"] + [job("a", "dn2", 0.9)]
+    assert "| hours |  | 3.0 |" in write_tables(tmp_path, jobs)
+    assert "a,v2,0,0,0.900000,0,0.900000,5400.0" in (tmp_path / "table.csv").read_text().splitlines()
 
 
 def test_a_vertical_bar_in_the_name_of_a_class_is_escaped(tmp_path: Path) -> None:
