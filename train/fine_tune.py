@@ -175,6 +175,11 @@ class _PendingMetrics:
         if self._arrived:
             self._arrived.synchronize()
         if not (self._loss.isfinite() and self._embeddings.isfinite().all()):
+            if self._step == 1:  # no weight has changed yet
+                raise UsageError(
+                    "the loss is not finite at the first step; check the weights of the backbone, and the loss if it "
+                    "is your own"
+                )
             raise UsageError(
                 f"the loss is no longer finite at step {self._step}; train again with a lower --learning-rate"
             )

@@ -177,6 +177,16 @@ def test_a_loss_that_is_not_finite_stops_the_training(rate: float, training: Cal
         training().train(tmp_path, settings_of(steps=20, learning_rate=rate))
 
 
+def test_a_loss_that_is_not_finite_before_any_change_is_not_the_learning_rates_fault(
+    training: Callable, tmp_path: Path
+) -> None:
+    one = training()
+    with torch.no_grad():
+        next(one.network.backbone.parameters()).fill_(torch.nan)
+    with pytest.raises(UsageError, match="not finite at the first step; check the weights"):
+        one.train(tmp_path, settings_of(steps=2))
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, toy, backbone: Backbone) -> tuple[State, Path]:
     """Final weights and folder of a training of five steps."""

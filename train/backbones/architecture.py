@@ -33,8 +33,8 @@ class Architecture:
     own_key: Callable[[str], str] = _unchanged
     """The key of a tensor in the trunk, from its key in a published state dict. Own keys stay as they are."""
     blocks: Mapping[type[nn.Module], str] = field(default_factory=dict)
-    """Types of inverted residual blocks, and the child of each that begins with the expansion: patch embeddings are
-    made of the expanded map. Empty for networks without such blocks."""
+    """Types of inverted residual blocks, and the child of each that holds its layers in their order: patch embeddings
+    are made of the expanded map, before the second convolution. Empty for networks without such blocks."""
     same_padding: bool = False
     """Whether convolutions with a stride are padded as in TensorFlow: at the right and bottom first. The positions of
     a feature map at stride s then lie s - 1 pixels further right and down, for inputs whose size s divides."""

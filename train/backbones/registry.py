@@ -14,7 +14,7 @@ class Family(Protocol):
 
     @property
     def NAMES(self) -> Sequence[str]:  # noqa: N802 (a constant of the module)
-        """The names that help and errors list."""
+        """The names that errors list."""
         ...
 
     def architecture(self, name: str) -> Architecture | None:

@@ -66,10 +66,11 @@ def one_vs_rest(
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
     from msc_edge.terminal import echo
+    from msc_edge.text import many
 
     with explain_missing_extra():
         from msc_edge.train.one_vs_rest.benchmark import download_dataset, run_protocol
-        from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions
+        from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions, read_jobs
         from msc_edge.train.options import check_learning_rate
 
     check_learning_rate(learning_rate)
@@ -94,6 +95,9 @@ def one_vs_rest(
         accelerator=accelerator,
         dtype=dtype if precision is None else precision,
     )
+    if finished := len(read_jobs(out)):
+        kept = f"{out}: {many(finished, 'finished job')} will be kept"
+        echo(f"{kept}; after a change of the code choose another --out", err=True)
     with progress_bars() as report:
         if dataset:
             train, test = download_dataset(dataset, out / "data", report=report)

@@ -38,7 +38,7 @@ def find_taps(backbone: Backbone, wanted: Sequence[int] = STRIDES) -> tuple[Tap,
         if not at_stride:
             raise UsageError(
                 f"backbone {backbone.name}: has no feature map at 1/{stride} of the image, which patch embeddings "
-                "need; keep more stages, or pass --scores image"
+                f"need; {'keep more stages, or ' if backbone.stop_at else ''}pass --scores image"
             )
         last = at_stride[-1]
         name, _, channels = chain[last]
@@ -56,10 +56,16 @@ def _expansion(backbone: Backbone, block: str) -> tuple[str, int] | None:
     inner = next((name for kind, name in backbone.architecture.blocks.items() if isinstance(module, kind)), None)
     if inner is None:
         return None
-    first = getattr(module, inner)[0]
-    convolution = first[0]
-    # A block without expansion begins with its depthwise convolution.
-    return (f"{block}.{inner}.0", convolution.out_channels) if convolution.kernel_size == (1, 1) else None
+    layers = list(module.get_submodule(inner).named_children())
+    convolutions = [(place, found) for place, (_, layer) in enumerate(layers) if (found := _convolution(layer))]
+    (_, first), (second, _) = convolutions[:2]
+    # A block without expansion begins with its depthwise convolution. Otherwise norm and activation follow the first.
+    return (f"{block}.{inner}.{layers[second - 1][0]}", first.out_channels) if first.kernel_size == (1, 1) else None
+
+
+def _convolution(layer: nn.Module) -> nn.Conv2d | None:
+    """The layer itself, or the first convolution within it."""
+    return next((module for module in layer.modules() if isinstance(module, nn.Conv2d)), None)
 
 
 class TappedBackbone(nn.Module):

@@ -40,6 +40,14 @@ def test_the_options_are_used_and_the_table_is_printed(given: list[object], tmp_
     assert (settings["images"], settings["dtype"], settings["preset"], settings["steps"]) == ("6", "fp32", "paper", "0")
 
 
+def test_a_repeated_command_says_that_it_keeps_finished_jobs(given: list[object], tmp_path: Path) -> None:
+    same = [*given, "--out", tmp_path / "out", "--images", 6, "--method", "dn2", "--dtype", "fp32"]
+    first, again = run(*same), run(*same)
+    assert "kept" not in first.stderr
+    assert f"{tmp_path / 'out'}: 1 finished job will be kept; after a change of the code" in again.stderr
+    assert again.stdout == first.stdout
+
+
 def test_old_names_of_options_are_deprecated(given: list[object], tmp_path: Path) -> None:
     done = run(*given, "--out", tmp_path / "out", "--pictures", 6, "--precision", "fp32", "--method", "dn2")
     assert done.exit_code == 0, done.output

@@ -1,9 +1,18 @@
+from collections import OrderedDict
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.mnasnet import _InvertedResidual  # pyright: ignore[reportPrivateUsage]
 
 from msc_edge.errors import UsageError
+from msc_edge.train.backbones.architecture import Architecture
+from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.patches.taps import Tap, TappedBackbone, find_taps
+from msc_edge.train.torchvision_weights import weights_from_torchvision
 
 
 @pytest.mark.parametrize(
@@ -23,8 +32,30 @@ def test_taps_by_backbone(name: str, stop_at: str | None, expected: list[Tap]) -
 
 
 def test_a_backbone_without_a_stride_is_refused() -> None:
-    with pytest.raises(UsageError, match="no feature map at 1/16 of the image"):
+    with pytest.raises(UsageError, match=r"no feature map at 1/16 of the image.*keep more stages"):
         find_taps(build_backbone("resnet18", stop_at="layer2"))
+    squeezenet = Architecture(
+        name="squeezenet1_1",
+        trunk=lambda: OrderedDict(features=models.squeezenet1_1().features),
+        pretrained=partial(weights_from_torchvision, "squeezenet1_1"),
+    )
+    with pytest.raises(UsageError, match="no feature map at 1/8 of the image, which patch embeddings need; pass"):
+        find_taps(Backbone(squeezenet))
+
+
+def test_the_layers_of_a_block_may_be_flat_or_nested() -> None:
+    """The blocks of MNASNet hold convolutions, norms and activations side by side, those of MobileNetV2 nested."""
+    mnasnet = Architecture(
+        name="mnasnet1_0",
+        trunk=lambda: OrderedDict(layers=models.mnasnet1_0().layers[:-3]),
+        pretrained=partial(weights_from_torchvision, "mnasnet1_0"),
+        blocks={_InvertedResidual: "layers"},
+    )
+    backbone = Backbone(mnasnet)
+    taps = find_taps(backbone)
+    assert [(tap.stride, tap.channels) for tap in taps] == [(8, 240), (16, 576)]
+    for tap in taps:
+        assert isinstance(backbone.get_submodule(tap.module), nn.ReLU)
 
 
 @pytest.mark.parametrize("name", ["edge-small", "resnet18"])
