@@ -1,0 +1,66 @@
+"""Groups: images that show the same part, found by their embeddings.
+
+A part that was photographed twice, with another exposure or a little later, gives two similar images. With one of them in
+the memory bank and the other one held out, the held-out score is lower than the score of a new part will be, and the
+limits that follow from it reject too many good parts.
+
+Two images belong together if a large part of what distinguishes each of them from the mean image is the same. This is
+measured after whitening: in each principal direction, the deviation is divided by the standard deviation of the set. A
+change that many images share, such as the exposure or the position of the part, then counts little, and what only these
+two images have in common, such as the grain of one part, counts much.
+"""
+
+import math
+from collections.abc import Iterator
+from statistics import NormalDist
+
+import numpy as np
+
+_DIRECTIONS = 64
+_LEAST_DIRECTIONS = 8  # with fewer, independent images can be alike by chance
+_CHANCE = 0.001  # that any pair of independent images is above the limit
+_EQUAL = 0.01  # of the mean squared distance: of images that are equal but for noise
+_ROWS = 1024  # of the matrix of cosines at a time
+
+
+def near_duplicates(embeddings: np.ndarray) -> np.ndarray:
+    """The group of each image, int64 (n,), numbered from 0 in the order of the first image of each.
+
+    `embeddings`: float32 (n, dim), unit rows. An image that is like no other one is a group of its own. Images that are
+    not like each other but both like a third one are in one group. Among fewer than 32 images, only almost equal
+    ones form groups.
+    """
+    deviations = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    groups = np.arange(len(deviations))
+    for others in _alike(deviations):
+        together = np.unique(groups[others])
+        if len(together) > 1:
+            groups[np.isin(groups, together)] = together[0]
+    return numbered(groups)
+
+
+def numbered(groups: np.ndarray) -> np.ndarray:
+    """The same groups, numbered from 0 in the order of the first image of each; int64 (n,)."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def _alike(deviations: np.ndarray) -> Iterator[np.ndarray]:
+    """For each image, which images are like it: bool (n,)."""
+    count = len(deviations)
+    variances, directions = np.linalg.eigh(deviations.T @ deviations / count)
+    used = min(_DIRECTIONS, count // 4, int((variances > 1e-9 * variances[-1]).sum()))
+    if used < _LEAST_DIRECTIONS:
+        squares = np.square(deviations).sum(axis=1)
+        for start in range(0, count, _ROWS):
+            part = slice(start, start + _ROWS)
+            distances = squares[part, None] + squares - 2 * deviations[part] @ deviations.T
+            yield from distances <= _EQUAL * 2 * squares.mean()
+        return
+    white = deviations @ directions[:, -used:] / np.sqrt(variances[-used:])
+    white = (white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    # For independent images, atanh of the cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
+    z = -NormalDist().inv_cdf(_CHANCE / (count * (count - 1) / 2))
+    limit = math.tanh(z / math.sqrt(used - 3))
+    for start in range(0, count, _ROWS):
+        yield from white[start : start + _ROWS] @ white.T > limit
