@@ -29,7 +29,7 @@ def test_independent_images_are_not_grouped(count: int) -> None:
     assert list(near_duplicates(unit(parts(count)))) == list(range(count))
 
 
-@pytest.mark.parametrize("count", [40, 200])
+@pytest.mark.parametrize("count", [120, 200, 1000])
 def test_images_that_differ_in_one_angle_are_not_grouped(count: int) -> None:
     """Parts that lie on a table in any orientation: neighbours in angle are alike, and still other parts."""
     random = np.random.default_rng(0)
