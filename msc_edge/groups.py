@@ -1,13 +1,14 @@
 """Groups: images that show the same part, found by their embeddings.
 
-A part that was photographed twice, with another exposure or a little later, gives two similar images. With one of them in
-the memory bank and the other one held out, the held-out score is lower than the score of a new part will be, and the
+A part that was photographed twice, with another exposure or a little later, gives two similar images. With one of them
+in the memory bank and the other one held out, the held-out score is lower than the score of a new part will be, and the
 limits that follow from it reject too many good parts.
 
 Two images belong together if a large part of what distinguishes each of them from the mean image is the same. This is
 measured after whitening: in each principal direction, the deviation is divided by the standard deviation of the set. A
 change that many images share, such as the exposure or the position of the part, then counts little, and what only these
-two images have in common, such as the grain of one part, counts much.
+two images have in common, such as the grain of one part, counts much. They must be alike in the weaker half of the
+directions, too: parts in almost the same position are alike in the stronger half only.
 """
 
 import math
@@ -58,9 +59,23 @@ def _alike(deviations: np.ndarray) -> Iterator[np.ndarray]:
             yield from distances <= _EQUAL * 2 * squares.mean()
         return
     white = deviations @ directions[:, -used:] / np.sqrt(variances[-used:])
-    white = (white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    # For independent images, atanh of the cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
-    z = -NormalDist().inv_cdf(_CHANCE / (count * (count - 1) / 2))
-    limit = math.tanh(z / math.sqrt(used - 3))
+    pairs = count * (count - 1) / 2
+    every, weaker = (_Cosines(white, used, _CHANCE / pairs), _Cosines(white, used // 2, _CHANCE))
     for start in range(0, count, _ROWS):
-        yield from white[start : start + _ROWS] @ white.T > limit
+        part = slice(start, start + _ROWS)
+        yield from every.above(part) & weaker.above(part)
+
+
+class _Cosines:
+    """Cosines of deviations in the first columns, which are the directions of least variance."""
+
+    def __init__(self, white: np.ndarray, directions: int, chance: float) -> None:
+        rows = white[:, :directions]
+        lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        self._rows = (rows / lengths).astype(np.float32)
+        # For independent images, atanh of the cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
+        self._limit = math.tanh(-NormalDist().inv_cdf(chance) / math.sqrt(directions - 3))
+
+    def above(self, part: slice) -> np.ndarray:
+        """Whether the cosines of some images with all images are above what chance gives, bool (part, n)."""
+        return self._rows[part] @ self._rows.T > self._limit
