@@ -34,8 +34,9 @@ from networks import pretrained_network
 from torch import Tensor
 
 from msc_edge.anomaly_map import patch_score
-from msc_edge.calibration import Calibration, alarm_count_interval
+from msc_edge.calibration import Calibration
 from msc_edge.images import read_image
+from msc_edge.intervals import alarm_count_interval
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
 from msc_edge.train.backbones.edge_small import EDGE_SMALL

@@ -7,24 +7,28 @@ For a new normal image, exchangeable with the n held-out ones, the conformal p-v
 is at most r with probability at most r, for any r (Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a
 Random World"; Bates et al. 2023, "Testing for outliers with conformal p-values"). A verdict at false-alarm rate
 r is therefore p <= r, which is the same as a score above the m-th largest calibration score, m = floor(r (n + 1)).
+
+Images that show the same part have similar scores, and count less than independent ones: n images in groups count as
+n / b, where b is the design effect of their scores (Kish 1965, "Survey Sampling", section 5.4). In p(s) each
+calibration score then has the weight 1 / b, and the new image the weight 1.
 """
 
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict
 
 from msc_edge.errors import UsageError
+from msc_edge.intervals import ROUNDING, alarm_count_interval, rate_interval
 
 Verdict = Literal["normal", "warn", "reject"]
 
 LEAST_RATE = 1e-12
 """Smallest target false-alarm rate: a trillion images would be needed for it."""
-# Corrects rounding such as 0.29 * 100 = 28.999999999999996.
-_ROUNDING = 1e-9
 # For the two classes below, which pydantic reads from manifest.json.
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -47,7 +51,7 @@ class Limit:
     @property
     def meets_target(self) -> bool:
         """Whether the calibration images are enough for the target rate."""
-        return self.expected_rate is None or self.expected_rate <= (self.target_rate or 0) + _ROUNDING
+        return self.expected_rate is None or self.expected_rate <= (self.target_rate or 0) + ROUNDING
 
 
 @dataclass(frozen=True)
@@ -69,31 +73,47 @@ class Limits:
 class Calibration:
     """The scores of the held-out normal images in ascending order: float64 of shape (n,), n >= 1."""
 
-    def __init__(self, scores: np.ndarray | list[float]) -> None:
-        """`scores`: in any order. ValueError when there are none, or one is not finite."""
-        self.scores = np.sort(np.asarray(scores, dtype=np.float64))
-        if self.scores.ndim != 1 or self.scores.size == 0 or not np.isfinite(self.scores).all():
+    def __init__(self, scores: np.ndarray | list[float], groups: np.ndarray | list[int] | None = None) -> None:
+        """`scores`: in any order. `groups`: the group of each image; None: all images are independent.
+
+        ValueError when there are no scores, when one is not finite, or when the groups are not as many.
+        """
+        given = np.asarray(scores, dtype=np.float64)
+        if given.ndim != 1 or given.size == 0 or not np.isfinite(given).all():
             raise ValueError("a calibration needs at least one score, and finite scores only")
+        order = np.argsort(given, kind="stable")
+        self.scores = given[order]
+        self.groups = np.arange(given.size) if groups is None else np.asarray(groups)[order]
+        self.independent = _independent(self.scores, self.groups)
+        """The number of independent images that these count as, from 1 to n."""
+
+    @property
+    def alike(self) -> float:
+        """How many images count as one independent image: the design effect, at least 1."""
+        return self.scores.size / self.independent
 
     def p_value(self, score: float) -> float:
-        """The conformal p-value of a score, in [1 / (n + 1), 1]."""
-        at_least = len(self.scores) - bisect_left(self.scores, score)
-        return (1 + at_least) / (len(self.scores) + 1)
+        """The conformal p-value of a score, in [1 / (n + 1), 1]; n: the number of independent images."""
+        at_least = self.scores.size - bisect_left(self.scores, score)
+        return (1 + at_least / self.alike) / (self.independent + 1)
 
     def limit(self, rate: float) -> Limit:
         """The limit for a target false-alarm rate in [LEAST_RATE, 1). UsageError for other rates."""
         _check_rate(rate)
         n = self.scores.size
-        flagged = min(max(1, math.floor(rate * (n + 1) + _ROUNDING)), n)
-        return Limit(score=float(self.scores[n - flagged]), target_rate=rate, expected_rate=flagged / (n + 1))
+        # The most calibration scores that a flagged score may have at or above it.
+        above = math.floor(self.alike * (rate * (self.independent + 1) - 1) + ROUNDING)
+        above = min(max(0, above), n - 1)
+        # The limit lies somewhere among the scores of one part: on average half of them are above it.
+        count = max(1.0, 1 + above / self.alike - (1 - 1 / self.alike) / 2)
+        return Limit(float(self.scores[n - 1 - above]), target_rate=rate, expected_rate=count / (self.independent + 1))
 
     def gives(self, limit: Limit, rate: float) -> bool:
         """Whether a limit is the one for this target rate in [LEAST_RATE, 1), up to rounding of the rates."""
         own = self.limit(rate)
         rates = ((limit.target_rate, rate), (limit.expected_rate, own.expected_rate))
         return limit.score == own.score and all(
-            one is not None and other is not None and math.isclose(one, other, rel_tol=_ROUNDING)
-            for one, other in rates
+            one is not None and other is not None and math.isclose(one, other, rel_tol=ROUNDING) for one, other in rates
         )
 
     def interval(self, limit: Limit) -> tuple[float, float] | None:
@@ -103,7 +123,7 @@ class Calibration:
         """
         if limit.expected_rate is None:
             return None
-        return rate_interval(self.count_above(limit.expected_rate), self.scores.size)
+        return rate_interval(self.count_above(limit.expected_rate), self.independent)
 
     def alarm_interval(self, limit: Limit, images: int) -> tuple[int, int] | None:
         """How many of `images` normal images one of its limits flags, 9 times out of 10: (lowest, highest).
@@ -112,11 +132,12 @@ class Calibration:
         """
         if limit.expected_rate is None:
             return None
-        return alarm_count_interval(self.count_above(limit.expected_rate), self.scores.size, images)
+        count = self.count_above(limit.expected_rate)
+        return alarm_count_interval(count, self.independent, images, alike=self.alike)
 
-    def count_above(self, expected_rate: float) -> int:
-        """The m of a limit that is the m-th largest calibration score: m = expected_rate * (n + 1)."""
-        return min(max(1, round(expected_rate * (self.scores.size + 1))), self.scores.size)
+    def count_above(self, expected_rate: float) -> float:
+        """The m of a limit that is the m-th largest score of n independent images: m = expected_rate * (n + 1)."""
+        return min(max(1.0, expected_rate * (self.independent + 1)), self.independent)
 
     def limits(self, *, warn_rate: float, reject_rate: float) -> Limits:
         """Both limits of a kit. UsageError when the warn rate is below the reject rate."""
@@ -132,59 +153,30 @@ def images_needed(rate: float) -> int:
     """The smallest number of calibration images for a target false-alarm rate in (0, 1): ceil(1 / rate) - 1."""
     _check_rate(rate)
     # A rate close to 1 needs no image, but a calibration must not be empty.
-    return max(1, math.ceil(1 / rate * (1 - _ROUNDING)) - 1)
+    return max(1, math.ceil(1 / rate * (1 - ROUNDING)) - 1)
 
 
-def alarm_count_interval(count: int, held_out: int, images: int, *, confidence: float = 0.9) -> tuple[int, int]:
-    """How many of `images` normal images a limit flags with probability `confidence`: (lowest, highest).
+def _independent(scores: np.ndarray, groups: np.ndarray) -> float:
+    """The number of independent images that scores in groups count as: n / (1 + (m - 1) rho).
 
-    `count` is `Calibration.count_above` of the limit, `held_out` the number of calibration images. The share of normal
-    images above the limit is Beta(count, held_out + 1 - count), so the number of flagged images is beta-binomial. Both
-    ends are central quantiles. They are whole numbers, so the probability is at least `confidence`.
+    m is the mean size of the group of an image. rho, in [0, 1], is how alike the scores of a group are: the intraclass
+    correlation of their normal scores, by a one-way analysis of variance (Donner 1986, "A review of inference
+    procedures for the intraclass correlation coefficient", section 2).
     """
-    a, b = count, held_out + 1 - count
-    tail = (1 - confidence) / 2
-    below, lowest = 0.0, 0
-    for flagged in range(images + 1):
-        # C(images, flagged) = 1 / ((images + 1) B(flagged + 1, images - flagged + 1))
-        log_choose = -math.log(images + 1) - _log_beta(flagged + 1, images - flagged + 1)
-        if below <= tail + _ROUNDING:
-            lowest = flagged
-        below += math.exp(log_choose + _log_beta(flagged + a, images - flagged + b) - _log_beta(a, b))
-        if below >= 1 - tail - _ROUNDING:
-            return lowest, flagged
-    return lowest, images
-
-
-def rate_interval(count: int, held_out: int, confidence: float = 0.9) -> tuple[float, float]:
-    """The interval that holds the false-alarm rate of a limit with probability `confidence`: (low, high) in (0, 1).
-
-    `count` is `Calibration.count_above` of the limit, 1 <= count <= held_out. Over the draw of the calibration images
-    the share of all normal images above the limit is Beta(count, held_out + 1 - count) (Vovk 2012, "Conditional
-    validity of inductive conformal predictors", section 3), with mean count / (held_out + 1). Both ends are central
-    quantiles. ValueError outside these ranges.
-    """
-    if not (1 <= count <= held_out and 0 < confidence < 1):
-        raise ValueError(f"expected 1 <= count <= held_out and 0 < confidence < 1, got {count=} {held_out=}")
-    # Beta(m, n + 1 - m) is above x exactly when fewer than m of n uniform numbers are below x: a binomial tail.
-    counts = np.arange(count)
-    log_choose = np.array([-math.log(held_out + 1) - _log_beta(i + 1, held_out - i + 1) for i in range(count)])
-
-    def share_above(rate: float) -> float:
-        return float(np.exp(log_choose + counts * math.log(rate) + (held_out - counts) * math.log1p(-rate)).sum())
-
-    def rate_where(share: float) -> float:
-        low, high = 0.0, 1.0
-        while low < (middle := (low + high) / 2) < high:  # bisects until the floats are adjacent
-            low, high = (middle, high) if share_above(middle) > share else (low, middle)
-        return high
-
-    tail = (1 - confidence) / 2
-    return rate_where(1 - tail), rate_where(tail)
-
-
-def _log_beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n, count = len(scores), len(sizes)
+    if count in (1, n):
+        return float(count)
+    _, place, equal = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(equal) - (equal - 1) / 2)[place]
+    values = np.array([NormalDist().inv_cdf((rank - 0.5) / n) for rank in ranks])
+    means = np.bincount(group, values) / sizes
+    between = float((sizes * np.square(means - values.mean())).sum()) / (count - 1)
+    within = float(np.square(values - means[group]).sum()) / (n - count)
+    typical = (n - float(np.square(sizes).sum()) / n) / (count - 1)
+    total = between + (typical - 1) * within
+    rho = min(max((between - within) / total, 0.0), 1.0) if total > 0 else 1.0
+    return n / (1 + (float(np.square(sizes).sum()) / n - 1) * rho)
 
 
 def _check_rate(rate: float) -> None:

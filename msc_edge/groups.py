@@ -73,7 +73,7 @@ class _Cosines:
         rows = white[:, :directions]
         lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         self._rows = (rows / lengths).astype(np.float32)
-        # For independent images, atanh of the cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
+        # For independent images, atanh of a cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
         self._limit = math.tanh(-NormalDist().inv_cdf(chance) / math.sqrt(directions - 3))
 
     def above(self, part: slice) -> np.ndarray:

@@ -7,8 +7,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msc_edge.calibration import Calibration, Limit, Limits, alarm_count_interval, images_needed, rate_interval
+from msc_edge.calibration import Calibration, Limit, Limits, images_needed
 from msc_edge.errors import UsageError
+from msc_edge.intervals import alarm_count_interval, rate_interval
 
 # Few distinct values, so that ties are common.
 tied_scores = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=1, max_size=40)
@@ -184,8 +185,9 @@ def test_the_interval_of_the_largest_score_has_a_closed_form(held_out: int) -> N
 
 def test_a_limit_has_the_interval_of_its_count() -> None:
     calibration = Calibration(np.arange(152))
-    assert calibration.interval(calibration.limit(0.05)) == rate_interval(7, 152)
-    assert calibration.interval(calibration.limit(0.001)) == rate_interval(1, 152)  # the strictest there is
+    for rate, count in ((0.05, 7), (0.001, 1)):  # the second one is the strictest there is
+        interval = calibration.interval(calibration.limit(rate))
+        assert interval == pytest.approx(rate_interval(count, 152), rel=1e-12)
     assert calibration.interval(Limit(score=3.0, target_rate=None, expected_rate=None)) is None
 
 
@@ -243,3 +245,56 @@ def test_every_reject_is_also_above_the_warn_limit(
 def test_a_warn_rate_below_the_reject_rate_is_refused() -> None:
     with pytest.raises(UsageError, match="pass a warn rate that is at least the reject rate"):
         Calibration([1.0]).limits(warn_rate=0.01, reject_rate=0.02)
+
+
+@given(st.lists(st.floats(-2, 2), min_size=2, max_size=30, unique=True), st.integers(2, 5), rates)
+def test_copies_of_an_image_count_once(scores: list[float], copies: int, rate: Fraction) -> None:
+    once, often = Calibration(scores), Calibration(scores * copies, list(range(len(scores))) * copies)
+    assert often.independent == pytest.approx(len(scores))
+    one, other = once.limit(float(rate)), often.limit(float(rate))
+    assert one.score == other.score
+    assert one.expected_rate is not None
+    assert other.expected_rate is not None
+    # A limit among equal scores stands for all of them: the expected rate is right on average.
+    assert abs(other.expected_rate - one.expected_rate) * (len(scores) + 1) <= 0.5
+    for score in scores:
+        assert often.p_value(score) == pytest.approx(once.p_value(score))
+
+
+def test_groups_of_independent_scores_change_nothing_and_one_group_is_one_image() -> None:
+    scores = np.random.default_rng(0).normal(size=3000)
+    assert Calibration(scores, np.arange(3000) // 6).independent > 2700
+    assert Calibration(scores, np.arange(3000)).independent == 3000
+    one = Calibration(scores, np.zeros(3000))
+    assert (one.independent, one.limit(0.01).score, one.limit(0.01).expected_rate) == (1, scores.max(), 0.5)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [0.01, 0.02, 0.05])
+def test_of_parts_with_several_images_the_interval_is_right_as_often_as_stated(rate: float, correlation: float) -> None:
+    """New images come from new parts, some with one image and some with seven."""
+    random = np.random.default_rng(1)
+    trials, parts, new_parts = 400, 120, 150
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        sizes = random.integers(1, 8, count)
+        part = np.repeat(np.arange(count), sizes)
+        own, common = random.normal(size=len(part)), random.normal(size=count)[part]
+        return correlation**0.5 * common + (1 - correlation) ** 0.5 * own, part
+
+    inside, rates_seen, naive = [], [], []
+    for _ in range(trials):
+        calibration = Calibration(*images(parts))
+        limit = calibration.limit(rate)
+        new, _ = images(new_parts)
+        count = int((new > limit.score).sum())
+        low, high = calibration.alarm_interval(limit, len(new)) or (0, 0)
+        inside.append(low <= count <= high)
+        rates_seen.append(count / len(new) - (limit.expected_rate or 0))
+        alone = Calibration(calibration.scores)
+        low, high = alone.alarm_interval(alone.limit(rate), len(new)) or (0, 0)
+        naive.append(low <= int((new > alone.limit(rate).score).sum()) <= high)
+    assert 0.87 <= np.mean(inside) <= (0.98 if rate == 0.05 else 1)  # a few alarms are whole numbers
+    assert abs(np.mean(rates_seen)) < 0.35 * rate
+    if correlation == 0.9:
+        assert np.mean(naive) < 0.8

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msc_edge.calibration import alarm_count_interval
 from msc_edge.errors import KitError, OutputError, SourceError, UsageError
+from msc_edge.intervals import alarm_count_interval
 from msc_edge.kit.manifest import Manifest, Precision, parse_manifest
 from msc_edge.kit.model_entry import HELD_OUT, HISTORY_LENGTH, CalibrationInfo
 from msc_edge.kit.opening import Kit
