@@ -295,6 +295,7 @@ def test_of_parts_with_several_images_the_interval_is_right_as_often_as_stated(r
         low, high = alone.alarm_interval(alone.limit(rate), len(new)) or (0, 0)
         naive.append(low <= int((new > alone.limit(rate).score).sum()) <= high)
     assert 0.87 <= np.mean(inside) <= (0.98 if rate == 0.05 else 1)  # a few alarms are whole numbers
-    assert abs(np.mean(rates_seen)) < 0.35 * rate
+    # Among the largest scores, those of one part are less alike than the correlation says: the rate is rather lower.
+    assert -0.5 * rate < np.mean(rates_seen) < 0.2 * rate
     if correlation == 0.9:
         assert np.mean(naive) < 0.8
