@@ -1,6 +1,6 @@
 """The entry of one model in the manifest, and the files that belong to it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -50,9 +50,11 @@ class ScorePlan:
         """The scoring of a model, from its scores of held-out normal images, float64 (n,), in the same order."""
         return Scoring.fitted(self.kind, image_scores, patch_scores, self.map)
 
-    def calibration(self, image_scores: np.ndarray, patch_scores: np.ndarray | None) -> Calibration:
-        """The calibration of a model, from the same scores; see `calibration_scores`."""
-        return Calibration(calibration_scores(self.kind, image_scores, patch_scores, self.map))
+    def calibration(
+        self, image_scores: np.ndarray, patch_scores: np.ndarray | None, groups: Sequence[int] | None
+    ) -> Calibration:
+        """The calibration of a model, from the same scores and the groups of the images; see `calibration_scores`."""
+        return Calibration(calibration_scores(self.kind, image_scores, patch_scores, self.map), groups)
 
 
 def outputs_of(model: Path, outputs: Outputs, images: Iterable[tuple[str, np.ndarray]]) -> list[ModelOutput]:
@@ -79,8 +81,9 @@ def model_entry(
     index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
     image_scores = np.array([bank.score(query) for query in queries])
     patch_scores = _patch_scores(found, plan.map) if plan.map else None
-    calibration = plan.calibration(image_scores, patch_scores)
-    patches = None if patch_scores is None else Calibration(patch_scores)
+    groups = images.held_out_groups
+    calibration = plan.calibration(image_scores, patch_scores, groups)
+    patches = None if patch_scores is None else Calibration(patch_scores, groups)
     return Model(
         file=MODEL_FILES[precision],
         opset=OPSET,
@@ -98,6 +101,7 @@ def model_entry(
         scoring=plan.fitted(image_scores, patch_scores),
         calibration=CalibrationInfo(
             scores=calibration.scores.tolist(),
+            groups=calibration.stored_groups,
             warn_rate=rates.warn,
             reject_rate=rates.reject,
             limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),

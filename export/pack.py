@@ -19,7 +19,7 @@ from msc_edge.export.entry import Rates, ScorePlan, model_entry, outputs_of
 from msc_edge.export.int8 import Int8Rejected, quantised_model
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
-from msc_edge.export.run_images import RunImages
+from msc_edge.export.run_images import RunImages, groups_of_held_out
 from msc_edge.files import folder_written_whole
 from msc_edge.kit.layout import (
     MANIFEST,
@@ -97,7 +97,7 @@ def export(
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
-    head, plan, torch_scoring, torch_scores = _scoring_of(run, record, scores)
+    head, plan, torch_scoring, torch_scores = _scoring_of(run, record, table, scores)
     if head is None and region_rate is not None:
         raise UsageError(
             "--region-rate: the kit compares whole images only and has no heatmap; omit one of the options"
@@ -156,21 +156,22 @@ def export(
 
 
 def _scoring_of(
-    run: Path, record: RunRecord, scores: ScoreKind | None
+    run: Path, record: RunRecord, table: Sequence[NormalImage], scores: ScoreKind | None
 ) -> tuple[PatchHead | None, ScorePlan, Scoring, Calibration]:
     """The patch head, what the score is made of, and the run's own scoring and scores of the calibration images."""
     kind = scores or record.scores
     image_scores = np.load(run / CALIBRATION, allow_pickle=False)
+    groups = groups_of_held_out(table)
     if kind == "image":
         plan = ScorePlan("image")
-        return None, plan, plan.fitted(image_scores, None), Calibration(image_scores)
+        return None, plan, plan.fitted(image_scores, None), plan.calibration(image_scores, None, groups)
     if record.map is None:
         raise UsageError(f"--scores {kind}: {run} compares whole images only; train with --scores {kind}")
     head = read_head(run / PATCHES)
     patch_scores = np.load(run / PATCH_CALIBRATION, allow_pickle=False)
     rows, dim = head.bank.shape
     plan = ScorePlan(kind, record.map, PatchBank(count=rows, dim=dim))
-    return head, plan, plan.fitted(image_scores, patch_scores), plan.calibration(image_scores, patch_scores)
+    return head, plan, plan.fitted(image_scores, patch_scores), plan.calibration(image_scores, patch_scores, groups)
 
 
 def _refuse_no_kit(out: Path) -> None:

@@ -24,6 +24,12 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
+def groups_of_held_out(images: Sequence[NormalImage]) -> tuple[int, ...] | None:
+    """The groups of the held-out images of a run, in their order; None: a run of an older msc-edge."""
+    groups = [image.group for image in images if image.role == "calibration"]
+    return None if None in groups else tuple(group for group in groups if group is not None)
+
+
 @dataclass(frozen=True)
 class RunImages:
     """The normal images of a run, by role. Names are relative to `folder`, with forward slashes."""
@@ -33,6 +39,8 @@ class RunImages:
     """Images of the memory bank, in the order of its rows."""
     held_out: tuple[str, ...]
     """Held-out normal images, which calibrate the kit."""
+    held_out_groups: tuple[int, ...] | None
+    """The group of each of them; None: a run of an older msc-edge."""
     policy: DecodePolicy
     report: Report = silent
 
@@ -57,7 +65,7 @@ class RunImages:
         in_bank, held_out = (
             tuple(image.path for image in used if image.role == role) for role in ("bank", "calibration")
         )
-        return cls(folder, in_bank, held_out, record.decode, report)
+        return cls(folder, in_bank, held_out, groups_of_held_out(images), record.decode, report)
 
     def decoded(self, names: Sequence[str], task: str) -> Iterator[tuple[str, np.ndarray]]:
         """Decode the images `names`: (name, uint8 (height, width, 3)) in order. `task` labels the progress bar."""

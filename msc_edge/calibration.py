@@ -88,6 +88,11 @@ class Calibration:
         """The number of independent images that these count as, from 1 to n."""
 
     @property
+    def stored_groups(self) -> list[int] | None:
+        """The group of each score, as a manifest has it; None if all images are independent."""
+        return self.groups.tolist() if len(np.unique(self.groups)) < self.groups.size else None
+
+    @property
     def alike(self) -> float:
         """How many images count as one independent image: the design effect, at least 1."""
         return self.scores.size / self.independent

@@ -16,7 +16,8 @@ SCORE_KINDS: dict[ScoreKind, str] = {
 def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
     """Describe the limits and their false-alarm rates, as pairs of name and text.
 
-    The names are `warn` and `reject`. `caution` follows a limit whose expected rate is above its target rate.
+    The names are `warn` and `reject`. `caution` follows a limit whose expected rate is above its target rate. `groups`
+    comes before them if several images show the same part.
     """
     used = (("reject", limits.reject),)
     if limits.warn.score < limits.reject.score:
@@ -24,6 +25,9 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
     else:
         yield "warn", "not used: the warn limit is equal to the reject limit"
     n = calibration.scores.size
+    counted = _counted(calibration)
+    if counted:
+        yield "groups", f"{many(n, 'calibration image')}{counted}"
     for name, limit in used:
         yield name, _describe(limit, calibration)
         if limit.target_rate and limit.expected_rate and not limit.meets_target:
@@ -31,8 +35,18 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
                 "caution",
                 f"{name}: the expected false-alarm rate is {percent(limit.expected_rate)}, above the target of "
                 f"{percent(limit.target_rate)}: that target needs at least {images_needed(limit.target_rate)} "
-                f"calibration images, and the kit has {n}",
+                f"{'independent ' if counted else ''}calibration images, and the kit has {n}{counted}",
             )
+
+
+def _counted(calibration: Calibration) -> str:
+    """How many independent images the calibration images count as; empty if all are independent."""
+    groups = calibration.stored_groups
+    if groups is None:
+        return ""
+    return (
+        f", which show {many(len(set(groups)), 'part')} and count as {calibration.independent:.0f} independent images"
+    )
 
 
 def describe_regions(limit: Limit, calibration: Calibration) -> str:

@@ -61,9 +61,9 @@ def train(
         str | None,
         typer.Option(
             metavar="PATTERN",
-            show_default="blocks in the order of the files",
+            show_default="images that show the same part by their embeddings",
             help="Hold out complete groups of images: 'folder', or a regular expression whose one group, searched for "
-            "in the path, is equal for images of one part, such as 'part_([0-9]+)'.",
+            "in the path, is equal for images of one part, such as 'part_([0-9]+)'. none: each image is independent.",
         ),
     ] = None,
     steps: option_types.Steps = None,
@@ -147,18 +147,21 @@ def train(
 def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requested: bool) -> None:
     from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
-    from msc_edge.train.dataset import groups_of, read_image_table
+    from msc_edge.train.dataset import read_image_table
     from msc_edge.train.run_record import IMAGE_TABLE
 
     images = read_image_table(out / IMAGE_TABLE)
     roles = [image.role for image in images]
-    groups = ""
-    if record.group_by is not None:
-        held_out, all_used = (
-            set(groups_of([image.path for image in images if image.role in used], record.group_by))
-            for used in (("calibration",), ("bank", "calibration"))
+    used = [image for image in images if image.group is not None]
+    parts = len({image.group for image in used})
+    held_out = len({image.group for image in used if image.role == "calibration"})
+    groups = f": {held_out} of {parts} groups" if parts < len(used) else ""
+    if groups and record.group_by is None:
+        echo(
+            f"by their embeddings, {len(used)} images show {parts} parts; images of one part are held out together: "
+            f"column `group` of {out / IMAGE_TABLE}; for other groups pass --group-by",
+            err=True,
         )
-        groups = f": {len(held_out)} of {len(all_used)} groups"
     for line in failed[:5]:
         echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:

@@ -3,14 +3,19 @@
 import csv
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import numpy as np
+
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.files import kind_of, sha256_of
+from msc_edge.groups import numbered
 from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
 from msc_edge.text import csv_cell, csv_text
@@ -19,6 +24,7 @@ Role = Literal["bank", "calibration", "duplicate", "unreadable"]
 
 MIN_IMAGES = 3  # two for the score, one held out
 BY_FOLDER = "folder"  # value of --group-by: the images of one folder form a group
+EACH_ALONE = "none"  # each image is independent of the others
 _HELD_OUT_BLOCKS = 10
 _OLD_ROLES = {"copy": "duplicate"}  # runs of msc-edge 0.1.0
 _OLD_IMAGE_TABLE = "pictures.csv"
@@ -33,6 +39,8 @@ class NormalImage:
     sha256: str
     """Of the file; empty where it cannot be read."""
     role: Role
+    group: int | None = None
+    """Images with the same number show the same part; None: not used, or a run of an older msc-edge."""
 
 
 def normal_folder(normal: str | Path) -> Path:
@@ -89,13 +97,15 @@ def find_normal_images(folder: Path, *, report: Report = silent) -> list[NormalI
     return images
 
 
-def hold_out(images: Sequence[NormalImage], *, holdout: float, group_by: str | None = None) -> list[NormalImage]:
-    """Assign the role `calibration` to a share `holdout` of the usable images, spread evenly over their order.
+def hold_out(
+    images: Sequence[NormalImage], *, holdout: float, groups: Sequence[int], group_by: str | None = None
+) -> list[NormalImage]:
+    """Assign the role `calibration` to a share `holdout` of the usable images, in whole groups.
 
-    Images of one part must not be on both sides of the split: the held-out images would then be more similar to the
-    memory bank than the images of new parts. Consecutive files often show the same part, so blocks of consecutive
-    images are held out. With `group_by` (see `groups_of`) complete groups are, until the share is nearest to
-    `holdout`. Raises SourceError for too few images, UsageError for groups that cannot be split.
+    `groups`: the group of each usable image: `groups_of` a `group_by`, or `near_duplicates` without it. Images of one
+    part must not be on both sides of the split: the held-out images would then be more similar to the memory bank than
+    the images of new parts. Consecutive files often show similar parts, so blocks of consecutive groups are held out,
+    spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without a split.
     """
     usable = [i for i, image in enumerate(images) if image.role in ("bank", "calibration")]
     if len(usable) < MIN_IMAGES:
@@ -104,28 +114,46 @@ def hold_out(images: Sequence[NormalImage], *, holdout: float, group_by: str | N
             f"at least {MIN_IMAGES} are needed, a few hundred are recommended"
         )
     wanted = min(len(usable) - 2, max(1, round(holdout * len(usable))))
-    if group_by is None:
-        chosen = held_out_blocks(len(usable), wanted)
-    else:
-        chosen = _held_out_groups(groups_of([images[i].path for i in usable], group_by), wanted, group_by)
-    held_out = {usable[place] for place in chosen}
-    return [
-        NormalImage(image.path, image.sha256, ("calibration" if i in held_out else "bank"))
-        if image.role in ("bank", "calibration")
-        else image
-        for i, image in enumerate(images)
-    ]
+    sizes = np.bincount(groups).tolist()
+    chosen = _held_out_groups(sizes, wanted)
+    if chosen:
+        held_out = {place for place, group in enumerate(groups) if group in chosen}
+    elif group_by is not None:
+        raise _no_split(group_by, sizes, wanted)
+    else:  # all images are alike: they count as one image, and a part of them is held out all the same
+        held_out = held_out_blocks(len(usable), wanted)
+    assigned = {
+        i: replace(images[i], role="calibration" if place in held_out else "bank", group=int(groups[place]))
+        for place, i in enumerate(usable)
+    }
+    return [assigned.get(i, image) for i, image in enumerate(images)]
 
 
-def groups_of(paths: Sequence[str], group_by: str) -> list[str]:
-    """The group of each path: its folder if `group_by` is `folder`, else the match of the pattern's one group.
+def _no_split(group_by: str, sizes: Sequence[int], wanted: int) -> UsageError:
+    total, smallest = sum(sizes), min(sizes)
+    if len(sizes) == 1:
+        return UsageError(
+            f"--group-by {group_by}: all {total} images are in one group, so none can be held out; choose a finer "
+            "pattern, or omit --group-by"
+        )
+    return UsageError(
+        f"--group-by {group_by}: {wanted} of {total} images should be held out, but the smallest of the {len(sizes)} "
+        f"groups has {smallest}; pass --holdout {math.ceil(100 * smallest / total) / 100:g}, or choose a finer pattern"
+    )
 
-    The pattern is a Python regular expression, searched for anywhere in the path, which is relative to the folder of
-    normal images and uses forward slashes: `part_([0-9]+)_` puts part_07_a.png and part_07_b.png into one group.
-    Raises UsageError for an invalid pattern, and if it does not match one of the paths.
+
+def groups_of(paths: Sequence[str], group_by: str) -> np.ndarray:
+    """The number of the group of each path, int64 (n,), in the order of the first path of each.
+
+    `group_by`: `folder`; `none`, where each image is a group; or a Python regular expression with one group, searched
+    for anywhere in the path, which is relative to the folder of normal images and uses forward slashes:
+    `part_([0-9]+)_` puts part_07_a.png and part_07_b.png into one group. Raises UsageError for an invalid pattern, and
+    if it does not match one of the paths.
     """
+    if group_by == EACH_ALONE:
+        return np.arange(len(paths))
     if group_by == BY_FOLDER:
-        return [PurePosixPath(path).parent.as_posix() for path in paths]
+        return numbered(np.array([PurePosixPath(path).parent.as_posix() for path in paths]))
     pattern = _group_pattern(group_by)
     found = [match and match.group(1) for match in map(pattern.search, paths)]
     if without := [path for path, group in zip(paths, found, strict=True) if group is None]:
@@ -133,7 +161,7 @@ def groups_of(paths: Sequence[str], group_by: str) -> list[str]:
             f"--group-by {group_by}: does not match {len(without)} of {len(paths)} paths, such as {without[0]}; "
             "widen the pattern"
         )
-    return [group for group in found if group is not None]
+    return numbered(np.array(found))
 
 
 def _group_pattern(group_by: str) -> re.Pattern[str]:
@@ -152,42 +180,37 @@ def _group_pattern(group_by: str) -> re.Pattern[str]:
 
 def held_out_blocks(count: int, wanted: int) -> set[int]:
     """Choose `wanted` of `count` places, in at most ten blocks that are spread evenly over the order."""
+    return _held_out_groups([1] * count, wanted)
+
+
+def _held_out_groups(sizes: Sequence[int], wanted: int) -> set[int]:
+    """Choose groups with about `wanted` images in all; at least two images stay. `sizes`: of the groups, in order."""
+    starts = [0, *accumulate(sizes)]
+    total = starts[-1]
+    chosen: set[int] = set()
+    held = 0
+
+    def take(group: int, due: int) -> bool:
+        """Take the group if that brings the number nearer to `due`."""
+        nonlocal held
+        nearer = abs(held + sizes[group] - due) < abs(held - due)
+        if group in chosen or not nearer or total - held - sizes[group] < 2:
+            return False
+        chosen.add(group)
+        held += sizes[group]
+        return True
+
     blocks = min(_HELD_OUT_BLOCKS, wanted)
-    chosen: set[int] = set()
     for block in range(blocks):
-        size = wanted * (block + 1) // blocks - wanted * block // blocks
+        due = wanted * (block + 1) // blocks
         # Each block lies in the middle of its part of the order.
-        start, end = count * block // blocks, count * (block + 1) // blocks
-        first = start + (end - start - size) // 2
-        chosen.update(range(first, first + size))
-    return chosen
-
-
-def _held_out_groups(groups: Sequence[str], wanted: int, group_by: str) -> set[int]:
-    """Choose about `wanted` places, in complete groups."""
-    places: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        places.setdefault(group, []).append(place)
-    if len(places) == 1:
-        raise UsageError(
-            f"--group-by {group_by}: all {len(groups)} images are in one group, '{groups[0]}', so none can be held "
-            "out; choose a finer pattern, or omit --group-by"
-        )
-    in_order = list(places.values())
-    chosen: set[int] = set()
-    for number in _spread(len(in_order)):
-        group = in_order[number]
-        # Take the group if that brings the number nearer to `wanted`. At least two images stay in the bank.
-        nearer = abs(len(chosen) + len(group) - wanted) < abs(len(chosen) - wanted)
-        if nearer and len(groups) - len(chosen) - len(group) >= 2:
-            chosen.update(group)
-    if not chosen:
-        smallest = min(map(len, in_order))
-        raise UsageError(
-            f"--group-by {group_by}: {wanted} of {len(groups)} images should be held out, but the smallest of the "
-            f"{len(in_order)} groups has {smallest}; pass --holdout {math.ceil(100 * smallest / len(groups)) / 100:g}, "
-            "or choose a finer pattern"
-        )
+        start, end = total * block // blocks, total * (block + 1) // blocks
+        size = due - wanted * block // blocks
+        group = bisect_left(starts, start + (end - start - size) // 2)
+        while group < len(sizes) and take(group, due):
+            group += 1
+    for group in _spread(len(sizes)):
+        take(group, wanted)
     return chosen
 
 
@@ -207,12 +230,12 @@ def fingerprint(images: Sequence[NormalImage]) -> str:
 
 
 def write_image_table(path: Path, images: Sequence[NormalImage]) -> None:
-    """Write the image table of a run as CSV, with the columns path, sha256 and role."""
+    """Write the image table of a run as CSV, with the columns path, sha256, role and group."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         # Quote all fields: Python 3.11 leaves a carriage return in a name unquoted, and then cannot read it back.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writerow(("path", "sha256", "role"))
-        writer.writerows((csv_cell(image.path), image.sha256, image.role) for image in images)
+        writer.writerow(("path", "sha256", "role", "group"))
+        writer.writerows((csv_cell(each.path), each.sha256, each.role, each.group) for each in images)
 
 
 def read_image_table(path: Path) -> list[NormalImage]:
@@ -224,9 +247,14 @@ def read_image_table(path: Path) -> list[NormalImage]:
         path = old
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
-    if rows and set(rows[0]) != {"path", "sha256", "role"}:
+    if rows and set(rows[0]) - {"group"} != {"path", "sha256", "role"}:
         raise KitError(f"{path}: not an image table; train again")
     return [
-        NormalImage(csv_text(row["path"]), row["sha256"], _OLD_ROLES.get(row["role"], row["role"]))  # pyright: ignore[reportArgumentType]
+        NormalImage(
+            csv_text(row["path"]),
+            row["sha256"],
+            _OLD_ROLES.get(row["role"], row["role"]),  # pyright: ignore[reportArgumentType]
+            int(row["group"]) if row.get("group") else None,
+        )
         for row in rows
     ]

@@ -15,6 +15,7 @@ from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import written_whole
+from msc_edge.groups import near_duplicates
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import Region, Tiles
 from msc_edge.progress import Report, silent
@@ -27,6 +28,7 @@ from msc_edge.train.dataset import (
     NormalImage,
     find_normal_images,
     fingerprint,
+    groups_of,
     hold_out,
     normal_folder,
     write_image_table,
@@ -83,7 +85,8 @@ class TrainingOptions(FineTuningOptions):
     holdout: float = 0.2
     """Share of the images that are held out as calibration images."""
     group_by: str | None = None
-    """Which images must be held out together: `folder`, or a pattern with one group; see `hold_out`."""
+    """Which images must be held out together: `folder`, `none`, or a pattern with one group, see `groups_of`; None:
+    those that show the same part by their embeddings, see `near_duplicates`."""
     scores: ScoreKind | None = None
     """What the score of a kit is made of; None: both, and with the preset `paper` the image score."""
     patch_rows: int = ROWS
@@ -155,11 +158,11 @@ def _train(
 
     images = find_normal_images(folder, report=report)
     if options.group_by is not None:
-        hold_out(images, holdout=options.holdout, group_by=options.group_by)
+        _hold_out(images, options, None)
     images, training_copies, initial = load_images(
         images, folder, network, policy, mask=mask, report=report, unreadable=unreadable
     )
-    images = hold_out(images, holdout=options.holdout, group_by=options.group_by)
+    images = _hold_out(images, options, initial)
     usable = [image for image in images if image.role in ("bank", "calibration")]
     in_bank = np.array([image.role == "bank" for image in usable])
 
@@ -224,6 +227,17 @@ def _train(
     )
     (out / CHECKPOINT).unlink(missing_ok=True)
     return record
+
+
+def _hold_out(images: list[NormalImage], options: TrainingOptions, embeddings: np.ndarray | None) -> list[NormalImage]:
+    """Hold out whole groups: those of `--group-by`, else those that the embeddings show, float32 (usable, dim)."""
+    if options.group_by is None:
+        assert embeddings is not None
+        groups = near_duplicates(embeddings)
+    else:
+        usable = [image.path for image in images if image.role in ("bank", "calibration")]
+        groups = groups_of(usable, options.group_by)
+    return hold_out(images, holdout=options.holdout, groups=groups.tolist(), group_by=options.group_by)
 
 
 def _check_finite(backbone: Backbone, embeddings: np.ndarray) -> None:

@@ -14,6 +14,8 @@ HELD_OUT = "held out of the training images"
 
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Groups = list[Annotated[int, Field(ge=0, lt=2**31)]]
+_GROUPS = "of each score: images with the same number show the same part; null: all are independent"
 Target = Literal["x86-vnni", "x86", "arm64"]
 
 
@@ -29,9 +31,11 @@ def _check_limit(name: str, limit: Limit, calibration: Calibration, rate: float)
         )
 
 
-def _check_scores(name: str, scores: list[float]) -> None:
+def _check_scores(name: str, scores: list[float], groups: list[int] | None) -> None:
     if scores != sorted(scores):
         raise ValueError(f"{name} are not in ascending order")
+    if groups is not None and len(groups) != len(scores):
+        raise ValueError(f"{name}: there are {len(scores)}, but {len(groups)} groups")
 
 
 class Part(BaseModel):
@@ -134,12 +138,13 @@ class RegionCalibration(Part):
     patch_scores: list[float] = Field(
         min_length=1, description="largest values of the maps of the calibration images, in ascending order"
     )
+    groups: Groups | None = Field(default=None, description=_GROUPS)
     rate: Rate = Field(description="target share of normal images with any region")
     limit: Limit = Field(description="follows from the patch scores and the rate")
 
     @model_validator(mode="after")
     def _limit_follows(self) -> "RegionCalibration":
-        _check_scores("patch_scores", self.patch_scores)
+        _check_scores("patch_scores", self.patch_scores, self.groups)
         if self.patch_scores[0] < 0:
             raise ValueError(f"patch_scores begin with {self.patch_scores[0]:g}, and distances are not negative")
         _check_limit("limit", self.limit, self.calibration, self.rate)
@@ -148,18 +153,20 @@ class RegionCalibration(Part):
     @property
     def calibration(self) -> Calibration:
         """The patch scores, ready to give limits."""
-        return Calibration(self.patch_scores)
+        return Calibration(self.patch_scores, self.groups)
 
     @classmethod
     def of(cls, patch_scores: Calibration, *, rate: float) -> "RegionCalibration":
         """The limit for a target share in (0, 1). UsageError for other rates."""
-        return cls(patch_scores=patch_scores.scores.tolist(), rate=rate, limit=patch_scores.limit(rate))
+        scores, groups = patch_scores.scores.tolist(), patch_scores.stored_groups
+        return cls(patch_scores=scores, groups=groups, rate=rate, limit=patch_scores.limit(rate))
 
 
 class CalibrationInfo(Part):
     """Scores of normal images outside the memory bank, computed by this model. Limits and p-values follow from them."""
 
     scores: list[float] = Field(min_length=1, description="in ascending order")
+    groups: Groups | None = Field(default=None, description=_GROUPS)
     warn_rate: Rate = Field(description="target false-alarm rate of the warn limit")
     reject_rate: Rate = Field(description="target false-alarm rate of the reject limit")
     limits: Limits = Field(description="follow from the scores and the two rates")
@@ -175,7 +182,7 @@ class CalibrationInfo(Part):
 
     @model_validator(mode="after")
     def _limits_follow(self) -> "CalibrationInfo":
-        _check_scores("scores", self.scores)
+        _check_scores("scores", self.scores, self.groups)
         if self.warn_rate < self.reject_rate:
             raise ValueError(f"warn_rate {self.warn_rate:g} is below reject_rate {self.reject_rate:g}")
         _check_limit("limits.warn", self.limits.warn, self.calibration, self.warn_rate)
@@ -185,7 +192,7 @@ class CalibrationInfo(Part):
     @property
     def calibration(self) -> Calibration:
         """The scores, ready to give p-values and limits."""
-        return Calibration(self.scores)
+        return Calibration(self.scores, self.groups)
 
 
 class Parity(Part):

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msc_edge.errors import KitError, SourceError, UsageError
+from msc_edge.groups import numbered
 from msc_edge.train.dataset import (
     NormalImage,
     Role,
@@ -33,6 +35,12 @@ def create(folder: Path, *names: str) -> Path:
 
 def table(count: int) -> list[NormalImage]:
     return [NormalImage(f"{i:04d}.png", sha256(str(i).encode()).hexdigest(), "bank") for i in range(count)]
+
+
+def hold(images: list[NormalImage], *, holdout: float, group_by: str = "none") -> list[NormalImage]:
+    """Hold out groups of the paths."""
+    usable = [image.path for image in images if image.role in ("bank", "calibration")]
+    return hold_out(images, holdout=holdout, groups=groups_of(usable, group_by).tolist(), group_by=group_by)
 
 
 def held_out_places(images: list[NormalImage]) -> list[int]:
@@ -109,18 +117,18 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_fewer_than_three_images_are_refused(count: int) -> None:
     with pytest.raises(SourceError, match=f", {count} are readable and not duplicates; at least 3"):
-        hold_out(table(count), holdout=0.2)
+        hold(table(count), holdout=0.2)
 
 
 def test_duplicates_and_unreadable_files_do_not_count_as_images() -> None:
     images = [*table(2), NormalImage("copy.png", "0" * 64, "duplicate"), NormalImage("bad.png", "1" * 64, "unreadable")]
     with pytest.raises(SourceError, match=r"^of 4 images found, 2 are readable"):
-        hold_out(images, holdout=0.2)
+        hold(images, holdout=0.2)
 
 
 @given(st.integers(3, 400), st.floats(0.01, 0.9))
 def test_the_share_is_held_out_and_at_least_two_images_stay(count: int, holdout: float) -> None:
-    images = hold_out(table(count), holdout=holdout)
+    images = hold(table(count), holdout=holdout)
     held = held_out_places(images)
     assert len(held) >= 1
     assert count - len(held) >= 2
@@ -130,7 +138,7 @@ def test_the_share_is_held_out_and_at_least_two_images_stay(count: int, holdout:
 
 @pytest.mark.parametrize(("count", "holdout"), [(3, 0.2), (37, 0.2), (100, 0.2), (761, 0.2), (761, 0.9), (5000, 0.1)])
 def test_held_out_images_form_at_most_ten_blocks_spread_over_the_order(count: int, holdout: float) -> None:
-    held = held_out_places(hold_out(table(count), holdout=holdout))
+    held = held_out_places(hold(table(count), holdout=holdout))
     starts = [place for place in held if place - 1 not in held]
     assert len(starts) <= 10
     if len(held) >= 10 and holdout < 0.5:
@@ -147,14 +155,14 @@ def test_blocks_skip_images_that_are_not_used() -> None:
     images = table(40)
     for place in range(0, 40, 3):
         images[place] = NormalImage(images[place].path, images[place].sha256, "duplicate")
-    held = hold_out(images, holdout=0.2)
+    held = hold(images, holdout=0.2)
     assert [i for i, image in enumerate(held) if image.role == "duplicate"] == list(range(0, 40, 3))
     assert len(held_out_places(held)) == round(0.2 * 26)
 
 
 def test_holding_out_again_gives_the_same_split() -> None:
-    once = hold_out(table(50), holdout=0.2)
-    assert hold_out(once, holdout=0.2) == once
+    once = hold(table(50), holdout=0.2)
+    assert hold(once, holdout=0.2) == once
 
 
 def images_at(*paths: str) -> list[NormalImage]:
@@ -164,14 +172,16 @@ def images_at(*paths: str) -> list[NormalImage]:
 @pytest.mark.parametrize(
     ("group_by", "groups"),
     [
-        ("folder", [".", "a", "a/b", "a/b"]),
-        (r"part_(\d+)", ["1", "1", "2", "22"]),
-        (r"(?:^|/)part_(\d)", ["1", "1", "2", "2"]),
-        (r"^(.*?)part", ["", "a/", "a/b/", "a/b/"]),
+        ("folder", [0, 1, 2, 2]),
+        (r"part_(\d+)", [0, 0, 1, 2]),
+        (r"(?:^|/)part_(\d)", [0, 0, 1, 1]),
+        (r"^(.*?)part", [0, 1, 2, 2]),
+        ("none", [0, 1, 2, 3]),
     ],
 )
-def test_the_group_of_a_path(group_by: str, groups: list[str]) -> None:
-    assert groups_of(["part_1.png", "a/part_1.png", "a/b/part_2.png", "a/b/part_22.png"], group_by) == groups
+def test_the_group_of_a_path(group_by: str, groups: list[int]) -> None:
+    paths = ["part_1.png", "a/part_1.png", "a/b/part_2.png", "a/b/part_22.png"]
+    assert groups_of(paths, group_by).tolist() == groups
 
 
 @given(
@@ -184,13 +194,13 @@ def test_groups_are_not_split_and_no_other_group_is_nearer_to_the_share(groups: 
     wanted = min(count - 2, max(1, round(holdout * count)))
     sizes = {group: groups.count(group) for group in set(groups)}
     try:
-        held = hold_out(images, holdout=holdout, group_by=r"part(\d+)")
+        held = hold(images, holdout=holdout, group_by=r"part(\d+)")
     except UsageError as refused:
         smallest = min(sizes.values())
         assert smallest >= 2 * wanted
         share = re.search(r"--holdout ([0-9.]+)", str(refused))
         assert share
-        assert held_out_places(hold_out(images, holdout=float(share[1]), group_by=r"part(\d+)"))
+        assert held_out_places(hold(images, holdout=float(share[1]), group_by=r"part(\d+)"))
         return
     out = {groups[place] for place in held_out_places(held)}
     in_bank = {group for group, image in zip(groups, held, strict=True) if image.role == "bank"}
@@ -201,24 +211,35 @@ def test_groups_are_not_split_and_no_other_group_is_nearer_to_the_share(groups: 
     for group in in_bank:
         if count - number - sizes[group] >= 2:
             assert abs(number + sizes[group] - wanted) >= abs(number - wanted)
-    assert hold_out(held, holdout=holdout, group_by=r"part(\d+)") == held  # the same result again
+    assert hold(held, holdout=holdout, group_by=r"part(\d+)") == held  # the same result again
 
 
 @pytest.mark.parametrize("parts", [20, 50, 128, 700])
 def test_held_out_groups_are_spread_over_the_order(parts: int) -> None:
     images = images_at(*(f"{part:04d}/{view}.png" for part in range(parts) for view in "abc"))
-    places = held_out_places(hold_out(images, holdout=0.2, group_by="folder"))
+    places = held_out_places(hold(images, holdout=0.2, group_by="folder"))
     assert len(places) == pytest.approx(0.2 * 3 * parts, abs=1.5)
-    held = sorted({place // 3 for place in places})
-    gaps = [after - before for before, after in zip(held, [*held[1:], parts], strict=True)]
-    assert held[0] == 0
-    assert max(gaps) <= 2 * parts / len(held) + 1  # twice an even spacing, the bound of van der Corput's sequence
+    held = {place // 3 for place in places}
+    tenths = [sum(place * parts // 10 <= group < (place + 1) * parts // 10 for group in held) for place in range(10)]
+    assert max(tenths) - min(tenths) <= 2
+
+
+@given(st.lists(st.integers(0, 8), min_size=3, max_size=60), st.floats(0.05, 0.9))
+def test_groups_without_a_pattern_always_have_a_split(groups: list[int], holdout: float) -> None:
+    """All images may be alike: then a part of the one group is held out."""
+    numbers = numbered(np.array(groups)).tolist()
+    held = hold_out(table(len(groups)), holdout=holdout, groups=numbers)
+    assert [image.group for image in held] == numbers
+    out, in_bank = ({image.group for image in held if image.role == role} for role in ("calibration", "bank"))
+    assert held_out_places(held)
+    assert sum(image.role == "bank" for image in held) >= 2
+    assert not out & in_bank or max(map(groups.count, groups)) > len(groups) / 3
 
 
 def test_duplicates_are_in_no_group() -> None:
     images = [*images_at("a/1.png", "a/2.png", "b/1.png", "b/2.png"), NormalImage("nowhere", "0" * 64, "duplicate")]
-    held = hold_out(images, holdout=0.5, group_by=r"^(\w)/")
-    assert [image.role for image in held] == ["calibration"] * 2 + ["bank"] * 2 + ["duplicate"]
+    held = hold(images, holdout=0.5, group_by=r"^(\w)/")
+    assert [image.role for image in held] == ["bank"] * 2 + ["calibration"] * 2 + ["duplicate"]
 
 
 @pytest.mark.parametrize(
@@ -229,13 +250,13 @@ def test_duplicates_are_in_no_group() -> None:
         ("(", r"not a valid regular expression \(missing \)"),
         (r"a/(\d)", r"does not match 2 of 4 paths, such as b/3\.png; widen the pattern"),
         (r"(x)?\.png", r"does not match 4 of 4 paths, such as a/1\.png"),
-        (r"(png)", r"all 4 images are in one group, 'png', so none can be held out"),
+        (r"(png)", r"all 4 images are in one group, so none can be held out"),
         ("folder", r"1 of 4 images should be held out, but the smallest of the 2 groups has 2; pass --holdout 0\.5"),
     ],
 )
 def test_a_pattern_without_a_valid_split_is_refused(group_by: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as refused:
-        hold_out(images_at("a/1.png", "a/2.png", "b/3.png", "b/4.png"), holdout=0.2, group_by=group_by)
+        hold(images_at("a/1.png", "a/2.png", "b/3.png", "b/4.png"), holdout=0.2, group_by=group_by)
     assert str(refused.value).startswith(f"--group-by {group_by}: ")
 
 
@@ -253,7 +274,8 @@ NAMES = [
 
 def test_an_image_table_is_read_back_exactly(tmp_path: Path) -> None:
     images = [
-        NormalImage(name, sha256(name.encode()).hexdigest(), ROLES[i % len(ROLES)]) for i, name in enumerate(NAMES)
+        NormalImage(name, sha256(name.encode()).hexdigest(), ROLES[i % len(ROLES)], i if i % 4 < 2 else None)
+        for i, name in enumerate(NAMES)
     ]
     write_image_table(tmp_path / "images.csv", images)
     assert read_image_table(tmp_path / "images.csv") == images
