@@ -233,6 +233,7 @@ class Detector:
             model=self.model,
             kit=self.kit.sha256,
             grid_map=anomaly_map,
+            embedding=output.embedding,
             anomaly_map=anomaly_map.at_frame() if anomaly_map and heatmap else None,
         )
 

@@ -44,6 +44,8 @@ class Result:
     kit: str
     grid_map: AnomalyMap | None = field(default=None, compare=False, repr=False)
     """The anomaly map on the grid of the patches; None for a kit that compares whole images only."""
+    embedding: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """Unit embedding of the image, float32 (dim,). Files and events do not contain it."""
     anomaly_map: np.ndarray | None = field(default=None, compare=False, repr=False)
     """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it."""
 

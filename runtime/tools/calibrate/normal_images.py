@@ -5,8 +5,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from msc_edge.errors import SourceError
 from msc_edge.files import kind_of
+from msc_edge.groups import near_duplicates
 from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_images
@@ -37,6 +40,12 @@ class ScoredNormalImages:
     def scores(self) -> list[float]:
         """The scores to calibrate with."""
         return [image.result.score for image in self.scored if image.result is not None]
+
+    @property
+    def groups(self) -> list[int]:
+        """The group of each of them: images that show the same part by their embeddings, see `near_duplicates`."""
+        embeddings = [image.result.embedding for image in self.scored if image.result is not None]
+        return near_duplicates(np.stack(embeddings)).tolist()
 
     @property
     def left_out(self) -> str:

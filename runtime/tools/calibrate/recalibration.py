@@ -133,6 +133,7 @@ def _new_limits(
         old,
         scores,
         images.patch_scores,
+        images.groups,
         warn_rate=warn_rate,
         reject_rate=reject_rate,
         reason=reason,
@@ -150,6 +151,7 @@ def recalibrated(
     old: CalibrationInfo,
     scores: list[float],
     patch_scores: list[float],
+    groups: list[int] | None = None,
     *,
     warn_rate: float,
     reject_rate: float,
@@ -158,10 +160,11 @@ def recalibrated(
 ) -> CalibrationInfo:
     """A calibration with other scores, in any order; the `old` one becomes the last entry of its history.
 
-    `patch_scores` set the limit of the anomaly map, at its old rate; empty where there is none. `kit_created` is the
-    date of the first calibration, which has none of its own.
+    `patch_scores`, in the same order, set the limit of the anomaly map, at its old rate; empty where there is none.
+    `groups`: the group of each image; None: all are independent. `kit_created` is the date of the first calibration,
+    which has none of its own.
     """
-    calibration = Calibration(scores)
+    calibration = Calibration(scores, groups)
     earlier = EarlierCalibration(
         created=old.created or kit_created,
         reason=old.reason,
@@ -174,13 +177,14 @@ def recalibrated(
     )
     return CalibrationInfo(
         scores=calibration.scores.tolist(),
+        groups=calibration.stored_groups,
         warn_rate=warn_rate,
         reject_rate=reject_rate,
         limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
         history=[*old.history, earlier][-HISTORY_LENGTH:],
-        regions=old.regions and RegionCalibration.of(Calibration(patch_scores), rate=old.regions.rate),
+        regions=old.regions and RegionCalibration.of(Calibration(patch_scores, groups), rate=old.regions.rate),
     )
 
 

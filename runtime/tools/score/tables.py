@@ -72,4 +72,4 @@ def show_limits(to: Console, limits: Limits, calibration: Calibration) -> None:
     """The limits in use and their expected false-alarm rates."""
     to.print("limits")
     for name, text in describe_limits(limits, calibration):
-        to.print(Text.assemble("  ", (f"{name:<10}", STYLES[name]), f" {text}"))
+        to.print(Text.assemble("  ", (f"{name:<10}", STYLES.get(name, "")), f" {text}"))
