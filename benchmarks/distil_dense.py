@@ -1,24 +1,26 @@
-"""Distil a small backbone from several teachers at once, with patches matched at every position.
+"""Distil `edge-small-2` from several teachers at once, with patches matched at every position.
 
-    python benchmarks/distil_dense.py --shared ../shared --work DIR [--steps 3000] [--start edge-small]
-        [--patch-teachers efficientnet_lite2 ...] [--seed 0]
+    python benchmarks/distil_dense.py --shared ../shared --work DIR [--steps 3600] [--seed 0] [--start FILE]
 
-The study behind `edge-small`. Teachers, all frozen:
-- `mobilenet_v2`: the student's embedding is its embedding.
-- `efficientnet_lite2`: a linear map of the student's embedding is its embedding.
-- each of --patch-teachers: at every position of stride 16 (taps 8 and 16), and of stride 8 (tap 8 alone), a linear map
-  of the student's patch is the teacher's whitened patch. A kit whitens the student's patches by another linear map.
-The linear maps exist in training only. Images: natural_1000, magnetic_tile/train/good, and the first 32 normal images
-of each paper, in strongly augmented crops of several sizes. A tenth is held out; no defect, mask or test image is read.
+The student starts as EfficientNet-Lite0, pruned to its number of blocks and channels, or from --start FILE. Teachers:
+- of the embedding, EfficientNet-Lite0 and MobileNetV2: the even channels are those of the first, the odd ones those of
+  the second, each half with half of the square norm. Squared distances are then nearly the mean of both teachers'.
+- of the patches, both and ResNet-18 to layer3: at every position of stride 16 (taps 8 and 16), and of stride 8 (tap 8
+  alone), a linear map of the student's patch is the teacher's whitened patch. A kit whitens the student's patches by
+  another linear map. The linear maps exist in training only.
+
+Images: natural_1000, magnetic_tile/train/good, and the first 32 normal images of each paper, in strongly augmented
+crops of several sizes. A tenth is held out; no defect, mask or test image is read.
 
 Writes DIR/student.safetensors (float16), DIR/metrics.csv and DIR/checkpoint.pt, from which the same command continues.
 `unexplained` is the share of a teacher's spread on held-out images that the student misses. Measure the student with
-`backbones.py --backbones edge-small=DIR/student.safetensors` and `edge_small.py --weights DIR/student.safetensors`.
+`backbones.py --backbones edge-small-2=DIR/student.safetensors edge-small`.
 """
 
 import csv
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +31,12 @@ from torch import Tensor, nn
 
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.edge_small import EDGE_SMALL_2, STAGES_2
+from msc_edge.train.backbones.efficientnet_lite import STAGES, lite_architecture
+from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.networks import accept_images_of
+from msc_edge.train.distillation.pruning import initialise_pruned
 from msc_edge.train.distillation.settings import Distillation, learning_rate_at
 from msc_edge.train.distillation.student_file import write_student
 from msc_edge.train.distillation.unlabelled import find_unlabelled, read_unlabelled
@@ -40,16 +46,19 @@ from msc_edge.train.patches.head import grids_of
 from msc_edge.train.patches.taps import Tap, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 from msc_edge.train.preprocess import Preprocess
-from msc_edge.train.weights import pretrained_backbone
+from msc_edge.train.weight_files import weights_from_file
+from msc_edge.train.weights import load_into, pretrained_backbone
 
+LITE0 = "efficientnet_lite0"
 WEIGHTS = {  # of teachers that are in ../shared: file, and the last stage in it
     "mobilenet_v2": ("mobilenet_v2.safetensors", None),
     "resnet18": ("resnet18_to_layer3.safetensors", "layer3"),
 }
-SAME, MAPPED = "mobilenet_v2", "efficientnet_lite2"  # teachers of the embedding
+EMBEDDING = (LITE0, "mobilenet_v2")  # teachers of the embedding
+TEACHERS = (*EMBEDDING, "resnet18")
 STRIDES = ((8, 16), (8,))  # taps of the patches that are matched
-SIDE, BATCH, LEARNING_RATE, DIM = 224, 64, 5e-4, 256
-HELD_OUT_EVERY, FITTED_ON, EVERY = 10, 8, 50  # images, batches of crops, steps
+SIDE, BATCH, LEARNING_RATE, DIM = 224, 32, 5e-4, 256
+HELD_OUT_EVERY, FITTED_ON, PRUNED_ON, EVERY = 10, 16, 4, 100  # images, batches of crops, batches, steps
 RIDGE = 1e-3  # of the mean variance
 
 
@@ -93,6 +102,21 @@ def teacher(name: str, shared: Path, student: Backbone) -> Tapped:
     return Tapped(backbone)
 
 
+def shortened() -> Backbone:
+    """EfficientNet-Lite0 with as many blocks as the student: the first ones of each stage and the last one stay."""
+    complete, _ = pretrained_backbone(LITE0, None, stop_at=None)
+    blocks = list(complete.chain())
+    places, start = [0], 1
+    for theirs, ours in zip(STAGES, STAGES_2, strict=True):
+        places += [*range(start, start + ours.repeats - 1), start + theirs.repeats - 1]
+        start += theirs.repeats
+    stages = [replace(theirs, repeats=ours.repeats) for theirs, ours in zip(STAGES, STAGES_2, strict=True)]
+    short = Backbone(lite_architecture(f"{LITE0}, shortened", stages, pretrained=complete.architecture.pretrained))
+    for (_, module), place in zip(short.chain(), [*places, start], strict=True):
+        module.load_state_dict(blocks[place][1].state_dict())
+    return short
+
+
 def least_squares(inputs: Tensor, targets: Tensor) -> nn.Linear:
     """The linear map from rows (n, dim) to rows (n, dim'), with a little ridge: training starts near its optimum."""
     mean, to_mean = inputs.mean(dim=0), targets.mean(dim=0)
@@ -107,22 +131,23 @@ def least_squares(inputs: Tensor, targets: Tensor) -> nn.Linear:
 
 
 class EmbeddingTarget(nn.Module):
-    """The unit embeddings of a teacher."""
+    """Unit embeddings of two teachers in one: every second channel of each."""
 
-    def __init__(self, name: str, theirs: Sequence[Outputs], ours: Sequence[Outputs], *, mapped: bool) -> None:
-        """`theirs`, `ours`: outputs of teacher and student for the same crops."""
+    def __init__(self, theirs: Sequence[Mapping[str, Outputs]]) -> None:
+        """`theirs`: outputs of the teachers for batches of crops."""
         super().__init__()
-        self.name, self.teacher = f"embedding of {name}", name
-        rows = F.normalize(torch.cat([each.features for each in theirs]).float(), dim=1)
+        self.name = f"embedding of {' and '.join(EMBEDDING)}"
+        rows = torch.cat([self._target(each) for each in theirs])
         self._spread = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean())
-        features = torch.cat([each.features for each in ours]).float()
-        self.adapter = least_squares(features, rows) if mapped else nn.Identity()
 
-    def loss(self, ours: Outputs, theirs: Outputs) -> Tensor:
+    def _target(self, theirs: Mapping[str, Outputs]) -> Tensor:
+        halves = [F.normalize(theirs[name].features.float()[:, half::2], dim=1) for half, name in enumerate(EMBEDDING)]
+        return torch.stack(halves, dim=2).flatten(1) * 0.5**0.5
+
+    def loss(self, ours: Outputs, theirs: Mapping[str, Outputs]) -> Tensor:
         """Mean squared distance, divided by the spread: 1 for a constant."""
-        target = F.normalize(theirs.features.float(), dim=1)
-        found = F.normalize(self.adapter(ours.features.float()), dim=1)
-        return (found - target).square().sum(dim=1).mean() / self._spread
+        found = F.normalize(ours.features.float(), dim=1)
+        return (found - self._target(theirs)).square().sum(dim=1).mean() / self._spread
 
 
 class PatchTarget(nn.Module):
@@ -136,7 +161,7 @@ class PatchTarget(nn.Module):
     ) -> None:
         """`networks`: teacher and student. `outputs`: of both, for the same crops."""
         super().__init__()
-        self.name, self.teacher = f"patches of {name} at {' and '.join(map(str, strides))}", name
+        self.name, self._teacher = f"patches of {name} at {' and '.join(map(str, strides))}", name
         self._their_taps, self._our_taps = (network.taps_at(strides) for network in networks)
         theirs, ours = outputs
         statistics = StreamingCovariance(sum(tap.channels for tap in self._their_taps), torch.device("cpu"))
@@ -151,9 +176,10 @@ class PatchTarget(nn.Module):
     def _targets(self, theirs: Outputs) -> Tensor:
         return (theirs.patches(self._their_taps) - self.mean) @ self.matrix.T
 
-    def loss(self, ours: Outputs, theirs: Outputs) -> Tensor:
+    def loss(self, ours: Outputs, theirs: Mapping[str, Outputs]) -> Tensor:
         """Mean squared difference: 1 for a constant."""
-        return (self.adapter(ours.patches(self._our_taps)) - self._targets(theirs)).square().mean()
+        target = self._targets(theirs[self._teacher])
+        return (self.adapter(ours.patches(self._our_taps)) - target).square().mean()
 
 
 class Lesson(nn.Module):
@@ -163,7 +189,6 @@ class Lesson(nn.Module):
         self,
         student: Tapped,
         teachers: Mapping[str, Tapped],
-        patch_teachers: Sequence[str],
         fitted_on: Sequence[Tensor],
     ) -> None:
         """`fitted_on`: crops that whitening and spreads are measured on."""
@@ -171,14 +196,13 @@ class Lesson(nn.Module):
         self._tapped, self._teachers = student, teachers
         self.student = student.backbone
         with torch.no_grad():
-            known = {name: [network(crops) for crops in fitted_on] for name, network in teachers.items()}
+            known = [{name: network(crops) for name, network in teachers.items()} for crops in fitted_on]
             own = [student(crops) for crops in fitted_on]
             targets = [
-                EmbeddingTarget(SAME, known[SAME], own, mapped=False),
-                EmbeddingTarget(MAPPED, known[MAPPED], own, mapped=True),
+                EmbeddingTarget(known),
                 *(
-                    PatchTarget(name, strides, (teachers[name], student), (known[name], own))
-                    for name in patch_teachers
+                    PatchTarget(name, strides, (teachers[name], student), ([each[name] for each in known], own))
+                    for name in TEACHERS
                     for strides in STRIDES
                 ),
             ]
@@ -191,7 +215,7 @@ class Lesson(nn.Module):
         with torch.no_grad():
             theirs = {name: network(pixels) for name, network in self._teachers.items()}
         ours = self._tapped(pixels)
-        return torch.stack([target.loss(ours, theirs[target.teacher]) for target in self._targets])
+        return torch.stack([target.loss(ours, theirs) for target in self._targets])
 
 
 def images_of(shared: Path) -> list[str | Path]:
@@ -263,23 +287,25 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and weights/; default: ../shared")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--start", default="edge-small", help="the student's architecture and first weights")
-    parser.add_argument("--patch-teachers", nargs="+", default=["efficientnet_lite2", "mobilenet_v2", "resnet18"])
-    parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=3600, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, metavar="FILE", help="first weights; default: EfficientNet-Lite0, pruned")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     settings = Distillation(
         steps=options.steps, batch=BATCH, learning_rate=LEARNING_RATE, image_size=SIDE, dtype="bf16", seed=options.seed
     )
-    student, _ = pretrained_backbone(options.start, None, stop_at=None)
-    student = student.to(memory_format=torch.channels_last)
+    student = build_backbone(EDGE_SMALL_2).to(memory_format=torch.channels_last)
     spec = preset("whole-frame", image_size=SIDE, mean=student.architecture.mean, std=student.architecture.std)
     images = Images(options.shared, Preprocess(spec), seed=options.seed)
-    teachers = {name: teacher(name, options.shared, student) for name in (SAME, MAPPED, *options.patch_teachers)}
+    teachers = {name: teacher(name, options.shared, student) for name in TEACHERS}
     fitted_on = [images.crops_of(step) for step in range(FITTED_ON)]
-    lesson = Lesson(Tapped(student), teachers, options.patch_teachers, fitted_on)
+    if options.start:
+        load_into(student, weights_from_file(options.start).state, source=str(options.start))
+    else:
+        initialise_pruned(student, shortened(), fitted_on[:PRUNED_ON])
+    lesson = Lesson(Tapped(student), teachers, fitted_on)
     train(lesson, images, settings, options.work)
     out = options.work / "student.safetensors"
     out.unlink(missing_ok=True)

@@ -8,11 +8,18 @@ from msc_edge.train.weights import pretrained_backbone
 
 
 def pretrained_network(
-    backbone: str, weights: Path | None, *, stop_at: str | None = None, preprocessing: Preprocessing | None = None
+    backbone: str,
+    weights: Path | None,
+    *,
+    stop_at: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    margin: int = 0,
 ) -> EmbeddingNetwork:
-    """A network in eval mode; without `preprocessing` for the whole frame at 224 x 224.
+    """A network in eval mode; without `preprocessing` for the whole frame at 224 x 224, with a margin for patches.
 
-    `weights` is a safetensors file. Without it: the bundled weights of edge-small, torchvision's of other backbones.
+    `weights` is a safetensors file. Without it: the default weights of the backbone.
     """
     built, _ = pretrained_backbone(backbone, weights, stop_at=stop_at)
-    return EmbeddingNetwork(built, preprocessing or preset("whole-frame", image_size=224)).eval()
+    mean, std = built.architecture.mean, built.architecture.std
+    spec = preprocessing or preset("whole-frame", image_size=224, margin=margin, mean=mean, std=std)
+    return EmbeddingNetwork(built, spec).eval()

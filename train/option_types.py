@@ -14,8 +14,8 @@ Backbone = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="edge-small, whose weights are part of msc-edge; efficientnet_lite0, 1 or 2, with the extra `backbones`; "
-        "or a torchvision network such as resnet18.",
+        help="edge-small or edge-small-2, whose weights are part of msc-edge; efficientnet_lite0, 1 or 2, with the "
+        "extra `backbones`; or a torchvision network such as resnet18.",
     ),
 ]
 BackboneWeights = Annotated[

@@ -11,6 +11,7 @@ import importlib.util
 import math
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,8 @@ _PIXEL_MEAN, _PIXEL_STD = 127 / 255, 128 / 255  # of TensorFlow's preprocessing:
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """One row of table 1 of the paper."""
+class Stage:
+    """Blocks of one width: a row of table 1 of the paper."""
 
     expansion: int
     channels: int
@@ -36,14 +37,14 @@ class _Stage:
     kernel: int
 
 
-_STAGES = (
-    _Stage(1, 16, 1, 1, 3),
-    _Stage(6, 24, 2, 2, 3),
-    _Stage(6, 40, 2, 2, 5),
-    _Stage(6, 80, 3, 2, 3),
-    _Stage(6, 112, 3, 1, 5),
-    _Stage(6, 192, 4, 2, 5),
-    _Stage(6, 320, 1, 1, 3),
+STAGES = (
+    Stage(1, 16, 1, 1, 3),
+    Stage(6, 24, 2, 2, 3),
+    Stage(6, 40, 2, 2, 5),
+    Stage(6, 80, 3, 2, 3),
+    Stage(6, 112, 3, 1, 5),
+    Stage(6, 192, 4, 2, 5),
+    Stage(6, 320, 1, 1, 3),
 )
 _STEM, _HEAD = 32, 1280
 
@@ -87,7 +88,10 @@ class SamePaddingConv2d(nn.Conv2d):
 
 
 class LiteBlock(nn.Module):
-    """An inverted residual block: expansion (but with factor 1), depthwise convolution, projection."""
+    """An inverted residual block: expansion (but with factor 1), depthwise convolution, projection.
+
+    Its attributes are those of torchvision's `InvertedResidual`.
+    """
 
     def __init__(self, inside: int, outside: int, *, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -96,24 +100,39 @@ class LiteBlock(nn.Module):
         layers.append(_convolution(wide, wide, kernel=kernel, stride=stride, groups=wide))
         layers += [SamePaddingConv2d(wide, outside, 1, bias=False), _norm(outside)]
         self.conv = nn.Sequential(*layers)
-        self.is_residual = stride == 1 and inside == outside
+        self.stride = stride
+        self.use_res_connect = stride == 1 and inside == outside
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, inside, h, w) -> (B, outside, ceil(h / stride), ceil(w / stride))."""
-        return features + self.conv(features) if self.is_residual else self.conv(features)
+        return features + self.conv(features) if self.use_res_connect else self.conv(features)
 
 
 def architecture(name: str) -> Architecture | None:
     """The architecture of `efficientnet_lite0`, `1` or `2`; None for any other name."""
     if name not in VARIANTS:
         return None
+    stages = _stages(VARIANTS[name])
+    return lite_architecture(
+        name, stages, pretrained=partial(_packaged_weights, name), own_key=partial(_own_key, stages)
+    )
+
+
+def lite_architecture(
+    name: str,
+    stages: Sequence[Stage],
+    *,
+    pretrained: Callable[[], Pretrained],
+    own_key: Callable[[str], str] = lambda key: key,
+) -> Architecture:
+    """An architecture of these blocks, between the stem and the head of EfficientNet-Lite."""
     return Architecture(
         name=name,
-        trunk=partial(_trunk, VARIANTS[name]),
-        pretrained=partial(_packaged_weights, name),
+        trunk=partial(_trunk, stages),
+        pretrained=pretrained,
         mean=(_PIXEL_MEAN, _PIXEL_MEAN, _PIXEL_MEAN),
         std=(_PIXEL_STD, _PIXEL_STD, _PIXEL_STD),
-        own_key=partial(_own_key, VARIANTS[name]),
+        own_key=own_key,
         blocks={LiteBlock: "conv"},
         same_padding=True,
     )
@@ -131,22 +150,29 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # as in TensorFlow's implementation
 
 
-def _trunk(variant: _Variant) -> Trunk:
+def _trunk(stages: Sequence[Stage]) -> Trunk:
     modules: list[nn.Module] = [_convolution(3, _STEM, kernel=3, stride=2)]
     inside = _STEM
-    for stage, repeats in zip(_STAGES, _repeats(variant), strict=True):
-        outside = _rounded(stage.channels * variant.width)
-        for number in range(repeats):
+    for stage in stages:
+        for number in range(stage.repeats):
             stride = stage.stride if number == 0 else 1
-            modules.append(LiteBlock(inside, outside, expansion=stage.expansion, kernel=stage.kernel, stride=stride))
-            inside = outside
+            block = LiteBlock(inside, stage.channels, expansion=stage.expansion, kernel=stage.kernel, stride=stride)
+            modules.append(block)
+            inside = stage.channels
     return OrderedDict(features=nn.Sequential(*modules, _convolution(inside, _HEAD)))
 
 
-def _repeats(variant: _Variant) -> list[int]:
-    """Blocks of each stage. The first and the last stage are not deepened."""
-    inner = [math.ceil(stage.repeats * variant.depth) for stage in _STAGES[1:-1]]
-    return [_STAGES[0].repeats, *inner, _STAGES[-1].repeats]
+def _stages(variant: _Variant) -> list[Stage]:
+    """The stages of a variant. The first and the last one are not deepened."""
+    ends = (STAGES[0], STAGES[-1])
+    return [
+        replace(
+            stage,
+            channels=_rounded(stage.channels * variant.width),
+            repeats=stage.repeats if stage in ends else math.ceil(stage.repeats * variant.depth),
+        )
+        for stage in STAGES
+    ]
 
 
 def _rounded(channels: float) -> int:
@@ -155,9 +181,9 @@ def _rounded(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _own_key(variant: _Variant, key: str) -> str:
+def _own_key(stages: Sequence[Stage], key: str) -> str:
     """The key of a tensor here, from its key in the packages: `_bn0.bias` becomes `features.0.1.bias`."""
-    head = 1 + sum(_repeats(variant))
+    head = 1 + sum(stage.repeats for stage in stages)
     outer = {"_conv_stem": "features.0.0", "_bn0": "features.0.1", "_conv_head": f"features.{head}.0"}
     outer["_bn1"] = f"features.{head}.1"
     module, _, tensor = key.partition(".")

@@ -1,1 +1,1 @@
-"""The weights of the `edge-small` backbone, and their model card."""
+"""The weights of `edge-small` and `edge-small-2`, and their model cards."""

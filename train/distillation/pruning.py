@@ -1,4 +1,4 @@
-"""Channel pruning: initialise a narrower MobileNetV2 from the channels of its teacher.
+"""Channel pruning: initialise a narrower MobileNetV2 or EfficientNet-Lite from the channels of its teacher.
 
 Of each inverted residual block (Sandler et al., arXiv 1801.04381), the student keeps the hidden channels that
 contribute most to the output. The projection after them is fitted to the teacher's output by least squares: channel
@@ -16,8 +16,9 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones.backbone import Backbone
+from msc_edge.train.backbones.efficientnet_lite import LiteBlock
 
-_Block = Any  # an InvertedResidual; torch types the attributes of a module as Tensor | Module
+_Block = Any  # an InvertedResidual or a LiteBlock; torch types the attributes of a module as Tensor | Module
 _RIDGE = 1e-3  # of the mean diagonal: a few images do not determine all directions
 
 
@@ -96,7 +97,7 @@ def _columns(features: Tensor) -> Tensor:
 
 
 def _is_expanded(module: nn.Module) -> bool:
-    return isinstance(module, InvertedResidual) and len(module.conv) == 4
+    return isinstance(module, InvertedResidual | LiteBlock) and len(module.conv) == 4
 
 
 def _hidden(block: _Block) -> int:
