@@ -37,7 +37,7 @@ from msc_edge.images import read_image
 from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import Scoring
-from msc_edge.train.dataset import NormalImage, hold_out
+from msc_edge.train.dataset import NormalImage, groups_of, hold_out
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.coreset import Coreset
@@ -128,7 +128,8 @@ class Inputs(NamedTuple):
 def inputs_of(name: str, images: LabelledImages) -> Inputs:
     """Decode, split as `train` does, draw and resize."""
     listed = [NormalImage(str(path), str(number), "bank") for number, path in enumerate(images.train)]
-    roles = [each.role for each in hold_out(listed, holdout=0.2, group_by=GROUPS.get(name))]
+    groups = groups_of([each.path for each in listed], GROUPS.get(name)).tolist()
+    roles = [each.role for each in hold_out(listed, holdout=0.2, groups=groups)]
     train = [read_image(path) for path in images.train]
     test = [read_image(path) for path in images.test]
     normal = [image for image, anomalous in zip(test, images.truth, strict=True) if not anomalous]

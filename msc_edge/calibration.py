@@ -15,6 +15,7 @@ calibration score then has the weight 1 / b, and the new image the weight 1.
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar, Literal
@@ -73,7 +74,7 @@ class Limits:
 class Calibration:
     """The scores of the held-out normal images in ascending order: float64 of shape (n,), n >= 1."""
 
-    def __init__(self, scores: np.ndarray | list[float], groups: np.ndarray | list[int] | None = None) -> None:
+    def __init__(self, scores: np.ndarray | list[float], groups: np.ndarray | Sequence[int] | None = None) -> None:
         """`scores`: in any order. `groups`: the group of each image; None: all images are independent.
 
         ValueError when there are no scores, when one is not finite, or when the groups are not as many.

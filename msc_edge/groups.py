@@ -20,7 +20,7 @@ import numpy as np
 _DIRECTIONS = 64
 _LEAST_DIRECTIONS = 8  # with fewer, independent images can be alike by chance
 _CHANCE = 0.001  # that any pair of independent images is above the limit
-_EQUAL = 0.01  # of the mean squared distance: of images that are equal but for noise
+_EQUAL = 0.001  # of the mean squared distance: of images that are equal but for noise
 _ROWS = 1024  # of the matrix of cosines at a time
 
 

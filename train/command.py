@@ -61,9 +61,10 @@ def train(
         str | None,
         typer.Option(
             metavar="PATTERN",
-            show_default="images that show the same part by their embeddings",
-            help="Hold out complete groups of images: 'folder', or a regular expression whose one group, searched for "
-            "in the path, is equal for images of one part, such as 'part_([0-9]+)'. none: each image is independent.",
+            show_default="blocks in the order of the files",
+            help="Hold out complete groups of images: 'similar', images that show the same part by their embeddings; "
+            "'folder'; or a regular expression whose one group, searched for in the path, is equal for images of one "
+            "part, such as 'part_([0-9]+)'.",
         ),
     ] = None,
     steps: option_types.Steps = None,
@@ -156,12 +157,6 @@ def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requeste
     parts = len({image.group for image in used})
     held_out = len({image.group for image in used if image.role == "calibration"})
     groups = f": {held_out} of {parts} groups" if parts < len(used) else ""
-    if groups and record.group_by is None:
-        echo(
-            f"by their embeddings, {len(used)} images show {parts} parts; images of one part are held out together: "
-            f"column `group` of {out / IMAGE_TABLE}; for other groups pass --group-by",
-            err=True,
-        )
     for line in failed[:5]:
         echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:

@@ -24,7 +24,7 @@ Role = Literal["bank", "calibration", "duplicate", "unreadable"]
 
 MIN_IMAGES = 3  # two for the score, one held out
 BY_FOLDER = "folder"  # value of --group-by: the images of one folder form a group
-EACH_ALONE = "none"  # each image is independent of the others
+SIMILAR = "similar"  # images that show the same part by their embeddings, see `near_duplicates`
 _HELD_OUT_BLOCKS = 10
 _OLD_ROLES = {"copy": "duplicate"}  # runs of msc-edge 0.1.0
 _OLD_IMAGE_TABLE = "pictures.csv"
@@ -102,10 +102,11 @@ def hold_out(
 ) -> list[NormalImage]:
     """Assign the role `calibration` to a share `holdout` of the usable images, in whole groups.
 
-    `groups`: the group of each usable image: `groups_of` a `group_by`, or `near_duplicates` without it. Images of one
-    part must not be on both sides of the split: the held-out images would then be more similar to the memory bank than
-    the images of new parts. Consecutive files often show similar parts, so blocks of consecutive groups are held out,
-    spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without a split.
+    `groups`: the group of each usable image: `groups_of` a `group_by`, or `near_duplicates` for `similar`. Images of
+    one part must not be on both sides of the split: the held-out images would then be more similar to the memory bank
+    than the images of new parts. Consecutive files often show similar parts, so blocks of consecutive groups are held
+    out, spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without any
+    split.
     """
     usable = [i for i, image in enumerate(images) if image.role in ("bank", "calibration")]
     if len(usable) < MIN_IMAGES:
@@ -118,7 +119,7 @@ def hold_out(
     chosen = _held_out_groups(sizes, wanted)
     if chosen:
         held_out = {place for place, group in enumerate(groups) if group in chosen}
-    elif group_by is not None:
+    elif group_by not in (None, SIMILAR):
         raise _no_split(group_by, sizes, wanted)
     else:  # all images are alike: they count as one image, and a part of them is held out all the same
         held_out = held_out_blocks(len(usable), wanted)
@@ -142,15 +143,15 @@ def _no_split(group_by: str, sizes: Sequence[int], wanted: int) -> UsageError:
     )
 
 
-def groups_of(paths: Sequence[str], group_by: str) -> np.ndarray:
+def groups_of(paths: Sequence[str], group_by: str | None) -> np.ndarray:
     """The number of the group of each path, int64 (n,), in the order of the first path of each.
 
-    `group_by`: `folder`; `none`, where each image is a group; or a Python regular expression with one group, searched
+    `group_by`: None, where each image is a group; `folder`; or a Python regular expression with one group, searched
     for anywhere in the path, which is relative to the folder of normal images and uses forward slashes:
     `part_([0-9]+)_` puts part_07_a.png and part_07_b.png into one group. Raises UsageError for an invalid pattern, and
     if it does not match one of the paths.
     """
-    if group_by == EACH_ALONE:
+    if group_by is None:
         return np.arange(len(paths))
     if group_by == BY_FOLDER:
         return numbered(np.array([PurePosixPath(path).parent.as_posix() for path in paths]))

@@ -25,6 +25,7 @@ from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.backbones.registry import architecture
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
+    SIMILAR,
     NormalImage,
     find_normal_images,
     fingerprint,
@@ -85,8 +86,8 @@ class TrainingOptions(FineTuningOptions):
     holdout: float = 0.2
     """Share of the images that are held out as calibration images."""
     group_by: str | None = None
-    """Which images must be held out together: `folder`, `none`, or a pattern with one group, see `groups_of`; None:
-    those that show the same part by their embeddings, see `near_duplicates`."""
+    """Which images must be held out together: `similar`, those that show the same part by their embeddings, see
+    `near_duplicates`; `folder`, or a pattern with one group, see `groups_of`; None: blocks of the file order."""
     scores: ScoreKind | None = None
     """What the score of a kit is made of; None: both, and with the preset `paper` the image score."""
     patch_rows: int = ROWS
@@ -157,7 +158,7 @@ def _train(
         find_taps(backbone)
 
     images = find_normal_images(folder, report=report)
-    if options.group_by is not None:
+    if options.group_by not in (None, SIMILAR):
         _hold_out(images, options, None)
     images, training_copies, initial = load_images(
         images, folder, network, policy, mask=mask, report=report, unreadable=unreadable
@@ -230,8 +231,8 @@ def _train(
 
 
 def _hold_out(images: list[NormalImage], options: TrainingOptions, embeddings: np.ndarray | None) -> list[NormalImage]:
-    """Hold out whole groups: those of `--group-by`, else those that the embeddings show, float32 (usable, dim)."""
-    if options.group_by is None:
+    """Hold out the groups of `--group-by`. `embeddings` of the usable images, float32 (n, dim), show similar images."""
+    if options.group_by == SIMILAR:
         assert embeddings is not None
         groups = near_duplicates(embeddings)
     else:

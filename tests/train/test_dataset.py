@@ -37,7 +37,7 @@ def table(count: int) -> list[NormalImage]:
     return [NormalImage(f"{i:04d}.png", sha256(str(i).encode()).hexdigest(), "bank") for i in range(count)]
 
 
-def hold(images: list[NormalImage], *, holdout: float, group_by: str = "none") -> list[NormalImage]:
+def hold(images: list[NormalImage], *, holdout: float, group_by: str | None = None) -> list[NormalImage]:
     """Hold out groups of the paths."""
     usable = [image.path for image in images if image.role in ("bank", "calibration")]
     return hold_out(images, holdout=holdout, groups=groups_of(usable, group_by).tolist(), group_by=group_by)
@@ -176,10 +176,10 @@ def images_at(*paths: str) -> list[NormalImage]:
         (r"part_(\d+)", [0, 0, 1, 2]),
         (r"(?:^|/)part_(\d)", [0, 0, 1, 1]),
         (r"^(.*?)part", [0, 1, 2, 2]),
-        ("none", [0, 1, 2, 3]),
+        (None, [0, 1, 2, 3]),
     ],
 )
-def test_the_group_of_a_path(group_by: str, groups: list[int]) -> None:
+def test_the_group_of_a_path(group_by: str | None, groups: list[int]) -> None:
     paths = ["part_1.png", "a/part_1.png", "a/b/part_2.png", "a/b/part_22.png"]
     assert groups_of(paths, group_by).tolist() == groups
 

@@ -44,7 +44,8 @@ class ScoredNormalImages:
     @property
     def groups(self) -> list[int]:
         """The group of each of them: images that show the same part by their embeddings, see `near_duplicates`."""
-        embeddings = [image.result.embedding for image in self.scored if image.result is not None]
+        found = (image.result.embedding for image in self.scored if image.result)
+        embeddings = [embedding for embedding in found if embedding is not None]
         return near_duplicates(np.stack(embeddings)).tolist()
 
     @property

@@ -133,7 +133,7 @@ def _new_limits(
         old,
         scores,
         images.patch_scores,
-        images.groups,
+        images.groups if old.groups else None,
         warn_rate=warn_rate,
         reject_rate=reject_rate,
         reason=reason,

@@ -27,6 +27,7 @@ def calibration(*scores: float) -> dict[str, Any]:
     limit = {"score": scores[-1], "target_rate": 0.3, "expected_rate": 0.25}
     return {
         "scores": list(scores),
+        "groups": None,
         "warn_rate": 0.3,
         "reject_rate": 0.25,
         "limits": {"warn": limit, "reject": limit | {"target_rate": 0.25}},
@@ -49,6 +50,7 @@ def calibration(*scores: float) -> dict[str, Any]:
         ],
         "regions": {
             "patch_scores": [1.5, 1.75, 2.5],
+            "groups": None,
             "rate": 0.25,
             "limit": {"score": 2.5, "target_rate": 0.25, "expected_rate": 0.25},
         },
@@ -421,6 +423,9 @@ def test_a_limit_with_rates_that_no_calibration_gives_is_refused(limit: str, rat
         ({"warn_rate": 0.2}, "warn_rate 0.2 is below reject_rate 0.25"),
         ({"reject_rate": 5e-324, "limits.reject.target_rate": 5e-324}, "the target rate .* is below 1e-12"),
         ({"scores": [0.2, 0.1, 0.3]}, "scores are not in ascending order"),
+        ({"groups": [0, 1]}, "scores: there are 3, but 2 groups"),
+        ({"groups": [0, 0, 0]}, "expected_rate"),
+        ({"regions.groups": [0, 1, 2, 3]}, "patch_scores: there are 3, but 4 groups"),
         ({"regions.limit.score": 1e308}, r"regions: limit is 1e\+308 .*, but the scores give 2\.5"),
         ({"regions.patch_scores": [1.75, 1.5, 2.5]}, "patch_scores are not in ascending order"),
         ({"regions.patch_scores": [-1, 1.5, 2.5]}, "patch_scores begin with -1"),

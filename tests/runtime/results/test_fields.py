@@ -18,7 +18,7 @@ def test_the_names_are_those_of_the_contract():
 
 
 def test_every_attribute_of_a_result_has_a_field_of_its_name():
-    assert {field.name for field in fields(Result)} - {"grid_map", "anomaly_map"} <= {
+    assert {field.name for field in fields(Result)} - {"grid_map", "anomaly_map", "embedding"} <= {
         field.name for field in RESULT_FIELDS
     }
 
