@@ -21,6 +21,7 @@ _DIRECTIONS = 64
 _LEAST_DIRECTIONS = 8  # with fewer, independent images can be alike by chance
 _CHANCE = 0.001  # that any pair of independent images is above the limit
 _EQUAL = 0.001  # of the mean squared distance: of images that are equal but for noise
+_ROUNDING = 1e-12  # of a squared distance
 _ROWS = 1024  # of the matrix of cosines at a time
 
 
@@ -56,7 +57,7 @@ def _alike(deviations: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, count, _ROWS):
             part = slice(start, start + _ROWS)
             distances = squares[part, None] + squares - 2 * deviations[part] @ deviations.T
-            yield from distances <= _EQUAL * 2 * squares.mean()
+            yield from distances <= _EQUAL * 2 * squares.mean() + _ROUNDING
         return
     white = deviations @ directions[:, -used:] / np.sqrt(variances[-used:])
     pairs = count * (count - 1) / 2

@@ -52,7 +52,7 @@ def test_copies_are_found_among_a_few_images() -> None:
 
 
 def test_equal_images_are_one_group() -> None:
-    assert list(near_duplicates(np.repeat(unit(parts(1)), 5, axis=0))) in ([0] * 5, list(range(5)))
+    assert list(near_duplicates(np.repeat(unit(parts(1)), 5, axis=0))) == [0] * 5
 
 
 def test_groups_depend_neither_on_the_order_nor_on_the_basis() -> None:

@@ -9,7 +9,8 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from msc_edge import __version__
 from msc_edge.train.backbones.architecture import Architecture, Trunk
-from msc_edge.train.backbones.efficientnet_lite import Stage, lite_architecture
+from msc_edge.train.backbones.efficientnet_lite import STAGES as LITE0
+from msc_edge.train.backbones.efficientnet_lite import lite_architecture
 from msc_edge.train.backbones.torchvision_networks import BLOCKS
 from msc_edge.train.weight_files import Pretrained, weights_from_file
 
@@ -29,16 +30,12 @@ STAGES = [
     [6, 160, 3, 2],
     [6, 320, 1, 1],
 ]
-# An EfficientNet-Lite0 with expansion 3 or 4 instead of 6, and without two of its seventeen blocks.
-STAGES_2 = (
-    Stage(1, 16, 1, 1, 3),
-    Stage(3, 24, 2, 2, 3),
-    Stage(3, 40, 2, 2, 5),
-    Stage(4, 80, 3, 2, 3),
-    Stage(4, 112, 3, 1, 5),
-    Stage(4, 192, 2, 2, 5),
-    Stage(4, 320, 1, 1, 3),
-)
+# An EfficientNet-Lite0 with other expansions, and two instead of four blocks of 192 channels.
+_EXPANSIONS_2, _REPEATS_2 = (1, 3, 3, 4, 4, 4, 4), (1, 2, 2, 3, 3, 2, 1)
+STAGES_2 = [
+    replace(stage, expansion=expansion, repeats=repeats)
+    for stage, expansion, repeats in zip(LITE0, _EXPANSIONS_2, _REPEATS_2, strict=True)
+]
 
 
 def architecture(name: str) -> Architecture | None:
