@@ -34,6 +34,7 @@ from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.backbones.edge_small import EDGE_SMALL_2, STAGES_2
 from msc_edge.train.backbones.efficientnet_lite import STAGES, lite_architecture
 from msc_edge.train.backbones.registry import build_backbone
+from msc_edge.train.depthwise import FastDepthwiseGradients
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.networks import accept_images_of
 from msc_edge.train.distillation.pruning import initialise_pruned
@@ -262,7 +263,7 @@ def train(lesson: Lesson, images: Images, settings: Distillation, folder: Path) 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, settings)
         crops = images.crops_of(step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16), FastDepthwiseGradients():
             losses = lesson(crops)
         optimizer.zero_grad()
         losses.sum().backward()

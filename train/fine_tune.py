@@ -18,6 +18,7 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
 from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
 from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwise_cosine
+from msc_edge.train.depthwise import FastDepthwiseGradients
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
@@ -98,7 +99,8 @@ def fine_tune(
             best.consider(fabric.broadcast(evaluator.evaluate(0, report=report)))
         for step in range(state["step"], settings.steps):
             views = _views_of(step, training_copies, network, settings, fabric)
-            embeddings = F.normalize(model(views).float(), dim=1)
+            with FastDepthwiseGradients():
+                embeddings = F.normalize(model(views).float(), dim=1)
             first, second = (from_all_ranks(fabric, half) for half in embeddings.chunk(2))
 
             loss = recipe.loss(first, second, center, settings.temperature)

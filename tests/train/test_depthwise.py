@@ -1,0 +1,91 @@
+"""Gradients of depthwise convolutions in bf16, compared with float64."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from msc_edge.train.backbones.efficientnet_lite import SamePaddingConv2d
+from msc_edge.train.depthwise import FastDepthwiseGradients
+
+_CHANNELS, _SIDE, _BATCH = 24, 15, 4
+
+
+def gradients_of(convolution: nn.Conv2d, features: Tensor, outgoing: Tensor, mode: str) -> list[Tensor]:
+    """The output, and the gradients of features and weight: in float64, in bf16, or in bf16 with the context."""
+    exact = mode == "float64"
+    layer = SamePaddingConv2d if isinstance(convolution, SamePaddingConv2d) else nn.Conv2d
+    copy = layer(
+        _CHANNELS,
+        _CHANNELS,
+        convolution.kernel_size[0],
+        stride=convolution.stride[0],
+        padding=convolution.padding[0],
+        groups=convolution.groups,
+        bias=convolution.bias is not None,
+    )
+    copy.load_state_dict(convolution.state_dict())
+    copy.to(torch.float64 if exact else torch.float32)
+    inside = features.to(torch.float64 if exact else torch.float32).contiguous(memory_format=torch.channels_last)
+    inside.requires_grad_()
+    if exact:
+        out = copy(inside)
+    elif mode == "bf16":
+        with torch.autocast("cpu", torch.bfloat16):
+            out = copy(inside)
+    else:
+        with torch.autocast("cpu", torch.bfloat16), FastDepthwiseGradients():
+            out = copy(inside)
+    out.backward(outgoing[..., : out.shape[-2], : out.shape[-1]].to(out.dtype))
+    assert inside.grad is not None
+    assert copy.weight.grad is not None
+    return [out.detach(), inside.grad, copy.weight.grad]
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("same_padding", [False, True])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [_CHANNELS, 1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_outputs_are_those_of_bf16_and_gradients_are_no_less_exact(same_padding, kernel, stride, groups, bias):
+    torch.manual_seed(kernel)
+    padding = {} if same_padding else {"padding": kernel // 2}
+    layer = SamePaddingConv2d if same_padding else nn.Conv2d
+    convolution = layer(_CHANNELS, _CHANNELS, kernel, stride=stride, groups=groups, bias=bias, **padding)
+    with torch.no_grad():  # values that bf16 holds: only the arithmetic differs
+        for parameter in convolution.parameters():
+            parameter.copy_(parameter.bfloat16())
+    features = torch.randn(_BATCH, _CHANNELS, _SIDE, _SIDE).bfloat16()
+    outgoing = torch.randn(_BATCH, _CHANNELS, _SIDE, _SIDE).bfloat16()
+    exact, plain, fast = (
+        gradients_of(convolution, features, outgoing, mode) for mode in ("float64", "bf16", "fast gradients")
+    )
+    assert torch.equal(fast[0], plain[0])
+    for found, in_bf16, expected in zip(fast[1:], plain[1:], exact[1:], strict=True):
+        assert found.shape == expected.shape
+        assert error(found, expected) < max(1.2 * error(in_bf16, expected), 1e-6)
+        assert error(found, expected) < 5e-3
+
+
+def test_only_gradients_that_are_slow_in_bf16_change():
+    """In fp32, without gradients, and for 3 x 3 kernels without a stride torch's own function is called."""
+    features = torch.randn(2, _CHANNELS, 9, 9, requires_grad=True)
+    large = nn.Conv2d(_CHANNELS, _CHANNELS, 5, groups=_CHANNELS, bias=False)
+    small = nn.Conv2d(_CHANNELS, _CHANNELS, 3, groups=_CHANNELS, bias=False)
+    with FastDepthwiseGradients():
+        assert "Convolution" in large(features).grad_fn.name()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert "_Depthwise" in large(features).grad_fn.name()
+            assert "Convolution" in small(features).grad_fn.name()
+            with torch.no_grad():
+                assert large(features).grad_fn is None
+
+
+def test_a_convolution_that_does_not_train_has_torchs_own_gradients():
+    features = torch.randn(2, _CHANNELS, 9, 9, requires_grad=True)
+    frozen = nn.Conv2d(_CHANNELS, _CHANNELS, 5, groups=_CHANNELS, bias=False).requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16), FastDepthwiseGradients():
+        assert "Convolution" in frozen(features).grad_fn.name()
