@@ -1,4 +1,4 @@
-"""Groups: images that show the same part, found by their embeddings.
+"""Groups: images that show the same part, found by their embeddings, and by the order in which they were taken.
 
 A part that was photographed twice, with another exposure or a little later, gives two similar images. With one of them
 in the memory bank and the other one held out, the held-out score is lower than the score of a new part will be, and the
@@ -9,10 +9,17 @@ measured after whitening: in each principal direction, the deviation is divided 
 change that many images share, such as the exposure or the position of the part, then counts little, and what only these
 two images have in common, such as the grain of one part, counts much. They must be alike in the weaker half of the
 directions, too: parts in almost the same position are alike in the stronger half only.
+
+Any two images are compared, and a limit for so many pairs is strict. Images of one part are often neighbours in the
+order of their file names or of their times. Neighbours are few, so less evidence is needed, and the more of them are
+alike the less (Benjamini & Hochberg 1995, "Controlling the false discovery rate"). An order that says nothing about the
+parts changes nothing.
 """
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from statistics import NormalDist
 
 import numpy as np
@@ -20,25 +27,43 @@ import numpy as np
 _DIRECTIONS = 64
 _LEAST_DIRECTIONS = 8  # with fewer, independent images can be alike by chance
 _CHANCE = 0.001  # that any pair of independent images is above the limit
+_FALSE_NEIGHBOURS = 0.01  # of the neighbours that are found alike, in the mean
 _EQUAL = 0.001  # of the mean squared distance: of images that are equal but for noise
 _ROUNDING = 1e-12  # of a squared distance
 _ROWS = 1024  # of the matrix of cosines at a time
+_NUMBER = re.compile(r"([0-9]+)")
 
 
-def near_duplicates(embeddings: np.ndarray) -> np.ndarray:
+def near_duplicates(embeddings: np.ndarray, orders: Iterable[np.ndarray] = ()) -> np.ndarray:
     """The group of each image, int64 (n,), numbered from 0 in the order of the first image of each.
 
-    `embeddings`: float32 (n, dim), unit rows. An image that is like no other one is a group of its own. Images that are
-    not like each other but both like a third one are in one group. Among fewer than 32 images, only almost equal
-    ones form groups.
+    `embeddings`: float32 (n, dim), unit rows. `orders`: ways to sort the images, each int64 (n,), the image at each
+    place; see `orders_of`. An image that is like no other one is a group of its own. Images that are not like each
+    other but both like a third one are in one group. Among fewer than 32 images, only almost equal ones form groups.
     """
     deviations = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    white = _white(deviations)
     groups = np.arange(len(deviations))
-    for others in _alike(deviations):
-        together = np.unique(groups[others])
-        if len(together) > 1:
-            groups[np.isin(groups, together)] = together[0]
+    for others in _almost_equal(deviations) if white is None else _alike(white):
+        _join(groups, others)
+    orders = [] if white is None else list(orders)
+    for order in orders:
+        assert white is not None
+        for place in np.flatnonzero(_alike_neighbours(white[order], _FALSE_NEIGHBOURS / len(orders))):
+            _join(groups, order[place : place + 2])
     return numbered(groups)
+
+
+def near_duplicate_files(embeddings: np.ndarray, folder: Path, names: Sequence[str]) -> np.ndarray:
+    """The groups of image files by their embeddings, names and times of modification; see `near_duplicates`.
+
+    `names`: of the images, relative to `folder`, with forward slashes.
+    """
+    try:
+        times = [(folder / name).stat().st_mtime for name in names]
+    except OSError:  # a file that has gone: the names remain
+        times = None
+    return near_duplicates(embeddings, orders_of(names, times))
 
 
 def numbered(groups: np.ndarray) -> np.ndarray:
@@ -47,36 +72,91 @@ def numbered(groups: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _alike(deviations: np.ndarray) -> Iterator[np.ndarray]:
-    """For each image, which images are like it: bool (n,)."""
+def orders_of(paths: Sequence[str], times: Sequence[float] | None = None) -> list[np.ndarray]:
+    """The orders in which images may have been taken, each int64 (n,): the image at each place.
+
+    `paths`: with forward slashes. They are sorted by their text and numbers, and by each number that all file names
+    have: `exp2_num_1034.png` by 2 and by 1034. `times`: of the images, in seconds.
+    """
+    natural = [_natural(path) for path in paths]
+    keys: list[Sequence[object]] = [natural]
+    numbers = [_numbers(path) for path in paths]
+    keys += [[each[place] for each in numbers] for place in range(min(map(len, numbers), default=0))]
+    if times is not None:
+        keys.append(times)
+    found: dict[bytes, np.ndarray] = {}
+    for key in keys:
+        order = np.array(sorted(range(len(paths)), key=lambda i: (key[i], natural[i])), dtype=np.int64)
+        found.setdefault(order.tobytes(), order)
+    return list(found.values())
+
+
+def _natural(path: str) -> list[tuple[str, int]]:
+    """A key that sorts numbers as numbers: `part9` before `part10`."""
+    pieces = _NUMBER.split(path)
+    return [*zip(pieces[::2], (int(each) for each in pieces[1::2]), strict=False), (pieces[-1], -1)]
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(each) for each in _NUMBER.findall(PurePosixPath(path).stem)]
+
+
+def _join(groups: np.ndarray, images: np.ndarray) -> None:
+    """Make one group of the groups that these images are in."""
+    together = np.unique(groups[images])
+    if len(together) > 1:
+        groups[np.isin(groups, together)] = together[0]
+
+
+def _white(deviations: np.ndarray) -> np.ndarray | None:
+    """Deviations in the principal directions, in standard deviations, weakest first; None for too few directions."""
     count = len(deviations)
     variances, directions = np.linalg.eigh(deviations.T @ deviations / count)
     used = min(_DIRECTIONS, count // 4, int((variances > 1e-9 * variances[-1]).sum()))
-    if used < _LEAST_DIRECTIONS:
-        squares = np.square(deviations).sum(axis=1)
-        for start in range(0, count, _ROWS):
-            part = slice(start, start + _ROWS)
-            distances = squares[part, None] + squares - 2 * deviations[part] @ deviations.T
-            yield from distances <= _EQUAL * 2 * squares.mean() + _ROUNDING
-        return
-    white = deviations @ directions[:, -used:] / np.sqrt(variances[-used:])
-    pairs = count * (count - 1) / 2
-    every, weaker = (_Cosines(white, used, _CHANCE / pairs), _Cosines(white, used // 2, _CHANCE))
-    for start in range(0, count, _ROWS):
-        part = slice(start, start + _ROWS)
-        yield from every.above(part) & weaker.above(part)
+    return deviations @ directions[:, -used:] / np.sqrt(variances[-used:]) if used >= _LEAST_DIRECTIONS else None
 
 
-class _Cosines:
-    """Cosines of deviations in the first columns, which are the directions of least variance."""
+def _almost_equal(deviations: np.ndarray) -> Iterator[np.ndarray]:
+    """For each image, which images are equal to it but for noise: bool (n,)."""
+    squares = np.square(deviations).sum(axis=1)
+    for part in _parts(len(deviations)):
+        distances = squares[part, None] + squares - 2 * deviations[part] @ deviations.T
+        yield from distances <= _EQUAL * 2 * squares.mean() + _ROUNDING
 
-    def __init__(self, white: np.ndarray, directions: int, chance: float) -> None:
-        rows = white[:, :directions]
-        lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        self._rows = (rows / lengths).astype(np.float32)
-        # For independent images, atanh of a cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
-        self._limit = math.tanh(-NormalDist().inv_cdf(chance) / math.sqrt(directions - 3))
 
-    def above(self, part: slice) -> np.ndarray:
-        """Whether the cosines of some images with all images are above what chance gives, bool (part, n)."""
-        return self._rows[part] @ self._rows.T > self._limit
+def _alike(white: np.ndarray) -> Iterator[np.ndarray]:
+    """For each image, which images are like it: bool (n,)."""
+    pairs = len(white) * (len(white) - 1) / 2
+    every, weaker = _unit(white), _unit(_weaker_half(white))
+    # For independent images, atanh of a cosine has a standard deviation of 1 / sqrt(directions - 3) (Fisher 1921).
+    limits = [
+        math.tanh(-NormalDist().inv_cdf(chance) / math.sqrt(rows.shape[1] - 3))
+        for rows, chance in ((every, _CHANCE / pairs), (weaker, _CHANCE))
+    ]
+    for part in _parts(len(white)):
+        yield from (every[part] @ every.T > limits[0]) & (weaker[part] @ weaker.T > limits[1])
+
+
+def _alike_neighbours(white: np.ndarray, false: float) -> np.ndarray:
+    """Whether each image is like the next one, bool (n - 1,). `false`: the share of wrong ones, in the mean."""
+    p_values = np.zeros(len(white) - 1)
+    for rows in (_unit(white), _unit(_weaker_half(white))):
+        cosines = np.clip((rows[:-1] * rows[1:]).sum(axis=1), -1 + 1e-7, 1 - 1e-7)
+        deviates = np.arctanh(cosines) * math.sqrt(rows.shape[1] - 3)
+        p_values = np.maximum(p_values, [NormalDist().cdf(-deviate) for deviate in deviates])
+    ordered = np.sort(p_values)
+    holds = ordered <= false * np.arange(1, len(ordered) + 1) / len(ordered)
+    return p_values <= (ordered[holds].max() if holds.any() else -1)
+
+
+def _weaker_half(white: np.ndarray) -> np.ndarray:
+    return white[:, : white.shape[1] // 2]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return (rows / lengths).astype(np.float32)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))

@@ -58,15 +58,15 @@ def train(
         float, typer.Option(min=0.01, max=0.9, help="Share of the images held out as calibration images.")
     ] = 0.2,
     group_by: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="PATTERN",
-            show_default="blocks in the order of the files",
-            help="Hold out complete groups of images: 'similar', images that show the same part by their embeddings; "
-            "'folder'; or a regular expression whose one group, searched for in the path, is equal for images of one "
-            "part, such as 'part_([0-9]+)'.",
+            help="Which images show the same part, and are held out together. 'similar': found by their embeddings, "
+            "names and times. 'folder': those in one folder. 'none': each image shows another part. Or a regular "
+            "expression whose one group, searched for in the path, is equal for images of one part, such as "
+            "'part_([0-9]+)'.",
         ),
-    ] = None,
+    ] = "similar",
     steps: option_types.Steps = None,
     batch: option_types.Batch = 64,
     learning_rate: option_types.LearningRate = None,
@@ -117,7 +117,7 @@ def train(
         bit_depth=bit_depth,
         reduced_jpeg=reduced_jpeg,
         holdout=holdout,
-        group_by=group_by,
+        group_by=None if group_by == "none" else group_by,
         steps=steps,
         batch=batch,
         learning_rate=learning_rate,

@@ -24,7 +24,7 @@ Role = Literal["bank", "calibration", "duplicate", "unreadable"]
 
 MIN_IMAGES = 3  # two for the score, one held out
 BY_FOLDER = "folder"  # value of --group-by: the images of one folder form a group
-SIMILAR = "similar"  # images that show the same part by their embeddings, see `near_duplicates`
+SIMILAR = "similar"  # images that show the same part, see `near_duplicate_files`
 _HELD_OUT_BLOCKS = 10
 _OLD_ROLES = {"copy": "duplicate"}  # runs of msc-edge 0.1.0
 _OLD_IMAGE_TABLE = "pictures.csv"
@@ -102,10 +102,10 @@ def hold_out(
 ) -> list[NormalImage]:
     """Assign the role `calibration` to a share `holdout` of the usable images, in whole groups.
 
-    `groups`: the group of each usable image: `groups_of` a `group_by`, or `near_duplicates` for `similar`. Images of
-    one part must not be on both sides of the split: the held-out images would then be more similar to the memory bank
-    than the images of new parts. Consecutive files often show similar parts, so blocks of consecutive groups are held
-    out, spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without any
+    `groups`: the group of each usable image: `groups_of` a `group_by`, or `near_duplicate_files` for `similar`. Images
+    of one part must not be on both sides of the split: the held-out images would then be more similar to the memory
+    bank than the images of new parts. Consecutive files often show similar parts, so blocks of consecutive groups are
+    held out, spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without any
     split.
     """
     usable = [i for i, image in enumerate(images) if image.role in ("bank", "calibration")]

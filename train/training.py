@@ -15,7 +15,7 @@ from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import written_whole
-from msc_edge.groups import near_duplicates
+from msc_edge.groups import near_duplicate_files
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import Region, Tiles
 from msc_edge.progress import Report, silent
@@ -85,9 +85,9 @@ class TrainingOptions(FineTuningOptions):
     """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice the input size of the network."""
     holdout: float = 0.2
     """Share of the images that are held out as calibration images."""
-    group_by: str | None = None
-    """Which images must be held out together: `similar`, those that show the same part by their embeddings, see
-    `near_duplicates`; `folder`, or a pattern with one group, see `groups_of`; None: blocks of the file order."""
+    group_by: str | None = SIMILAR
+    """Which images must be held out together: `similar`, those that show the same part by their embeddings, names and
+    times, see `near_duplicate_files`; `folder`, or a pattern with one group, see `groups_of`; None: each by itself."""
     scores: ScoreKind | None = None
     """What the score of a kit is made of; None: both, and with the preset `paper` the image score."""
     patch_rows: int = ROWS
@@ -159,11 +159,11 @@ def _train(
 
     images = find_normal_images(folder, report=report)
     if options.group_by not in (None, SIMILAR):
-        _hold_out(images, options, None)
+        _hold_out(images, folder, options, None)
     images, training_copies, initial = load_images(
         images, folder, network, policy, mask=mask, report=report, unreadable=unreadable
     )
-    images = _hold_out(images, options, initial)
+    images = _hold_out(images, folder, options, initial)
     usable = [image for image in images if image.role in ("bank", "calibration")]
     in_bank = np.array([image.role == "bank" for image in usable])
 
@@ -230,13 +230,15 @@ def _train(
     return record
 
 
-def _hold_out(images: list[NormalImage], options: TrainingOptions, embeddings: np.ndarray | None) -> list[NormalImage]:
+def _hold_out(
+    images: list[NormalImage], folder: Path, options: TrainingOptions, embeddings: np.ndarray | None
+) -> list[NormalImage]:
     """Hold out the groups of `--group-by`. `embeddings` of the usable images, float32 (n, dim), show similar images."""
+    usable = [image.path for image in images if image.role in ("bank", "calibration")]
     if options.group_by == SIMILAR:
         assert embeddings is not None
-        groups = near_duplicates(embeddings)
+        groups = near_duplicate_files(embeddings, folder, usable)
     else:
-        usable = [image.path for image in images if image.role in ("bank", "calibration")]
         groups = groups_of(usable, options.group_by)
     return hold_out(images, holdout=options.holdout, groups=groups.tolist(), group_by=options.group_by)
 

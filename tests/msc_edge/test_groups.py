@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from msc_edge.groups import near_duplicates, numbered
+from msc_edge.groups import near_duplicates, numbered, orders_of
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -65,3 +65,64 @@ def test_groups_depend_neither_on_the_order_nor_on_the_basis() -> None:
 
 def test_groups_are_numbered_by_their_first_image() -> None:
     assert list(numbered(np.array([7, 3, 7, 9, 3]))) == [0, 1, 0, 2, 1]
+
+
+def two_views(count: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two images of each part, in turn, whose deviations from the mean have a cosine of 0.5; and the parts."""
+    drawn = parts(3 * count, seed=seed) - 1
+    images = drawn[:count].repeat(2, axis=0) + drawn[count:]
+    return unit(1 + images / 2**0.5), np.arange(count).repeat(2)
+
+
+def pairs_found(groups: np.ndarray, part: np.ndarray) -> tuple[int, int]:
+    """How many pairs of images of one part are in one group, and how many pairs of images of two parts."""
+    one_group, one_part = (np.triu(each[:, None] == each[None], 1) for each in (groups, part))
+    return int((one_group & one_part).sum()), int((one_group & ~one_part).sum())
+
+
+@pytest.mark.parametrize("count", [200, 400])
+def test_neighbours_in_an_order_need_less_evidence(count: int) -> None:
+    images, part = two_views(count)
+    random = np.random.default_rng(0).permutation(len(images))
+    as_taken = np.arange(len(images))
+    alone = pairs_found(near_duplicates(images), part)
+    found = pairs_found(near_duplicates(images, [random, as_taken]), part)
+    assert pairs_found(near_duplicates(images, [random]), part) == alone
+    assert alone[0] < 0.15 * count < 0.3 * count < found[0]
+    assert found[1] <= alone[1] + 0.02 * count  # joined parts: few
+
+
+@pytest.mark.parametrize("count", [40, 300, 2500])
+def test_independent_images_are_not_grouped_in_any_order(count: int) -> None:
+    random = np.random.default_rng(count)
+    orders = [np.arange(count), *(random.permutation(count) for _ in range(5))]
+    assert list(near_duplicates(unit(parts(count)), orders)) == list(range(count))
+
+
+def order_of_names(names: list[str], times: list[float] | None = None) -> list[list[str]]:
+    return [[names[i] for i in order] for order in orders_of(names, times)]
+
+
+def test_names_are_sorted_by_their_numbers_as_a_whole_and_by_each_number() -> None:
+    names = ["exp1_num_20.png", "exp1_num_100.png", "exp2_num_21.png", "exp10_num_3.png"]
+    assert order_of_names(names) == [names, ["exp10_num_3.png", names[0], names[2], names[1]]]
+
+
+def test_numbers_of_folders_do_not_sort_by_themselves() -> None:
+    names = ["day2/a.png", "day10/a.png", "day2/b.png"]
+    assert order_of_names(names) == [["day2/a.png", "day2/b.png", "day10/a.png"]]
+
+
+def test_names_with_unlike_numbers_are_sorted_by_those_that_all_have() -> None:
+    names = ["3_9.png", "5.png", "4_1.png"]
+    assert order_of_names(names) == [["3_9.png", "4_1.png", "5.png"]]
+
+
+def test_times_are_an_order_of_their_own() -> None:
+    names = ["a.png", "b.png", "c.png"]
+    assert order_of_names(names, [2.0, 3.0, 1.0]) == [names, ["c.png", "a.png", "b.png"]]
+    assert order_of_names(names, [1.0, 1.0, 1.0]) == [names]
+
+
+def test_no_images_have_no_order() -> None:
+    assert [len(order) for order in orders_of([])] == [0]

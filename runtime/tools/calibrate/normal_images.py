@@ -9,7 +9,7 @@ import numpy as np
 
 from msc_edge.errors import SourceError
 from msc_edge.files import kind_of
-from msc_edge.groups import near_duplicates
+from msc_edge.groups import near_duplicate_files
 from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_images
@@ -43,10 +43,11 @@ class ScoredNormalImages:
 
     @property
     def groups(self) -> list[int]:
-        """The group of each of them: images that show the same part by their embeddings, see `near_duplicates`."""
+        """The group of each of them: images that show the same part, see `near_duplicate_files`."""
         found = (image.result.embedding for image in self.scored if image.result)
         embeddings = [embedding for embedding in found if embedding is not None]
-        return near_duplicates(np.stack(embeddings)).tolist()
+        names = [Path(image.path).as_posix() for image in self.scored]
+        return near_duplicate_files(np.stack(embeddings), Path(), names).tolist()
 
     @property
     def left_out(self) -> str:
