@@ -34,13 +34,13 @@ from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.backbones.edge_small import EDGE_SMALL_2, STAGES_2
 from msc_edge.train.backbones.efficientnet_lite import STAGES, lite_architecture
 from msc_edge.train.backbones.registry import build_backbone
-from msc_edge.train.depthwise import FastDepthwiseGradients
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.networks import accept_images_of
 from msc_edge.train.distillation.pruning import initialise_pruned
 from msc_edge.train.distillation.settings import Distillation, learning_rate_at
 from msc_edge.train.distillation.student_file import write_student
 from msc_edge.train.distillation.unlabelled import find_unlabelled, read_unlabelled
+from msc_edge.train.fast_convolutions import FastConvolutions
 from msc_edge.train.folding import folded
 from msc_edge.train.loading import training_copy
 from msc_edge.train.patches.head import grids_of
@@ -263,7 +263,7 @@ def train(lesson: Lesson, images: Images, settings: Distillation, folder: Path) 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, settings)
         crops = images.crops_of(step)
-        with torch.autocast("cpu", torch.bfloat16), FastDepthwiseGradients():
+        with torch.autocast("cpu", torch.bfloat16), FastConvolutions(lesson):
             losses = lesson(crops)
         optimizer.zero_grad()
         losses.sum().backward()

@@ -1,23 +1,20 @@
-"""Observed false-alarm rates compared with the expected rates: magnetic_tile, many random splits, frozen backbones.
+"""Observed false-alarm rates compared with the expected rates: magnetic_tile, many splits, frozen backbones.
 
-    python benchmarks/false_alarms.py --shared ../shared [--parts image patch] [--splits 1000] [--block-splits 200]
-        [--kinds random blocks tiles] [--banks 40] [--resplits 25]
+    python benchmarks/false_alarms.py --shared ../shared [--parts image patch] [--group-by none similar]
+        [--splits 200] [--banks 40] [--kinds random blocks tiles]
 
-All 952 normal images (train/good and test/good, by file name) are split many times into a bank, calibration images and
-test images, in the sizes of the product's defaults on this set (609, 152, 191). The calibration images set the limits
-for target rates of 1, 2 and 5 %, and the test images above each limit are counted. No defect is used.
+All 952 normal images (train/good and test/good, by file name) are split many times into 761 images to train on and 191
+new ones. The images to train on are held out as `msc-edge train` does it, a fifth of them in whole groups; they set the
+limits for target rates of 1, 2 and 5 %; and the new images above each limit are counted. No defect is used.
 
-`random` assigns image by image, which is what the theory assumes. `blocks` cuts the files in the order of their names
-into 50 blocks and assigns blocks: successive files often show the same tile, and stay together. `tiles` assigns all
-exposures of a tile together, as `--group-by` does. A production line is more like `blocks` and `tiles`, because
-tomorrow's images are no random sample of today's.
+How the new images are chosen: `random`, image by image. `blocks` cuts the files in the order of their names into 50
+blocks and chooses blocks: successive files were taken with the same exposure, and stay together. `tiles` chooses all
+exposures of a tile together. Tomorrow's images of a production line are more like `blocks` and `tiles`.
 
-Part `image` compares whole images, of two backbones. Part `patch` compares patches as well (edge-small): the score
-`patch` has the limit of the anomaly map, above which an image has a region, and `both` is the score of a kit. For each
-bank the whitening and the coreset of 4000 patches are fitted again, from feature maps that are computed once. That
-takes eight seconds. Each bank is therefore used for several splits of the other images (`--resplits`), and ± is
-computed from the differences between banks. `random` has a quarter of the banks and four times the splits of each: its
-counts have the same distribution whatever the bank is.
+`--group-by none` takes each image for a part of its own, `similar` is the product's default. Part `image` compares
+whole images, of two backbones. Part `patch` compares patches as well (edge-small): the score `patch` has the limit of
+the anomaly map, above which an image has a region, and `both` is the score of a kit. For each split the whitening and
+the coreset of 4000 patches are fitted again, from feature maps that are computed once.
 """
 
 import math
@@ -35,11 +32,12 @@ from torch import Tensor
 
 from msc_edge.anomaly_map import patch_score
 from msc_edge.calibration import Calibration
+from msc_edge.groups import near_duplicates, orders_of
 from msc_edge.images import read_image
-from msc_edge.intervals import alarm_count_interval
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
+from msc_edge.train.dataset import SIMILAR, NormalImage, hold_out
 from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS
@@ -48,30 +46,34 @@ from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
 RATES = (0.01, 0.02, 0.05)
-BANK, CALIBRATION = 609, 152  # of 952; the other 191 are the test part
+NEW = 191  # of 952 images
 BLOCKS = 50
 TILE = re.compile(r"num_([0-9]+)[0-9][0-9]\.jpg")
 KINDS = ("random", "blocks", "tiles")
+GROUPS = ("none", SIMILAR)
 K = 2  # nearest normal images of a score
 HEADINGS = (
     "backbone",
     "score",
+    "group by",
     "splits",
     "target",
+    "independent images",
     "expected",
     "observed, mean",
-    "90 % interval",
-    "its probability",
-    "inside",
-    "above",
+    "inside the 90 % interval",
+    "above it",
 )
 
 
 class Split(NamedTuple):
-    """The images of a bank, and ways to split the other images into calibration and test part."""
+    """The images, as places in the order of their names."""
 
     bank: np.ndarray
-    others: list[tuple[np.ndarray, np.ndarray]]
+    calibration: np.ndarray
+    groups: np.ndarray
+    """Of the calibration images."""
+    new: np.ndarray
 
 
 class Scores(NamedTuple):
@@ -81,6 +83,15 @@ class Scores(NamedTuple):
     patch: np.ndarray | None = None
 
 
+class Alarms(NamedTuple):
+    """One split and one limit."""
+
+    independent: float
+    expected: float
+    alarms: int
+    interval: tuple[int, int]
+
+
 def normal_images(shared: Path) -> list[Path]:
     """All normal images of magnetic_tile, by file name: every fifth of them had been moved to the test folder."""
     tile = magnetic_tile(shared)
@@ -88,7 +99,7 @@ def normal_images(shared: Path) -> list[Path]:
 
 
 def units_of(kind: str, paths: Sequence[Path]) -> list[np.ndarray]:
-    """The images that stay together, as places in `paths`."""
+    """The images that are chosen together, as places in `paths`."""
     places = np.arange(len(paths))
     if kind == "random":
         return np.split(places, len(places))
@@ -99,42 +110,41 @@ def units_of(kind: str, paths: Sequence[Path]) -> list[np.ndarray]:
     return [np.array(list(tile)) for _, tile in groupby(in_order, key=lambda place: tiles[place])]
 
 
-def splits_of(units: list[np.ndarray], banks: int, resplits: int, random: np.random.Generator) -> Iterator[Split]:
-    """Random orders of the units, cut into three parts. A part may end within a unit.
-
-    For the same bank, the order of the units after it changes `resplits` times.
-    """
-    for _ in range(banks):
-        order = [units[i] for i in random.permutation(len(units))]
-        within = int(np.searchsorted(np.cumsum([len(unit) for unit in order]), BANK))  # the unit where the bank ends
-        start, rest = np.concatenate(order[: within + 1]), order[within + 1 :]
-        others = []
-        for number in range(resplits):
-            if number:
-                rest = [rest[i] for i in random.permutation(len(rest))]
-            held_out = np.concatenate([start[BANK:], *rest])
-            others.append((held_out[:CALIBRATION], held_out[CALIBRATION:]))
-        yield Split(start[:BANK], others)
-
-
 class Images:
     """Embeddings and, if wanted, patch features of all images, by a frozen backbone at 224x224."""
 
     def __init__(self, backbone: str, weights: Path | None, paths: list[Path], *, patches: bool) -> None:
         spec = preset("whole-frame", image_size=224, margin=MARGIN if patches else 0)
         network = pretrained_network(backbone, weights, preprocessing=spec)
+        backbone_folded = folded(network.backbone)
         taps = find_taps(network.backbone) if patches else ()
-        tapped = TappedBackbone(folded(network.backbone), taps)
+        tapped = TappedBackbone(backbone_folded, taps) if patches else None
         embeddings, grids = [], []
         with torch.no_grad():
             for pixels in network.batches((str(path), read_image(path)) for path in paths):
-                features, maps = tapped(pixels)
+                features, maps = tapped(pixels) if tapped else (backbone_folded(pixels), [])
                 embeddings.append(torch.nn.functional.normalize(features, dim=1))
                 if patches:
                     grids.append(torch.cat(grids_of(maps, taps), dim=3))
         unit = torch.cat(embeddings).numpy().astype(np.float64)
         self._similarity = unit @ unit.T
+        self._embeddings, self._names = unit.astype(np.float32), [path.name for path in paths]
         self._grids = torch.cat(grids) if patches else None  # float32 (images, rows, columns, channels): 525 MB
+
+    def split(self, units: list[np.ndarray], group_by: str, random: np.random.Generator) -> Split:
+        """Choose new images in whole units, but for the last one, and hold out a fifth of the others."""
+        order = np.concatenate([units[i] for i in random.permutation(len(units))])
+        new, trained = np.sort(order[:NEW]), np.sort(order[NEW:])
+        names = [self._names[i] for i in trained]
+        groups = (
+            near_duplicates(self._embeddings[trained], orders_of(names))
+            if group_by == SIMILAR
+            else np.arange(len(trained))
+        )
+        images = [NormalImage(name, "", "bank") for name in names]
+        held = hold_out(images, holdout=0.2, groups=groups.tolist(), group_by=group_by)
+        calibration = np.array([image.role == "calibration" for image in held])
+        return Split(trained[~calibration], trained[calibration], groups[calibration], new)
 
     def scores(self, bank: np.ndarray) -> Scores:
         """The scores of the images that are not in `bank`."""
@@ -169,55 +179,42 @@ def _patch_scores(grids: Tensor, bank: Tensor, others: Tensor) -> np.ndarray:
     return np.array([patch_score(each, smoothing=MAP_SETTINGS.smoothing) for each in maps])
 
 
-def alarms_in(kind: ScoreKind, scores: Scores, calibration: np.ndarray, test: np.ndarray) -> list[int]:
-    """Numbers of test images above the limits of RATES, with scores and limits as in a kit of this kind."""
+def alarms_in(kind: ScoreKind, scores: Scores, split: Split) -> list[Alarms]:
+    """The alarms among the new images at the limits of RATES, with scores and limits as in a kit of this kind."""
     settings = None if kind == "image" else MAP_SETTINGS
-    held_out, tested = (
-        (scores.image[part], None if scores.patch is None else scores.patch[part]) for part in (calibration, test)
+    held_out, new = (
+        (scores.image[part], None if scores.patch is None else scores.patch[part])
+        for part in (split.calibration, split.new)
     )
-    limits = Calibration(calibration_scores(kind, *held_out, settings))
+    calibration = Calibration(calibration_scores(kind, *held_out, settings), split.groups)
     scoring = Scoring.fitted(kind, *held_out, settings)
-    patch = [None] * len(test) if tested[1] is None else tested[1].tolist()
-    found = np.array([scoring.score(*each) for each in zip(tested[0].tolist(), patch, strict=True)])
-    return [int((found > limits.limit(rate).score).sum()) for rate in RATES]
-
-
-def probability_of(interval: tuple[int, int], flagged: int, held_out: int, images: int) -> float:
-    """The probability that a beta-binomial count lies in `interval`: above 90 %, because counts are whole numbers."""
-
-    def log_beta(a: float, b: float) -> float:
-        return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-    def probability(count: int) -> float:
-        log_ways = -math.log(images + 1) - log_beta(count + 1, images - count + 1)
-        a, b = flagged, held_out + 1 - flagged
-        return math.exp(log_ways + log_beta(count + a, images - count + b) - log_beta(a, b))
-
-    return sum(probability(count) for count in range(interval[0], interval[1] + 1))
+    patch = [None] * len(split.new) if new[1] is None else new[1].tolist()
+    found = np.array([scoring.score(*each) for each in zip(new[0].tolist(), patch, strict=True)])
+    alarms = []
+    for limit in map(calibration.limit, RATES):
+        interval = calibration.alarm_interval(limit, len(split.new))
+        assert limit.expected_rate is not None
+        assert interval is not None
+        flagged = int((found > limit.score).sum())
+        alarms.append(Alarms(calibration.independent, limit.expected_rate, flagged, interval))
+    return alarms
 
 
 def with_error(shares: np.ndarray, decimals: int) -> str:
-    """Mean and two standard errors of shares (banks, resplits): the splits of one bank are one sample."""
-    of_banks = shares.mean(axis=1)
-    error = 2 * of_banks.std(ddof=1) / math.sqrt(len(of_banks))
-    return f"{of_banks.mean():.{decimals}%} ± {error:.{decimals}%}"
+    """Mean and two standard errors of the shares of all splits."""
+    return f"{shares.mean():.{decimals}%} ± {2 * shares.std(ddof=1) / math.sqrt(len(shares)):.{decimals}%}"
 
 
-def show(backbone: str, score: str, kind: str, alarms: np.ndarray, test: int) -> None:
-    """Print a row of the table for each rate. `alarms`: int (banks, resplits, rates), of `test` images."""
-    banks, resplits, _ = alarms.shape
-    splits = f"{kind}, {banks}" + (f" x {resplits}" if resplits > 1 else "")
-    for place, rate in enumerate(RATES):
-        counts = alarms[..., place]
-        limit = Calibration(np.arange(CALIBRATION)).limit(rate)
-        assert limit.expected_rate is not None
-        flagged = round(limit.expected_rate * (CALIBRATION + 1))
-        interval = least, most = alarm_count_interval(flagged, CALIBRATION, test)
+def show(backbone: str, score: str, group_by: str, kind: str, found: list[list[Alarms]]) -> None:
+    """Print a row of the table for each rate. `found`: of each split, for each rate."""
+    for rate, of_splits in zip(RATES, zip(*found, strict=True), strict=True):
+        counts = np.array([each.alarms for each in of_splits])
+        least, most = np.array([each.interval for each in of_splits]).T
         inside = (least <= counts) & (counts <= most)
+        independent, expected = (np.mean([each[field] for each in of_splits]) for field in (0, 1))
         print(
-            f"| {backbone} | {score} | {splits} | {rate:.0%} | {limit.expected_rate:.2%} | "
-            f"{with_error(counts / test, 2)} | {least} to {most} | "
-            f"{probability_of(interval, flagged, CALIBRATION, test):.1%} | {with_error(inside, 1)} | "
+            f"| {backbone} | {score} | {group_by} | {kind}, {len(found)} | {rate:.0%} | {independent:.0f} | "
+            f"{expected:.2%} | {with_error(counts / NEW, 2)} | {with_error(inside, 1)} | "
             f"{(counts > most).mean():.1%} |",
             flush=True,
         )
@@ -228,39 +225,34 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and weights/; default: ../shared")
     parser.add_argument("--parts", nargs="+", choices=("image", "patch"), default=["image", "patch"])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of splits, part patch; default: all")
-    parser.add_argument("--splits", type=int, default=1000, help="random, part image; default: %(default)s")
-    parser.add_argument("--block-splits", type=int, default=200, help="part image; default: %(default)s")
-    parser.add_argument("--banks", type=int, default=40, help="of each kind, part patch; default: %(default)s")
-    parser.add_argument("--resplits", type=int, default=25, help="for each bank, part patch; default: %(default)s")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of splits; default: all")
+    parser.add_argument("--group-by", nargs="+", choices=GROUPS, default=GROUPS, help="default: both")
+    parser.add_argument("--splits", type=int, default=200, help="of each kind, part image; default: %(default)s")
+    parser.add_argument("--banks", type=int, default=40, help="splits of each kind, part patch; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args()
     paths = normal_images(options.shared)
     print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|")
 
-    def measure(backbone: str, images: Images, kinds: Sequence[ScoreKind], splits: dict[str, int], again: int) -> None:
-        for kind, banks in splits.items():
-            random = np.random.default_rng(options.seed)
-            counts: dict[ScoreKind, list[list[list[int]]]] = {score: [] for score in kinds}
-            for split in splits_of(units_of(kind, paths), banks, again, random):
-                scores = images.scores(split.bank)
-                for score, counted in counts.items():
-                    counted.append([alarms_in(score, scores, *parts) for parts in split.others])
-            for score, counted in counts.items():
-                show(backbone, score, kind, np.array(counted), len(paths) - BANK - CALIBRATION)
+    def measure(backbone: str, images: Images, kinds: Sequence[ScoreKind], splits: int) -> None:
+        for group_by in options.group_by:
+            for kind in options.kinds:
+                random = np.random.default_rng(options.seed)
+                found: dict[ScoreKind, list[list[Alarms]]] = {score: [] for score in kinds}
+                for _ in range(splits):
+                    split = images.split(units_of(kind, paths), group_by, random)
+                    scores = images.scores(split.bank)
+                    for score, of_splits in found.items():
+                        of_splits.append(alarms_in(score, scores, split))
+                for score, of_splits in found.items():
+                    show(backbone, score, group_by, kind, of_splits)
 
     if "image" in options.parts:
-        splits = {"random": options.splits, "blocks": options.block_splits}
         weights = options.shared / "weights/mobilenet_v2.safetensors"
         for backbone, file in ((EDGE_SMALL, None), ("mobilenet_v2", weights)):
-            measure(backbone, Images(backbone, file, paths, patches=False), ("image",), splits, 1)
+            measure(backbone, Images(backbone, file, paths, patches=False), ("image",), options.splits)
     if "patch" in options.parts:
-        images = Images(EDGE_SMALL, None, paths, patches=True)
-        banks, resplits = options.banks, options.resplits
-        for kind in options.kinds:
-            few = kind == "random" and banks >= 8
-            splits = {kind: banks // 4 if few else banks}
-            measure(EDGE_SMALL, images, ("image", "patch", "both"), splits, 4 * resplits if few else resplits)
+        measure(EDGE_SMALL, Images(EDGE_SMALL, None, paths, patches=True), ("image", "patch", "both"), options.banks)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python peers_inside.py serve KIND MODEL CORES FIRST_IMAGE
     python peers_inside.py maps KIND MODEL CORES OUT
+    python peers_inside.py scores KIND MODEL CORES -
 
 `serve` scores the first image and prints the result as a line of JSON, then a line with versions and notes. For each
 line of standard input, a JSON list of image files, it scores each file once and prints the milliseconds. For an empty
@@ -9,6 +10,9 @@ list it prints the peak memory in MB.
 
 `maps` reads one JSON list of image files from standard input. It writes the anomaly map of each file to
 OUT/<number>.npy, float32 (height, width), and all scores to OUT/scores.json.
+
+`scores` answers each line of standard input, a JSON list of image files, with a line of JSON: the scores of each file
+by name, and `reject`, 1 or 0.
 
 The environments differ in their packages, so the top of this file imports the standard library only.
 """
@@ -226,9 +230,21 @@ def write_maps(kind: str, model: Path, cores: int, out: Path) -> None:
     (out / "scores.json").write_text(json.dumps(rows))
 
 
+def answer_scores(kind: str, model: Path, cores: int) -> None:
+    """See the docstring of the module."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # as in `serve`
+    score = SCORERS[kind](model, cores)
+    for line in sys.stdin:
+        rows = [found.scores | {"reject": float(found.verdict == "reject")} for found in map(score, json.loads(line))]
+        print(json.dumps(rows), file=answers, flush=True)
+
+
 if __name__ == "__main__":
     command, kind, model, cores, last = sys.argv[1:]
     if command == "serve":
         serve(kind, Path(model), int(cores), last)
+    elif command == "scores":
+        answer_scores(kind, Path(model), int(cores))
     else:
         write_maps(kind, Path(model), int(cores), Path(last))

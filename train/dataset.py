@@ -105,8 +105,8 @@ def hold_out(
     `groups`: the group of each usable image: `groups_of` a `group_by`, or `near_duplicate_files` for `similar`. Images
     of one part must not be on both sides of the split: the held-out images would then be more similar to the memory
     bank than the images of new parts. Consecutive files often show similar parts, so blocks of consecutive groups are
-    held out, spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without any
-    split.
+    held out, spread evenly over the order. Raises SourceError for too few images, UsageError for a `group_by` without
+    any split.
     """
     usable = [i for i, image in enumerate(images) if image.role in ("bank", "calibration")]
     if len(usable) < MIN_IMAGES:

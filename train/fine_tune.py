@@ -18,8 +18,8 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
 from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
 from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwise_cosine
-from msc_edge.train.depthwise import FastDepthwiseGradients
 from msc_edge.train.devices import from_all_ranks, part_of_rank
+from msc_edge.train.fast_convolutions import FastConvolutions
 from msc_edge.train.metrics import MetricsLog, StepMetrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.recipes import recipe_named
@@ -71,6 +71,7 @@ def fine_tune(
         )
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
+    fast_convolutions = FastConvolutions(backbone)
     evaluator, trained_on = _split_for_selection(network, training_copies, settings)
     best = BestCheckpoint(network.backbone) if evaluator else None
     training_copies = [training_copies[i] for i in trained_on]
@@ -99,7 +100,7 @@ def fine_tune(
             best.consider(fabric.broadcast(evaluator.evaluate(0, report=report)))
         for step in range(state["step"], settings.steps):
             views = _views_of(step, training_copies, network, settings, fabric)
-            with FastDepthwiseGradients():
+            with fast_convolutions:
                 embeddings = F.normalize(model(views).float(), dim=1)
             first, second = (from_all_ranks(fabric, half) for half in embeddings.chunk(2))
 

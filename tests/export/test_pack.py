@@ -103,7 +103,7 @@ def test_manifest_describes_the_kit_and_its_provenance(drawn_kit: tuple[Path, Ma
     assert manifest.provenance.data_fingerprint == record.data_fingerprint
     assert manifest.provenance.images == 40
     assert manifest.provenance.recipe["steps"] == 3
-    assert (manifest.provenance.recipe["holdout"], manifest.provenance.recipe["group_by"]) == (0.2, None)
+    assert (manifest.provenance.recipe["holdout"], manifest.provenance.recipe["group_by"]) == (0.2, "similar")
     assert fp32.parity is not None
     assert fp32.parity.images >= 32
     assert fp32.parity.max_score_difference <= 1e-4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from msc_edge.train.backbones.backbone import Backbone, strides
-from msc_edge.train.depthwise import FastDepthwiseGradients
+from msc_edge.train.fast_convolutions import FastConvolutions
 
 _STRIDES = (8, 16)
 
@@ -63,6 +63,6 @@ class StudentWithAdapters(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Normalised images (B, 3, h, w) -> features (B, dim), and a feature map for each tap."""
-        with FastDepthwiseGradients():
+        with FastConvolutions(self.backbone):
             features, maps = features_and_maps(self.backbone, pixels, self.places)
         return features, [adapter(features_map) for adapter, features_map in zip(self.adapters, maps, strict=True)]

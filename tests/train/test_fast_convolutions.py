@@ -1,11 +1,14 @@
-"""Gradients of depthwise convolutions in bf16, compared with float64."""
+"""Fast convolutions, compared with torch's own in float64."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from msc_edge.train.backbones.efficientnet_lite import SamePaddingConv2d
-from msc_edge.train.depthwise import FastDepthwiseGradients
+from msc_edge.train.backbones.registry import build_backbone
+from msc_edge.train.fast_convolutions import FastConvolutions
 
 _CHANNELS, _SIDE, _BATCH = 24, 15, 4
 
@@ -33,7 +36,7 @@ def gradients_of(convolution: nn.Conv2d, features: Tensor, outgoing: Tensor, mod
         with torch.autocast("cpu", torch.bfloat16):
             out = copy(inside)
     else:
-        with torch.autocast("cpu", torch.bfloat16), FastDepthwiseGradients():
+        with torch.autocast("cpu", torch.bfloat16), FastConvolutions(copy):
             out = copy(inside)
     out.backward(outgoing[..., : out.shape[-2], : out.shape[-1]].to(out.dtype))
     assert inside.grad is not None
@@ -75,7 +78,7 @@ def test_only_gradients_that_are_slow_in_bf16_change():
     features = torch.randn(2, _CHANNELS, 9, 9, requires_grad=True)
     large = nn.Conv2d(_CHANNELS, _CHANNELS, 5, groups=_CHANNELS, bias=False)
     small = nn.Conv2d(_CHANNELS, _CHANNELS, 3, groups=_CHANNELS, bias=False)
-    with FastDepthwiseGradients():
+    with FastConvolutions(nn.Identity()):
         assert "Convolution" in large(features).grad_fn.name()
         with torch.autocast("cpu", torch.bfloat16):
             assert "_Depthwise" in large(features).grad_fn.name()
@@ -87,5 +90,56 @@ def test_only_gradients_that_are_slow_in_bf16_change():
 def test_a_convolution_that_does_not_train_has_torchs_own_gradients():
     features = torch.randn(2, _CHANNELS, 9, 9, requires_grad=True)
     frozen = nn.Conv2d(_CHANNELS, _CHANNELS, 5, groups=_CHANNELS, bias=False).requires_grad_(False)
-    with torch.autocast("cpu", torch.bfloat16), FastDepthwiseGradients():
+    with torch.autocast("cpu", torch.bfloat16), FastConvolutions(nn.Identity()):
         assert "Convolution" in frozen(features).grad_fn.name()
+
+
+def features_and_gradients(network: nn.Module, images: Tensor, mode: str) -> dict[str, Tensor]:
+    """Features, and the gradient of a function of them by each weight: in float64, or in fp32 with the context."""
+    network.zero_grad()
+    if mode == "float64":
+        features = network(images)
+    else:
+        with FastConvolutions(network):
+            features = network(images)
+    features.double().square().sum().backward()
+    gradients = {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
+    return {"features": features.detach(), **gradients}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "edge-small", "efficientnet_lite0", "edge-small-2"])
+def test_a_network_with_folded_batch_norm_has_the_same_gradients(
+    name: str, randomise: Callable[[nn.Module, int], None]
+) -> None:
+    backbone = build_backbone(name).eval()
+    randomise(backbone, 0)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = features_and_gradients(backbone, images, "fp32")
+    exact = features_and_gradients(backbone.double(), images.double(), "float64")
+    assert set(found) == set(exact)
+    assert len(found) > 20
+    for key, expected in exact.items():
+        assert error(found[key], expected) < 1e-4, key
+
+
+def test_batch_norm_that_learns_its_statistics_is_not_folded() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).train()
+    images = torch.randn(4, 3, 12, 12)
+    with FastConvolutions(network):
+        fast = network(images)
+    assert network[1].num_batches_tracked == 1
+    assert torch.equal(fast, network(images))
+
+
+def test_a_batch_norm_elsewhere_is_an_error() -> None:
+    class Detour(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.norm(self.convolution(images) + images)
+
+    network = Detour().eval()
+    with pytest.raises(AssertionError, match="did not follow"), FastConvolutions(network):
+        network(torch.randn(1, 3, 4, 4))
