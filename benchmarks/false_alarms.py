@@ -1,7 +1,7 @@
 """Observed false-alarm rates compared with the expected rates: magnetic_tile, many splits, frozen backbones.
 
     python benchmarks/false_alarms.py --shared ../shared [--parts image patch] [--group-by none similar]
-        [--splits 200] [--banks 40] [--kinds random blocks tiles]
+        [--splits 200] [--banks 40] [--kinds random blocks tiles parts]
 
 All 952 normal images (train/good and test/good, by file name) are split many times into 761 images to train on and 191
 new ones. The images to train on are held out as `msc-edge train` does it, a fifth of them in whole groups; they set the
@@ -9,7 +9,8 @@ limits for target rates of 1, 2 and 5 %; and the new images above each limit are
 
 How the new images are chosen: `random`, image by image. `blocks` cuts the files in the order of their names into 50
 blocks and chooses blocks: successive files were taken with the same exposure, and stay together. `tiles` chooses all
-exposures of a tile together. Tomorrow's images of a production line are more like `blocks` and `tiles`.
+exposures of a tile together. `parts` chooses the groups that `near_duplicates` finds among all 952, often several tiles
+that look alike: then the new images show parts that training has not seen.
 
 `--group-by none` takes each image for a part of its own, `similar` is the product's default. Part `image` compares
 whole images, of two backbones. Part `patch` compares patches as well (edge-small): the score `patch` has the limit of
@@ -18,9 +19,7 @@ the coreset of 4000 patches are fitted again, from feature maps that are compute
 """
 
 import math
-import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +36,7 @@ from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
-from msc_edge.train.dataset import SIMILAR, NormalImage, hold_out
+from msc_edge.train.dataset import SIMILAR, NormalImage, groups_of, hold_out
 from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS
@@ -48,8 +47,8 @@ from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 RATES = (0.01, 0.02, 0.05)
 NEW = 191  # of 952 images
 BLOCKS = 50
-TILE = re.compile(r"num_([0-9]+)[0-9][0-9]\.jpg")
-KINDS = ("random", "blocks", "tiles")
+TILE = r"num_([0-9]+)[0-9][0-9]\.jpg"
+KINDS = ("random", "blocks", "tiles", "parts")
 GROUPS = ("none", SIMILAR)
 K = 2  # nearest normal images of a score
 HEADINGS = (
@@ -98,18 +97,6 @@ def normal_images(shared: Path) -> list[Path]:
     return sorted(tile.train + tile.normal, key=lambda path: path.name)
 
 
-def units_of(kind: str, paths: Sequence[Path]) -> list[np.ndarray]:
-    """The images that are chosen together, as places in `paths`."""
-    places = np.arange(len(paths))
-    if kind == "random":
-        return np.split(places, len(places))
-    if kind == "blocks":
-        return np.array_split(places, BLOCKS)
-    tiles = [match.group(1) for path in paths if (match := TILE.search(path.name))]
-    in_order = sorted(places, key=lambda place: tiles[place])
-    return [np.array(list(tile)) for _, tile in groupby(in_order, key=lambda place: tiles[place])]
-
-
 class Images:
     """Embeddings and, if wanted, patch features of all images, by a frozen backbone at 224x224."""
 
@@ -130,6 +117,19 @@ class Images:
         self._similarity = unit @ unit.T
         self._embeddings, self._names = unit.astype(np.float32), [path.name for path in paths]
         self._grids = torch.cat(grids) if patches else None  # float32 (images, rows, columns, channels): 525 MB
+
+    def units(self, kind: str) -> list[np.ndarray]:
+        """The images that are chosen together, as places in the order of their names."""
+        places = np.arange(len(self._names))
+        if kind == "random":
+            return np.split(places, len(places))
+        if kind == "blocks":
+            return np.array_split(places, BLOCKS)
+        if kind == "parts":
+            groups = near_duplicates(self._embeddings, orders_of(self._names))
+        else:
+            groups = groups_of(self._names, TILE)
+        return [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
 
     def split(self, units: list[np.ndarray], group_by: str, random: np.random.Generator) -> Split:
         """Choose new images in whole units, but for the last one, and hold out a fifth of the others."""
@@ -237,10 +237,10 @@ def main() -> None:
     def measure(backbone: str, images: Images, kinds: Sequence[ScoreKind], splits: int) -> None:
         for group_by in options.group_by:
             for kind in options.kinds:
-                random = np.random.default_rng(options.seed)
+                random, units = np.random.default_rng(options.seed), images.units(kind)
                 found: dict[ScoreKind, list[list[Alarms]]] = {score: [] for score in kinds}
                 for _ in range(splits):
-                    split = images.split(units_of(kind, paths), group_by, random)
+                    split = images.split(units, group_by, random)
                     scores = images.scores(split.bank)
                     for score, of_splits in found.items():
                         of_splits.append(alarms_in(score, scores, split))
