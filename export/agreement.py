@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
 from msc_edge.bank import Bank
 from msc_edge.export.run_images import RunImages, evenly
-from msc_edge.kit.model_entry import Agreement, MapAgreement, Outputs
+from msc_edge.kit.model_entry import Outputs
+from msc_edge.kit.quantization import Agreement, MapAgreement
 from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.preprocessing import Preprocessing, Region
 from msc_edge.runtime.backends.interface import ModelOutput
@@ -32,7 +33,7 @@ _MIN_ANOMALIES = 96  # synthetic anomalies: the rank correlation of fewer scores
 _MAX_BANK_ROWS = 512
 _SENSITIVITY_IMAGES = 8  # normal images that, with their anomalies, rank the layers
 _SENSITIVITY_BYTES = 512 << 20  # the most memory for these images
-_WITH_MASK: tuple[AnomalyKind, ...] = ("drawn", "pasted")  # shuffled quarters have no place
+WITH_MASK: tuple[AnomalyKind, ...] = ("drawn", "pasted")  # shuffled quarters have no place
 
 MakeAnomaly = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -175,7 +176,7 @@ class AgreementTest:
             yield [Sample(image, None), *anomalies]
 
     def _mask(self, normal: Sample, sample: Sample) -> np.ndarray | None:
-        if self._map_settings is None or sample.kind not in _WITH_MASK:
+        if self._map_settings is None or sample.kind not in WITH_MASK:
             return None
         mask = changed_input(normal.image, sample.image, self._spec)
         return np.packbits(mask) if mask.any() else None

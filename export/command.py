@@ -37,8 +37,9 @@ def export(
     precision: Annotated[
         Literal["both", "fp32", "int8"],
         typer.Option(
-            help="Models in the kit. both: fp32, and int8 if it agrees with fp32. int8: fp32 and int8, with int8 as "
-            "the default; fails if they disagree."
+            help="Models in the kit. both: fp32, and int8 if it agrees with fp32; int8 scores only if it loses less "
+            "than 0.003 of AUROC and AU-PRO on faint synthetic anomalies. int8: fp32 and int8, and int8 scores; fails "
+            "if they disagree."
         ),
     ] = "both",
     target: Annotated[
@@ -81,7 +82,7 @@ def export(
 
 
 def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
-    from msc_edge.describe import describe_limits, describe_regions
+    from msc_edge.describe import describe_default_model, describe_limits, describe_regions
     from msc_edge.terminal import echo
     from msc_edge.text import size
 
@@ -103,6 +104,7 @@ def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
         )
     for note in notes:
         echo(note)
+    echo(f"model: {describe_default_model(manifest)}")
     if parity:
         echo(
             f"parity: {parity.images} images scored as in training, largest difference "

@@ -9,6 +9,7 @@ images and synthetic anomalies made from them the same ranks, and that their ano
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,11 +24,13 @@ from msc_edge.export.agreement import (
 )
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
-from msc_edge.kit.model_entry import Agreement, MapAgreement, Outputs, Quantization, Target
+from msc_edge.kit.model_entry import Outputs
+from msc_edge.kit.quantization import MIN_HELD_OUT, Agreement, MapAgreement, Quantization, Target
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.scoring import MapSettings
+from msc_edge.text import many
 
 _RANGE_IMAGES = 64  # images of the memory bank that set the activation ranges
 _MAX_FLOAT_LAYERS = 0.5  # of all layers: with more float layers int8 is hardly faster
@@ -40,6 +43,8 @@ class Int8Rejected:
     agreement: Agreement
     float_layers: int
     layers: int
+    held_out: int
+    """Held-out normal images. With fewer than MIN_HELD_OUT the layers were not ranked."""
 
     def __str__(self) -> str:
         found = self.agreement
@@ -48,6 +53,7 @@ class Int8Rejected:
             f"is {found.rank_correlation:.3f} (required: {MIN_RANK_CORRELATION}), and the AUROC on synthetic anomalies "
             f"is {found.auroc:.3f} (fp32: {found.auroc_fp32:.3f}; at most {MAX_AUROC_LOSS} less is allowed)"
             + (_of_maps(found.maps) if found.maps else "")
+            + (_of_few_images(self.held_out) if self.held_out < MIN_HELD_OUT else "")
         )
 
 
@@ -56,6 +62,14 @@ def _of_maps(found: MapAgreement) -> str:
         f"; the rank correlation of the maps is {found.rank_correlation:.3f} (required: {MIN_MAP_RANK_CORRELATION}), "
         f"and their AU-PRO is {found.au_pro:.3f} (fp32: {found.au_pro_fp32:.3f}; at most {MAX_AU_PRO_LOSS} less is "
         "allowed)"
+    )
+
+
+def _of_few_images(held_out: int) -> str:
+    return (
+        f"; other layers were not tried in float, because this takes minutes and {many(held_out, 'held-out image')} "
+        f"cannot show which ones matter: train with at least {MIN_HELD_OUT} held-out images, by more images or a "
+        "higher --holdout"
     )
 
 
@@ -76,8 +90,9 @@ def quantised_model(
     `maps`: how patch distances become maps, which then have gates of their own.
 
     While the gates fail, more layers stay in float: first the stem, where float is as fast, then also the layers that
-    int8 harms most: one, two, four, ... of them, up to half of all layers. If no attempt passes the gates, there is no
-    file `path`, and the result is Int8Rejected with the agreement of the last attempt.
+    int8 harms most: one, two, four, ... of them, up to half of all layers. With fewer than MIN_HELD_OUT held-out images
+    only the stem is tried. If no attempt passes the gates, there is no file `path`, and the result is Int8Rejected with
+    the agreement of the last attempt.
     """
     report = images.report
     with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
@@ -91,7 +106,10 @@ def quantised_model(
         layers = list(quantizer.layers)
         test = AgreementTest(model, outputs, bank, spec, images, maps=maps, seed=seed)
         agreement, float_layers = None, []
-        for float_layers in _attempts(quantizer, lambda: _by_harm(quantizer, test, Path(scratch), report)):
+        by_harm = None
+        if len(images.held_out) >= MIN_HELD_OUT:
+            by_harm = partial(_by_harm, quantizer, test, Path(scratch), report)
+        for float_layers in _attempts(quantizer, by_harm):
             quantizer.write(path, float_layers=float_layers)
             int8 = test.open(path)
             agreement = test.agreement(int8)
@@ -112,16 +130,19 @@ def quantised_model(
                 )
         path.unlink()
         assert agreement is not None  # there is at least one attempt
-        return Int8Rejected(agreement, len(float_layers), len(layers))
+        return Int8Rejected(agreement, len(float_layers), len(layers), len(images.held_out))
 
 
-def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]]) -> Iterator[list[str]]:
-    """The float layers of each attempt. `by_harm` ranks the layers behind the stem; it is slow and called last."""
+def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]] | None) -> Iterator[list[str]]:
+    """The float layers of each attempt.
+
+    `by_harm` ranks the layers behind the stem; it is slow and called last. None: these layers are not tried.
+    """
     stem, most = quantizer.stem, int(len(quantizer.layers) * _MAX_FLOAT_LAYERS) - len(quantizer.stem)
     yield []
     if stem:
         yield stem
-    if most > 0:
+    if by_harm and most > 0:
         ranked = by_harm()
         yield from ([*stem, *ranked[: 2**power]] for power in range(int(math.log2(most)) + 1))
 

@@ -15,6 +15,7 @@ from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import UsageError
+from msc_edge.export.accuracy_loss import accuracy_loss
 from msc_edge.export.entry import Rates, ScorePlan, model_entry, outputs_of
 from msc_edge.export.int8 import Int8Rejected, quantised_model
 from msc_edge.export.onnx_model import export_onnx
@@ -28,8 +29,9 @@ from msc_edge.kit.layout import (
     THUMBNAILS,
     thumbnail_file,
 )
-from msc_edge.kit.manifest import Manifest, Network, NormalImages, Precision, PrecisionChoice, Provenance, kit_name
-from msc_edge.kit.model_entry import Model, Outputs, Parity, PatchBank, Target
+from msc_edge.kit.manifest import Manifest, Network, NormalImages, Precision, Provenance, kit_name
+from msc_edge.kit.model_entry import Model, Outputs, Parity, PatchBank
+from msc_edge.kit.quantization import MIN_HELD_OUT, AccuracyLoss, Target
 from msc_edge.kit.writing import refuse_zip, seal, write_manifest
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
@@ -54,7 +56,6 @@ from msc_edge.train.weights import load_into
 
 Precisions = Literal["both", "fp32", "int8"]
 WARN_RATE, REJECT_RATE, REGION_RATE = 0.05, 0.01, 0.01
-_DEFAULT_MODEL: dict[Precisions, PrecisionChoice] = {"both": "auto", "fp32": "fp32", "int8": "int8"}
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "hnswlib", "numpy", "opencv-python")
 
 
@@ -81,10 +82,11 @@ def export(
     `.`, `_` and `-`; by default it is made from the name of the folder `out`, without `.kit`. `warn_rate`,
     `reject_rate`: the target false-alarm rates of the two limits, in (0, 1). `region_rate`: the target share of normal
     images with any region of the anomaly map. `scores`: what the score is made of, if not what the run says; a run that
-    compares whole images only has no patches. `precision`: every kit has the fp32 model;
-    `both` adds the int8 model if it passes its gates, and otherwise calls `note` with the reason; `int8` requires the
-    int8 model and makes it the default model. `target`: the processors that the int8 model is made for, see
-    `Quantization`. `thumbnails`: store a small JPEG of each normal image. `overwrite`: replace an existing kit.
+    compares whole images only has no patches. `precision`: every kit has the fp32 model; `both` adds the int8 model if
+    it passes its gates, and otherwise calls `note` with the reason; it is the default model if its loss is small, see
+    `accuracy_loss`. `int8` requires the int8 model and makes it the default model. `target`: the processors that the
+    int8 model is made for, see `Quantization`. `thumbnails`: store a small JPEG of each normal image. `overwrite`:
+    replace an existing kit.
 
     Raises UsageError for rates and names that are not valid, for an `out` that cannot be replaced, and if int8 is
     required and fails its gates; KitError if the run is incomplete or the parity check fails; SourceError if an image
@@ -142,7 +144,7 @@ def export(
                 network=Network(backbone=record.backbone, stop_at=record.stop_at),
                 normal_images=NormalImages(file=NORMAL_IMAGES, count=len(images.in_bank)),
                 models=models,
-                default_model=_DEFAULT_MODEL[precision] if "int8" in models else "fp32",
+                default_model="int8" if precision == "int8" else "fp32",  # for now, see _with_loss
                 provenance=_provenance(record, table, head),
                 files={},
             ),
@@ -152,7 +154,13 @@ def export(
         reference = TorchScorer(network, bank, head, torch_scoring)
         comparisons = compare(reference, detector, images.decoded(chosen, "parity"), count=len(chosen))
         parity = check_parity(comparisons, torch_limits, detector.limits, unit=unit_of(torch_scoring))
-        return write_manifest(kit, _with_parity(manifest, parity))
+        manifest = _with_parity(manifest, parity)
+        if "int8" in models and len(images.held_out) >= MIN_HELD_OUT:
+            loss = accuracy_loss(
+                detector, Detector.load(kit, precision="int8", backend="onnxruntime"), images, seed=seed
+            )
+            manifest = _with_loss(manifest, loss)
+        return write_manifest(kit, manifest)
 
 
 def _scoring_of(
@@ -192,6 +200,15 @@ def _checked_name(name: str | None) -> str | None:
 def _with_parity(manifest: Manifest, parity: Parity) -> Manifest:
     fp32 = manifest.models["fp32"].model_copy(update={"parity": parity})
     return manifest.model_copy(update={"models": {**manifest.models, "fp32": fp32}})
+
+
+def _with_loss(manifest: Manifest, loss: AccuracyLoss) -> Manifest:
+    """The manifest with the loss of the int8 model, which scores from now on if it is small."""
+    int8 = manifest.models["int8"]
+    assert int8.agreement is not None
+    int8 = int8.model_copy(update={"agreement": int8.agreement.model_copy(update={"loss": loss})})
+    default = "int8" if loss.is_small else manifest.default_model
+    return manifest.model_copy(update={"models": {**manifest.models, "int8": int8}, "default_model": default})
 
 
 def _write_thumbnails(kit: Path, images: Iterator[tuple[str, np.ndarray]]) -> None:

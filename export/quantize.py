@@ -9,7 +9,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from msc_edge.kit.model_entry import Target
+from msc_edge.kit.quantization import Target
 from msc_edge.runtime.backends.interface import INPUT
 
 Images = Callable[[], Iterator[np.ndarray]]

@@ -1,4 +1,6 @@
-"""Renamed options: the old name works for a while, hidden from `--help`, and prints one line of warning.
+"""Renamed options, and values that options no longer have.
+
+A renamed option: the old name works for a while, hidden from `--help`, and prints one line of warning.
 
     images: Annotated[int | None, typer.Option(help="Training images of each class.")] = None,
     pictures: Annotated[
@@ -17,6 +19,9 @@ from msc_edge.errors import UsageError
 
 Value = TypeVar("Value")
 
+AUTO_PRECISION = "is deprecated: the kit says which model scores; leave it out"
+"""The advice for a precision `auto`. It once meant the faster model on the PC."""
+
 
 def deprecated_option(old: str, new: str) -> Callable[[Any], Any]:
     """Return a typer callback that warns on standard error if `old` is given, and passes its value on unchanged.
@@ -31,6 +36,17 @@ def deprecated_option(old: str, new: str) -> Callable[[Any], Any]:
         if value is not None and value != []:
             typer.echo(f"warning: {old} is deprecated; use {new}", err=True)
         return value
+
+    return warn
+
+
+def deprecated_value(option: str, value: Any, advice: str) -> Callable[[Any], Any]:
+    """Return a typer callback that warns on standard error if `option` has this value, and passes it on unchanged."""
+
+    def warn(found: Any) -> Any:
+        if found == value:
+            typer.echo(f"warning: {option} {value} {advice}", err=True)
+        return found
 
     return warn
 

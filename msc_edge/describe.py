@@ -1,8 +1,10 @@
-"""Limits in words, for terminals, logs and reports."""
+"""Limits, and which model scores, in words: for terminals, logs and reports."""
 
 from collections.abc import Iterator
 
 from msc_edge.calibration import Calibration, Limit, Limits, images_needed
+from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.quantization import MAX_LOSS, MIN_HELD_OUT
 from msc_edge.scoring import ScoreKind
 from msc_edge.text import many, percent
 
@@ -55,6 +57,25 @@ def describe_regions(limit: Limit, calibration: Calibration) -> str:
     assert limit.target_rate is not None
     rates = _rates(limit.target_rate, limit.expected_rate, describe_interval(calibration, limit))
     return f"map above {limit.score:.6f}; share of normal images with any region: {rates}"
+
+
+def describe_default_model(manifest: Manifest) -> str:
+    """Say in one sentence which model scores by default, and why."""
+    default, int8 = manifest.default_precision, manifest.models.get("int8")
+    if len(manifest.models) == 1:
+        return f"{default} scores: the kit has no other model"
+    if manifest.default_model == "auto":
+        return f"{default} scores: the msc-edge that made this kit did not say which model does"
+    loss = int8.agreement.loss if int8 and int8.agreement else None
+    if loss is None:
+        reason = f"what int8 loses was not measured, which needs at least {MIN_HELD_OUT} held-out images"
+        return f"{default} scores: {'requested at export' if default == 'int8' else reason}"
+    figures = f"AUROC {loss.auroc:.4f} (fp32 {loss.auroc_fp32:.4f})"
+    if loss.au_pro is not None:
+        figures += f" and AU-PRO {loss.au_pro:.4f} (fp32 {loss.au_pro_fp32:.4f})"
+    lost = f"less than {MAX_LOSS} lower" if loss.is_small else f"{MAX_LOSS} or more is lost"
+    requested = "requested at export; " if default == "int8" and not loss.is_small else ""
+    return f"{default} scores: {requested}on faint synthetic anomalies int8 has {figures}, {lost}"
 
 
 def describe_interval(calibration: Calibration, limit: Limit) -> str:

@@ -14,7 +14,7 @@ from msc_edge.drawing import THUMBNAIL_SIDE, fit, thumbnail
 from msc_edge.errors import OtherColumnsError, UnreadableImageError, UsageError
 from msc_edge.image_files import find_images
 from msc_edge.images import bytes_of, decode_image, read_image
-from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.overlay import overlay
 from msc_edge.parallel import ordered_map
@@ -139,7 +139,7 @@ def score_folder(
     threshold: float | None = None,
     false_alarm_rate: float | None = None,
     search: SearchChoice = "auto",
-    precision: PrecisionChoice | None = None,
+    precision: Precision | None = None,
     backend: BackendChoice = "auto",
     threads: int | None = None,
     excluded: Sequence[Path] = (),

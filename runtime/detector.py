@@ -14,7 +14,7 @@ from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
 from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image
-from msc_edge.kit.manifest import Manifest, Precision, PrecisionChoice
+from msc_edge.kit.manifest import Manifest, Precision
 from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
@@ -51,7 +51,7 @@ class Detector:
         *,
         threads: int | None = None,
         search: SearchChoice = "auto",
-        precision: PrecisionChoice | None = None,
+        precision: Precision | None = None,
         backend: BackendChoice = "auto",
     ) -> Self:
         """Verify a kit (a folder or a .zip) and open it.
@@ -72,7 +72,7 @@ class Detector:
         *,
         threads: int | None = None,
         search: SearchChoice = "auto",
-        precision: PrecisionChoice | None = None,
+        precision: Precision | None = None,
         backend: BackendChoice = "auto",
     ) -> Self:
         """The detector of an open kit; see `load`. The kit may be closed afterwards."""

@@ -19,7 +19,8 @@ import pytest
 
 from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MANIFEST, MODEL_FILES
 from msc_edge.kit.manifest import Manifest, parse_manifest
-from msc_edge.kit.model_entry import Agreement, CalibrationInfo, Quantization
+from msc_edge.kit.model_entry import CalibrationInfo
+from msc_edge.kit.quantization import Agreement, Quantization
 from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.check_image import check_image
@@ -178,7 +179,7 @@ def with_int8(manifest: Manifest, detector: Detector) -> Manifest:
             ),
         }
     )
-    return manifest.model_copy(update={"models": {"fp32": fp32, "int8": int8}, "default_model": "auto"})
+    return manifest.model_copy(update={"models": {"fp32": fp32, "int8": int8}, "default_model": "fp32"})
 
 
 @pytest.fixture(scope="session")

@@ -136,8 +136,8 @@ def test_openvino_gives_the_scores_of_onnxruntime(
     ("kit", "measured"),
     [
         ("real_kit", {"fp32", "fp32 with OpenVINO"}),
-        # OpenVINO computes an operator of the toy network differently, and never computes int8 with `auto`.
-        ("int8_kit", {"fp32", "int8"}),
+        # OpenVINO computes an operator of the toy network differently. fp32 and int8 are never compared.
+        ("int8_kit", {"fp32"}),
     ],
 )
 def test_auto_measures_the_backends_once_and_caches_the_fastest(
@@ -145,7 +145,7 @@ def test_auto_measures_the_backends_once_and_caches_the_fastest(
 ) -> None:
     script = (
         "import sys; from msc_edge.runtime import Detector\n"
-        "d = Detector.load(sys.argv[1], threads=1, precision='auto'); print(d.model, d.spec.name)"
+        "d = Detector.load(sys.argv[1], threads=1); print(d.model, d.spec.name)"
     )
     environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     command = [str(with_openvino / "python"), "-c", script, str(request.getfixturevalue(kit))]

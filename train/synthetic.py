@@ -58,6 +58,11 @@ def shuffle_quarters(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.vstack([np.hstack([quarters[i] for i in half]) for half in (order[:2], order[2:])])
 
 
+def faded(image: np.ndarray, anomaly: np.ndarray, strength: float) -> np.ndarray:
+    """Blend an image with an anomaly made from it, uint8 (h, w, 3) both. `strength`: its share, in [0, 1]."""
+    return cv2.addWeighted(anomaly, strength, image, 1 - strength, 0)
+
+
 KINDS: dict[AnomalyKind, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "drawn": draw_defect,
     "pasted": paste_piece,

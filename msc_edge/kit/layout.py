@@ -19,7 +19,6 @@ def _portable(name: str) -> str:
 
 Precision = Literal["fp32", "int8"]
 """Numeric format of a model, and its name in the manifest."""
-PrecisionChoice = Literal["auto", "fp32", "int8"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # One optional folder, plain characters, no leading dot: a name cannot point outside the kit.
 _NAME = r"^([A-Za-z0-9_-]+/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$"

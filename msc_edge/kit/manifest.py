@@ -10,8 +10,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 
 from msc_edge.errors import KitError
 from msc_edge.images import DecodePolicy
-from msc_edge.kit.layout import FileName, KitName, Precision, PrecisionChoice, Sha256, kit_name
-from msc_edge.kit.model_entry import CalibrationInfo, Model, Part
+from msc_edge.kit.layout import FileName, KitName, Precision, Sha256, kit_name
+from msc_edge.kit.model_entry import CalibrationInfo, Model
+from msc_edge.kit.part import Part
 from msc_edge.kit.upgrade import FORMAT_VERSION, upgraded
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.text import strict_json
@@ -69,7 +70,9 @@ class Manifest(Part):
     network: Network
     normal_images: NormalImages
     models: dict[Precision, Model] = Field(min_length=1, description="the models of the kit, by precision")
-    default_model: PrecisionChoice = Field(description="model that scores by default; auto: the faster one on this PC")
+    default_model: Literal["auto", "fp32", "int8"] = Field(
+        description="model that scores by default; auto, in kits of earlier versions: fp32"
+    )
     provenance: Provenance
     extensions: dict[str, Any] = Field(
         default={}, description="further members that readers may ignore: no score or verdict depends on them"
@@ -102,6 +105,11 @@ class Manifest(Part):
     def precisions(self) -> tuple[Precision, ...]:
         """The precisions of the kit's models, fp32 first."""
         return tuple(sorted(self.models))
+
+    @property
+    def default_precision(self) -> Precision:
+        """The model that scores by default. `auto` of an earlier version is fp32, or the only model."""
+        return self.precisions[0] if self.default_model == "auto" else self.default_model
 
     @property
     def reference_model(self) -> Model:

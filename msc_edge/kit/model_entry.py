@@ -2,21 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from msc_edge.calibration import LEAST_RATE, Calibration, Limit, Limits
 from msc_edge.kit.layout import FileName
+from msc_edge.kit.part import Count, Part
+from msc_edge.kit.quantization import Agreement, Quantization
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.scoring import Scoring
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
 HELD_OUT = "held out of the training images"
 
-Count = Annotated[int, Field(gt=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Groups = list[Annotated[int, Field(ge=0, lt=2**31)]]
 _GROUPS = "of each score: images with the same number show the same part; null: all are independent"
-Target = Literal["x86-vnni", "x86", "arm64"]
 
 
 def _check_limit(name: str, limit: Limit, calibration: Calibration, rate: float) -> None:
@@ -36,12 +36,6 @@ def _check_scores(name: str, scores: list[float], groups: list[int] | None) -> N
         raise ValueError(f"{name} are not in ascending order")
     if groups is not None and len(groups) != len(scores):
         raise ValueError(f"{name}: there are {len(scores)}, but {len(groups)} groups")
-
-
-class Part(BaseModel):
-    """Base of all parts of a manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EmbeddingOutput(Part):
@@ -205,44 +199,6 @@ class Parity(Part):
         default=None, ge=0, description="of patch distances, relative to the limit of the map; null: no patches"
     )
     changed_verdicts: Literal[0]
-
-
-class Quantization(Part):
-    """How a model was quantised from the fp32 model: static, QDQ, weights per channel."""
-
-    target: Target = Field(
-        description="processors the model was made for. x86-vnni: uint8 activations, int8 weights; x86: the same with "
-        "7-bit weights, which do not overflow on processors without VNNI; arm64: int8 activations, int8 weights"
-    )
-    images: Count = Field(description="images of the memory bank that set the activation ranges")
-    layers: Count = Field(description="convolutions of the backbone")
-    float_layers: list[str] = Field(description="convolutions that stay in float, by the names of their weights")
-    check_embedding: list[float] = Field(
-        description="embedding of the check image (docs/kit-format.md). A processor that computes another embedding "
-        "must not use this model"
-    )
-    check_patch_distances: list[float] | None = Field(
-        default=None, description="patch distances of the check image, row by row; likewise. null: no patches"
-    )
-
-
-class MapAgreement(Part):
-    """How the anomaly maps of a quantised model compare with those of the fp32 model, on the same images."""
-
-    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of all values of both models' maps")
-    au_pro_fp32: float = Field(ge=0, le=1, description="AU-PRO(0.3) of the fp32 maps on synthetic anomalies")
-    au_pro: float = Field(ge=0, le=1, description="AU-PRO(0.3) of this model's maps")
-
-
-class Agreement(Part):
-    """How a quantised model ranks images compared with the fp32 model."""
-
-    normal_images: Count = Field(description="held-out normal images")
-    synthetic_anomalies: Count = Field(description="synthetic anomalies made from them")
-    auroc_fp32: float = Field(ge=0, le=1, description="AUROC of the fp32 scores, anomalies against normal images")
-    auroc: float = Field(ge=0, le=1, description="AUROC of this model's scores")
-    rank_correlation: float = Field(ge=-1, le=1, description="Spearman correlation of the image scores of both models")
-    maps: MapAgreement | None = Field(default=None, description="null: the model compares whole images only")
 
 
 class Model(Part):

@@ -1,14 +1,16 @@
 """Selecting a backend: the precision of the model and the library that computes it.
 
-int8 is faster on some processors and slower on others, and so is OpenVINO. `auto` measures once per machine and kit,
-for a second. Each precision has its own memory bank and limits, so the target false-alarm rates are the same and the
-scores differ. The libraries agree on fp32 scores to 1e-6.
+The kit says which precision scores, and the caller may name the other one. No measurement decides it: scores of fp32
+and int8 differ, and two PCs with the same kit must give the same verdicts. OpenVINO is faster on some processors and
+slower on others, and agrees with onnxruntime on fp32 scores to 1e-6. So the faster library is measured, once per
+machine and kit, for a second.
 """
 
 import hashlib
 import json
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,9 +20,10 @@ from typing import get_args
 import numpy as np
 import platformdirs
 
+from msc_edge.deprecation import AUTO_PRECISION
 from msc_edge.errors import MscEdgeError, UsageError
 from msc_edge.files import written_whole
-from msc_edge.kit.manifest import Precision, PrecisionChoice
+from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, BackendName, ModelOutput, installed_backends
@@ -31,7 +34,7 @@ from msc_edge.runtime.processor import processor_facts, processor_name
 _SECONDS = 1.0
 _MAX_ROUNDS = 50
 _MAX_CACHE_BYTES = 4096  # a cache entry has about 150
-_MIN_GAIN = 0.95  # of fp32's time: a smaller gain does not justify other scores
+_MIN_GAIN = 0.95  # of the time in onnxruntime: a smaller gain does not justify another library
 # Cosine distance between two embeddings of the check image. Sums of int8 products are exact unless they overflow; the
 # rest is rounding in the float layers around them.
 _SAME_ARITHMETIC = 1e-3
@@ -54,23 +57,31 @@ class BackendSpec:
 
 
 def select_backend(
-    kit: Kit, precision: PrecisionChoice | None, backend: BackendChoice = "auto", *, threads: int
+    kit: Kit, precision: Precision | None, backend: BackendChoice = "auto", *, threads: int
 ) -> tuple[BackendSpec, Backend]:
-    """Open the requested model, or the kit's default, in the requested library; `auto` is the fastest on this machine.
+    """Open the requested model, or the kit's default, in the requested library; `auto` is the faster one here.
 
     UsageError for a precision that the kit does not have, for int8 where `matches_check_image` is false, and for
-    OpenVINO where `matches_onnxruntime` is false; `auto` then takes another one.
+    OpenVINO where `matches_onnxruntime` is false; `auto` then takes onnxruntime.
     """
-    for option, value, choices in (("precision", precision, PrecisionChoice), ("backend", backend, BackendChoice)):
+    if str(precision) == "auto":
+        warnings.warn(f"precision='auto' {AUTO_PRECISION}", DeprecationWarning, stacklevel=2)
+        precision = None
+    for option, value, choices in (("precision", precision, Precision), ("backend", backend, BackendChoice)):
         if value is not None and value not in get_args(choices):
             raise UsageError(f"{option} is {value!r}; expected one of {', '.join(get_args(choices))}")
-    wanted = precision or kit.manifest.default_model
-    if wanted != "auto" and wanted not in kit.manifest.models:
+    wanted = precision or kit.manifest.default_precision
+    if wanted not in kit.manifest.models:
         raise UsageError(
             f"this kit has no {wanted} model; use {', '.join(kit.manifest.precisions)}, or export it again with "
             "--precision both"
         )
-    specs = backend_specs(kit, wanted, backend)
+    if (precision, wanted, backend) == (None, "int8", "openvino"):
+        raise UsageError(
+            "this kit scores with int8, which OpenVINO rounds differently than onnxruntime; name both (--precision "
+            "int8 --backend openvino), or use --precision fp32 or --backend onnxruntime"
+        )
+    specs = backend_specs(wanted, backend)
     spec = specs[0] if len(specs) == 1 else _fastest(kit, specs, threads)
     created = create_backend(kit, spec, threads=threads)
     file = kit.model(spec.precision).file
@@ -79,7 +90,7 @@ def select_backend(
             f"{file}: this processor computes other int8 embeddings than the one the kit was made on, so the limits do "
             "not apply; use --precision fp32, or export with the --target of this processor"
         )
-    if len(specs) == 1 and not matches_onnxruntime(kit, spec, created):  # `_fastest` has checked the others
+    if backend == "openvino" and not matches_onnxruntime(kit, spec, created):  # `_fastest` has checked it for `auto`
         raise UsageError(
             f"{file}: OpenVINO computes other embeddings here than onnxruntime, so the limits do not apply; use "
             "--backend onnxruntime, or export the kit again"
@@ -87,16 +98,14 @@ def select_backend(
     return spec, created
 
 
-def backend_specs(kit: Kit, precision: PrecisionChoice = "auto", backend: BackendChoice = "auto") -> list[BackendSpec]:
-    """The combinations that the two choices allow; fp32 in onnxruntime comes first where it is one of them.
+def backend_specs(precision: Precision, backend: BackendChoice = "auto") -> list[BackendSpec]:
+    """The libraries that may compute a model of this precision here; onnxruntime comes first where it is one of them.
 
-    int8 in OpenVINO is allowed only where both are named: it rounds differently, and scores differ by some per cent.
+    int8 runs in OpenVINO only where that is named: it rounds differently, and scores differ by some per cent.
     """
-    precisions = kit.manifest.precisions if precision == "auto" else (precision,)
-    names = installed_backends() if backend == "auto" else (backend,)
-    specs = [BackendSpec(each, name) for each in precisions for name in names]
-    named = precision != "auto" and backend != "auto"
-    return [spec for spec in specs if named or spec != BackendSpec("int8", "openvino")] or [BackendSpec(precisions[0])]
+    if backend != "auto":
+        return [BackendSpec(precision, backend)]
+    return [BackendSpec(precision, name) for name in installed_backends() if (precision, name) != ("int8", "openvino")]
 
 
 def create_backend(kit: Kit, spec: BackendSpec, *, threads: int) -> Backend:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.errors import MscEdgeError
-from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.manifest import Precision
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.stream.config import LimitsConfig
@@ -27,7 +27,7 @@ class KitOptions:
     """How kits are opened; see `Detector.load`."""
 
     threads: int
-    precision: PrecisionChoice | None = None
+    precision: Precision | None = None
     backend: BackendChoice = "auto"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
+from msc_edge.runtime.option_types import PrecisionOption
 from msc_edge.text import one_line
 
 if TYPE_CHECKING:
@@ -87,13 +88,7 @@ def stream(
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.")
     ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "int8"] | None,
-        typer.Option(
-            help="Model to use; each has its own limits. auto: the faster one on this PC, measured once.",
-            show_default="the kit's",
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
     station: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of this PC or line.", show_default="the PC's name")
     ] = None,

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic import NonNegativeFloat as Seconds
 
-from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.manifest import Precision
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.station import default_station
@@ -230,9 +230,9 @@ class StreamConfig(_Section):
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None, description="cores per frame; by default all usable ones, divided by the number of sources"
     )
-    precision: PrecisionChoice | None = Field(
+    precision: Precision | None = Field(
         default=None,
-        description="which of the kit's models; the kit's default model by default; auto: the faster one on this PC",
+        description="which of the kit's models scores; by default the kit's default model",
     )
     backend: BackendChoice = Field(
         default="auto", description="runs the model; auto: OpenVINO if it is installed and faster for fp32"
@@ -248,6 +248,11 @@ class StreamConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _auto_is_deprecated(cls, value: object) -> object:
+        return None if value == "auto" else value
 
     @model_validator(mode="after")
     def _each_source_has_a_kit(self) -> "StreamConfig":

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import tomli_w
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from msc_edge.deprecation import AUTO_PRECISION
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, WebhookConfig
 from msc_edge.runtime.stream.config_warnings import readable_passwords
@@ -30,8 +31,8 @@ def read_config(
     """Read a file and replace options by `overrides`, which are nested like the file. UsageError for a wrong option.
 
     `${NAME}` in any text stands for that environment variable, so that the file needs no passwords. In the login and in
-    the values of a URL it is percent-encoded. `on_warning` takes one line about deprecated names, and one about
-    passwords that others can read.
+    the values of a URL it is percent-encoded. `on_warning` takes a line about deprecated names, one about
+    a deprecated value, and one about passwords that others can read.
     """
     document = _renamed(_read(path), path, on_warning)
     if names := readable_passwords(path, document):
@@ -73,7 +74,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _renamed(document: dict[str, Any], path: Path, on_warning: Callable[[str], None]) -> dict[str, Any]:
-    """Replace deprecated names by the current ones."""
+    """Replace deprecated names by the current ones, and warn about a deprecated value."""
     found = {old: new for old, new in _DEPRECATED.items() if old in document}
     for old, new in found.items():
         if new in document:
@@ -83,6 +84,8 @@ def _renamed(document: dict[str, Any], path: Path, on_warning: Callable[[str], N
     if found:
         renames = "; ".join(f"{old} is deprecated, use {new}" for old, new in found.items())
         on_warning(f"--config {path}: {renames}")
+    if document.get("precision") == "auto":
+        on_warning(f'--config {path}: precision = "auto" {AUTO_PRECISION}')
     return {found.get(name, name): value for name, value in document.items()}
 
 

@@ -12,7 +12,8 @@ from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Agreement, MapAgreement, Outputs
+from msc_edge.kit.model_entry import Outputs
+from msc_edge.kit.quantization import Agreement, MapAgreement
 from msc_edge.preprocessing import Preprocessing, Region, preset
 from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.train.dataset import read_image_table

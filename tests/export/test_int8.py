@@ -14,17 +14,20 @@ from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Agreement, MapAgreement, Outputs
+from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.opening import Kit
+from msc_edge.kit.quantization import Agreement, MapAgreement
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime import Detector
 
 
 class TestTheKit:
-    def test_has_both_models_and_the_faster_one_scores_by_default(self, both_kit: tuple[Path, Manifest]) -> None:
+    def test_has_both_models_and_fp32_scores_because_few_images_are_held_out(
+        self, both_kit: tuple[Path, Manifest]
+    ) -> None:
         manifest = both_kit[1]
         assert manifest.precisions == ("fp32", "int8")
-        assert manifest.default_model == "auto"
+        assert manifest.default_model == "fp32"
         assert {"model.int8.onnx", "bank.int8.npy", "bank.int8.hnsw"} <= set(manifest.files)
 
     def test_bank_and_limits_of_int8_come_from_int8_embeddings(
@@ -79,12 +82,13 @@ class TestTheKit:
 
 def test_a_rejection_gives_the_measured_and_the_required_figures() -> None:
     measured = Agreement(normal_images=8, synthetic_anomalies=24, auroc_fp32=0.9, auroc=0.85, rank_correlation=0.95)
-    text = str(Int8Rejected(measured, float_layers=2, layers=5))
+    text = str(Int8Rejected(measured, float_layers=2, layers=5, held_out=64))
     for part in ("no int8 model", "2 of 5", "0.950", "0.99", "0.850", "0.900", "0.005"):
         assert part in text
     assert "maps" not in text
+    assert "held-out" not in text
     maps = MapAgreement(rank_correlation=0.811, au_pro_fp32=0.733, au_pro=0.722)
-    text = str(Int8Rejected(measured.model_copy(update={"maps": maps}), float_layers=2, layers=5))
+    text = str(Int8Rejected(measured.model_copy(update={"maps": maps}), float_layers=2, layers=5, held_out=64))
     for part in ("maps is 0.811", "0.95", "AU-PRO is 0.722", "0.733", "0.01"):
         assert part in text
 
@@ -102,6 +106,7 @@ class TestTheSearch:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(agreement, "MIN_RANK_CORRELATION", 1.1)
+        monkeypatch.setattr(int8, "MIN_HELD_OUT", 8)
         model = drawn_kit[0] / MODEL_FILES["fp32"]
         rejected = quantised_model(model, tmp_path / "int8.onnx", outputs, bank, spec, images, target="x86-vnni")
         assert isinstance(rejected, Int8Rejected)
@@ -111,6 +116,25 @@ class TestTheSearch:
         assert {decodings[name] for name in images.held_out} == {1 + 3 + 1}
         # For the activation ranges and in three attempts.
         assert {decodings[name] for name in images.in_bank} == {1 + 3}
+
+    def test_with_few_held_out_images_the_layers_are_not_ranked_and_the_reason_says_what_helps(
+        self,
+        drawn_kit: tuple[Path, Manifest],
+        outputs: Outputs,
+        bank: Bank,
+        spec: Preprocessing,
+        images: RunImages,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(agreement, "MIN_RANK_CORRELATION", 1.1)
+        monkeypatch.setattr(int8, "_by_harm", lambda *_: pytest.fail("this takes minutes"))
+        model = drawn_kit[0] / MODEL_FILES["fp32"]
+        rejected = quantised_model(model, tmp_path / "int8.onnx", outputs, bank, spec, images, target="x86-vnni")
+        assert isinstance(rejected, Int8Rejected)
+        assert rejected.float_layers == 0  # a ResNet has no stem in float
+        assert "8 held-out images cannot show which ones matter" in str(rejected)
+        assert "train with at least 64 held-out images, by more images or a higher --holdout" in str(rejected)
 
     def test_the_stem_is_tried_before_other_layers_are_ranked(self) -> None:
         class MobileNet:
@@ -122,6 +146,7 @@ class TestTheSearch:
         assert [next(attempts), next(attempts), rankings] == [[], ["a", "b", "c"], []]
         assert list(attempts) == [["a", "b", "c", "h"]]  # four of eight: no more than half
         assert rankings == [1]
+        assert list(int8._attempts(MobileNet(), None)) == [[], ["a", "b", "c"]]  # pyright: ignore[reportArgumentType]
 
 
 def test_the_layer_that_int8_harms_most_comes_first(

@@ -19,8 +19,8 @@ from msc_edge.export.int8 import Int8Rejected
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.images import read_image
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Agreement, Quantization
 from msc_edge.kit.opening import Kit
+from msc_edge.kit.quantization import Agreement, Quantization
 from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 from msc_edge.train.dataset import read_image_table
@@ -328,7 +328,7 @@ class TestInt8:
     @pytest.fixture
     def _rejected(self, monkeypatch: pytest.MonkeyPatch) -> None:
         agreement = Agreement(normal_images=8, synthetic_anomalies=96, auroc_fp32=0.9, auroc=0.8, rank_correlation=0.9)
-        monkeypatch.setattr(pack, "quantised_model", lambda *_, **__: Int8Rejected(agreement, float_layers=2, layers=5))
+        monkeypatch.setattr(pack, "quantised_model", lambda *_, **__: Int8Rejected(agreement, 2, 5, held_out=8))
 
     @pytest.mark.usefixtures("_rejected")
     def test_a_rejected_model_leaves_fp32_alone_and_the_reason_is_reported(self, drawn_run: Path, place: Path) -> None:

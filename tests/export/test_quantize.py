@@ -12,7 +12,7 @@ from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.quantize import Quantizer
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Target
+from msc_edge.kit.quantization import Target
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.network import EmbeddingNetwork

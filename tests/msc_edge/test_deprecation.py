@@ -5,7 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from msc_edge.deprecation import deprecated_option, renamed
+from msc_edge.deprecation import deprecated_option, deprecated_value, renamed
 from msc_edge.errors import UsageError
 
 
@@ -66,6 +66,30 @@ def test_the_help_shows_new_names_only() -> None:
     shown = run("--help").output
     assert "--images" in shown
     assert "--pictures" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output", "warning"),
+    [
+        ("", "None", ""),
+        ("--model fp32", "fp32", ""),
+        ("--model auto", "auto", "warning: --model auto is old; leave it out"),
+    ],
+)
+def test_a_deprecated_value_works_and_prints_one_warning(arguments: str, output: str, warning: str) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def command(
+        model: Annotated[
+            Literal["auto", "fp32"] | None,
+            typer.Option(callback=deprecated_value("--model", "auto", "is old; leave it out")),
+        ] = None,
+    ) -> None:
+        typer.echo(str(model))
+
+    done = CliRunner().invoke(app, arguments.split())
+    assert (done.stdout.strip(), done.stderr.strip()) == (output, warning)
 
 
 def test_a_value_may_have_the_old_or_the_new_name_but_not_both() -> None:

@@ -1,5 +1,12 @@
+from pathlib import Path
+
+import pytest
+
 from msc_edge.calibration import Calibration, Limit, Limits
-from msc_edge.describe import describe_interval, describe_limits
+from msc_edge.describe import describe_default_model, describe_interval, describe_limits
+from msc_edge.kit.layout import MANIFEST
+from msc_edge.kit.manifest import Manifest, parse_manifest
+from msc_edge.kit.quantization import AccuracyLoss
 
 # Twelve scores, as the toy kit has: 1/13 = 7.7 % is the smallest false-alarm rate that they can give.
 CALIBRATION = Calibration([number / 100 for number in range(1, 13)])
@@ -56,3 +63,66 @@ def test_a_warn_limit_that_no_score_can_use_is_reported() -> None:
 def test_the_interval_of_a_limit_in_words() -> None:
     assert describe_interval(CALIBRATION, CALIBRATION.limit(0.2)) == "3 to 33.9 %"
     assert describe_interval(CALIBRATION, by_hand(0.1)) == "0 to 100 %"
+
+
+def loss_of(*, auroc: float, au_pro: float | None = None) -> AccuracyLoss:
+    return AccuracyLoss(
+        normal_images=64,
+        synthetic_anomalies=192,
+        strength=0.25,
+        auroc_fp32=0.9,
+        auroc=auroc,
+        au_pro_fp32=None if au_pro is None else 0.7,
+        au_pro=au_pro,
+    )
+
+
+def with_default(kit: Path, default: str, loss: AccuracyLoss | None) -> Manifest:
+    manifest = parse_manifest((kit / MANIFEST).read_bytes())
+    int8 = manifest.models["int8"]
+    assert int8.agreement
+    int8 = int8.model_copy(update={"agreement": int8.agreement.model_copy(update={"loss": loss})})
+    return manifest.model_copy(update={"default_model": default, "models": {**manifest.models, "int8": int8}})
+
+
+@pytest.mark.parametrize(
+    ("default", "loss", "sentence"),
+    [
+        ("auto", None, "fp32 scores: the msc-edge that made this kit did not say which model does"),
+        ("fp32", None, "fp32 scores: what int8 loses was not measured, which needs at least 64 held-out images"),
+        ("int8", None, "int8 scores: requested at export"),
+        (
+            "int8",
+            loss_of(auroc=0.899, au_pro=0.7),
+            "int8 scores: on faint synthetic anomalies int8 has AUROC 0.8990 (fp32 0.9000) and AU-PRO 0.7000 (fp32 "
+            "0.7000), less than 0.003 lower",
+        ),
+        (
+            "fp32",
+            loss_of(auroc=0.9, au_pro=0.69),
+            "fp32 scores: on faint synthetic anomalies int8 has AUROC 0.9000 (fp32 0.9000) and AU-PRO 0.6900 (fp32 "
+            "0.7000), 0.003 or more is lost",
+        ),
+        (
+            "int8",
+            loss_of(auroc=0.89),
+            "int8 scores: requested at export; on faint synthetic anomalies int8 has AUROC 0.8900 (fp32 0.9000), 0.003 "
+            "or more is lost",
+        ),
+    ],
+)
+def test_which_model_scores_and_why(int8_kit: Path, default: str, loss: AccuracyLoss | None, sentence: str) -> None:
+    assert describe_default_model(with_default(int8_kit, default, loss)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_small"),
+    [
+        (loss_of(auroc=0.8971), True),
+        (loss_of(auroc=0.8969), False),
+        (loss_of(auroc=0.95, au_pro=0.6971), True),
+        (loss_of(auroc=0.95, au_pro=0.6969), False),
+    ],
+)
+def test_a_loss_is_small_if_both_figures_fall_by_less_than_0_3_points(loss: AccuracyLoss, is_small: bool) -> None:
+    assert loss.is_small is is_small

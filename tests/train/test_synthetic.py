@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from msc_edge.train.synthetic import KINDS, draw_defect, paste_piece, shuffle_quarters
+from msc_edge.train.synthetic import KINDS, draw_defect, faded, paste_piece, shuffle_quarters
 
 SIZES = [(1, 1), (1, 40), (2, 3), (3, 500), (32, 32), (65, 128)]
 
@@ -35,6 +35,19 @@ def test_the_same_seed_makes_the_same_anomaly_and_another_seed_does_not(make_ano
     one, same, other = (make_anomaly(image, np.random.default_rng(seed)) for seed in (3, 3, 5))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_an_anomaly_fades_into_its_image() -> None:
+    image = surface((64, 64))
+    anomaly = draw_defect(image, np.random.default_rng(0))
+    np.testing.assert_array_equal(faded(image, anomaly, 0.0), image)
+    np.testing.assert_array_equal(faded(image, anomaly, 1.0), anomaly)
+    strengths = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0]
+    changes = [np.abs(faded(image, anomaly, each).astype(int) - image).mean() for each in strengths]
+    assert changes == sorted(set(changes))
+    half = faded(image, anomaly, 0.5)
+    assert np.abs(half - (image.astype(float) + anomaly) / 2).max() <= 0.5
+    assert half.dtype == np.uint8
 
 
 @pytest.mark.parametrize("grey", [0, 60, 200, 255])

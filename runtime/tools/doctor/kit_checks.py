@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from msc_edge.describe import describe_limits
+from msc_edge.describe import describe_default_model, describe_limits
 from msc_edge.errors import MscEdgeError
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.selection import BackendSpec, backend_specs, measure_backends
@@ -58,8 +58,7 @@ def kit_checks(path: Path, *, index: bool = True, seconds: float = SECONDS) -> I
             search = "auto" if index else "exact"
             detector = Detector.of(kit, threads=1, search=search)
             yield run_check("limits", lambda: _limits(detector))
-            if len(backend_specs(kit)) > 1:
-                yield run_check("models", lambda: _models(kit))
+            yield run_check("model", lambda: _model(kit))
             yield from _latencies(kit, detector, search, seconds)
     except Exception as error:
         known = isinstance(error, MscEdgeError)
@@ -68,13 +67,17 @@ def kit_checks(path: Path, *, index: bool = True, seconds: float = SECONDS) -> I
         yield Check("latency", "note", "not measured, because the kit cannot be used")
 
 
-def _models(kit: Kit) -> Check:
-    fastest, milliseconds = measure_backends(kit, backend_specs(kit), threads=1)
-    found = f"{', '.join(f'{spec} {value:.1f} ms' for spec, value in milliseconds.items())}: auto selects {fastest}"
+def _model(kit: Kit) -> Check:
+    found = describe_default_model(kit.manifest)
+    specs = [spec for precision in kit.manifest.precisions for spec in backend_specs(precision)]
+    if len(specs) == 1:
+        return Check("model", "ok", found)
+    _, milliseconds = measure_backends(kit, specs, threads=1)
+    found += f"; here, {', '.join(f'{spec} takes {value:.1f} ms' for spec, value in milliseconds.items())}"
     if "int8" in kit.manifest.models and BackendSpec("int8") not in milliseconds:
-        found = f"int8 gives other embeddings on this processor, so auto does not select it; {found}"
-        return Check("models", "note", found, "to use int8: export with the --target of this processor")
-    return Check("models", "ok", found)
+        found += "; int8 cannot be used: it gives other embeddings on this processor"
+        return Check("model", "note", found, "to use int8: export with the --target of this processor")
+    return Check("model", "ok", found)
 
 
 def _limits(detector: Detector) -> Check:

@@ -1,9 +1,11 @@
 """`msc-edge evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from msc_edge.runtime.option_types import PrecisionOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,10 +49,7 @@ def evaluate(
             help="Images in each gallery of the report; the best and the worst heatmaps share one.",
         ),
     ] = 12,
-    precision: Annotated[
-        Literal["auto", "fp32", "int8"] | None,
-        typer.Option(help="Model to evaluate; each has its own limits.", show_default="the kit's"),
-    ] = None,
+    precision: PrecisionOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
     ] = None,
@@ -78,7 +77,7 @@ def evaluate(
             false_alarm_rate=false_alarm_rate,
             resamples=resamples,
             gallery=gallery,
-            precision=precision,
+            precision=None if precision == "auto" else precision,
             threads=threads,
             overwrite=overwrite,
             report=report,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msc_edge.errors import UsageError
 from msc_edge.files import folder_written_whole, kind_of
-from msc_edge.kit.manifest import PrecisionChoice
+from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_images
@@ -34,7 +34,7 @@ def evaluate(
     false_alarm_rate: float | None = None,
     resamples: int = RESAMPLES,
     gallery: int = 12,
-    precision: PrecisionChoice | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     report: Report = silent,

@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msc_edge.describe import SCORE_KINDS, describe_limits, describe_regions
+from msc_edge.describe import SCORE_KINDS, describe_default_model, describe_limits, describe_regions
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import Manifest
-from msc_edge.kit.model_entry import Agreement, CalibrationInfo, MemoryBank, Model, Parity, Quantization
+from msc_edge.kit.model_entry import CalibrationInfo, MemoryBank, Model, Parity
 from msc_edge.kit.opening import Kit
+from msc_edge.kit.quantization import Agreement, Quantization
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.terminal import STYLES
 from msc_edge.text import many, one_line, percent, size
@@ -45,7 +46,7 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     yield "backbone", one_line(f"{network.backbone}{stage}")
     yield "weights", one_line(f"{weights.source}, SHA-256 {weights.sha256[:12]}..., licence {weights.licence}")
     yield "images", f"{_describe_preprocessing(manifest.preprocessing)}; {_describe_decoding(manifest.decode)}"
-    yield "default model", manifest.default_model
+    yield "default model", describe_default_model(manifest)
     for precision, model in sorted(manifest.models.items()):
         for name, value in _describe_model(manifest, model):
             yield f"{precision} {name}" if len(manifest.models) > 1 else name, value

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
+from msc_edge.runtime.option_types import PrecisionOption
 
 if TYPE_CHECKING:
     from msc_edge.runtime.batch import FolderScores
@@ -86,13 +87,7 @@ def score(
             help="How to search the memory bank. hnsw gives the same scores, except for rows that the index misses."
         ),
     ] = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "int8"] | None,
-        typer.Option(
-            help="Model to use; each has its own limits. auto: the faster one on this PC, measured once.",
-            show_default="the kit's",
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
     backend: Annotated[
         Literal["auto", "onnxruntime", "openvino"],
         typer.Option(
@@ -153,7 +148,7 @@ def score(
             threshold=threshold,
             false_alarm_rate=false_alarm_rate,
             search=search,
-            precision=precision,
+            precision=None if precision == "auto" else precision,
             backend=renamed("--engine", engine, "--backend", None if backend == "auto" else backend) or "auto",  # pyright: ignore[reportArgumentType]  (checked by select_backend)
             threads=threads,
             excluded=[report] if report else [],

@@ -26,4 +26,4 @@ def test_a_missing_package_is_named_with_its_extra(toy_kit):
 
 def test_auto_uses_onnxruntime(toy_kit):
     assert installed_backends() == ("onnxruntime",)
-    assert Detector.load(toy_kit, precision="auto", backend="auto").spec.name == "onnxruntime"
+    assert Detector.load(toy_kit, backend="auto").spec.name == "onnxruntime"

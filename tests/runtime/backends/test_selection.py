@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, UsageError
-from msc_edge.kit.layout import MANIFEST
+from msc_edge.kit.layout import MANIFEST, MODEL_FILES, Precision
 from msc_edge.kit.manifest import Manifest, parse_manifest
-from msc_edge.kit.model_entry import Quantization
+from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.opening import Kit
+from msc_edge.kit.quantization import Quantization
 from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends import selection
@@ -82,14 +84,14 @@ class TestModel:
         assert Detector.load(copy, threads=1, precision="fp32").model == "fp32"
 
     def test_a_kit_with_one_model_scores_with_it_and_has_no_other(self, toy_kit):
-        assert Detector.load(toy_kit, threads=1, precision="auto").model == "fp32"
+        assert Detector.load(toy_kit, threads=1).model == "fp32"
         with pytest.raises(UsageError, match="no int8 model; use fp32, or export it again with --precision both"):
             Detector.load(toy_kit, threads=1, precision="int8")
 
     @pytest.mark.parametrize(
         ("options", "reason"),
         [
-            ({"precision": "fp16"}, "precision is 'fp16'; expected one of auto, fp32, int8"),
+            ({"precision": "fp16"}, "precision is 'fp16'; expected one of fp32, int8"),
             ({"backend": "tensorrt"}, "backend is 'tensorrt'; expected one of auto, onnxruntime, openvino"),
         ],
     )
@@ -98,71 +100,61 @@ class TestModel:
             Detector.load(int8_kit, **options)
 
 
-class TestAuto:
-    def test_the_measurement_is_cached_for_kit_machine_and_threads(self, int8_kit, cache):
-        first = Detector.load(int8_kit, threads=1, precision="auto").model
-        (entry,) = cache.iterdir()
-        assert json.loads(entry.read_text())["backend"] == {"precision": first, "name": "onnxruntime"}
-        other = {"fp32": "int8", "int8": "fp32"}[first]
-        entry.write_text(json.dumps({"backend": {"precision": other, "name": "onnxruntime"}}))
-        assert Detector.load(int8_kit, threads=1, precision="auto").model == other
-        Detector.load(int8_kit, threads=2, precision="auto")
-        assert len(list(cache.iterdir())) == 2
+class TestNoChance:
+    """Two PCs with the same kit give the same verdicts, whatever is faster on each of them."""
 
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "{}",
-            "[]",
-            '{"backend": {"precision": "fp16"}}',
-            '{"backend": {"model": "x"}}',
-            '{"backend": 1}',
-            '{"backend": {"precision": "int8", "name": "openvino"}}',
-            "[" * 4000,
-            "[" * 10**6,
-        ],
-        ids=lambda text: text[:30],
-    )
-    def test_a_damaged_cache_entry_is_replaced(self, int8_kit, cache, text):
-        Detector.load(int8_kit, threads=1, precision="auto")
-        (entry,) = cache.iterdir()
-        entry.write_text(text)
-        Detector.load(int8_kit, threads=1, precision="auto")
-        assert json.loads(entry.read_text())["backend"]["precision"] in ("fp32", "int8")
+    @pytest.fixture
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Precision], None]:
+        """Make the models of one precision take ten milliseconds longer."""
 
-    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-    def test_a_pipe_in_place_of_the_entry_does_not_block(self, int8_kit, cache):
-        Detector.load(int8_kit, threads=1, precision="auto")
-        (entry,) = cache.iterdir()
-        entry.unlink()
-        os.mkfifo(entry)
-        Detector.load(int8_kit, threads=1, precision="auto")
-        assert json.loads(entry.read_text())["backend"]["precision"] in ("fp32", "int8")
+        def of(precision: Precision) -> None:
+            class Slow(OnnxRuntimeBackend):
+                def __init__(self, path: Path, *, outputs: Outputs, threads: int) -> None:
+                    super().__init__(path, outputs=outputs, threads=threads)
+                    self._delay = 0.01 if path.name == MODEL_FILES[precision] else 0
 
-    def test_without_a_writable_cache_each_start_measures(self, int8_kit, cache):
-        cache.parent.mkdir(parents=True)
-        cache.write_text("a file in place of the folder")
-        assert Detector.load(int8_kit, threads=1, precision="auto").model in ("fp32", "int8")
+                def run(self, image: np.ndarray) -> ModelOutput:
+                    time.sleep(self._delay)
+                    return super().run(image)
 
-    def test_another_backend_is_selected_only_for_a_gain_of_five_per_cent(self, int8_kit):
-        with Kit.open(int8_kit) as kit:
-            fastest, milliseconds = measure_backends(kit, (FLOAT, INT8), threads=1)
-        assert min(milliseconds[FLOAT], milliseconds[INT8]) > 0
-        assert fastest == (INT8 if milliseconds[INT8] < 0.95 * milliseconds[FLOAT] else FLOAT)
+            monkeypatch.setattr(selection, "OnnxRuntimeBackend", Slow)
+
+        return of
+
+    @pytest.mark.parametrize("default", ["fp32", "int8"])
+    @pytest.mark.parametrize("slower", ["fp32", "int8"])
+    def test_the_default_model_scores_whichever_is_slower(self, copy, slow, cache, slower, default):
+        set_default(copy, default)
+        slow(slower)
+        assert Detector.load(copy, threads=1).model == default
+        assert not cache.exists()  # nothing was measured
+
+    @pytest.mark.parametrize("slower", ["fp32", "int8"])
+    def test_a_kit_of_an_earlier_version_that_left_it_to_the_pc_scores_with_fp32(self, copy, slow, slower):
+        set_default(copy, "auto")
+        slow(slower)
+        detector = Detector.load(copy, threads=1)
+        assert detector.model == "fp32"
+        assert detector.limits == manifest_of(copy).models["fp32"].calibration.limits
+
+    @pytest.mark.parametrize("default", ["fp32", "int8"])
+    def test_auto_is_deprecated_and_means_the_default_model(self, copy, default):
+        set_default(copy, default)
+        with pytest.warns(DeprecationWarning, match="precision='auto' is deprecated: the kit says which model scores"):
+            assert Detector.load(copy, threads=1, precision="auto").model == default  # pyright: ignore[reportArgumentType]
 
 
 class TestAnotherProcessor:
     """A processor with other int8 arithmetic gives scores that the limits do not fit."""
 
-    def test_auto_selects_fp32(self, copy):
-        for_another_processor(copy)
-        assert Detector.load(copy, threads=1, precision="auto").model == "fp32"
-
-    def test_int8_is_refused_by_name(self, copy):
+    @pytest.mark.parametrize("precision", [None, "int8"])
+    def test_int8_is_refused_with_the_remedy_and_fp32_scores(self, copy, precision):
+        """Not replaced: the verdicts of two PCs would differ, and nobody would know."""
+        set_default(copy, "int8")
         for_another_processor(copy)
         with pytest.raises(UsageError, match=r"computes other int8 embeddings .* use --precision fp32"):
-            Detector.load(copy, threads=1, precision="int8")
+            Detector.load(copy, threads=1, precision=precision)
+        assert Detector.load(copy, threads=1, precision="fp32").model == "fp32"
 
     def test_a_check_embedding_of_another_length_never_matches(self, copy):
         change_check_embedding(copy, lambda _: [1.0])
@@ -191,13 +183,72 @@ class TestOpenVino:
 
         return install
 
-    def test_int8_in_openvino_is_used_only_where_both_are_named(self, int8_kit, second):
+    def test_int8_in_openvino_is_used_only_where_both_are_named(self, copy, second):
         second(0.0)
-        with Kit.open(int8_kit) as kit:
-            assert backend_specs(kit) == [FLOAT, OPENVINO, INT8]
-            assert backend_specs(kit, "int8") == [INT8]
-            assert backend_specs(kit, "auto", "openvino") == [OPENVINO]
-            assert backend_specs(kit, "int8", "openvino") == [BackendSpec("int8", "openvino")]
+        assert backend_specs("fp32") == [FLOAT, OPENVINO]
+        assert backend_specs("int8") == [INT8]
+        set_default(copy, "int8")
+        with pytest.raises(UsageError, match=r"scores with int8, which OpenVINO rounds differently.* name both"):
+            Detector.load(copy, threads=1, backend="openvino")
+        both = Detector.load(copy, threads=1, precision="int8", backend="openvino")
+        assert both.spec == BackendSpec("int8", "openvino")
+
+    @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+    def test_the_measurement_is_cached_for_kit_machine_and_threads(self, toy_kit, cache, second, backend):
+        second(0.0)
+        first = Detector.load(toy_kit, threads=1).spec
+        (entry,) = cache.iterdir()
+        assert json.loads(entry.read_text())["backend"] == {"precision": "fp32", "name": first.name}
+        entry.write_text(json.dumps({"backend": {"precision": "fp32", "name": backend}}))
+        assert Detector.load(toy_kit, threads=1).spec == BackendSpec("fp32", backend)
+        Detector.load(toy_kit, threads=2)
+        assert len(list(cache.iterdir())) == 2
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "{}",
+            "[]",
+            '{"backend": {"precision": "fp16"}}',
+            '{"backend": {"model": "x"}}',
+            '{"backend": 1}',
+            '{"backend": {"precision": "int8", "name": "openvino"}}',
+            "[" * 4000,
+            "[" * 10**6,
+        ],
+        ids=lambda text: text[:30],
+    )
+    def test_a_damaged_cache_entry_is_replaced(self, toy_kit, cache, second, text):
+        second(0.0)
+        Detector.load(toy_kit, threads=1)
+        (entry,) = cache.iterdir()
+        entry.write_text(text)
+        Detector.load(toy_kit, threads=1)
+        assert json.loads(entry.read_text())["backend"]["precision"] == "fp32"
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_pipe_in_place_of_the_entry_does_not_block(self, toy_kit, cache, second):
+        second(0.0)
+        Detector.load(toy_kit, threads=1)
+        (entry,) = cache.iterdir()
+        entry.unlink()
+        os.mkfifo(entry)
+        Detector.load(toy_kit, threads=1)
+        assert json.loads(entry.read_text())["backend"]["precision"] == "fp32"
+
+    def test_without_a_writable_cache_each_start_measures(self, toy_kit, cache, second):
+        second(0.0)
+        cache.parent.mkdir(parents=True)
+        cache.write_text("a file in place of the folder")
+        assert Detector.load(toy_kit, threads=1).model == "fp32"
+
+    def test_another_library_is_selected_only_for_a_gain_of_five_per_cent(self, toy_kit, second):
+        second(0.0)
+        with Kit.open(toy_kit) as kit:
+            fastest, milliseconds = measure_backends(kit, (FLOAT, OPENVINO), threads=1)
+        assert min(milliseconds[FLOAT], milliseconds[OPENVINO]) > 0
+        assert fastest == (OPENVINO if milliseconds[OPENVINO] < 0.95 * milliseconds[FLOAT] else FLOAT)
 
     def test_a_backend_with_the_same_embeddings_is_used(self, toy_kit, second):
         second(1e-6)

@@ -473,6 +473,16 @@ def test_names_of_0_1_0_are_accepted_with_one_warning_that_names_the_file(line, 
     assert config.images.every == (5 if "pictures" in text else None)
 
 
+def test_precision_auto_is_accepted_with_a_warning_and_means_the_default_model(line) -> None:
+    path, warnings = line('precision = "auto"\n' + LEAST), []
+    assert read_config(path, {}, on_warning=warnings.append).precision is None
+    assert warnings == [
+        f'--config {path}: precision = "auto" is deprecated: the kit says which model scores; leave it out'
+    ]
+    # On the command line it replaces the precision of the file.
+    assert read_config(line('precision = "int8"\n' + LEAST), {"precision": "auto"}).precision is None
+
+
 def test_a_path_in_a_section_with_an_old_name_is_relative_to_the_file(line) -> None:
     path = line(LEAST + '[pictures]\nfolder = "saved"\n')
     assert read_config(path, {}).images.folder == path.parent / "saved"

@@ -30,7 +30,8 @@ def test_a_kit_is_verified_its_rates_reported_and_its_speed_measured(toy_kit):
     assert "false-alarm rate: target 1 %, expected 7.7 %" in checks["limits"].found
     assert checks["limits"].state == "note"  # twelve calibration images are too few for the target of 1 %
     names = [f"latency, {count} thread{'s' * (count > 1)}" for count in sorted({1, usable_cores()})]
-    assert list(checks) == ["kit", "limits", *names]
+    assert list(checks) == ["kit", "limits", "model", *names]
+    assert checks["model"].found == "fp32 scores: the kit has no other model"
     assert "frames a second for a frame of 1280x720, without camera" in checks["latency, 1 thread"].found
 
 
@@ -42,12 +43,12 @@ def test_the_frame_is_at_least_as_large_as_the_region_of_interest(kit):
     assert "for a frame of 1500x720" in checks_of(kit)["latency, 1 thread"].found
 
 
-def test_the_models_of_a_kit_are_compared(int8_kit):
-    check = checks_of(int8_kit)["models"]
+def test_the_model_that_scores_is_named_and_both_are_measured(int8_kit):
+    check = checks_of(int8_kit)["model"]
     assert check.state == "ok"
-    assert "fp32 " in check.found
-    assert "int8 " in check.found
-    assert "auto selects " in check.found
+    assert check.found.startswith("fp32 scores: ")
+    assert "; here, fp32 takes " in check.found
+    assert ", int8 takes " in check.found
 
 
 def test_int8_of_another_processor_gets_a_note(int8_kit, tmp_path):
@@ -58,8 +59,8 @@ def test_int8_of_another_processor_gets_a_note(int8_kit, tmp_path):
     quantization = int8.quantization.model_copy(update={"check_embedding": [1.0]})
     models = {**manifest.models, "int8": int8.model_copy(update={"quantization": quantization})}
     seal(kit, manifest.model_copy(update={"models": models}))
-    check = checks_of(kit)["models"]
-    assert (check.state, "auto does not select it" in check.found) == ("note", True)
+    check = checks_of(kit)["model"]
+    assert (check.state, "int8 cannot be used" in check.found) == ("note", True)
     assert "--target" in (check.remedy or "")
 
 

@@ -107,6 +107,11 @@ class TestScore:
         assert verdicts("--threshold", 1.5).count("reject") == 0
         assert verdicts("--false-alarm-rate", 0.9).count("reject") > 3
 
+    def test_precision_auto_is_deprecated_and_means_the_model_of_the_kit(self, int8_kit, photos):
+        done = run("score", int8_kit, photos, "--precision", "auto")
+        assert "warning: --precision auto is deprecated: the kit says which model scores; leave it out" in done.stderr
+        assert "model: fp32 (the kit has another one; --precision selects)" in done.stderr
+
     @pytest.mark.parametrize("precision", ["fp32", "int8"])
     def test_the_summary_names_the_model_of_a_kit_with_two(self, int8_kit, toy_kit, photos, precision):
         done = run("score", int8_kit, photos, "--precision", precision)
