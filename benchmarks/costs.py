@@ -1,6 +1,7 @@
 """Times behind decisions of the design: a frame between processes, a training step, its views, a search in the bank.
 
-    python benchmarks/costs.py [--parts handover step compile resnet152 embedding views search]
+    python benchmarks/costs.py [--parts handover step convolutions compile resnet152 embedding views
+        search]
 
 Weights and vectors are random: only the time counts. Quote ratios within one run.
 """
@@ -8,6 +9,7 @@ Weights and vectors are random: only the time counts. Quote ratios within one ru
 import multiprocessing
 import tempfile
 import time
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +21,9 @@ from timing import median, medians
 
 from msc_edge.bank import ExactSearch, open_hnsw
 from msc_edge.export.index import build_index
+from msc_edge.train.backbones.backbone import last_stage_at_stride
 from msc_edge.train.backbones.registry import build_backbone
+from msc_edge.train.fast_convolutions import FastConvolutions
 from msc_edge.train.folding import folded
 from msc_edge.train.views import ViewDraws, make_views
 
@@ -34,17 +38,22 @@ def step(
     bf16: bool = True,
     frozen_up_to: str | None = None,
     compiled: bool = False,
+    fast: bool = True,
 ) -> float:
-    """Seconds of one forward and backward pass of two views of each image through a backbone."""
+    """Seconds of one forward and backward pass of two views of each image through a backbone, as in fine-tuning.
+
+    `fast`: with `FastConvolutions`, which `compiled` does without.
+    """
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    backbone = build_backbone(name).to(memory_format=layout)
+    backbone = build_backbone(name).eval().to(memory_format=layout)
     if frozen_up_to:
         backbone.freeze_up_to(frozen_up_to)
+    convolutions = FastConvolutions(backbone) if fast and not compiled else nullcontext()
     forward = torch.compile(backbone) if compiled else backbone
     pixels = torch.randn(2 * images, 3, SIZE, SIZE).contiguous(memory_format=layout)
 
     def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), convolutions:
             features = forward(pixels)
         features.float().square().sum().backward()
 
@@ -82,6 +91,14 @@ def print_step() -> None:
         name = f"{'bf16' if bf16 else 'fp32'}{', channels last' if channels_last else ''}"
         print(f"step of {BATCH} images, {name}: {step(channels_last=channels_last, bf16=bf16):.2f} s", flush=True)
     print(f"the same, stages up to features.6 frozen: {step(frozen_up_to='features.6'):.2f} s", flush=True)
+
+
+def print_convolutions() -> None:
+    """Print the seconds of a training step behind stride 8, with and without FastConvolutions."""
+    for name in ("edge-small", "mobilenet_v2", "efficientnet_lite2"):
+        last = last_stage_at_stride(build_backbone(name), 8)
+        plain, fast = (step(name, frozen_up_to=last, fast=fast) for fast in (False, True))
+        print(f"step of {BATCH} images, {name}: {plain:.2f} s, with FastConvolutions {fast:.2f} s", flush=True)
 
 
 def print_compile() -> None:
@@ -148,6 +165,7 @@ def _print_search_among(count: int) -> None:
 PARTS = {
     "handover": print_handover,
     "step": print_step,
+    "convolutions": print_convolutions,
     "compile": print_compile,
     "resnet152": print_resnet152,
     "embedding": print_embedding,
