@@ -1,6 +1,8 @@
 """Fast convolutions, compared with torch's own in float64."""
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -143,3 +145,33 @@ def test_a_batch_norm_elsewhere_is_an_error() -> None:
     network = Detour().eval()
     with pytest.raises(AssertionError, match="did not follow"), FastConvolutions(network):
         network(torch.randn(1, 3, 4, 4))
+
+
+_SPECIAL = (0.0, -0.0, 1e-40, -1e-40, 5.96875, 6.0, 6.03125, 1e38, -1e38, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU6(), nn.ReLU6(inplace=True), nn.ReLU(), nn.ReLU(inplace=True)])
+@pytest.mark.parametrize("trains", [True, False])
+def test_relu_of_bf16_is_that_of_torch_with_its_gradient(activation: nn.Module, trains: bool) -> None:
+    values = torch.cat([torch.tensor(_SPECIAL), 6 * torch.randn(1000)]).bfloat16()
+    outgoing = torch.randn(len(values)).bfloat16()
+    found = []
+    for context in (nullcontext(), FastConvolutions(nn.Identity())):
+        given = values.clone().requires_grad_(trains)
+        with context:
+            out = activation(given * 1)
+        if trains:
+            out.backward(outgoing)
+        found.append((out.detach(), given.grad))
+    assert torch.equal(found[1][0], found[0][0])
+    assert found[1][1] is found[0][1] is None or torch.equal(found[1][1], found[0][1])
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf])
+def test_weights_that_are_not_finite_show_in_the_features(value: float) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))
+    with torch.no_grad():
+        network[0].weight[0, 0] = value
+        with torch.autocast("cpu", torch.bfloat16), FastConvolutions(network):
+            found = network(torch.zeros(1, 3, 4, 4))
+    assert not found.isfinite().all()
