@@ -1,8 +1,11 @@
-"""Progress of long tasks: a callable that receives it, and progress bars for the terminal."""
+"""Progress of long tasks: a callable that receives it, progress bars for a terminal, and lines for a log."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from msc_edge.text import one_line
 
 
 class Report(Protocol):
@@ -17,14 +20,50 @@ def silent(task: str, done: int, total: int, note: str = "") -> None:
     """Ignores progress."""
 
 
+_EVERY = 60.0  # seconds
+
+
+def progress_lines(write: Callable[[str], None], *, now: Callable[[], float] = time.monotonic) -> Report:
+    """A Report that writes a line a minute, such as `fine-tuning: 30 of 80, 1:49 elapsed, about 3:02 left, loss 3.1`.
+
+    A task that takes less than a minute writes nothing. `now`: seconds of a clock.
+    """
+    begun: dict[str, tuple[float, int]] = {}
+    last = now()
+
+    def report(task: str, done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        time_now = now()
+        started, first = begun.setdefault(task, (time_now, done))
+        elapsed = time_now - started
+        if elapsed < _EVERY or time_now - last < _EVERY:
+            return
+        last = time_now
+        left = f", about {_clock(elapsed / (done - first) * (total - done))} left" if first < done < total else ""
+        write(f"{task}: {done} of {total}, {_clock(elapsed)} elapsed{left}{note and f', {note}'}")
+
+    return report
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """Show one bar for each task, with the time remaining, on standard error if that is a terminal."""
+    """Show one bar for each task, with the time remaining, on standard error; a line a minute if it is no terminal."""
     # Imported here, so that --help stays fast.
     from rich import progress  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield progress_lines(
+            lambda line: console.print(one_line(line), markup=False, highlight=False, emoji=False, soft_wrap=True)
+        )
+        return
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -34,7 +73,7 @@ def progress_bars() -> Iterator[Report]:
         progress.TimeRemainingColumn(),
         progress.TextColumn("[dim]{task.fields[note]}"),
     )
-    with progress.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with progress.Progress(*columns, console=console) as bars:
         tasks = {}
 
         def report(task: str, done: int, total: int, note: str = "") -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from msc_edge.progress import progress_bars, silent
+from msc_edge.progress import progress_bars, progress_lines, silent
 
 
 def test_silent_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,3 +38,28 @@ def test_a_terminal_shows_one_bar_for_each_task(monkeypatch: pytest.MonkeyPatch)
     assert "3 images/s" in scoring
     assert writing.startswith("writing")
     assert "1/5" in writing
+
+
+def test_without_a_terminal_a_long_task_writes_a_line_a_minute() -> None:
+    written: list[str] = []
+    clock = iter(range(0, 10_000, 15))
+    report = progress_lines(written.append, now=lambda: next(clock))
+    for done in range(1, 4):
+        report("embedding", done, 3)  # 30 seconds
+    for done in range(1, 21):
+        report("fine-tuning", done, 20, f"loss {done}")
+    assert written == [
+        "fine-tuning: 5 of 20, 1:00 elapsed, about 3:45 left, loss 5",
+        "fine-tuning: 9 of 20, 2:00 elapsed, about 2:45 left, loss 9",
+        "fine-tuning: 13 of 20, 3:00 elapsed, about 1:45 left, loss 13",
+        "fine-tuning: 17 of 20, 4:00 elapsed, about 0:45 left, loss 17",
+    ]
+
+
+def test_hours_have_minutes_and_seconds_of_two_digits() -> None:
+    written: list[str] = []
+    times = iter([0.0, 0.0, 3605.4])
+    report = progress_lines(written.append, now=lambda: next(times))
+    report("scoring", 0, 3)
+    report("scoring", 1, 3)
+    assert written == ["scoring: 1 of 3, 1:00:05 elapsed, about 2:00:11 left"]
