@@ -1,11 +1,12 @@
 """The benchmark: all classes, methods and seeds. Each finished job is written immediately."""
 
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from msc_edge.errors import KitError, SourceError, UsageError, writing
 from msc_edge.files import folder_written_whole, sha256_of, written_whole
 from msc_edge.progress import Report, silent
 from msc_edge.train.one_vs_rest.protocol import (
+    DN2,
     ProtocolOptions,
     Split,
-    check_options,
     read_jobs,
     run_job,
     splits_of,
+    steps_of,
     write_job,
 )
 from msc_edge.train.one_vs_rest.tables import write_tables
@@ -29,6 +31,7 @@ from msc_edge.train.weights import pretrained_weights
 
 _SETTINGS = "settings.json"
 _MAPS = "maps"
+_ALL_STEPS = "training steps of all jobs"
 _DATA = "data"  # for downloads of --dataset
 _DATASETS = {
     "cifar10": torchvision.datasets.CIFAR10,
@@ -54,12 +57,12 @@ def run_protocol(
     Raises UsageError if `out` contains jobs with other settings or other files.
     """
     splits = splits_of(train, test, classes, images=options.images)
-    check_options(splits, methods, options)
+    steps = steps_of(splits, methods, options)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         _check_settings(out, options, splits, train=train, test=test)
-        return _run(splits, methods, seeds, options, train=train, test=test, out=out, report=report)
+        return _run(splits, methods, seeds, options, steps, train=train, test=test, out=out, report=report)
 
 
 def _run(
@@ -67,6 +70,7 @@ def _run(
     methods: Sequence[str],
     seeds: int,
     options: ProtocolOptions,
+    steps: Mapping[tuple[str, str], int],
     *,
     train: Path,
     test: Path,
@@ -74,30 +78,35 @@ def _run(
     report: Report,
 ) -> str:
     finished = {(job.label, job.method, job.seed): job for job in read_jobs(out)}
-    maps = out / _MAPS
-    for split in splits:
-        for method in methods:
-            # The frozen network is the same for all seeds.
-            for seed in range(1 if method == "dn2" else seeds):
-                if (split.name, method, seed) in finished:
-                    continue
-                started = time.monotonic()
-                with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
-                    job = run_job(
-                        split,
-                        method,
-                        seed,
-                        options,
-                        train=train,
-                        test=test,
-                        folder=Path(scratch),
-                        maps=maps,
-                        report=report,
-                    )
-                job = replace(job, seconds=round(time.monotonic() - started, 1))
-                write_job(out, job)
-                finished[split.name, method, seed] = job
-                write_tables(out, finished.values())
+    jobs = [
+        (split, method, seed)
+        for split in splits
+        for method in methods
+        for seed in range(1 if method == DN2 else seeds)  # the frozen network is the same for all seeds
+        if (split.name, method, seed) not in finished
+    ]
+    total, done, maps = sum(steps[split.name, method] for split, method, _ in jobs), itertools.count(1), out / _MAPS
+    report(_ALL_STEPS, 0, total)
+    for split, of_split in itertools.groupby(jobs, key=lambda job: job[0]):
+        for _, method, seed in of_split:
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as scratch:
+                job = run_job(
+                    split,
+                    method,
+                    seed,
+                    options,
+                    train=train,
+                    test=test,
+                    folder=Path(scratch),
+                    maps=maps,
+                    stepped=lambda: report(_ALL_STEPS, next(done), total),
+                    report=report,
+                )
+            job = replace(job, seconds=round(time.monotonic() - started, 1))
+            write_job(out, job)
+            finished[split.name, method, seed] = job
+            write_tables(out, finished.values())
         shutil.rmtree(maps / split.name, ignore_errors=True)
     shutil.rmtree(maps, ignore_errors=True)
     return write_tables(out, finished.values())

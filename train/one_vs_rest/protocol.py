@@ -6,7 +6,7 @@ that checkpoint selection chooses without the test images, never the best step o
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -142,13 +142,22 @@ def settings_of(split: Split, method: str, seed: int, options: ProtocolOptions, 
     return fine_tuning(options, backbone=backbone, images=len(split.train), recipe=method, seed=seed)
 
 
-def check_options(splits: Sequence[Split], methods: Sequence[str], options: ProtocolOptions) -> None:
-    """Raise UsageError for options that would fail in one of the jobs, before the first job starts."""
+def steps_of(splits: Sequence[Split], methods: Sequence[str], options: ProtocolOptions) -> dict[tuple[str, str], int]:
+    """The training steps of each class and method: what takes the time.
+
+    Raises UsageError for options that would fail in one of the jobs, before the first job starts.
+    """
     backbone = build_backbone(options.backbone, stop_at=options.stop_at)
+    steps: dict[tuple[str, str], int] = {}
     for method in methods:
-        for split in splits if method != DN2 else ():
-            if stage := settings_of(split, method, 0, options, backbone).frozen_up_to:
-                backbone.freeze_up_to(stage)
+        for split in splits:
+            steps[split.name, method] = 0
+            if method != DN2:
+                settings = settings_of(split, method, 0, options, backbone)
+                if settings.frozen_up_to:
+                    backbone.freeze_up_to(settings.frozen_up_to)
+                steps[split.name, method] = settings.steps
+    return steps
 
 
 def run_job(
@@ -161,9 +170,13 @@ def run_job(
     test: Path,
     folder: Path,
     maps: Path,
+    stepped: Callable[[], None] = lambda: None,
     report: Report = silent,
 ) -> Job:
-    """Train and measure. `folder` is for temporary files of the training, `maps` for those of `FrozenStages`."""
+    """Train and measure. `folder` is for temporary files of the training, `maps` for those of `FrozenStages`.
+
+    `stepped` is called after each training step.
+    """
     fabric = launch_fabric(options.accelerator, 1, options.dtype)
     backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
     normalised = backbone.architecture
@@ -192,6 +205,7 @@ def run_job(
     every = options.measure_every or max(1, len(split.train) // settings.batch)
 
     def measure(step: int) -> None:
+        stepped()
         if step % every == 0 or step == settings.steps:
             curve[step] = point_now(step)
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,22 @@ def test_other_files_are_not_overwritten(data: Path, options: ProtocolOptions, t
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
 
 
-def test_report_names_the_job(data: Path, options: ProtocolOptions, tmp_path: Path) -> None:
-    tasks: set[str] = set()
+def test_the_report_names_the_job_and_counts_the_steps_of_all_jobs_that_are_left(
+    data: Path, options: ProtocolOptions, tmp_path: Path
+) -> None:
+    steps: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
     def report(task: str, done: int, total: int, note: str = "") -> None:
-        del done, total, note
-        tasks.add(task)
+        del note
+        steps[task].append((done, total))
 
     run(data, tmp_path / "out", options, methods=["v2"], report=report)
-    assert tasks == {f"blue, v2, seed 0: {task}" for task in ("embedding", "reading", "fine-tuning")}
+    total = options.steps
+    assert total
+    overall = "training steps of all jobs"
+    tasks = {f"blue, v2, seed 0: {task}" for task in ("embedding", "reading", "fine-tuning")}
+    assert set(steps) == {overall, *tasks}
+    assert steps[overall] == [(done, total) for done in range(total + 1)]
+    steps.clear()
+    run(data, tmp_path / "out", options, methods=["dn2", "v2", "v1"], seeds=2, report=report)
+    assert steps[overall] == [(done, 3 * total) for done in range(3 * total + 1)]
