@@ -169,9 +169,9 @@ def test_relu_of_bf16_is_that_of_torch_with_its_gradient(activation: nn.Module, 
 
 @pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf])
 def test_weights_that_are_not_finite_show_in_the_features(value: float) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))
+    network = nn.Sequential(first := nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1))
     with torch.no_grad():
-        network[0].weight[0, 0] = value
+        first.weight[0, 0] = value
         with torch.autocast("cpu", torch.bfloat16), FastConvolutions(network):
             found = network(torch.zeros(1, 3, 4, 4))
     assert not found.isfinite().all()
