@@ -9,6 +9,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from msc_edge.export.equalization import equalise, groups_of
+from msc_edge.export.rounding import Rounding
 from msc_edge.kit.quantization import Target
 from msc_edge.runtime.backends.interface import INPUT
 
@@ -25,17 +27,20 @@ class Quantizer:
 
     Quantisation is static, in QDQ form, with a weight scale per channel. On x86 activations are uint8 and weights int8
     (U8S8): onnxruntime fuses every convolution of that form, but few with S8S8. Without VNNI the weights have seven
-    bits, because sums of eight-bit products overflow. Preprocessing, pooling and the final normalisation stay in float.
+    bits, because sums of eight-bit products overflow. The channels of linear tensors get more equal ranges before, and
+    weights are rounded so that outputs change least. Preprocessing, pooling and the final normalisation stay in float.
     So does the patch head but for its matrix products, whose results are float: a patch distance is a small difference
     of large numbers.
     """
 
     def __init__(self, model: Path, images: Images, *, target: Target, scratch: Path) -> None:
-        """`images` set the activation ranges; they are decoded once. `scratch` is a folder for temporary files."""
+        """`images` set the ranges and the rounding; they are decoded three times. `scratch`: for temporary files."""
         self._images, self._target = images, target
         self._ready, self._ranges = scratch / "ready.onnx", scratch / "ranges.json"
         # Symbolic shape inference fails on the Expand node of the normalisation.
         quant_pre_process(str(model), str(self._ready), skip_symbolic_shape=True)
+        equalise(self._ready, images())
+        self._rounding = Rounding(self._ready, images())
         nodes = onnx.load(self._ready).graph.node
         activations = {node.input[0]: node.name for node in nodes if node.op_type in _ACTIVATIONS}
         self.layers = {
@@ -74,6 +79,7 @@ class Quantizer:
             )
         finally:
             root.setLevel(level)
+        self._rounding.apply(path)
         if float_layers:
             model = onnx.load(path)
             _keep_in_float(model.graph, {self.layers[layer][0] for layer in float_layers})
@@ -102,12 +108,8 @@ def _float_stem(convolutions: Sequence[onnx.NodeProto]) -> list[str]:
     int8 gains nothing in the first two: three input channels do not fill an int8 instruction, and a depthwise
     convolution has no long sums. The output of the third is smaller, so less data has to be quantised.
     """
-    depthwise = len(convolutions) > 1 and _groups(convolutions[1]) > 1
+    depthwise = len(convolutions) > 1 and groups_of(convolutions[1]) > 1
     return [node.input[1] for node in convolutions[:3]] if depthwise else []
-
-
-def _groups(convolution: onnx.NodeProto) -> int:
-    return next((each.i for each in convolution.attribute if each.name == "group"), 1)
 
 
 def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
@@ -122,7 +124,7 @@ def _keep_in_float(graph: onnx.GraphProto, convolutions: set[str]) -> None:
         dequantize = producers.get(node.input[0])
         if dequantize is None or dequantize.op_type != "DequantizeLinear":  # the first layer: its input is float
             continue
-        channels = weights[node.input[1]].dims[1] * _groups(node)
+        channels = weights[node.input[1]].dims[1] * groups_of(node)
         inputs = [dequantize.input[0]]
         for constant in dequantize.input[1:]:
             value = onnx.numpy_helper.to_array(weights[constant])

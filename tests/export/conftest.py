@@ -17,13 +17,14 @@ from typer.testing import CliRunner, Result
 
 from msc_edge.bank import Bank
 from msc_edge.cli import app
-from msc_edge.export import agreement, onnx_model, run_images
+from msc_edge.export import agreement, onnx_model, run_images, tensors
+from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.opening import Kit
-from msc_edge.preprocessing import Preprocessing
+from msc_edge.preprocessing import Preprocessing, preset
 from msc_edge.runtime import detector
 from msc_edge.train import loading
 from msc_edge.train.backbones.registry import build_backbone
@@ -40,7 +41,7 @@ def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (agreement, detector):
+        for module in (agreement, detector, tensors):
             patch.setattr(module, "usable_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
@@ -232,3 +233,12 @@ def place(tmp_path: Path) -> Path:
     """The path of a kit to write, in an empty folder."""
     (tmp_path / "kits").mkdir()
     return tmp_path / "kits" / "new.kit"
+
+
+@pytest.fixture(scope="session")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first layers of a MobileNetV2 with random weights."""
+    path = tmp_path_factory.mktemp("models") / "mobilenet.onnx"
+    backbone = build_backbone("mobilenet_v2_x0.5", stop_at="features.2")
+    export_onnx(EmbeddingNetwork(backbone, preset("whole-frame", image_size=32)), path)
+    return path
