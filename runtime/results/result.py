@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -72,8 +72,7 @@ class Result:
         Numbers have the digits of rows: six after the point, and three in `score_to_limit`.
         """
         # Imported here: both modules import this one.
-        from msc_edge.runtime.results.fields import RESULT_FIELDS, SCORE_TO_LIMIT, Field  # noqa: PLC0415
+        from msc_edge.runtime.results.fields import RESULT_FIELDS, SCORE_TO_LIMIT  # noqa: PLC0415
         from msc_edge.runtime.results.formats import json_values  # noqa: PLC0415
 
-        fields: tuple[Field[Any], ...] = (*RESULT_FIELDS, SCORE_TO_LIMIT)
-        return json_values(fields, self)
+        return json_values((*RESULT_FIELDS, SCORE_TO_LIMIT), cast("Any", self))

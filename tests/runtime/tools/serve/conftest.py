@@ -78,9 +78,13 @@ class Server:
             connection.close()
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """The exit code, and what was printed after the start."""
+        """Send a signal; see `end`."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end: the exit code, and what was printed after the start."""
         _, printed = self.process.communicate(timeout=TIMEOUT)
         return self.process.returncode, printed
 

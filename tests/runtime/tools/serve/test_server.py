@@ -115,7 +115,7 @@ def test_a_request_that_has_begun_is_answered_after_sigterm(start, patch_kit, ph
     assert response.status == 200
     expected = Detector.load(patch_kit, threads=1).score_file(photos / "warn.png")
     assert json.load(response)["score"] == expected.to_dict()["score"]
-    assert server.stop() == (0, "")
+    assert server.end() == (0, "")
 
 
 def test_more_images_than_the_queue_takes_are_503_and_none_is_lost(start, patch_kit, toy, save, tmp_path):
