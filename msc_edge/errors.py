@@ -68,13 +68,16 @@ _EXTRA_OF_PACKAGE = {
     "lightning": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "python_multipart": "web",
     "safetensors": "train",
     "scipy": "train",
     "sklearn": "evaluate",
+    "starlette": "web",
     "tensorboard": "train",
     "tifffile": "tiff",
     "torch": "train",
     "torchvision": "train",
+    "uvicorn": "web",
 }
 
 

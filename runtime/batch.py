@@ -84,23 +84,40 @@ def _score(
     thumbnail_if: Callable[[ImageResult], bool] | None,
     on_image: Callable[[ImageResult, np.ndarray], None] | None,
 ) -> ImageResult:
-    path = str(file.path)
     if isinstance(file.data, UnreadableImageError):
-        return ImageResult(path, None, error=str(file.data))
+        return ImageResult(str(file.path), None, error=str(file.data))
+    small: list[ImageResult] = []
+
+    def receive(scored: ImageResult, image: np.ndarray) -> None:
+        if on_image:
+            on_image(scored, image)
+        if thumbnail_if and thumbnail_if(scored):
+            small.append(_with_thumbnails(scored, image))
+
+    scored = score_content(detector, str(file.path), file.data, seconds=file.seconds, on_image=receive)
+    return small[0] if small else scored
+
+
+def score_content(
+    detector: Detector,
+    path: str,
+    data: np.ndarray,
+    *,
+    seconds: float = 0.0,
+    on_image: Callable[[ImageResult, np.ndarray], None] | None = None,
+) -> ImageResult:
+    """Decode and score the content of the image file `path`, uint8 (n,), that took `seconds` to read."""
     start = time.perf_counter()
     try:
-        image = decode_image(file.data, detector.manifest.decode)
+        image = decode_image(data, detector.manifest.decode)
         result = detector.score_decoded(image)
     except UnreadableImageError as error:
         return ImageResult(path, None, error=str(error))
     except MemoryError:
         return ImageResult(path, None, error="not enough memory to score it; shrink or tile the image")
-    milliseconds = 1000 * (file.seconds + time.perf_counter() - start)
-    scored = ImageResult(path, result, milliseconds)
+    scored = ImageResult(path, result, 1000 * (seconds + time.perf_counter() - start))
     if on_image:
         on_image(scored, image)
-    if thumbnail_if and thumbnail_if(scored):
-        return _with_thumbnails(scored, image)
     return scored
 
 

@@ -98,7 +98,7 @@ class JsonLinesFormat(Generic[Record]):
 
     def encode(self, record: Record) -> bytes:
         """See RowFormat."""
-        values = {field.name: _json_value(field, record) for field in self._fields}
+        values = json_values(self._fields, record)
         return f"{harmless_json(json.dumps(values, ensure_ascii=False, allow_nan=False))}\n".encode()
 
     def lines(self, file: BinaryIO) -> Iterator[bytes]:
@@ -128,6 +128,11 @@ def format_of(path: Path, fields: Sequence[Field[Record]]) -> RowFormat[Record]:
         return _FORMATS[path.suffix.lower()](fields)
     except KeyError:
         raise UsageError(f"{path}: expected a name that ends in {' or '.join(_FORMATS)}") from None
+
+
+def json_values(fields: Sequence[Field[Record]], record: Record) -> dict[str, Any]:
+    """The values of a record by name, as a line of JSON holds them: numbers have the digits of rows."""
+    return {field.name: _json_value(field, record) for field in fields}
 
 
 def path_as_written(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 
@@ -64,3 +65,14 @@ class Result:
     def is_in_bank(self) -> bool:
         """Whether this very image is in the memory bank: its score is then near 0, with or without a defect."""
         return self.nearest_images[0].distance < _SAME_IMAGE
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of the result as a row of `msc-edge score` has them, for JSON: `RESULT_FIELDS`, `score_to_limit`.
+
+        Numbers have the digits of rows: six after the point, and three in `score_to_limit`.
+        """
+        # Imported here: both modules import this one.
+        from msc_edge.runtime.results.fields import RESULT_FIELDS, SCORE_TO_LIMIT  # noqa: PLC0415
+        from msc_edge.runtime.results.formats import json_values  # noqa: PLC0415
+
+        return json_values((*RESULT_FIELDS, SCORE_TO_LIMIT), cast("Any", self))

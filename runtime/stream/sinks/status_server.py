@@ -1,7 +1,5 @@
 """The HTTP server of a stream: /metrics for Prometheus, /healthz and /readyz for a supervisor."""
 
-import errno
-import ipaddress
 import os
 import socket
 import socketserver
@@ -17,6 +15,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from msc_edge.errors import UsageError
+from msc_edge.runtime.listening import is_loopback, why_not_opened
 from msc_edge.runtime.stream.sinks.metrics import Metrics
 
 _MAX_CONNECTIONS = 32
@@ -36,8 +35,10 @@ class StatusServer:
         try:
             self._server = _Server(host, port, metrics, not_ready, timeout)
         except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
+            cause, wrong = why_not_opened(error)
+            remedy = "correct `host`" if wrong == "host" else "choose another `port`"
             raise UsageError(
-                f"port {port} of {host} cannot be opened for /metrics: {_reason(error)} in [http] of the configuration"
+                f"port {port} of {host} cannot be opened for /metrics: {cause}; {remedy} in [http] of the configuration"
             ) from error
         self.port: int = self._server.server_address[1]
         """The open port."""
@@ -52,20 +53,6 @@ class StatusServer:
         self._thread.join()
         self._server.server_close()
         self._server.close_connections(older_than=0.0)
-
-
-def _reason(error: OSError | UnicodeError) -> str:
-    if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
-        return "this PC has no such address; correct `host`"
-    if error.errno == errno.EADDRINUSE:
-        return "another program uses it; choose another `port`"
-    return f"{error.strerror or error}; choose another `port`"
-
-
-def _is_loopback(host: str) -> bool:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def _disconnect(request: socket.socket) -> None:
@@ -104,7 +91,7 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._make_room(request, local=_is_loopback(client_address[0])):
+        if self._make_room(request, local=is_loopback(client_address[0])):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)

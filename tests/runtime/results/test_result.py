@@ -1,5 +1,9 @@
+import json
+
 import pytest
 
+from msc_edge.runtime.results.formats import JsonLinesFormat
+from msc_edge.runtime.results.image_result import IMAGE_FIELDS
 from msc_edge.runtime.results.result import NearestImage
 
 
@@ -16,3 +20,11 @@ def test_an_image_at_distance_zero_from_a_row_is_in_the_bank(scored, distance, i
 def test_a_result_cannot_be_changed(scored):
     with pytest.raises(AttributeError):
         scored().result.score = 0.0
+
+
+def test_a_result_as_a_dict_has_the_values_of_its_row(scored):
+    image = scored()
+    row = json.loads(JsonLinesFormat(IMAGE_FIELDS).encode(image))
+    values = image.result.to_dict()
+    assert {name: row[name] for name in values} == values
+    assert set(row) - set(values) == {"path", "milliseconds", "error"}

@@ -1,0 +1,1 @@
+"""`msc-edge serve`: scoring over HTTP."""

@@ -1,0 +1,75 @@
+"""Who may use a server: the token, and requests that web pages make."""
+
+import hashlib
+import hmac
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from msc_edge.runtime.tools.serve.error_response import error_response
+
+OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""Paths that need no token: they contain nothing about the kit or the images."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Access:
+    """ASGI middleware: refuses requests without the token, and those that a web page of another site makes.
+
+    A page may send requests to 127.0.0.1 from the browser of this PC: under its own host name, if its name server says
+    that this is 127.0.0.1 (DNS rebinding), or as a form, without reading the response. Other programs send neither
+    such a `Host` nor an `Origin`.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str | None, hosts: frozenset[str] | None) -> None:
+        """`hosts`: the names in the `Host` header that are accepted besides those of loopback; None: any."""
+        self._app = app
+        self._token = None if token is None else _digest(f"Bearer {token}")
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        headers = Headers(scope=scope)
+        refused = None
+        if self._hosts is not None and _name(headers.get("host", "")) not in self._hosts | _LOOPBACK:
+            refused = error_response(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "this server answers to 127.0.0.1 and localhost only; use one of them in the address",
+            )
+        elif not _same_origin(headers):
+            refused = error_response(
+                HTTPStatus.FORBIDDEN, "requests of web pages from another address are refused; send it from a program"
+            )
+        elif not (scope["path"] in OPEN or self._is_authorized(headers)):
+            refused = error_response(
+                HTTPStatus.UNAUTHORIZED,
+                "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'",
+                {"WWW-Authenticate": 'Bearer realm="msc-edge"'},
+            )
+        await (refused or self._app)(scope, receive, send)
+
+    def _is_authorized(self, headers: Headers) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        # Of equal length, so that the time of the comparison depends on nothing.
+        return hmac.compare_digest(_digest(f"{scheme.capitalize()} {token.strip()}"), self._token)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def _name(host: str) -> str | None:
+    """The name in a `Host` header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _same_origin(headers: Headers) -> bool:
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")

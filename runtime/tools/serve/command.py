@@ -1,0 +1,92 @@
+"""`msc-edge serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msc_edge.runtime.option_types import PrecisionOption
+
+
+def serve(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this PC, and needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with the token that clients send as 'Authorization: Bearer TOKEN'. Without it, the environment "
+            "variable MSC_EDGE_TOKEN is used.",
+            show_default=False,
+        ),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other PCs use the server without a token.")] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate for https, PEM.", show_default=False)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Images that may wait; more are refused with 503.")
+    ] = 32,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="Largest body; larger ones are refused with 413.")
+    ] = 64_000_000,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Time that a client has to send a request, and to receive the response."
+        ),
+    ] = 30,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Reject scores above this value instead of the kit's limit.", show_default=False),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
+    ] = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Score images over HTTP: POST an image to /score, and get its result as JSON.
+
+    /docs on the server describes every path, with code for other languages.
+    SIGTERM and Ctrl-C stop the server after the requests that have begun.
+
+    Exit codes: 0 stopped on request, 2 usage, 4 the kit cannot be used.
+    """
+    from msc_edge.errors import explain_missing_extra
+    from msc_edge.terminal import console
+
+    with explain_missing_extra():
+        from msc_edge.runtime.tools.serve.server import serve as run
+    from msc_edge.runtime.tools.serve.settings import ServeSettings, read_token
+
+    screen = console(stderr=True)
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        queue=queue,
+        max_bytes=max_bytes,
+        timeout=timeout,
+        token=read_token(token_file),
+        insecure=insecure,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        **({} if workers is None else {"workers": workers}),
+    )
+    run(
+        kit,
+        settings,
+        threshold=threshold,
+        false_alarm_rate=false_alarm_rate,
+        precision=None if precision == "auto" else precision,
+        on_start=lambda address: screen.print(f"{kit} is served at {address}; {address}/docs describes the server"),
+    )

@@ -1,0 +1,80 @@
+"""Code that sends an image to a server, for the pages of the server and of the documentation."""
+
+from dataclasses import dataclass
+
+BASE = "http://127.0.0.1:8000"
+"""The address in the samples."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A program in one language."""
+
+    lang: str
+    source: str
+
+
+SCORE = (
+    Sample("curl", f"curl --data-binary @part.png --header 'Content-Type: image/png' {BASE}/score"),
+    Sample(
+        "Python",
+        f"""\
+import json
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+image = Path("part.png").read_bytes()
+request = Request("{BASE}/score", image, {{"Content-Type": "application/octet-stream"}})
+with urlopen(request) as response:
+    result = json.load(response)
+print(result["verdict"], result["score"])""",
+    ),
+    Sample(
+        "C#",
+        f"""\
+using var client = new HttpClient {{ BaseAddress = new Uri("{BASE}") }};
+using var image = new ByteArrayContent(File.ReadAllBytes("part.png"));
+image.Headers.ContentType = new("application/octet-stream");
+using var response = await client.PostAsync("/score", image);
+using var result = JsonDocument.Parse(await response.Content.ReadAsStringAsync());  // System.Text.Json
+if (!response.IsSuccessStatusCode)
+    throw new Exception(result.RootElement.GetProperty("error").GetString());
+Console.WriteLine(result.RootElement.GetProperty("verdict").GetString());""",
+    ),
+    Sample(
+        "Node.js",
+        f"""\
+const {{ readFile }} = require("node:fs/promises");
+
+(async () => {{
+  const response = await fetch("{BASE}/score", {{
+    method: "POST",
+    headers: {{ "Content-Type": "application/octet-stream" }},
+    body: await readFile("part.png"),
+  }});
+  const result = await response.json();
+  if (!response.ok) throw new Error(result.error);
+  console.log(result.verdict, result.score);
+}})();""",
+    ),
+)
+FORM = (Sample("curl", f"curl --form image=@part.png {BASE}/score"),)
+HEATMAP = (
+    Sample(
+        "curl",
+        f"curl --data-binary @part.png --header 'Content-Type: image/png' --output heatmap.png {BASE}/heatmap",
+    ),
+)
+
+
+def get(path: str) -> tuple[Sample, ...]:
+    """Code that reads a path of the server."""
+    return (Sample("curl", f"curl {BASE}{path}"),)
+
+
+def for_server(sample: Sample, *, address: str, token: bool) -> Sample:
+    """A sample with the address of a server; curl gets the header of the token."""
+    source = sample.source.replace(BASE, address)
+    if token and sample.lang == "curl":
+        source = source.replace("curl ", "curl --header 'Authorization: Bearer TOKEN' ", 1)
+    return Sample(sample.lang, source)

@@ -1,0 +1,57 @@
+import errno
+import os
+import socket
+
+import pytest
+
+from msc_edge.errors import UsageError
+from msc_edge.runtime.listening import is_loopback, listening_socket, why_not_opened
+
+
+def test_the_socket_accepts_connections_at_once():
+    with (
+        listening_socket("127.0.0.1", 0) as opened,
+        socket.create_connection(opened.getsockname(), timeout=30) as client,
+    ):
+        accepted, address = opened.accept()
+        accepted.close()
+        assert address == client.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("192.0.2.1", 0, "this PC has no such address; correct --host"),
+        ("no such host", 0, "correct --host"),
+        ("a" * 300, 0, "correct --host"),
+    ],
+)
+def test_an_address_that_cannot_be_opened(host, port, message):
+    with pytest.raises(UsageError, match=message):
+        listening_socket(host, port)
+
+
+def test_a_port_is_opened_once():
+    with listening_socket("127.0.0.1", 0) as opened, pytest.raises(UsageError, match="another program uses it"):
+        listening_socket("127.0.0.1", opened.getsockname()[1])
+
+
+def test_the_cause_of_another_error_is_that_of_the_system():
+    assert why_not_opened(OSError(errno.EACCES, os.strerror(errno.EACCES))) == (os.strerror(errno.EACCES), "port")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("192.168.1.2", False),
+    ],
+)
+def test_loopback(address, expected):
+    assert is_loopback(address) is expected
