@@ -27,6 +27,7 @@ from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, explain_missing_extra
 from msc_edge.export.command import export
 from msc_edge.runtime.stream.command import reload, stream
+from msc_edge.runtime.stream.training_images.command import capture
 from msc_edge.runtime.tools.bench.command import bench
 from msc_edge.runtime.tools.calibrate.command import calibrate
 from msc_edge.runtime.tools.doctor.command import doctor
@@ -114,6 +115,7 @@ def _root(
 
 
 app.command()(demo)
+app.command()(capture)
 app.command()(train)
 app.command()(export)
 app.command()(score)

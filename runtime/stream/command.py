@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from msc_edge.runtime.stream.config import StreamConfig
-    from msc_edge.runtime.stream.service import Stream
 
 _ANSWER_TIMEOUT = 5.0  # seconds that a running stream has to answer
 
@@ -223,27 +222,15 @@ def _run(options: "StreamConfig", *, reread: "Callable[[], StreamConfig]") -> No
     from msc_edge.runtime.stream.logs import log_to, standard_error
     from msc_edge.runtime.stream.service import Stream
     from msc_edge.runtime.stream.status import status_line
+    from msc_edge.runtime.stream.stop_signals import stop_on_signals
 
     log_to(standard_error(), options.log.format)
     running = Stream(options, reread=reread)
     with ExitStack() as stack:
-        _stop_on_signals(running, stack)
+        stop_on_signals(running.stop, stack)
+        if hasattr(signal, "SIGHUP") and not sys.stderr.isatty():  # from a terminal, SIGHUP means that it was closed
+            stack.callback(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, lambda *_: running.reload()))
         status = stack.enter_context(status_line(options.log))
         in_order = running.run(status)
     if not in_order:
         raise typer.Exit(70)
-
-
-def _stop_on_signals(running: "Stream", stack: ExitStack) -> None:
-    """Ctrl-C and SIGTERM stop in order; a second Ctrl-C stops at once."""
-
-    def stop(signum: int, frame: object) -> None:  # noqa: ARG001
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        running.stop()
-
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):
-        if hasattr(signal, name):
-            number = getattr(signal, name)
-            stack.callback(signal.signal, number, signal.signal(number, stop))
-    if hasattr(signal, "SIGHUP") and not sys.stderr.isatty():  # from a terminal, SIGHUP means that it was closed
-        stack.callback(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, lambda *_: running.reload()))

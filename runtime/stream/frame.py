@@ -6,6 +6,8 @@ from datetime import datetime
 import numpy as np
 
 from msc_edge.calibration import Verdict
+from msc_edge.errors import SourceError
+from msc_edge.preprocessing import Region
 from msc_edge.runtime.results.result import Result
 
 
@@ -86,3 +88,13 @@ class Decision:
     def verdict(self) -> Verdict | None:
         """None for a frame that was not scored."""
         return self.result.verdict if self.result else None
+
+
+def cut(image: np.ndarray, roi: Region) -> np.ndarray:
+    """The part of a frame (height, width, 3) that is used. SourceError where it does not fit into the frame."""
+    height, width = image.shape[:2]
+    if not roi.fits(height=height, width=width):
+        raise SourceError(
+            f"the frame has {width}x{height} pixels, and the roi of the source does not fit into it; correct `roi`"
+        )
+    return np.ascontiguousarray(image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width])

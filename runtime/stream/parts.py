@@ -15,6 +15,7 @@ from msc_edge.runtime.stream.alarm import Debounce
 from msc_edge.runtime.stream.clock import FILE as CLOCK_FILE
 from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.frame import cut
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import Channel, Delivery
@@ -26,7 +27,7 @@ from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 from msc_edge.runtime.stream.window import Window
-from msc_edge.runtime.stream.worker import Worker, cut
+from msc_edge.runtime.stream.worker import Worker
 
 _RESERVE = 2_000_000  # bytes of the disk of the state that are kept for events
 _FRAME_TIMEOUT = 2.0  # seconds to wait for a frame that a new kit must score

@@ -14,7 +14,7 @@ from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.alarm import Debounce, Suppressed
 from msc_edge.runtime.stream.config import AlarmConfig
 from msc_edge.runtime.stream.events import EventKind, new_id
-from msc_edge.runtime.stream.frame import Decision, Frame, Stages
+from msc_edge.runtime.stream.frame import Decision, Frame, Stages, cut
 from msc_edge.runtime.stream.frame_request import FrameRequest
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.logs import LOG, FailureLog
@@ -179,16 +179,6 @@ class Worker(threading.Thread):
     def close(self) -> None:
         """End the loop after the current frame."""
         self.source.close()
-
-
-def cut(image: np.ndarray, roi: Region) -> np.ndarray:
-    """The part of a frame (height, width, 3) that is used. SourceError where it does not fit into the frame."""
-    height, width = image.shape[:2]
-    if not roi.fits(height=height, width=width):
-        raise SourceError(
-            f"the frame has {width}x{height} pixels, and the roi of the source does not fit into it; correct `roi`"
-        )
-    return np.ascontiguousarray(image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width])
 
 
 def _id_of(frame: Frame) -> str:

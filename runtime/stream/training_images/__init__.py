@@ -1,0 +1,1 @@
+"""`msc-edge capture`: images for training from a camera, a video or a folder, before a kit exists."""
