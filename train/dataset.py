@@ -117,6 +117,8 @@ def hold_out(
     wanted = min(len(usable) - 2, max(1, round(holdout * len(usable))))
     sizes = np.bincount(groups).tolist()
     chosen = _held_out_groups(sizes, wanted)
+    if not chosen and group_by in (None, SIMILAR) and min(sizes) <= len(usable) / 2:
+        chosen = {sizes.index(min(sizes))}  # more than wanted, and still better than a group on both sides
     if chosen:
         held_out = {place for place, group in enumerate(groups) if group in chosen}
     elif group_by not in (None, SIMILAR):
