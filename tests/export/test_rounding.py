@@ -1,9 +1,9 @@
 """Weights are rounded so that outputs change least."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -71,7 +71,7 @@ def test_an_input_that_is_always_zero_is_allowed() -> None:
     assert found[0, 2] == 10
 
 
-def one_convolution(path: Path, weights: np.ndarray, **attributes: object) -> onnx.NodeProto:
+def one_convolution(path: Path, weights: np.ndarray, **attributes: Any) -> onnx.NodeProto:
     """A model of one convolution of 3 channels, at NHWC uint8 images."""
     make = onnx.helper
     nodes = [
@@ -121,9 +121,11 @@ def test_an_int8_model_is_nearer_to_fp32_with_it(
     mobilenet: Path, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [toy.draw(seed) for seed in range(8)]
-    run: Callable[[Path], np.ndarray] = lambda path: np.stack(  # noqa: E731
-        [onnxruntime.InferenceSession(path).run(["embedding"], {"image": image[None]})[0] for image in images]
-    )
+
+    def run(path: Path) -> np.ndarray:
+        session = onnxruntime.InferenceSession(path)
+        return np.stack([np.asarray(session.run(["embedding"], {"image": image[None]})[0]) for image in images])
+
     quantizer = Quantizer(mobilenet, lambda: iter(images), target="x86-vnni", scratch=tmp_path)
     quantizer.write(tmp_path / "rounded.onnx")
     monkeypatch.setattr(Rounding, "apply", lambda *_: None)
