@@ -221,6 +221,7 @@ def assert_good(images: list[Path]) -> None:
         assert np.abs(one.astype(int) - other).max() > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("camera", ["line", "rtsp_line"])
 def test_a_camera_gives_sharp_well_lit_images_of_different_parts(
     camera: str, start: Callable[..., Capture], tmp_path: Path, request: pytest.FixtureRequest
@@ -319,6 +320,7 @@ def test_files_of_a_folder_are_examined_once_across_runs(
     assert len(images_of(out)) == 26
 
 
+@pytest.mark.slow
 def test_a_source_of_a_configuration_file_has_its_login_and_its_roi(
     start: Callable[..., Capture], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
