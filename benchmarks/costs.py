@@ -1,7 +1,7 @@
 """Times behind decisions of the design: a frame between processes, a training step, its views, a search in the bank.
 
-    python benchmarks/costs.py [--parts handover step convolutions compile resnet152 embedding views
-        search]
+    python benchmarks/costs.py [--parts handover step convolutions kernels compile resnet152
+        embedding views search]
 
 Weights and vectors are random: only the time counts. Quote ratios within one run.
 """
@@ -101,6 +101,33 @@ def print_convolutions() -> None:
         print(f"step of {BATCH} images, {name}: {plain:.2f} s, with FastConvolutions {fast:.2f} s", flush=True)
 
 
+def print_kernels() -> None:
+    """Print the times that FastConvolutions avoids: two gradients of depthwise convolutions, and clamping, in bf16."""
+    for name, channels, size, kernel, stride, of in (
+        ("input of a strided 3 x 3", 288, 29, 3, 2, (True, False, False)),
+        ("weight of a 5 x 5", 720, 14, 5, 1, (False, True, False)),
+    ):
+        features = torch.randn(64, channels, size, size).contiguous(memory_format=torch.channels_last)
+        weight, padding = torch.randn(channels, 1, kernel, kernel), kernel // 2 if stride == 1 else 0
+        outgoing = torch.randn_like(torch.conv2d(features, weight, None, stride, padding, 1, channels))
+
+        def gradient(
+            dtype: torch.dtype, operands=(outgoing, features, weight), options=(stride, padding), of=of
+        ) -> None:
+            stride, padding = options
+            torch.ops.aten.convolution_backward(
+                *(each.to(dtype) for each in operands), [0], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
+                len(operands[2]), of,
+            )  # fmt: skip
+
+        bf16, fp32 = (median(partial(gradient, dtype), rounds=5) for dtype in (torch.bfloat16, torch.float32))
+        print(f"depthwise convolution, gradient of the {name}: bf16 {bf16:.0f} ms, fp32 {fp32:.0f} ms", flush=True)
+    values = torch.randn(64, 144, 56, 56).bfloat16()
+    clamp, of_bits = (median(lambda v=v: v.clamp(0, 6), rounds=5) for v in (values, values.view(torch.int16)))
+    nanoseconds = 1e6 / values.numel()
+    print(f"clamp a value: bf16 {clamp * nanoseconds:.2f} ns, int16 {of_bits * nanoseconds:.2f} ns", flush=True)
+
+
 def print_compile() -> None:
     """Print the seconds of a compiled training step with frozen stages, and of compiling it."""
     start = time.perf_counter()
@@ -166,6 +193,7 @@ PARTS = {
     "handover": print_handover,
     "step": print_step,
     "convolutions": print_convolutions,
+    "kernels": print_kernels,
     "compile": print_compile,
     "resnet152": print_resnet152,
     "embedding": print_embedding,

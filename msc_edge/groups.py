@@ -10,6 +10,9 @@ change that many images share, such as the exposure or the position of the part,
 two images have in common, such as the grain of one part, counts much. They must be alike in the weaker half of the
 directions, too: parts in almost the same position are alike in the stronger half only.
 
+Different kinds of parts in one set vary in different directions. Where the set falls into such clusters, images of one
+kind are compared after whitening by that kind alone, and images of two kinds after whitening by all.
+
 Any two images are compared, and a limit for so many pairs is strict. Images of one part are often neighbours in the
 order of their file names or of their times. Neighbours are few, so less evidence is needed, and the more of them are
 alike the less (Benjamini & Hochberg 1995, "Controlling the false discovery rate"). An order that says nothing about the
@@ -30,6 +33,9 @@ _CHANCE = 0.001  # that any pair of independent images is above the limit
 _FALSE_NEIGHBOURS = 0.01  # of the neighbours that are found alike, in the mean
 _EQUAL = 0.001  # of the mean squared distance: of images that are equal but for noise
 _ROUNDING = 1e-12  # of a squared distance
+_LEAST_OF_A_KIND = 32  # images
+_TWO_KINDS = 0.9  # of the variance; two halves explain 0.64 for a normal distribution, 0.75 for a uniform one
+_SPLIT_DIRECTIONS = 3
 _ROWS = 1024  # of the matrix of cosines at a time
 _NUMBER = re.compile(r"([0-9]+)")
 
@@ -41,16 +47,11 @@ def near_duplicates(embeddings: np.ndarray, orders: Iterable[np.ndarray] = ()) -
     place; see `orders_of`. An image that is like no other one is a group of its own. Images that are not like each
     other but both like a third one are in one group. Among fewer than 32 images, only almost equal ones form groups.
     """
-    deviations = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
-    white = _white(deviations)
-    groups = np.arange(len(deviations))
-    for others in _almost_equal(deviations) if white is None else _alike(white):
-        _join(groups, others)
-    orders = [] if white is None else list(orders)
-    for order in orders:
-        assert white is not None
-        for place in np.flatnonzero(_alike_neighbours(white[order], _FALSE_NEIGHBOURS / len(orders))):
-            _join(groups, order[place : place + 2])
+    groups = np.arange(len(embeddings))
+    for alike in _sets_of_alike(embeddings, list(orders)):
+        together = np.unique(groups[alike])
+        if len(together) > 1:
+            groups[np.isin(groups, together)] = together[0]
     return numbered(groups)
 
 
@@ -101,11 +102,53 @@ def _numbers(path: str) -> list[int]:
     return [int(each) for each in _NUMBER.findall(PurePosixPath(path).stem)]
 
 
-def _join(groups: np.ndarray, images: np.ndarray) -> None:
-    """Make one group of the groups that these images are in."""
-    together = np.unique(groups[images])
-    if len(together) > 1:
-        groups[np.isin(groups, together)] = together[0]
+def _sets_of_alike(embeddings: np.ndarray, orders: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Sets of images that belong together, as places."""
+    deviations = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    kind_of = np.zeros(len(deviations), dtype=np.int64)
+    kinds = list(_kinds(deviations, np.arange(len(deviations))))
+    for number, kind in enumerate(kinds):
+        kind_of[kind] = number
+        deviations[kind] -= deviations[kind].mean(axis=0)
+        place = np.full(len(deviations), -1)
+        place[kind] = np.arange(len(kind))
+        own_orders = [each[each >= 0] for each in (place[order] for order in orders)]
+        for alike in _compared(deviations[kind], own_orders, np.arange(len(kind))):
+            yield kind[alike]
+    if len(kinds) > 1:  # one part in two lights, for example
+        yield from _compared(deviations, orders, kind_of)
+
+
+def _compared(deviations: np.ndarray, orders: Sequence[np.ndarray], labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Sets of images that belong together, as places. Images with equal `labels`, (n,), are not compared."""
+    white = _white(deviations)
+    for place, others in enumerate(_almost_equal(deviations) if white is None else _alike(white)):
+        yield np.append(np.flatnonzero(others & (labels != labels[place])), place)
+    if white is None:
+        return
+    for order in orders:
+        compared = np.flatnonzero(labels[order[:-1]] != labels[order[1:]])
+        p_values = _p_values_of_neighbours(white[order])[compared]
+        for place in compared[_rejected(p_values, _FALSE_NEIGHBOURS / len(orders))]:
+            yield order[place : place + 2]
+
+
+def _kinds(deviations: np.ndarray, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Split images, as places, wherever two clusters explain nearly all of the variance in a principal direction."""
+    if len(images) >= 2 * _LEAST_OF_A_KIND:
+        centred = deviations[images] - deviations[images].mean(axis=0)
+        _, directions = np.linalg.eigh(centred.T @ centred)
+        for values in (centred @ directions[:, : -1 - _SPLIT_DIRECTIONS : -1]).T:
+            order, below = np.argsort(values), np.arange(1, len(values))
+            sums = np.cumsum(values[order])[:-1]
+            explained = sums**2 / below + sums**2 / (len(values) - below)  # by the means of both sides
+            size = int(below[explained.argmax()])
+            least = min(size, len(values) - size)
+            if least >= _LEAST_OF_A_KIND and explained.max() > _TWO_KINDS * np.square(values).sum():
+                yield from _kinds(deviations, images[order[:size]])
+                yield from _kinds(deviations, images[order[size:]])
+                return
+    yield images
 
 
 def _white(deviations: np.ndarray) -> np.ndarray | None:
@@ -137,15 +180,20 @@ def _alike(white: np.ndarray) -> Iterator[np.ndarray]:
         yield from (every[part] @ every.T > limits[0]) & (weaker[part] @ weaker.T > limits[1])
 
 
-def _alike_neighbours(white: np.ndarray, false: float) -> np.ndarray:
-    """Whether each image is like the next one, bool (n - 1,). `false`: the share of wrong ones, in the mean."""
+def _p_values_of_neighbours(white: np.ndarray) -> np.ndarray:
+    """The chance that each image is as like the next one as it is, if they are independent: (n - 1,)."""
     p_values = np.zeros(len(white) - 1)
     for rows in (_unit(white), _unit(_weaker_half(white))):
         cosines = np.clip((rows[:-1] * rows[1:]).sum(axis=1), -1 + 1e-7, 1 - 1e-7)
         deviates = np.arctanh(cosines) * math.sqrt(rows.shape[1] - 3)
         p_values = np.maximum(p_values, [NormalDist().cdf(-deviate) for deviate in deviates])
+    return p_values
+
+
+def _rejected(p_values: np.ndarray, false: float) -> np.ndarray:
+    """Which are too small for chance, bool (n,). `false`: the share of wrong ones among them, in the mean."""
     ordered = np.sort(p_values)
-    holds = ordered <= false * np.arange(1, len(ordered) + 1) / len(ordered)
+    holds = ordered <= false * np.arange(1, len(ordered) + 1) / max(1, len(ordered))
     return p_values <= (ordered[holds].max() if holds.any() else -1)
 
 

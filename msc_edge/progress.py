@@ -28,13 +28,13 @@ def progress_lines(write: Callable[[str], None], *, now: Callable[[], float] = t
 
     A task that takes less than a minute writes nothing. `now`: seconds of a clock.
     """
-    begun: dict[str, tuple[float, int]] = {}
+    starts: dict[str, tuple[float, int]] = {}
     last = now()
 
     def report(task: str, done: int, total: int, note: str = "") -> None:
         nonlocal last
         time_now = now()
-        started, first = begun.setdefault(task, (time_now, done))
+        started, first = starts.setdefault(task, (time_now, done))
         elapsed = time_now - started
         if elapsed < _EVERY or time_now - last < _EVERY:
             return

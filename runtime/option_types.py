@@ -16,3 +16,10 @@ PrecisionOption = Annotated[
     ),
 ]
 """`auto` is deprecated: the kit's default model."""
+Threshold = Annotated[
+    float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.", show_default=False)
+]
+FalseAlarmRate = Annotated[
+    float | None,
+    typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
+]

@@ -4,12 +4,11 @@ Batch norm that keeps its statistics is an affine map. It is folded into the wei
 each step, so that the gradients of both are those of the separate modules.
 
 On a CPU in bf16, oneDNN has no fast kernel for two gradients of depthwise convolutions: that of the input with a
-stride, and that of the weight with a kernel larger than 3 x 3. They take three to ten times as long as in fp32, half of
-a step of EfficientNet-Lite2. These two are computed in fp32.
+stride, and that of the weight with a kernel larger than 3 x 3. These two are computed in fp32.
 
 ReLU and ReLU6 of bf16 are computed on the bits, as int16: positive numbers have the order of their bits, and negative
-ones have the sign bit. That takes a sixth of the time of torch's own, and would turn what is not a number into a limit.
-Such values come from weights that are not finite only. In a step with such weights the functions are torch's own.
+ones have the sign bit. That is faster than torch's own, and would turn what is not a number into a limit. Such values
+come from weights that are not finite only. In a step with such weights the functions are torch's own.
 """
 
 import math

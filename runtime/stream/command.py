@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
-from msc_edge.runtime.option_types import PrecisionOption
+from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
 from msc_edge.text import one_line
 
 if TYPE_CHECKING:
@@ -81,12 +81,8 @@ def stream(
     max_fps: Annotated[
         float | None, typer.Option(metavar="RATE", help="Score at most this many frames a second of each live source.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.")
-    ] = None,
-    false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.")
-    ] = None,
+    threshold: Threshold = None,
+    false_alarm_rate: FalseAlarmRate = None,
     precision: PrecisionOption = None,
     station: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of this PC or line.", show_default="the PC's name")

@@ -1,6 +1,5 @@
 """Passwords that others could read: in the configuration file, and on the network."""
 
-import ipaddress
 import os
 import re
 import stat
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msc_edge.runtime.listening import is_loopback
 from msc_edge.runtime.stream.config import StreamConfig
 
 _SECRET_NAMES = {"password", "secret"}
@@ -47,6 +47,6 @@ def password_without_tls(config: StreamConfig) -> bool:
 
 def _is_this_pc(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return is_loopback(host.strip("[]"))
     except ValueError:
         return host.lower() == "localhost"

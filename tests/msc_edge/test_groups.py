@@ -45,6 +45,29 @@ def test_images_of_one_part_are_one_group_whatever_the_exposure(times: int) -> N
     assert list(near_duplicates(images)) == list(part)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_different_kinds_of_parts_that_vary_in_few_directions_are_not_grouped(seed: int) -> None:
+    """Three kinds, far apart. Each varies in 20 directions of its own, where two of its images are often alike."""
+    random = np.random.default_rng(seed)
+    basis = np.linalg.qr(random.normal(size=(256, 256)))[0]
+    kinds = [
+        3 * basis[-1 - kind] + random.normal(size=(200, 20)) * 0.1 @ basis[20 * kind : 20 * kind + 20]
+        for kind in range(3)
+    ]
+    images = unit(np.concatenate(kinds) + random.normal(size=(600, 256)) * 0.005)
+    assert len(set(near_duplicates(images, [np.arange(600)]))) == 600
+
+
+def test_images_of_one_part_in_two_lights_are_one_group() -> None:
+    """The lights are further apart than any two parts."""
+    shown = parts(200, seed=4)
+    light = 20 * parts(2, seed=5).std(axis=0)
+    random = np.random.default_rng(6)
+    noise = random.normal(size=(400, shown.shape[1])) * 0.02 * shown.std(axis=0).mean()
+    images = unit(np.concatenate([shown, shown + light]) + noise)
+    assert list(near_duplicates(images)) == list(np.tile(np.arange(200), 2))
+
+
 def test_copies_are_found_among_a_few_images() -> None:
     rows = unit(parts(9))
     rows[7] = rows[2]

@@ -46,7 +46,7 @@ def capture(
     ] = False,
     keep_bright: Annotated[
         bool,
-        typer.Option("--keep-bright", help="Keep frames of which more than half is saturated, as with a backlight."),
+        typer.Option("--keep-bright", help="Keep frames that are saturated by more than half, as with a backlight."),
     ] = False,
     keep_all: Annotated[
         bool,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msc_edge.runtime.option_types import PrecisionOption
+from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,12 +33,8 @@ def evaluate(
             metavar="DIR", help="A folder of anomalous images, whose name is the defect type; may be repeated."
         ),
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.")
-    ] = None,
-    false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.")
-    ] = None,
+    threshold: Threshold = None,
+    false_alarm_rate: FalseAlarmRate = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples for the intervals.")] = 1000,
     gallery: Annotated[
         int,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
-from msc_edge.runtime.option_types import PrecisionOption
+from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
 
 if TYPE_CHECKING:
     from msc_edge.runtime.batch import FolderScores
@@ -73,14 +73,8 @@ def score(
             "--fail-on-anomaly", help="Exit with 1 if an image is rejected, else with 3 if an image cannot be read."
         ),
     ] = False,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Reject scores above this value instead of the kit's limit.", show_default=False),
-    ] = None,
-    false_alarm_rate: Annotated[
-        float | None,
-        typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
-    ] = None,
+    threshold: Threshold = None,
+    false_alarm_rate: FalseAlarmRate = None,
     search: Annotated[
         Literal["auto", "exact", "hnsw"],
         typer.Option(

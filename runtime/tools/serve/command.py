@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from msc_edge.runtime.option_types import PrecisionOption
+from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
 
 
 def serve(
@@ -45,20 +45,14 @@ def serve(
             min=1, metavar="SECONDS", help="Time that a client has to send a request, and to receive the response."
         ),
     ] = 30,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Reject scores above this value instead of the kit's limit.", show_default=False),
-    ] = None,
-    false_alarm_rate: Annotated[
-        float | None,
-        typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
-    ] = None,
+    threshold: Threshold = None,
+    false_alarm_rate: FalseAlarmRate = None,
     precision: PrecisionOption = None,
 ) -> None:
     """Score images over HTTP: POST an image to /score, and get its result as JSON.
 
     /docs on the server describes every path, with code for other languages.
-    SIGTERM and Ctrl-C stop the server after the requests that have begun.
+    SIGTERM and Ctrl-C stop the server after the requests that have started.
 
     Exit codes: 0 stopped on request, 2 usage, 4 the kit cannot be used.
     """

@@ -31,7 +31,7 @@ def serve(
 
     `threshold`, `false_alarm_rate`: see `Detector.with_limits`. `precision`: see `Detector.load`. `on_start` receives
     the address as soon as requests are answered. On a signal, no new connections are accepted, and the requests that
-    have begun are answered. Call this on the main thread.
+    have started are answered. Call this on the main thread.
 
     Raises UsageError when the port cannot be opened, or other PCs could use it without a token; KitError.
     """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from msc_edge.runtime.stream.config_file import check_config
 from msc_edge.runtime.stream.logs import LOG
@@ -347,3 +348,17 @@ def bound_by_permissions() -> Iterator[None]:
     yield
     rights[0] = effective
     assert libc.capset(header, rights) == 0
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Callable[[str | bytes | dict[str, Any]], Path]:
+    """Write a configuration file."""
+
+    def write(content: str | bytes | dict[str, Any]) -> Path:
+        path = tmp_path / "line.toml"
+        if isinstance(content, dict):
+            content = tomli_w.dumps(content)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write

@@ -1,7 +1,6 @@
 import re
 import textwrap
 import tomllib
-import traceback
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,20 +104,6 @@ def section_of(document: Any, section: str) -> Any:
 
 def without(document: dict[str, Any], section: str, option: str) -> dict[str, Any]:
     return document | {section: {name: value for name, value in document[section].items() if name != option}}
-
-
-@pytest.fixture
-def line(tmp_path: Path):
-    """Write a configuration file."""
-
-    def write(content: str | bytes | dict[str, Any]) -> Path:
-        path = tmp_path / "line.toml"
-        if isinstance(content, dict):
-            content = tomli_w.dumps(content)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
 
 
 def printed(path: Path) -> dict[str, Any]:
@@ -352,104 +337,6 @@ def test_a_relative_source_too_unless_it_is_a_camera_or_a_stream(
     assert found == expected.replace("FOLDER", str(path.parent))
 
 
-# -- environment variables
-
-
-def test_an_empty_url_of_the_webhook_is_refused(line, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is set and empty must not silence the alarms."""
-    monkeypatch.setenv("MSC_EMPTY", "")
-    with pytest.raises(UsageError, match=r"webhook.url"):
-        read_config(line({"kit": "k", "source": [{"address": "0"}], "webhook": {"url": "${MSC_EMPTY}"}}), {})
-
-
-@pytest.mark.parametrize("text", ["${}", "${9A}", "${MSC-PASSWORD}", "${MSC_A:-default}", "${MSC_A"])
-def test_a_reference_of_another_form_is_refused(line, text: str) -> None:
-    """It would be sent as the password."""
-    source = {"address": "rtsp://h/live", "username": "viewer", "password": text}
-    with pytest.raises(UsageError, match=r"no name of an environment variable; write \$\{NAME\}"):
-        read_config(line({"kit": "k", "source": [source]}), {})
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("rtsp://u:a@h/${MSC_B}", "rtsp://u:a@h/${MSC_A}"),
-        ("rtsp://h/${MSC_A}${MSC_A}", "rtsp://h/p$4p$4"),
-        ("rtsp://h/$MSC_A", "rtsp://h/$MSC_A"),
-        ("rtsp://h/$$", "rtsp://h/$$"),
-        ("${MSC_EMPTY}7", "7"),
-    ],
-)
-def test_a_variable_is_replaced_once_and_unchanged(
-    line, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
-) -> None:
-    for name, value in (("MSC_A", "p$4"), ("MSC_B", "${MSC_A}"), ("MSC_EMPTY", "")):
-        monkeypatch.setenv(name, value)
-    config = read_config(line({"kit": "k", "source": [{"address": text}]}), {})
-    assert config.source[0].address.get_secret_value() == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("http://viewer:${MSC_A}@h/video", "http://viewer:p%40ss%23w%2Frd%3F1%20%2541%3A@h/video"),
-        ("http://${MSC_USER}:x${MSC_A}@h", "http://a%3Ab:xp%40ss%23w%2Frd%3F1%20%2541%3A@h"),
-        ("http://${MSC_USER}@h", "http://a:b@h"),
-        ("http://h/video?user=a&pwd=${MSC_A}", "http://h/video?user=a&pwd=p%40ss%23w%2Frd%3F1%20%2541%3A"),
-        ("rtsp://h/user=a_password=${MSC_A}_1", "rtsp://h/user=a_password=p%40ss%23w%2Frd%3F1%20%2541%3A_1"),
-        ("rtsp://${MSC_HOST}/${MSC_PATH}", "rtsp://10.0.0.5:554/live/1"),
-        ("${MSC_URL}", "rtsp://u:p@h/a"),
-    ],
-)
-def test_in_the_login_and_in_values_of_a_url_a_variable_is_percent_encoded(
-    line, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
-) -> None:
-    for name, value in (
-        ("MSC_A", "p@ss#w/rd?1 %41:"),
-        ("MSC_USER", "a:b"),
-        ("MSC_HOST", "10.0.0.5:554"),
-        ("MSC_PATH", "live/1"),
-        ("MSC_URL", "rtsp://u:p@h/a"),
-    ):
-        monkeypatch.setenv(name, value)
-    config = read_config(line({"kit": "k", "source": [{"address": text}]}), {})
-    assert config.source[0].address.get_secret_value() == expected
-
-
-def test_a_password_beside_the_address_is_a_secret_and_needs_a_user(line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MSC_A", "p@ss#w/rd?1")
-    source = {"address": "http://h/a", "username": "viewer", "password": "${MSC_A}"}
-    config = read_config(line({"kit": "k", "source": [source]}), {})
-    assert config.source[0].password
-    assert config.source[0].password.get_secret_value() == "p@ss#w/rd?1"
-    assert "p@ss" not in config_as_toml(config)
-    del source["username"]
-    with pytest.raises(UsageError, match=r"source.1: `password` needs `username`"):
-        read_config(line({"kit": "k", "source": [source]}), {})
-
-
-def test_a_variable_may_be_a_number_or_a_path(line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MSC_PORT", "9110")
-    monkeypatch.setenv("MSC_KIT", "bottles.kit")
-    path = line('kit = "${MSC_KIT}"\n[[source]]\naddress = "0"\n[http]\nport = "${MSC_PORT}"\n')
-    config = read_config(path, {})
-    assert (config.http.port, config.kit) == (9110, path.parent / "bottles.kit")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        LEAST + '[mqtt]\npassword = "${MSC_NOT_THERE}"\n',
-        'kit = "k"\n[[source]]\naddress = "rtsp://u:${MSC_NOT_THERE}@h"\n',
-    ],
-)
-def test_a_variable_that_is_not_set_is_named(line, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.delenv("MSC_NOT_THERE", raising=False)
-    path = line(text)
-    with pytest.raises(UsageError, match=rf"{path}: \$\{{MSC_NOT_THERE\}}: this environment variable is not set"):
-        read_config(path, {})
-
-
 # -- deprecated names
 
 
@@ -517,87 +404,6 @@ def test_a_limit_overrides_the_other_limit_too(
 
 
 # -- secrets
-
-HIDDEN = [
-    ('kit = "k"\n[[source]]\naddress = "rtsp://viewer:SECRET@10.0.0.5/a"\n', "hunter2"),
-    ('kit = "k"\n[[source]]\naddress = "rtsp://viewer:SECRET@10.0.0.5/a"\n', "p@ss/w#rd?x"),
-    ('kit = "k"\n[[source]]\naddress = "rtsp://viewer:SECRET@10.0.0.5/a"\n', "12345678"),
-    ('kit = "k"\n[[source]]\naddress = "http://10.0.0.5/video?user=a&pwd=SECRET"\n', "hunter2"),
-    *[
-        (LEAST + f'[{section}]\n{option} = "SECRET"\n', secret)
-        for section, option in (("mqtt", "password"), ("webhook", "secret"))
-        for secret in ("hunter2", "12345678", "x://tail-of-it", "/usr/lib", "q" * 300, "whsec_aGVsbG8gaGVsbG8gaGVsbG8=")
-    ],
-    (LEAST + '[webhook]\nurl = "https://robot:SECRET@mes.factory/hook"\n', "hunter2"),
-    (LEAST + '[webhook]\nurl = "https://mes.factory/hook?token=SECRET"\n', "hunter2"),
-    (LEAST + '[webhook]\nurl = "https://hooks.factory/services/T0/SECRET"\n', "hunter2"),
-    # URLs that are none
-    (LEAST + '[webhook]\nurl = "https://robot:SECRET@[mes/hook"\n', "hunter2"),
-    (LEAST + '[webhook]\nurl = "https://robot:SECRET%40mes/hook"\n', "hunter2"),
-    (LEAST + '[webhook]\nurl = "https:/robot:SECRET@mes/hook"\n', "hunter2"),
-    ('kit = "k"\n[[source]]\naddress = "rtsp://viewer:SECRET%4010.0.0.5/a"\n', "hunter2"),
-]
-
-
-@pytest.mark.parametrize(("text", "secret"), HIDDEN)
-def test_a_secret_is_printed_as_asterisks(line, text: str, secret: str) -> None:
-    """Whatever it looks like: a number, a path, a URL. The path of a webhook is often its only secret."""
-    path = line(text.replace("SECRET", secret))
-    shown = config_as_toml(read_config(path, {}))
-    assert secret not in shown
-    assert "***" in shown
-    assert secret not in repr(read_config(path, {}))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        LEAST + '[mqtt]\npassword = ["SECRET"]\n',
-        LEAST + '[mqtt]\npassword = {value = "SECRET"}\n',
-        LEAST + "[mqtt]\npassword = SECRET\n",
-        LEAST + "[mqtt]\npassword = 'SECRET\n",
-        LEAST + '[mqtt]\npassword = "SECRET\\q"\n',
-        LEAST + '[mqtt]\npassword = "SECRET"\npassword = "SECRET"\n',
-        LEAST + '[mqtt]\npassword: "SECRET"\n',
-        LEAST + '[mqtt]\npasswort = "SECRET"\n',
-        LEAST + '[mqtt]\nport = "SECRET"\n',
-        LEAST + '[mqtt]\ntls = "SECRET"\n',
-        LEAST + '[mqtt]\nstyle = "SECRET"\n',
-        LEAST + '[mqtt]\ntopic = "mqtt://u:SECRET@h/#"\n',
-        'mqtt = "mqtt://u:SECRET@h"\n' + LEAST,
-        LEAST + '[webhook]\nurl = ["https://u:SECRET@h"]\n',
-        LEAST + '[webhook]\nurl = {url = "https://u:SECRET@h"}\n',
-        LEAST + '[webhook]\nsecret = ["SECRET"]\n',
-        LEAST + '[webhook]\nsecrt = "SECRET"\n',
-        'webhook = "https://u:SECRET@h"\n' + LEAST,
-        'kit = "k"\nsource = "rtsp://u:SECRET@h"\n',
-        'kit = "k"\nsource = ["rtsp://u:SECRET@h"]\n',
-        'kit = "k"\n[[source]]\naddress = ["rtsp://u:SECRET@h"]\n',
-        'kit = "k"\n[[source]]\nadress = "rtsp://u:SECRET@h"\n',
-        'kit = "k"\n[[source]]\naddress = rtsp://u:SECRET@h\n',
-        'kit = "k"\n[[source]]\naddress = "0"\nname = "rtsp://u:SECRET@h"\n',
-        'kit = "k"\n[[source]]\naddress = "rtsp://u:SECRET${MSC_NOT_THERE}@h"\n',
-    ],
-)
-def test_a_wrong_value_that_may_be_a_secret_is_not_repeated(line, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.delenv("MSC_NOT_THERE", raising=False)
-    with pytest.raises(UsageError) as caught:
-        read_config(line(text.replace("SECRET", SECRET)), {})
-    assert SECRET not in str(caught.value)
-    assert SECRET not in "".join(traceback.format_exception(caught.value))
-
-
-def test_no_password_of_the_example_is_printed(line, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = re.sub(r"^#(?!false_alarm)(\w+ *=|\[\[)", r"\1", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    names = re.findall(r"\$\{([A-Z_]+)\}", text)
-    assert len(names) >= 3
-    for number, name in enumerate(names):
-        monkeypatch.setenv(name, f"{SECRET}-{number}")
-    config = read_config(line(text), {})
-    assert config.source[1].password is not None
-    assert config.mqtt.password is not None
-    assert config.webhook.secret is not None
-    assert SECRET not in config_as_toml(config) + repr(config)
 
 
 def test_every_option_that_may_be_a_secret_has_the_type_of_one() -> None:

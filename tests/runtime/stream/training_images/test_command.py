@@ -61,7 +61,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Capture]]:
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory, scene: Callable, noisy: Callable) -> Path:
-    """Ten parts, each of which stands still for a while before a noisy camera; losslessly compressed."""
+    """Ten parts that stand still for a while before a noisy camera, one after the other; losslessly compressed."""
     path = tmp_path_factory.mktemp("video") / "line.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), 10, (320, 240))
     assert writer.isOpened()
