@@ -105,7 +105,7 @@ def stream(
     if hasattr(signal, "SIGHUP") and sys.stderr and not sys.stderr.isatty():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # before the kit can be reloaded, SIGHUP must not end the process
     from msc_edge.errors import UsageError
-    from msc_edge.runtime.stream.config_file import config_as_toml
+    from msc_edge.runtime.stream.config_toml import config_as_toml
 
     images = renamed("--pictures", pictures, "--images", images)
     if every and not images and not config:

@@ -1,25 +1,20 @@
-"""The TOML file of `msc-edge stream`: reading, checking and printing it."""
+"""The TOML file of `msc-edge stream`: reading and checking it."""
 
 import difflib
-import os
-import re
 import tomllib
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
-from urllib.parse import quote
 
-import tomli_w
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from msc_edge.deprecation import AUTO_PRECISION
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, WebhookConfig
+from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.config_variables import expanded
 from msc_edge.runtime.stream.config_warnings import readable_passwords
-from msc_edge.runtime.stream.sources.address import redacted, shown
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Options that are paths. A relative path is relative to the folder of the file: a service has no useful working folder.
 _PATHS = (("kit",), ("state",), ("results", "jsonl"), ("results", "csv"), ("images", "folder"), ("mqtt", "ca_file"))
 _DEPRECATED = {"pictures": "images", "engine": "backend"}  # names of 0.1.0
@@ -40,7 +35,7 @@ def read_config(
             f"--config {path}: {', '.join(names)}: a password in plain text, and every user of this PC may read the "
             "file; write ${NAME} and set that environment variable, or take the permission away: chmod o-r"
         )
-    document = _with_absolute_paths(_expanded(document, str(path)), path.resolve().parent)
+    document = _with_absolute_paths(expanded(document, str(path)), path.resolve().parent)
     if "limits" in overrides:  # the two limits exclude each other: one that is given replaces both
         document.pop("limits", None)
     return check_config(_merged(document, overrides), where=f"--config {path}: ")
@@ -50,7 +45,7 @@ def read_state_options(path: Path) -> dict[str, Any]:
     """`state` and `station` of a file, if present. The other options and their passwords are not needed."""
     document = _read(path)
     found = {key: document[key] for key in ("state", "station") if key in document}
-    return _with_absolute_paths(_expanded(found, str(path)), path.resolve().parent)
+    return _with_absolute_paths(expanded(found, str(path)), path.resolve().parent)
 
 
 def check_config(document: Mapping[str, Any], *, where: str = "") -> StreamConfig:
@@ -122,37 +117,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _expanded(value: Any, where: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _expanded(each, where) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_expanded(each, where) for each in value]
-    if not isinstance(value, str):
-        return value
-    for name in _REFERENCE.findall(value):
-        if name not in os.environ:
-            raise UsageError(f"--config {where}: ${{{name}}}: this environment variable is not set; set it")
-    if "${" in _REFERENCE.sub("", value):
-        raise UsageError(
-            f"--config {where}: a text contains ${{ and no name of an environment variable; write ${{NAME}}, with "
-            "letters, digits and _ only, and put a text that contains it into a variable"
-        )
-    return _REFERENCE.sub(lambda match: _encoded(os.environ[match[1]], value, match.start()), value)
-
-
-def _encoded(text: str, template: str, position: int) -> str:
-    """A text as it is inserted into a template, which may be a URL, at a position."""
-    start = template.find("://") + len("://")
-    if start < len("://") or position < start:
-        return text
-    login = template[start:].partition("/")[0].rpartition("@")[0]
-    if position < start + len(login):
-        # A single variable may hold both, as user:password.
-        return quote(text, safe="" if ":" in _REFERENCE.sub("", login) else ":")
-    is_value = template[position - 1] == "=" or "?" in template[start:position]
-    return quote(text, safe="") if is_value else text
-
-
 def _with_absolute_paths(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     for *sections, name in _PATHS:
         parent: Any = document
@@ -178,30 +142,3 @@ def _merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[s
         old = merged.get(key)
         merged[key] = _merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
     return merged
-
-
-def config_as_toml(config: StreamConfig) -> str:
-    """The configuration in the format of the file, without options that are not set. Secrets become asterisks."""
-    return tomli_w.dumps(_plain(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, MofN):
-        return str(value)
-    if isinstance(value, SourceConfig):
-        return _fields(value) | {"address": shown(value.address.get_secret_value())}
-    if isinstance(value, WebhookConfig) and value.url:
-        # The path of a webhook is often a secret.
-        url = value.url.get_secret_value()
-        scheme, _, place = redacted(url).partition("://")
-        host = re.split(r"[/\\?]", place.replace("***@", ""), maxsplit=1)[0]
-        return _fields(value) | {"url": f"{scheme}://{host}/***" if "://" in url else "***"}
-    if isinstance(value, BaseModel):
-        return _fields(value)
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path | SecretStr) else value  # str(SecretStr) is asterisks
-
-
-def _fields(section: BaseModel) -> dict[str, Any]:
-    return {name: _plain(each) for name in type(section).model_fields if (each := getattr(section, name)) is not None}

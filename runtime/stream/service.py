@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msc_edge.errors import OutputError
 from msc_edge.runtime.stream.config import StreamConfig
-from msc_edge.runtime.stream.config_file import config_as_toml
+from msc_edge.runtime.stream.config_toml import config_as_toml
 from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.notify import notify

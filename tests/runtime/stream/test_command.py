@@ -12,7 +12,8 @@ import tomli_w
 from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
-from msc_edge.runtime.stream.config_file import config_as_toml, read_config
+from msc_edge.runtime.stream.config_file import read_config
+from msc_edge.runtime.stream.config_toml import config_as_toml
 from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.logs import LOG
 

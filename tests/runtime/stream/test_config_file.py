@@ -1,6 +1,7 @@
 import re
 import textwrap
 import tomllib
+import traceback
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from pydantic import BaseModel
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
-from msc_edge.runtime.stream.config_file import config_as_toml, read_config
+from msc_edge.runtime.stream.config_file import read_config
+from msc_edge.runtime.stream.config_toml import config_as_toml
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "line.example.toml"
 SECRET = "hunter2"
@@ -404,6 +406,44 @@ def test_a_limit_overrides_the_other_limit_too(
 
 
 # -- secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LEAST + '[mqtt]\npassword = ["SECRET"]\n',
+        LEAST + '[mqtt]\npassword = {value = "SECRET"}\n',
+        LEAST + "[mqtt]\npassword = SECRET\n",
+        LEAST + "[mqtt]\npassword = 'SECRET\n",
+        LEAST + '[mqtt]\npassword = "SECRET\\q"\n',
+        LEAST + '[mqtt]\npassword = "SECRET"\npassword = "SECRET"\n',
+        LEAST + '[mqtt]\npassword: "SECRET"\n',
+        LEAST + '[mqtt]\npasswort = "SECRET"\n',
+        LEAST + '[mqtt]\nport = "SECRET"\n',
+        LEAST + '[mqtt]\ntls = "SECRET"\n',
+        LEAST + '[mqtt]\nstyle = "SECRET"\n',
+        LEAST + '[mqtt]\ntopic = "mqtt://u:SECRET@h/#"\n',
+        'mqtt = "mqtt://u:SECRET@h"\n' + LEAST,
+        LEAST + '[webhook]\nurl = ["https://u:SECRET@h"]\n',
+        LEAST + '[webhook]\nurl = {url = "https://u:SECRET@h"}\n',
+        LEAST + '[webhook]\nsecret = ["SECRET"]\n',
+        LEAST + '[webhook]\nsecrt = "SECRET"\n',
+        'webhook = "https://u:SECRET@h"\n' + LEAST,
+        'kit = "k"\nsource = "rtsp://u:SECRET@h"\n',
+        'kit = "k"\nsource = ["rtsp://u:SECRET@h"]\n',
+        'kit = "k"\n[[source]]\naddress = ["rtsp://u:SECRET@h"]\n',
+        'kit = "k"\n[[source]]\nadress = "rtsp://u:SECRET@h"\n',
+        'kit = "k"\n[[source]]\naddress = rtsp://u:SECRET@h\n',
+        'kit = "k"\n[[source]]\naddress = "0"\nname = "rtsp://u:SECRET@h"\n',
+        'kit = "k"\n[[source]]\naddress = "rtsp://u:SECRET${MSC_NOT_THERE}@h"\n',
+    ],
+)
+def test_a_wrong_value_that_may_be_a_secret_is_not_repeated(line, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.delenv("MSC_NOT_THERE", raising=False)
+    with pytest.raises(UsageError) as caught:
+        read_config(line(text.replace("SECRET", SECRET)), {})
+    assert SECRET not in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_every_option_that_may_be_a_secret_has_the_type_of_one() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config_file import config_as_toml, read_config
+from msc_edge.runtime.stream.config_file import read_config
+from msc_edge.runtime.stream.config_toml import config_as_toml
 
 LEAST = 'kit = "bottles.kit"\n[[source]]\naddress = "0"\n'
 
