@@ -30,8 +30,9 @@ from common import SHARED, magnetic_tile, parser_of
 
 from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
+from msc_edge.train.options import TrainingOptions
 from msc_edge.train.preprocess import Preprocess
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.training import train
 
 WIDTH, HEIGHT = 4000, 3000
 NOISE, QUALITY = 5, 85  # standard deviation in grey levels; of the JPEG files

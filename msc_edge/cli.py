@@ -35,6 +35,7 @@ from msc_edge.runtime.tools.evaluate.command import evaluate
 from msc_edge.runtime.tools.kit.command import info, upgrade, verify
 from msc_edge.runtime.tools.score.command import score
 from msc_edge.runtime.tools.serve.command import serve
+from msc_edge.studio.command import studio
 from msc_edge.text import lines, one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
@@ -127,6 +128,7 @@ app.command()(calibrate)
 app.command()(stream)
 app.command()(reload)
 app.command()(serve)
+app.command()(studio)
 app.command()(doctor)
 app.command()(bench)
 app.command()(distil)

@@ -39,13 +39,14 @@ def progress_lines(write: Callable[[str], None], *, now: Callable[[], float] = t
         if elapsed < _EVERY or time_now - last < _EVERY:
             return
         last = time_now
-        left = f", about {_clock(elapsed / (done - first) * (total - done))} left" if first < done < total else ""
-        write(f"{task}: {done} of {total}, {_clock(elapsed)} elapsed{left}{note and f', {note}'}")
+        left = f", about {clock(elapsed / (done - first) * (total - done))} left" if first < done < total else ""
+        write(f"{task}: {done} of {total}, {clock(elapsed)} elapsed{left}{note and f', {note}'}")
 
     return report
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as `m:ss`, or `h:mm:ss`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

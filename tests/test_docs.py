@@ -117,7 +117,8 @@ def test_the_examples_of_a_backbone_and_a_loss_run(
                 monkeypatch.setattr(module, key, value, raising=False)
 
     from msc_edge.export.pack import export
-    from msc_edge.train.training import TrainingOptions, train
+    from msc_edge.train.options import TrainingOptions
+    from msc_edge.train.training import train
 
     torch.manual_seed(0)
     network = torchvision.models.shufflenet_v2_x0_5(weights=None)

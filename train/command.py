@@ -97,8 +97,7 @@ def train(
     from msc_edge.progress import progress_bars
 
     with explain_missing_extra():
-        from msc_edge.train.options import check_learning_rate
-        from msc_edge.train.training import TrainingOptions
+        from msc_edge.train.options import TrainingOptions, check_learning_rate
         from msc_edge.train.training import train as train_run
 
     if bit_depth not in (8, 10, 12, 14, 16):

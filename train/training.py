@@ -2,10 +2,8 @@
 
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,37 +11,24 @@ from safetensors.torch import save
 
 from msc_edge import __version__
 from msc_edge.bank import Bank
-from msc_edge.errors import SourceError, UsageError, writing
+from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
-from msc_edge.groups import near_duplicate_files
-from msc_edge.images import DecodePolicy
-from msc_edge.preprocessing import Region, Tiles
 from msc_edge.progress import Report, silent
-from msc_edge.scoring import ScoreKind
 from msc_edge.train.backbones.backbone import Backbone, is_finite
-from msc_edge.train.backbones.edge_small import EDGE_SMALL
-from msc_edge.train.backbones.registry import architecture
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.dataset import (
-    SIMILAR,
     NormalImage,
-    find_normal_images,
     fingerprint,
-    groups_of,
-    hold_out,
     normal_folder,
     write_image_table,
 )
 from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
-from msc_edge.train.inputs import IgnoreMaskFile, preprocessing_of
-from msc_edge.train.loading import decoded, load_images
-from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
-from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS
+from msc_edge.train.loading import decoded
+from msc_edge.train.options import TrainingOptions
+from msc_edge.train.patches.fit import MAP_SETTINGS
 from msc_edge.train.patches.run_files import write_patches
-from msc_edge.train.patches.taps import find_taps
-from msc_edge.train.recipes import recipe_named
+from msc_edge.train.preparation import prepare
 from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
@@ -57,50 +42,14 @@ from msc_edge.train.run_record import (
     write_record,
 )
 from msc_edge.train.settings import fine_tuning
-from msc_edge.train.weights import pretrained_backbone
 
-_JPEG_FACTOR = 2  # reduced JPEG files keep twice the input size of the network, so that the resize still smooths
 _MIN_SPREAD_RATIO = 0.01  # of the mean cosine distance before training; a good training keeps or increases it
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions(FineTuningOptions):
-    """The options of `train`."""
-
-    backbone: str = EDGE_SMALL
-    weights: Path | None = None
-    """A file with pretrained weights; None: the default weights of the backbone."""
-    stop_at: str | None = None
-    """The last stage of the backbone to keep; None: all."""
-    recipe: str = "v2"
-    image_size: int = 224
-    region: Region | None = None
-    """The region of interest; None: the whole image."""
-    tiles: Tiles | None = None
-    """Tiles of the patches; None: the patches are those of the whole view."""
-    ignore_mask: Path | None = None
-    """An image of the size of the training images, white where they are not inspected."""
-    bit_depth: Literal[8, 10, 12, 14, 16] = 8
-    reduced_jpeg: bool = False
-    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice the input size of the network."""
-    holdout: float = 0.2
-    """Share of the images that are held out as calibration images."""
-    group_by: str | None = SIMILAR
-    """Which images must be held out together: `similar`, those that show the same part by their embeddings, names and
-    times, see `near_duplicate_files`; `folder`, or a pattern with one group, see `groups_of`; None: each by itself."""
-    scores: ScoreKind | None = None
-    """What the score of a kit is made of; None: both, and with the preset `paper` the image score."""
-    patch_rows: int = ROWS
-    """Rows of the patch bank."""
-    seed: int = 0
-    devices: int = 1
-    checkpoint_every: int = 20
 
 
 def train(
     normal: str | Path,
     out: Path,
-    options: TrainingOptions = TrainingOptions(),
+    options: TrainingOptions | None = None,
     *,
     resume: bool = False,
     report: Report = silent,
@@ -113,11 +62,10 @@ def train(
     devices, only the first process returns the record; the others return None.
     """
     folder = normal_folder(normal)
-    _check_name(folder)
     with exclusive_run_folder(
         out, record=RECORD, hint=f"export it with: msc-edge export {out} --out KIT", resume=resume
     ):
-        return _train(folder, out, options, resume=resume, report=report, unreadable=unreadable)
+        return _train(folder, out, options or TrainingOptions(), resume=resume, report=report, unreadable=unreadable)
 
 
 def _train(
@@ -131,40 +79,9 @@ def _train(
 ) -> RunRecord | None:
     fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     report = report if fabric.is_global_zero else silent
-
-    if recipe_named(options.recipe).is_baseline:
-        raise UsageError(f"recipe {options.recipe}: a baseline, for the benchmark only; choose v1 or v2")
-    scores = options.scores or ("image" if options.preset == "paper" else "both")
-    mask = IgnoreMaskFile(options.ignore_mask) if options.ignore_mask else None
-    spec = preprocessing_of(
-        options.preset,
-        image_size=options.image_size,
-        region=options.region,
-        tiles=options.tiles,
-        ignore_mask=mask,
-        scores=scores,
-        architecture=architecture(options.backbone),
-    )
-    if options.reduced_jpeg and options.region:
-        raise UsageError("--reduced-jpeg and --roi: a region is in pixels of the full image; omit one of them")
-    jpeg_keep = _JPEG_FACTOR * spec.resize_to if options.reduced_jpeg else None
-    policy = DecodePolicy(bit_depth=options.bit_depth, jpeg_keep=jpeg_keep)
-    backbone, origin = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
-    # Freeze and split here, too: a wrong option must fail before all images are decoded.
-    if options.frozen_up_to not in (None, TRAIN_ALL):
-        backbone.freeze_up_to(options.frozen_up_to)
-    network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
-    if scores != "image":
-        find_taps(backbone)
-
-    images = find_normal_images(folder, report=report)
-    if options.group_by not in (None, SIMILAR):
-        _hold_out(images, folder, options, None)
-    images, training_copies, initial = load_images(
-        images, folder, network, policy, mask=mask, report=report, unreadable=unreadable
-    )
-    images = _hold_out(images, folder, options, initial)
-    usable = [image for image in images if image.role in ("bank", "calibration")]
+    prepared = prepare(folder, options, fabric, report=report, unreadable=unreadable)
+    backbone, network, usable = prepared.backbone, prepared.network, prepared.usable
+    policy, scores, initial = prepared.policy, prepared.scores, prepared.embeddings
     in_bank = np.array([image.role == "bank" for image in usable])
 
     count, recipe, seed = int(in_bank.sum()), options.recipe, options.seed
@@ -175,7 +92,7 @@ def _train(
         best = fine_tune(
             fabric,
             network,
-            [copy for copy, used in zip(training_copies, in_bank, strict=True) if used],
+            [copy for copy, used in zip(prepared.training_copies, in_bank, strict=True) if used],
             initial[in_bank],
             settings,
             folder=out,
@@ -191,7 +108,7 @@ def _train(
     _check_spread(initial, embeddings)
     bank = Bank(embeddings[in_bank])
     image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
-    _write_files(out, backbone, bank, image_scores, images)
+    _write_files(out, backbone, bank, image_scores, prepared.images)
     head = None
     if scores != "image":
         head = write_patches(
@@ -211,7 +128,7 @@ def _train(
             dim=embeddings.shape[1],
             k=bank.k,
             decode=policy,
-            preprocessing=spec,
+            preprocessing=network.preprocess.spec,
             fine_tuning=settings,
             scores=scores,
             map=None if scores == "image" else MAP_SETTINGS,
@@ -220,7 +137,7 @@ def _train(
             selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
             holdout=options.holdout,
             group_by=options.group_by,
-            weights=origin,
+            weights=prepared.weights,
             folder=str(folder.resolve()),
             data_fingerprint=fingerprint(usable),
             versions={name: importlib.metadata.version(name) for name in PACKAGES},
@@ -228,19 +145,6 @@ def _train(
     )
     (out / CHECKPOINT).unlink(missing_ok=True)
     return record
-
-
-def _hold_out(
-    images: list[NormalImage], folder: Path, options: TrainingOptions, embeddings: np.ndarray | None
-) -> list[NormalImage]:
-    """Hold out the groups of `--group-by`. `embeddings` of the usable images, float32 (n, dim), show similar images."""
-    usable = [image.path for image in images if image.role in ("bank", "calibration")]
-    if options.group_by == SIMILAR:
-        assert embeddings is not None
-        groups = near_duplicate_files(embeddings, folder, usable)
-    else:
-        groups = groups_of(usable, options.group_by)
-    return hold_out(images, holdout=options.holdout, groups=groups.tolist(), group_by=options.group_by)
 
 
 def _check_finite(backbone: Backbone, embeddings: np.ndarray) -> None:
@@ -271,12 +175,3 @@ def _write_files(out: Path, backbone: Backbone, bank: Bank, scores: np.ndarray, 
         np.save(out / BANK, bank.embeddings)
         np.save(out / CALIBRATION, scores)
         write_image_table(out / IMAGE_TABLE, images)
-
-
-def _check_name(folder: Path) -> None:
-    try:
-        str(folder.resolve()).encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(
-            f"--normal {folder}: the name is not valid text and cannot be stored in {RECORD}; rename the folder"
-        ) from error

@@ -21,7 +21,8 @@ from msc_edge.runtime.batch import score_folder
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.processor import usable_cores
 from msc_edge.runtime.results.image_result import ImageResult
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.options import TrainingOptions
+from msc_edge.train.training import train
 
 DATA, RUN, KIT, SCORES, SHEET = "data", "run", "kit", "scores.csv", "contact-sheet.png"
 _MARK = ".msc-edge-demo"  # marks a folder that a demo may replace

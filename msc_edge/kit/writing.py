@@ -1,10 +1,11 @@
 """Writing kits: the manifest with the hashes of all files, and copies of a kit with another manifest."""
 
 import shutil
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 from msc_edge.errors import KitError, UsageError, writing
-from msc_edge.files import folder_written_whole, kind_of, sha256_of
+from msc_edge.files import folder_written_whole, kind_of, sha256_of, written_whole
 from msc_edge.kit.container import digest_line
 from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES
 from msc_edge.kit.manifest import FileEntry, Manifest
@@ -42,6 +43,14 @@ def refuse_zip(out: Path) -> None:
     """UsageError where `out` is named like a .zip: kits are written as folders."""
     if out.suffix.lower() == ".zip":
         raise UsageError(f"--out {out}: a kit is written as a folder; name a folder, and zip it afterwards")
+
+
+def write_zip(kit: Path, out: Path) -> None:
+    """Write the folder of a kit as a .zip that contains this folder, whole or not at all. OutputError from the disk."""
+    with written_whole(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(kit.rglob("*")):
+            if path.is_file():
+                archive.write(path, PurePosixPath(kit.name, *path.relative_to(kit).parts).as_posix())
 
 
 def rewrite_target(kit: Path, out: Path | None, *, in_place: bool) -> Path | None:

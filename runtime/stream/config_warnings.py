@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msc_edge.runtime.listening import is_loopback
 from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.web.listening import is_loopback
 
 _SECRET_NAMES = {"password", "secret"}
 _PASSWORDS_IN_URL = re.compile(

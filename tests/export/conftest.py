@@ -30,8 +30,9 @@ from msc_edge.train import loading
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import TrainingOptions
 from msc_edge.train.run_record import BACKBONE, BANK, IMAGE_TABLE, read_record
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.training import train
 from msc_edge.train.weights import load_into
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.backbones.registry import build_backbone
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.options import TrainingOptions
+from msc_edge.train.training import train
 
 
 @pytest.fixture(scope="session", autouse=True)

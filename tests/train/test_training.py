@@ -25,6 +25,7 @@ from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.options import TrainingOptions
 from msc_edge.train.run_folder import CHECKPOINT, METRICS
 from msc_edge.train.run_record import (
     BACKBONE,
@@ -35,7 +36,7 @@ from msc_edge.train.run_record import (
     RunRecord,
     read_record,
 )
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.training import train
 from msc_edge.train.weights import load_into
 
 RESULTS = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, METRICS)

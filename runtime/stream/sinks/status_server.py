@@ -15,8 +15,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.listening import is_loopback, why_not_opened
 from msc_edge.runtime.stream.sinks.metrics import Metrics
+from msc_edge.runtime.web.listening import is_loopback, why_not_opened
 
 _MAX_CONNECTIONS = 32
 

@@ -24,17 +24,17 @@ from msc_edge.runtime.batch import score_content
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.formats import JsonLinesFormat, rounded
 from msc_edge.runtime.results.image_result import IMAGE_FIELDS, ImageResult
-from msc_edge.runtime.tools.serve.access import Access
 from msc_edge.runtime.tools.serve.bodies import RETRY_AFTER, Bodies
 from msc_edge.runtime.tools.serve.docs_page import CONTENT_SECURITY_POLICY, docs_page
-from msc_edge.runtime.tools.serve.early_responses import EarlyResponses
-from msc_edge.runtime.tools.serve.error_response import error_response
 from msc_edge.runtime.tools.serve.form import MediaType, image_in
 from msc_edge.runtime.tools.serve.kit_facts import KitFacts
-from msc_edge.runtime.tools.serve.openapi import openapi_document
+from msc_edge.runtime.tools.serve.openapi import OPEN, openapi_document
 from msc_edge.runtime.tools.serve.request_metrics import CountedResponses, RequestMetrics
 from msc_edge.runtime.tools.serve.scoring_pool import ScoringPool
 from msc_edge.runtime.tools.serve.settings import ServeSettings
+from msc_edge.runtime.web.access import Access
+from msc_edge.runtime.web.early_responses import EarlyResponses
+from msc_edge.runtime.web.error_response import error_response
 
 _LOG = logging.getLogger("msc_edge")
 _ROW = JsonLinesFormat(IMAGE_FIELDS)
@@ -162,7 +162,7 @@ def create_app(service: Service, *, hosts: frozenset[str] | None) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     paths = frozenset(route.path for route in routes)
-    guarded = Access(app, token=service.settings.token, hosts=hosts)
+    guarded = Access(app, token=service.settings.token, hosts=hosts, open_paths=OPEN)
     return CountedResponses(EarlyResponses(guarded, timeout=service.settings.timeout), service.metrics, paths)
 
 

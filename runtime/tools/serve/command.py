@@ -61,7 +61,8 @@ def serve(
 
     with explain_missing_extra():
         from msc_edge.runtime.tools.serve.server import serve as run
-    from msc_edge.runtime.tools.serve.settings import ServeSettings, read_token
+    from msc_edge.runtime.tools.serve.settings import ServeSettings
+    from msc_edge.runtime.web.settings import read_token
 
     screen = console(stderr=True)
     settings = ServeSettings(

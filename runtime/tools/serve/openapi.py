@@ -8,10 +8,11 @@ from msc_edge import __version__
 from msc_edge.runtime.results.fields import row_schema
 from msc_edge.runtime.results.image_result import IMAGE_FIELDS
 from msc_edge.runtime.tools.serve import samples
-from msc_edge.runtime.tools.serve.access import OPEN
 from msc_edge.runtime.tools.serve.form import FIELD, FORM
 from msc_edge.runtime.tools.serve.kit_facts import KitFacts
 
+OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""Paths that need no token: they contain nothing about the kit or the images."""
 _ROW = (
     "The result, as a row of `msc-edge score` in a .jsonl file. `path` is the file name in a form, without folders, "
     "and empty for an image as the body. `milliseconds` does not include the transfer."

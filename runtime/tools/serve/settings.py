@@ -1,80 +1,30 @@
-"""The settings of a server, checked."""
+"""The settings of `msc-edge serve`, checked."""
 
-import os
-import string
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from msc_edge.errors import UsageError
 from msc_edge.runtime.processor import usable_cores
+from msc_edge.runtime.web.settings import WebSettings
 
-TOKEN_VARIABLE = "MSC_EDGE_TOKEN"
-_SHORTEST_TOKEN = 16
-_TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._~+/=")  # RFC 6750
 _BODIES = 4  # of the largest size, in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings:
+class ServeSettings(WebSettings):
     """What a server accepts, and from whom. UsageError for values that cannot be used."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    """0: any free port."""
     workers: int = field(default_factory=usable_cores)
     """Images scored at once, each on a thread."""
     queue: int = 32
     """Images that wait for a thread; more are refused with 503."""
     max_bytes: int = 64_000_000
     """Largest body of a request."""
-    timeout: int = 30
-    """Seconds that a client has to send a request, and to receive the response."""
-    token: str | None = field(default=None, repr=False)
-    """What clients send as `Authorization: Bearer TOKEN`; None: no token is needed."""
-    insecure: bool = False
-    """Whether other PCs may use the server without a token."""
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("queue", 0), ("max_bytes", 1), ("timeout", 1)):
-            if (value := getattr(self, name)) < least:
-                raise UsageError(f"{name} is {value}; expected at least {least}")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port is {self.port}; expected 0 to 65535")
-        if self.token is not None:
-            _check_token(self.token)
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise UsageError("TLS needs a certificate and its key; pass both --tls-cert and --tls-key")
+        super().__post_init__()
+        for name, least in (("workers", 1), ("queue", 0), ("max_bytes", 1)):
+            self._check_least(name, least)
 
     @property
     def max_bytes_of_all(self) -> int:
         """The largest sum of the bodies in memory; a request above it is refused with 503."""
         return _BODIES * self.max_bytes
-
-    @property
-    def scheme(self) -> str:
-        """`http` or `https`."""
-        return "https" if self.tls_cert else "http"
-
-
-def read_token(file: Path | None) -> str | None:
-    """The token in a file, or in the environment variable MSC_EDGE_TOKEN; None where there is neither."""
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE)
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"--token-file {file}: cannot be read: {reason}; check the path and the permissions"
-        ) from error
-
-
-def _check_token(token: str) -> None:
-    # The message must not contain the token.
-    if len(token) < _SHORTEST_TOKEN or not _TOKEN_CHARACTERS.issuperset(token):
-        raise UsageError(
-            f"the token must have at least {_SHORTEST_TOKEN} letters and digits (and -._~+/=), on one line; make one "
-            "with: openssl rand -hex 32"
-        )

@@ -22,8 +22,9 @@ from msc_edge.train.distillation.distil import DISTIL_RECORD, DistilRecord, dist
 from msc_edge.train.distillation.loop import DistilMetrics
 from msc_edge.train.distillation.options import DistilOptions
 from msc_edge.train.metrics import read_metrics
+from msc_edge.train.options import TrainingOptions
 from msc_edge.train.run_folder import CHECKPOINT, METRICS
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.training import train
 from msc_edge.train.weight_files import weights_from_file
 from msc_edge.train.weights import load_into, pretrained_weights
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from msc_edge.errors import KitError, UsageError
+from msc_edge.train.options import TrainingOptions
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.run_files import read_head, write_head
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 from msc_edge.train.run_record import CALIBRATION, PATCH_CALIBRATION, PATCHES, read_record
-from msc_edge.train.training import TrainingOptions, train
+from msc_edge.train.training import train
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from msc_edge.runtime.tools.serve.error_response import error_response
+from msc_edge.runtime.web.error_response import error_response
+from msc_edge.runtime.web.sessions import Sessions
 
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
-"""Paths that need no token: they contain nothing about the kit or the images."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -23,9 +23,23 @@ class Access:
     such a `Host` nor an `Origin`.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, hosts: frozenset[str] | None) -> None:
-        """`hosts`: the names in the `Host` header that are accepted besides those of loopback; None: any."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        hosts: frozenset[str] | None,
+        open_paths: frozenset[str] = frozenset(),
+        sessions: Sessions | None = None,
+        login: str | None = None,
+    ) -> None:
+        """`hosts`: the names in the `Host` header that are accepted besides those of loopback; None: any.
+
+        `open_paths`: those that need no token; they must show nothing about kits and images. `sessions`: of browsers,
+        which log in at the path `login`.
+        """
         self._app = app
+        self._open, self._sessions, self._login = open_paths, sessions, login
         self._token = None if token is None else _digest(f"Bearer {token}")
         self._hosts = hosts
 
@@ -42,7 +56,10 @@ class Access:
             refused = error_response(
                 HTTPStatus.FORBIDDEN, "requests of web pages from another address are refused; send it from a program"
             )
-        elif not (scope["path"] in OPEN or self._is_authorized(headers)):
+        elif not (scope["path"] in self._open or self._is_authorized(headers)):
+            if self._login and "text/html" in headers.get("accept", ""):
+                await RedirectResponse(self._login, 303)(scope, receive, send)
+                return
             refused = error_response(
                 HTTPStatus.UNAUTHORIZED,
                 "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'",
@@ -51,7 +68,7 @@ class Access:
         await (refused or self._app)(scope, receive, send)
 
     def _is_authorized(self, headers: Headers) -> bool:
-        if self._token is None:
+        if self._token is None or (self._sessions and self._sessions.knows(headers)):
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         # Of equal length, so that the time of the comparison depends on nothing.

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from msc_edge.runtime.tools.serve.connection import MOST
+from msc_edge.runtime.web.connection import MOST
 
 TIMEOUT = 60.0
 HEAD = b"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from msc_edge.runtime.tools.serve.error_response import error_json
+from msc_edge.runtime.web.error_response import error_json
 
 MOST = 256
 """Connections at once; others are refused with 503."""

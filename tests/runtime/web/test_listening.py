@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.listening import is_loopback, listening_socket, why_not_opened
+from msc_edge.runtime.web.listening import is_loopback, listening_socket, why_not_opened
 
 
 def test_the_socket_accepts_connections_at_once():

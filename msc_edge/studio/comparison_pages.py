@@ -1,0 +1,119 @@
+"""The pages of comparisons: two kits on the same images."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from msc_edge.errors import UsageError
+from msc_edge.runtime.tools.evaluate import comparison
+from msc_edge.studio.folders import chosen_folder
+from msc_edge.studio.images import LARGE, THUMBNAIL, heatmap_response
+from msc_edge.studio.rendering import page, see
+from msc_edge.studio.workspace import Comparison, Workspace
+
+_SHOWN = 60  # images with different verdicts
+
+
+@dataclass(frozen=True)
+class ComparisonPages:
+    """The functions behind the paths of comparisons."""
+
+    workspace: Workspace
+
+    def routes(self) -> list[Route]:
+        """The paths."""
+        one = "/comparisons/{number:int}"
+        return [
+            Route("/comparisons", self.comparisons),
+            Route("/comparisons", self.start, methods=["POST"]),
+            Route(one, self.comparison),
+            Route(f"{one}/progress", self.progress),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+            Route(f"{one}/resume", self.resume, methods=["POST"]),
+            Route(f"{one}/images/{{index:int}}/{{side:int}}", self.image),
+        ]
+
+    def comparisons(self, _: Request) -> Response:
+        """All comparisons, and the form of a new one."""
+        done = [(each, each.job.request, each.job.state) for each in self.workspace.comparisons() if each.job.exists]
+        return page("comparisons.html.j2", kits=self._kits(), tests=self._tests(), comparisons=done)
+
+    def _kits(self) -> Mapping[str, Path]:
+        """The kits of the studio, by their names on pages."""
+        trainings = [training for project in self.workspace.projects() for training in project.trainings()]
+        return {training.title: kit for training in trainings if (kit := training.kit)}
+
+    def _tests(self) -> Mapping[str, Path]:
+        """The folders of labelled images, by the names of their projects."""
+        return {project.name: test for project in self.workspace.projects() if (test := project.test)}
+
+    async def start(self, request: Request) -> Response:
+        """Compare two kits."""
+        form = await request.form()
+        kits = self._kits()
+        first, second = (kits.get(str(form.get(name))) for name in ("first", "second"))
+        if first is None or second is None or first == second:
+            raise UsageError("choose two different kits")
+        typed = str(form.get("folder", "")).strip()
+        test = await asyncio.to_thread(chosen_folder, typed) if typed else self._tests().get(str(form.get("test")))
+        if test is None:
+            raise UsageError("choose the images: those of a project, or a folder with good/ and defect types")
+        made = await asyncio.to_thread(self.workspace.new_comparison)
+        names = [str(form.get(name)) for name in ("first", "second")]
+        await asyncio.to_thread(
+            made.job.start, "compare", first=str(first), second=str(second), test=str(test), names=names
+        )
+        return see("comparisons", made.number)
+
+    def comparison(self, request: Request) -> Response:
+        """One comparison."""
+        found = self._comparison(request)
+        values: dict[str, Any] = {}
+        if found.job.state == "done":
+            result = comparison.Comparison.model_validate(found.job.result)
+            differing = [(index, image) for index, image in enumerate(result.images) if len(set(image.verdicts)) > 1]
+            # First where one kit is right and the other wrong; the largest change of the p-value first.
+            differing.sort(key=lambda each: -abs(each[1].p_values[0] - each[1].p_values[1]))
+            values = {"result": result, "differing": differing[:_SHOWN], "differing_count": len(differing)}
+        return page("comparison.html.j2", comparison=found, job=found.job, request=found.job.request, **values)
+
+    def progress(self, request: Request) -> Response:
+        """A part of a page: the progress."""
+        found = self._comparison(request)
+        return page("progress.html.j2", job=found.job, comparison=found)
+
+    async def cancel(self, request: Request) -> Response:
+        """Stop a comparison."""
+        found = self._comparison(request)
+        await asyncio.to_thread(found.job.cancel)
+        return see("comparisons", found.number)
+
+    async def resume(self, request: Request) -> Response:
+        """Do a comparison again."""
+        found = self._comparison(request)
+        await asyncio.to_thread(found.job.resume)
+        return see("comparisons", found.number)
+
+    def image(self, request: Request) -> Response:
+        """An image with the heatmap of one of the two kits, side 0 or 1."""
+        found, index, side = self._comparison(request), request.path_params["index"], request.path_params["side"]
+        images = found.job.result and found.job.result["images"]
+        if not images or index >= len(images) or side not in (0, 1):
+            raise HTTPException(404)
+        kit = Path(found.job.request[("first", "second")[side]])
+        size = LARGE if "large" in request.query_params else THUMBNAIL
+        return heatmap_response(Path(images[index]["path"]), kit, side=size)
+
+    def _comparison(self, request: Request) -> Comparison:
+        number = request.path_params["number"]
+        found = next((each for each in self.workspace.comparisons() if each.number == number), None)
+        if found is None or not found.job.exists:
+            raise HTTPException(404, "there is no such comparison")
+        return found

@@ -1,0 +1,82 @@
+"""Images of the studio's pages: thumbnails, and heatmaps of a kit."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from starlette.responses import Response
+
+from msc_edge.drawing import encode_image, fit
+from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.images import read_image
+from msc_edge.overlay import overlay
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.result import Result
+
+View = Literal["plain", "heatmap"]
+THUMBNAIL, LARGE = 256, 1600
+"""Longest side in pixels."""
+
+
+def image_response(path: Path, *, side: int = THUMBNAIL) -> Response:
+    """A JPEG of an image file. SourceError if it cannot be read."""
+    return _jpeg(_encoded(path, _stamp(path), None, 0, side))
+
+
+def heatmap_response(path: Path, kit: Path, *, side: int = THUMBNAIL) -> Response:
+    """A JPEG of an image file with its heatmap. SourceError if it cannot be read."""
+    return _jpeg(_encoded(path, _stamp(path), kit, _stamp(kit / "manifest.json"), side))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, in pixels. SourceError if it cannot be read."""
+    try:
+        height, width = read_image(path).shape[:2]
+    except UnreadableImageError as error:
+        raise SourceError(f"{path}: {error}; choose another image") from error
+    return width, height
+
+
+def scored(path: Path, kit: Path) -> Result:
+    """The result of an image file. SourceError if it cannot be read."""
+    try:
+        return detector_of(kit).score_file(path)
+    except UnreadableImageError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def detector_of(kit: Path) -> Detector:
+    """The detector of a kit; it stays loaded until others were used."""
+    return _detector(kit, _stamp(kit / "manifest.json"))
+
+
+@lru_cache(maxsize=3)
+def _detector(kit: Path, stamp: int) -> Detector:  # noqa: ARG001 (another stamp is another kit)
+    return Detector.load(kit)
+
+
+@lru_cache(maxsize=512)
+def _encoded(path: Path, stamp: int, kit: Path | None, kit_stamp: int, side: int) -> bytes:  # noqa: ARG001
+    try:
+        if kit is None:
+            image = read_image(path)
+        else:
+            detector = detector_of(kit)
+            image = read_image(path, detector.manifest.decode)
+            found = detector.score_decoded(image).grid_map
+            if found is not None:
+                image = overlay(fit(image, width=side, height=side), found)
+    except UnreadableImageError as error:
+        raise SourceError(f"{path}: {error}") from error
+    return encode_image(fit(image, width=side, height=side), ".jpg", quality=88)
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _jpeg(data: bytes) -> Response:
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})

@@ -1,0 +1,240 @@
+"""The pages of a project before its training: which images, and which part of them."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from msc_edge.drawing import encode_image
+from msc_edge.errors import SourceError, UsageError
+from msc_edge.files import written_whole
+from msc_edge.images import decode_image
+from msc_edge.preprocessing import Region
+from msc_edge.runtime.tools.evaluate.labelled import GOOD
+from msc_edge.studio.folders import chosen_folder, file_name, list_folder, receive_file
+from msc_edge.studio.images import LARGE, image_response, size_of
+from msc_edge.studio.rendering import page, see
+from msc_edge.studio.workspace import Project, Workspace
+
+_PER_PAGE = 60  # images in a list
+_LARGEST_MASK = 32 << 20  # bytes
+_NO_LABELS = frozenset({"ground_truth", "mask", "masks", "normal"})
+_KINDS = ("all", "used", "held out", "duplicate", "unreadable")
+_ROLES = {"bank": "used", "calibration": "held out", "duplicate": "duplicate", "unreadable": "unreadable"}
+
+
+@dataclass(frozen=True)
+class ProjectPages:
+    """The functions behind the paths of projects."""
+
+    workspace: Workspace
+
+    def routes(self) -> list[Route]:
+        """The paths."""
+        return [
+            Route("/", self.home),
+            Route("/projects", self.create, methods=["POST"]),
+            Route("/folders", self.folders),
+            Route("/projects/{project}", self.overview),
+            Route("/projects/{project}/images", self.images),
+            Route("/projects/{project}/images", self.choose, methods=["POST"]),
+            Route("/projects/{project}/files/{label}/{name}", self.receive, methods=["PUT"]),
+            Route("/projects/{project}/check", self.start_check, methods=["POST"]),
+            Route("/projects/{project}/check", self.check),
+            Route("/projects/{project}/normal/{index:int}", self.thumbnail),
+            Route("/projects/{project}/region", self.region),
+            Route("/projects/{project}/region", self.choose_region, methods=["POST"]),
+            Route("/projects/{project}/mask", self.mask),
+            Route("/projects/{project}/mask", self.receive_mask, methods=["PUT"]),
+            Route("/projects/{project}/mask/delete", self.delete_mask, methods=["POST"]),
+        ]
+
+    def home(self, _: Request) -> Response:
+        """All projects."""
+        return page("home.html.j2", projects=self.workspace.projects(), folder=str(self.workspace.folder))
+
+    async def create(self, request: Request) -> Response:
+        """A new project."""
+        form = await request.form()
+        project = await asyncio.to_thread(self.workspace.create, str(form.get("name", "")))
+        return see("projects", project.name, "images")
+
+    def folders(self, request: Request) -> Response:
+        """A part of a page: the folders in a folder of this PC."""
+        given = request.query_params.get("path", "")
+        listing = list_folder(Path(given) if given else Path.home())
+        return page("folders.html.j2", listing=listing)
+
+    def overview(self, request: Request) -> Response:
+        """The project: to the first thing that is left to do."""
+        project = project_of(self.workspace, request)
+        trainings = project.trainings()
+        if trainings:
+            return see("projects", project.name, "trainings", trainings[0].number)
+        return see("projects", project.name, "images" if project.check.state != "done" else "trainings")
+
+    def images(self, request: Request) -> Response:
+        """The images, and what of them will be used."""
+        project = project_of(self.workspace, request)
+        return page("images.html.j2", project=project, tab="images", **self._checked(project, request))
+
+    def check(self, request: Request) -> Response:
+        """A part of the page of images: the check."""
+        project = project_of(self.workspace, request)
+        return page("check.html.j2", project=project, **self._checked(project, request))
+
+    def _checked(self, project: Project, request: Request) -> dict[str, Any]:
+        result = project.check.result
+        shown = request.query_params.get("show", "all")
+        shown = shown if shown in _KINDS else "all"
+        found = result["images"] if result else []
+        images = [each | {"index": index, "kind": _ROLES[each["role"]]} for index, each in enumerate(found)]
+        counts = {kind: sum(kind in ("all", each["kind"]) for each in images) for kind in _KINDS}
+        matching = [each for each in images if shown in ("all", each["kind"])]
+        pages = max(1, -(-len(matching) // _PER_PAGE))
+        number = min(max(1, _whole(request.query_params.get("page", "1"), "page")), pages)
+        used = [each for each in images if each["group"] is not None]
+        return {
+            "job": project.check,
+            "result": result,
+            "is_current": bool(result) and result["normal"] == str(project.normal),
+            "counts": counts,
+            "shown": shown,
+            "matching": matching[_PER_PAGE * (number - 1) : _PER_PAGE * number],
+            "number": number,
+            "pages": pages,
+            "groups": len({each["group"] for each in used}),
+            "held_out_groups": len({each["group"] for each in used if each["role"] == "calibration"}),
+        }
+
+    async def choose(self, request: Request) -> Response:
+        """Another folder of normal or of labelled images; empty: the dropped ones."""
+        project, form = project_of(self.workspace, request), await request.form()
+        which, text = str(form.get("which")), str(form.get("folder", ""))
+        if which not in ("normal", "test"):
+            raise UsageError("the form is not complete; load the page again")
+        chosen = str(await asyncio.to_thread(chosen_folder, text)) if text.strip() else None
+        await asyncio.to_thread(project.change, **{which: chosen})
+        return see("projects", project.name, "images")
+
+    async def receive(self, request: Request) -> Response:
+        """A dropped image: normal, or test/LABEL with the label `good` or a defect type."""
+        project, label = project_of(self.workspace, request), request.path_params["label"]
+        folder = project.dropped / "normal" if label == "normal" else project.dropped / "test" / _label(label)
+        path = await receive_file(request, folder, request.path_params["name"])
+        return JSONResponse({"name": path.name}, 201)
+
+    async def start_check(self, request: Request) -> Response:
+        """Start the check of the images."""
+        project = project_of(self.workspace, request)
+        if project.normal is None:
+            raise UsageError("no normal images are chosen; choose a folder, or drop images")
+        test = project.test
+        start = project.check.start
+        await asyncio.to_thread(start, "check", normal=str(project.normal), test=test and str(test))
+        return see("projects", project.name, "images")
+
+    def thumbnail(self, request: Request) -> Response:
+        """A checked normal image."""
+        project = project_of(self.workspace, request)
+        result, index = project.check.result, request.path_params["index"]
+        if not result or index >= len(result["images"]):
+            raise HTTPException(404)
+        return image_response(_checked_path(result, index), side=LARGE if "large" in request.query_params else 256)
+
+    def region(self, request: Request) -> Response:
+        """Where the region and the ignore mask are drawn."""
+        project = project_of(self.workspace, request)
+        result = project.check.result
+        found = result["images"] if result else []
+        usable = [index for index, each in enumerate(found) if each["role"] in ("bank", "calibration")]
+        index = _whole(request.query_params.get("image", str(usable[0] if usable else 0)), "image")
+        size = None
+        if usable:
+            index = index if index in usable else usable[0]
+            size = size_of(_checked_path(result, index))
+        return page(
+            "region.html.j2", project=project, tab="region", size=size, index=index, usable=usable[:200], result=result
+        )
+
+    async def choose_region(self, request: Request) -> Response:
+        """Another region of interest."""
+        project, form = project_of(self.workspace, request), await request.form()
+        texts = [str(form.get(name, "")).strip() for name in ("x", "y", "width", "height")]
+        region = Region.parse(",".join(texts)) if any(texts) else None
+        values = region and [region.x, region.y, region.width, region.height]
+        await asyncio.to_thread(project.change, region=values)
+        return see("projects", project.name, "region")
+
+    def mask(self, request: Request) -> Response:
+        """The ignore mask."""
+        project = project_of(self.workspace, request)
+        if not project.mask.is_file():
+            raise HTTPException(404)
+        return Response(project.mask.read_bytes(), media_type="image/png", headers={"Cache-Control": "no-store"})
+
+    async def receive_mask(self, request: Request) -> Response:
+        """Another ignore mask: an image, white where parts are not inspected."""
+        project = project_of(self.workspace, request)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LARGEST_MASK:
+                raise UsageError("the mask is larger than 32 MiB; make it of the size of the images")
+        await asyncio.to_thread(_write_mask, project, bytes(body))
+        return JSONResponse({"saved": True}, 201)
+
+    async def delete_mask(self, request: Request) -> Response:
+        """Inspect everything."""
+        project = project_of(self.workspace, request)
+        await asyncio.to_thread(project.mask.unlink, missing_ok=True)
+        return see("projects", project.name, "region")
+
+
+def project_of(workspace: Workspace, request: Request) -> Project:
+    """The project in the path of a request. HTTPException 404 if there is none."""
+    project = workspace.project(request.path_params["project"])
+    if project is None:
+        raise HTTPException(404, "there is no such project")
+    return project
+
+
+def _write_mask(project: Project, data: bytes) -> None:
+    mask = decode_image(np.frombuffer(data, np.uint8))
+    if not (mask > 127).any():
+        project.mask.unlink(missing_ok=True)  # nothing is white: everything is inspected
+        return
+    with written_whole(project.mask) as partial:
+        partial.write_bytes(encode_image(mask, ".png"))
+
+
+def _checked_path(result: dict[str, Any], index: int) -> Path:
+    """The file of a checked image. SourceError if it lies elsewhere, by a changed file of the check."""
+    folder = Path(result["folder"])
+    path = folder / result["images"][index]["path"]
+    if not path.is_relative_to(folder) or ".." in path.relative_to(folder).parts:
+        raise SourceError(f"{path}: is not in {folder}; check the images again")
+    return path
+
+
+def _label(label: str) -> str:
+    """The name of the folder of a label. UsageError if it cannot be one."""
+    name = label.strip()
+    if name == GOOD:
+        return name
+    file_name(f"{name}.png")  # the same rules as for the name of a file
+    if name.lower() in _NO_LABELS or "/" in name or "\\" in name or name.startswith("."):
+        raise UsageError(f"{name}: cannot be the name of a defect type; choose another one")
+    return name
+
+
+def _whole(text: str, what: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise UsageError(f"{what} {text!r}: expected a whole number")
+    return int(text)

@@ -1,0 +1,82 @@
+"""Pages from templates, and the files that pages load."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from msc_edge import __version__
+from msc_edge.errors import SourceError
+from msc_edge.progress import clock
+from msc_edge.text import many, one_line, percent
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+_STATIC: Mapping[str, tuple[str, str]] = {
+    "base.css": ("msc_edge.runtime.tools.report", "text/css"),  # the reports have the same look
+    "studio.css": ("msc_edge.studio", "text/css"),
+    "studio.js": ("msc_edge.studio", "text/javascript"),
+    "draw.js": ("msc_edge.studio", "text/javascript"),
+    "icon.svg": ("msc_edge.studio", "image/svg+xml"),
+}
+
+
+def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page, or a part of one. Texts are escaped, and control characters become escapes."""
+    text = _environment.get_template(template).render(version=__version__, status=status, **values)
+    return HTMLResponse(text, status, HEADERS)
+
+
+def see(*path: str | int) -> Response:
+    """The response to a form: go to a page. `path`: its parts."""
+    return RedirectResponse(address(*path), status_code=303)
+
+
+def address(*path: str | int) -> str:
+    """The path of a page on this server."""
+    return "/" + "/".join(quote(str(part), safe="") for part in path)
+
+
+def static(request: Request) -> Response:
+    """A style sheet, a script or the icon."""
+    package, kind = _STATIC.get(name := request.path_params["name"], ("", ""))
+    if not package:
+        raise SourceError(f"there is no file {name}")
+    folder = files(package) / "static" if package == "msc_edge.studio" else files(package)
+    return Response((folder / name).read_bytes(), media_type=kind, headers=HEADERS | {"Cache-Control": "no-cache"})
+
+
+def _finalize(value: object) -> object:
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _source(name: str) -> str:
+    return (files("msc_edge.studio") / "pages" / name).read_text(encoding="utf-8")
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return f"{value:.{digits}f}"
+
+
+_environment = Environment(
+    loader=FunctionLoader(_source),
+    autoescape=True,
+    undefined=StrictUndefined,
+    finalize=_finalize,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters |= {"percent": percent, "many": many, "clock": clock, "number": _number}
+_environment.globals |= {"address": address}

@@ -1,0 +1,191 @@
+"""The pages of a finished training: what each limit would do, its images, and the kit."""
+
+import asyncio
+import base64
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from msc_edge.drawing import encode_image, fit
+from msc_edge.errors import UsageError
+from msc_edge.images import decode_image
+from msc_edge.kit.layout import thumbnail_file
+from msc_edge.kit.writing import write_zip
+from msc_edge.overlay import overlay
+from msc_edge.studio.images import LARGE, THUMBNAIL, detector_of, heatmap_response, image_response, scored
+from msc_edge.studio.project_pages import project_of
+from msc_edge.studio.rendering import page
+from msc_edge.studio.results import Results, ScoredImage
+from msc_edge.studio.workspace import Project, Training, Workspace
+
+_SHOWN = 24  # images in a gallery
+_LARGEST_IMAGE = 128 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class ResultPages:
+    """The functions behind the paths of results."""
+
+    workspace: Workspace
+
+    def routes(self) -> list[Route]:
+        """The paths."""
+        one = "/projects/{project}/trainings/{number:int}"
+        return [
+            Route(f"{one}/limit", self.limit),
+            Route(f"{one}/kit", self.kit),
+            Route(f"{one}/report", self.report),
+            Route(f"{one}/images/{{index:int}}", self.image),
+            Route(f"{one}/images/{{index:int}}/{{view}}", self.image_file),
+            Route(f"{one}/normal/{{row:int}}", self.normal_image),
+            Route(f"{one}/try", self.try_image, methods=["POST"]),
+        ]
+
+    def limit(self, request: Request) -> Response:
+        """A part of a page: what another reject limit would do."""
+        project, training = training_of(self.workspace, request)
+        return page(
+            "limit.html.j2",
+            project=project,
+            training=training,
+            results=(results := finished(training)),
+            **at(results, number_in(request.query_params.get("score", ""), "the limit")),
+        )
+
+    def kit(self, request: Request) -> Response:
+        """The kit, as a .zip."""
+        _, training = training_of(self.workspace, request)
+        results = finished(training)
+        file = tempfile.NamedTemporaryFile(suffix=".zip", delete=False)  # noqa: SIM115 (sent after this function)
+        file.close()
+        path = Path(file.name)
+        write_zip(results.kit, path)
+        return FileResponse(
+            path,
+            filename=f"{results.manifest.name}.zip",
+            media_type="application/zip",
+            background=BackgroundTask(path.unlink),
+        )
+
+    def report(self, request: Request) -> Response:
+        """The report of the evaluation, a page that can be sent on."""
+        _, training = training_of(self.workspace, request)
+        path = training.evaluation and training.evaluation / "report.html"
+        if path is None or not path.is_file():
+            raise HTTPException(404, "there is no report: no labelled images were chosen")
+        return FileResponse(path, media_type="text/html; charset=utf-8")
+
+    def image(self, request: Request) -> Response:
+        """One labelled image, large."""
+        project, training = training_of(self.workspace, request)
+        results = finished(training)
+        image = _image(results, request.path_params["index"])
+        values = {"results": results, "image": image, "result": scored(image.path, results.kit)}
+        return page("image.html.j2", project=project, training=training, tab="trainings", **values)
+
+    def image_file(self, request: Request) -> Response:
+        """The pixels of a labelled image, with or without its heatmap."""
+        _, training = training_of(self.workspace, request)
+        results = finished(training)
+        image = _image(results, request.path_params["index"])
+        side = LARGE if "large" in request.query_params else THUMBNAIL
+        if request.path_params["view"] == "plain":
+            return image_response(image.path, side=side)
+        return heatmap_response(image.path, results.kit, side=side)
+
+    def normal_image(self, request: Request) -> Response:
+        """The thumbnail of a normal image of the kit."""
+        _, training = training_of(self.workspace, request)
+        path = finished(training).kit / thumbnail_file(request.path_params["row"])
+        if not path.is_file():
+            raise HTTPException(404)
+        return FileResponse(path, media_type="image/jpeg")
+
+    async def try_image(self, request: Request) -> Response:
+        """The result of any image."""
+        project, training = training_of(self.workspace, request)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LARGEST_IMAGE:
+                raise UsageError("the image is larger than 128 MiB; shrink it")
+        return await asyncio.to_thread(self._try, project, training, bytes(body))
+
+    def _try(self, project: Project, training: Training, data: bytes) -> Response:
+        results = finished(training)
+        detector = detector_of(results.kit)
+        image = decode_image(np.frombuffer(data, np.uint8), detector.manifest.decode)
+        result = detector.score_decoded(image)
+        drawn = overlay(image, result.grid_map) if result.grid_map else image
+        return page(
+            "tried.html.j2", project=project, training=training, result=result, url=_data_url(drawn), results=results
+        )
+
+
+def training_of(workspace: Workspace, request: Request) -> tuple[Project, Training]:
+    """The project and the training in the path of a request. HTTPException 404 if there is none."""
+    project = project_of(workspace, request)
+    training = project.training(request.path_params["number"])
+    if training is None:
+        raise HTTPException(404, "there is no such training")
+    return project, training
+
+
+def finished(training: Training) -> Results:
+    """The results of a training. HTTPException 404 before it has finished."""
+    results = Results.of(training)
+    if results is None:
+        raise HTTPException(404, "this training has no kit yet")
+    return results
+
+
+def at(results: Results, score: float) -> dict[str, Any]:
+    """What the part of the page about one limit shows."""
+    anomalous = results.missed(score)
+    return {
+        "score": score,
+        "rate": results.rate_of(score),
+        "at": results.at(score),
+        "types": results.types_at(score),
+        "galleries": [
+            ("Missed defects", "wrong", anomalous[:_SHOWN], len(anomalous)),
+            ("False alarms", "wrong", (alarms := results.false_alarms(score))[:_SHOWN], len(alarms)),
+            ("Nearest to the limit", "near", (near := results.near(score)), len(near)),
+            ("Found defects", "right", (found := results.found(score))[:_SHOWN], len(found)),
+        ]
+        if results.images
+        else [],
+    }
+
+
+def number_in(text: str, what: str) -> float:
+    """A number in a form. UsageError if it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{what} {text!r}: expected a number")
+    return value
+
+
+def _image(results: Results, index: int) -> ScoredImage:
+    image = next((each for each in results.images if each.index == index), None)
+    if image is None:
+        raise HTTPException(404, "there is no such image")
+    return image
+
+
+def _data_url(image: np.ndarray) -> str:
+    """A JPEG of an image, uint8 (height, width, 3), as a data: URL."""
+    data = encode_image(fit(image, width=LARGE, height=LARGE), ".jpg", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,149 @@
+"""What a finished training shows: the scores of its images, and the verdicts at any limit."""
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.errors import KitError
+from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, at_limit
+from msc_edge.runtime.tools.evaluate.labelled import GOOD
+from msc_edge.runtime.tools.evaluate.run import JSON, SCORES
+from msc_edge.studio.workspace import LABELS, Training
+from msc_edge.text import csv_text
+
+_NEAR = 8  # images shown beside a limit
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """A labelled image with its score."""
+
+    index: int
+    """Its place in the list of the scores."""
+    name: str
+    path: Path
+    label: str
+    score: float
+    p_value: float
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether it shows a defect."""
+        return self.label != GOOD
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a finished training."""
+
+    kit: Path
+    manifest: Manifest
+    images: tuple[ScoredImage, ...]
+    """Labelled images that could be read, by name; empty where none were chosen."""
+    evaluation: Evaluation | None
+
+    @classmethod
+    def of(cls, training: Training) -> "Results | None":
+        """The results; None before the kit is exported."""
+        if training.kit is None:
+            return None
+        stamps = tuple(
+            path.stat().st_mtime_ns if path.is_file() else 0
+            for path in (training.kit / "manifest.json", training.folder / LABELS)
+        )
+        return _read(training.kit, training.evaluation, training.folder / LABELS, stamps)
+
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration of the model that scores."""
+        return self.manifest.models[self.manifest.default_precision].calibration.calibration
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the kit."""
+        return self.manifest.models[self.manifest.default_precision].calibration.limits
+
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest score of held-out and labelled images and limits."""
+        scores = [*self.calibration.scores, *(image.score for image in self.images)]
+        scores += [self.limits.warn.score, self.limits.reject.score]
+        return float(min(scores)), float(max(scores))
+
+    def scores(self, *, anomalous: bool) -> np.ndarray:
+        """The scores of labelled images, float64 (n,)."""
+        return np.array([image.score for image in self.images if image.is_anomalous == anomalous])
+
+    def rate_of(self, score: float) -> float:
+        """The target false-alarm rate whose limit is at or just below a score: the share of scores that may exceed it.
+
+        In (0, 1): the p-value of the next larger score.
+        """
+        calibration = self.calibration
+        above = int((calibration.scores > score).sum())
+        return (1 + above / calibration.alike) / (calibration.independent + 1)
+
+    def at(self, score: float) -> AtLimit | None:
+        """The verdicts on the labelled images at any limit; None without labelled images."""
+        if not self.images:
+            return None
+        limit = Limit(score=score, target_rate=None, expected_rate=None)
+        normal, anomalous = (self.scores(anomalous=each) for each in (False, True))
+        return at_limit(limit, self.calibration, normal, anomalous)
+
+    def types_at(self, score: float) -> list[tuple[str, int, int]]:
+        """Each defect type with its images, and how many of them are above a limit."""
+        labels = sorted({image.label for image in self.images if image.is_anomalous})
+        own = {label: [image.score for image in self.images if image.label == label] for label in labels}
+        return [(label, len(scores), sum(each > score for each in scores)) for label, scores in own.items()]
+
+    def near(self, score: float) -> list[ScoredImage]:
+        """The labelled images whose scores are nearest to a limit, by score: those that a small change concerns."""
+        nearest = sorted(self.images, key=lambda image: abs(image.score - score))[:_NEAR]
+        return sorted(nearest, key=lambda image: image.score)
+
+    def missed(self, score: float) -> list[ScoredImage]:
+        """Anomalous images at or below a limit, the smallest score first."""
+        found = [image for image in self.images if image.is_anomalous and image.score <= score]
+        return sorted(found, key=lambda image: image.score)
+
+    def false_alarms(self, score: float) -> list[ScoredImage]:
+        """Normal images above a limit, the largest score first."""
+        found = [image for image in self.images if not image.is_anomalous and image.score > score]
+        return sorted(found, key=lambda image: -image.score)
+
+    def found(self, score: float) -> list[ScoredImage]:
+        """Anomalous images above a limit, the smallest score first."""
+        found = [image for image in self.images if image.is_anomalous and image.score > score]
+        return sorted(found, key=lambda image: image.score)
+
+
+@lru_cache(maxsize=16)
+def _read(kit: Path, evaluation: Path | None, labels: Path, stamps: tuple[int, ...]) -> Results:  # noqa: ARG001
+    with Kit.open(kit) as opened:
+        manifest = opened.manifest
+    if evaluation is None or not labels.is_file():
+        return Results(kit, manifest, (), None)
+    try:
+        known = json.loads(labels.read_text(encoding="utf-8"))
+        with (evaluation / SCORES).open(newline="", encoding="utf-8") as file:
+            rows = [(csv_text(row["path"]), row) for row in csv.DictReader(file) if row["score"]]
+        images = tuple(
+            ScoredImage(
+                index, name, Path(known[name]["path"]), known[name]["label"], float(row["score"]), float(row["p_value"])
+            )
+            for index, (name, row) in enumerate(rows)
+            if name in known
+        )
+        return Results(
+            kit, manifest, images, Evaluation.model_validate_json((evaluation / JSON).read_text(encoding="utf-8"))
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise KitError(f"{evaluation}: cannot be read ({error}); export the kit again") from error

@@ -1,0 +1,29 @@
+"""The whole of `msc-edge studio`, for Python users."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msc_edge.runtime.web.server import open_port
+from msc_edge.runtime.web.settings import WebSettings
+from msc_edge.studio.app import create_app
+from msc_edge.studio.workspace import Workspace
+
+
+def studio(folder: str | Path, settings: WebSettings, *, on_start: Callable[[str], None] = lambda _: None) -> None:
+    """Run the studio in a folder until SIGTERM or Ctrl-C.
+
+    Work that was interrupted, by a killed server or a power cut, goes on. Work that runs at the end is stopped, and
+    goes on at the next start. `on_start` receives the address as soon as requests are answered. Call this on the main
+    thread. Raises UsageError when the port cannot be opened, or other PCs could use it without a token.
+    """
+    workspace = Workspace.at(Path(folder))
+    with open_port(settings) as port:
+        for job in workspace.jobs():
+            if job.state == "interrupted":
+                job.resume()
+        try:
+            port.run(create_app(workspace, settings, hosts=port.hosts), on_start=on_start)
+        finally:
+            for job in workspace.jobs():
+                if job.state == "running":
+                    job.stop()

@@ -1,0 +1,134 @@
+// The pages work by forms; this adds what changes while a page is open. Nothing is computed here: the server does it.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+async function answer(response) {
+  if (response.ok) return response;
+  const type = response.headers.get("content-type") ?? "";
+  throw new Error(type.includes("json") ? (await response.json()).error : `the server answered ${response.status}`);
+}
+
+// Parts that show running work: loaded again each second, and the whole page when the work has ended.
+for (const part of all("[data-live]")) {
+  const load = async () => {
+    try {
+      const response = await fetch(part.dataset.live, { headers: { accept: "text/plain" } });
+      const text = await (await answer(response)).text();
+      const running = text.includes("<progress") || text.includes("class=\"tasks\"");
+      if (!running) return location.reload();
+      part.innerHTML = text;
+    } catch {
+      // The studio is stopped or restarted: the next try shows it again.
+    }
+    setTimeout(load, 1000);
+  };
+  setTimeout(load, 1000);
+}
+
+// Choosing a folder of this PC.
+const dialog = $("#browse");
+if (dialog) {
+  let field = null;
+  const show = async (path) => {
+    const response = await fetch(`/folders?path=${encodeURIComponent(path)}`);
+    const listing = $("[data-listing]", dialog);
+    try {
+      listing.innerHTML = await (await answer(response)).text();
+    } catch (error) {
+      if (path) return show("");
+      listing.textContent = error.message;
+    }
+  };
+  for (const button of all("[data-browse]")) {
+    button.addEventListener("click", async () => {
+      field = $("input[name=folder]", button.form);
+      await show(field.value);
+      dialog.showModal();
+    });
+  }
+  dialog.addEventListener("click", (event) => {
+    const { folder, choose, close } = event.target.dataset;
+    if (folder !== undefined) show(folder);
+    if (choose !== undefined) field.value = $("[data-current]", dialog).dataset.current;
+    if (choose !== undefined || close !== undefined) dialog.close();
+  });
+}
+
+// Dropped or chosen files are sent one after the other.
+for (const box of all("[data-upload]")) {
+  const input = $("input[type=file]", box);
+  const status = $("[data-status]", box);
+  input.addEventListener("change", async () => {
+    const label = box.dataset.label ?? $("[data-label-field]", box).value.trim();
+    const files = [...input.files];
+    const refused = [];
+    for (const [done, file] of files.entries()) {
+      status.textContent = `Sending ${done + 1} of ${files.length}`;
+      const path = `${box.dataset.upload}/${encodeURIComponent(label)}/${encodeURIComponent(file.name)}`;
+      try {
+        await answer(await fetch(path, { method: "PUT", body: file }));
+      } catch (error) {
+        refused.push(error.message);
+      }
+    }
+    input.value = "";
+    if (!refused.length) return location.reload();
+    status.textContent = `${files.length - refused.length} received. ${refused.slice(0, 5).join(" ")}`;
+  });
+}
+
+// The limit: the server says what each place would do.
+for (const box of all("[data-limit]")) {
+  const [slider, typed, shown] = [$("input[type=range]", box), $("input[type=number]", box), $("#at-limit")];
+  let last = 0;
+  const show = async (score) => {
+    const number = ++last;
+    const response = await fetch(`${box.dataset.limit}?score=${encodeURIComponent(score)}`);
+    try {
+      const text = await (await answer(response)).text();
+      if (number === last) shown.innerHTML = text;
+    } catch (error) {
+      shown.textContent = error.message;
+    }
+  };
+  let waiting = 0;
+  const later = (score) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => show(score), 120);
+  };
+  slider.addEventListener("input", () => {
+    typed.value = slider.value;
+    later(slider.value);
+  });
+  $("[data-typed]", box).addEventListener("submit", (event) => {
+    event.preventDefault();
+    slider.value = typed.value;
+    show(typed.value);
+  });
+  $("[data-reset]", box).addEventListener("click", (event) => {
+    slider.value = typed.value = event.target.dataset.reset;
+    show(event.target.dataset.reset);
+  });
+  shown.addEventListener("click", (event) => {
+    const rate = event.target.dataset.useRate;
+    if (rate === undefined) return;
+    const field = $("[data-rate]");
+    field.value = rate;
+    field.focus();
+  });
+}
+
+// Any image: scored by the kit.
+for (const box of all("[data-try]")) {
+  const [input, result] = [$("input[type=file]", box), $("[data-result]", box)];
+  input.addEventListener("change", async () => {
+    if (!input.files.length) return;
+    result.textContent = "Scoring";
+    try {
+      result.innerHTML = await (await answer(await fetch(box.dataset.try, { method: "POST", body: input.files[0] }))).text();
+    } catch (error) {
+      result.textContent = error.message;
+    }
+  });
+}

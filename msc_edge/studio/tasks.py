@@ -1,0 +1,121 @@
+"""The long work of the studio: each task calls the library, and continues where it was interrupted."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from msc_edge.errors import MscEdgeError
+from msc_edge.export.pack import export
+from msc_edge.files import written_whole
+from msc_edge.preprocessing import Region, Tiles
+from msc_edge.progress import Report
+from msc_edge.runtime.tools.evaluate.comparison import compare
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.runtime.tools.evaluate.run import evaluate
+from msc_edge.studio.workspace import EVALUATION, KIT, LABELS, RUN, Training
+from msc_edge.train.dataset import normal_folder
+from msc_edge.train.options import TrainingOptions
+from msc_edge.train.preparation import check_images
+from msc_edge.train.run_folder import CHECKPOINT, METRICS
+from msc_edge.train.run_record import RECORD
+from msc_edge.train.training import train
+
+_IMAGE_SIZE = 224
+_BACKBONES = {"fast": "edge-small", "fine": "efficientnet_lite0", "tiles": "edge-small"}
+_TILES = "2x2"
+
+
+def check(*, normal: str, test: str | None, report: Report) -> dict[str, Any]:
+    """See what of the chosen images training and evaluation will use."""
+    reasons: dict[str, str] = {}
+    images = check_images(normal, report=report, unreadable=reasons.__setitem__)
+    labels: dict[str, int] = {}
+    problem = ""
+    if test:
+        labels, problem = _labels_of(Path(test))
+    return {
+        "normal": normal,
+        "folder": str(normal_folder(normal).absolute()),
+        "images": [asdict(image) | {"reason": reasons.get(image.path, "")} for image in images],
+        "labels": labels,
+        "test_problem": problem,
+    }
+
+
+def _labels_of(test: Path) -> tuple[dict[str, int], str]:
+    """How many images each label has, or why the folder cannot be used."""
+    try:
+        dataset = labelled_dataset(test)
+    except MscEdgeError as error:
+        return {}, str(error)
+    counts: dict[str, int] = {}
+    for image in dataset.images:
+        counts[image.label] = counts.get(image.label, 0) + 1
+    return counts, ""
+
+
+def train_and_export(*, folder: str, report: Report) -> None:
+    """Train, export, and evaluate where labelled images were chosen."""
+    training = Training("", Path(folder))
+    plan, run = training.plan, training.folder / RUN
+    if not (run / RECORD).is_file():
+        started = any((run / name).is_file() for name in (METRICS, CHECKPOINT))
+        if not started:
+            shutil.rmtree(run, ignore_errors=True)
+        train(plan.normal, run, options_of(training), resume=started, report=report)
+    if training.kit is None:
+        export(run, training.folder / KIT, name=kit_name_of(training), precision="fp32", report=report)
+    _evaluate(training, report)
+
+
+def export_again(*, folder: str, report: Report, **options: Any) -> None:
+    """Export a finished training with other options of `export`, and evaluate the new kit."""
+    training = Training("", Path(folder))
+    export(training.folder / RUN, training.folder / KIT, overwrite=True, report=report, **options)
+    _evaluate(training, report)
+
+
+def _evaluate(training: Training, report: Report) -> None:
+    kit, test = training.kit, training.plan.test
+    if kit is None or test is None:
+        return
+    dataset = labelled_dataset(Path(test))
+    evaluate(kit, dataset, training.folder / EVALUATION, gallery=24, overwrite=True, report=report)
+    with written_whole(training.folder / LABELS) as partial:
+        labels = {image.name: {"label": image.label, "path": str(image.path)} for image in dataset.images}
+        partial.write_text(json.dumps(labels), encoding="utf-8")
+
+
+def options_of(training: Training) -> TrainingOptions:
+    """The options of `train` for a plan."""
+    plan = training.plan
+    region = plan.region and Region(x=plan.region[0], y=plan.region[1], width=plan.region[2], height=plan.region[3])
+    return TrainingOptions(
+        backbone=_BACKBONES[plan.detail],
+        tiles=Tiles.parse(_TILES, image_size=_IMAGE_SIZE) if plan.detail == "tiles" else None,
+        region=region,
+        ignore_mask=training.mask,
+        steps=plan.steps,
+    )
+
+
+def kit_name_of(training: Training) -> str:
+    """The name of a kit: the project and the number of the training."""
+    return f"{training.folder.parents[1].name}-{training.number}"
+
+
+def compare_kits(*, first: str, second: str, test: str, names: list[str], report: Report) -> dict[str, Any]:  # noqa: ARG001
+    """Compare two kits on the same labelled images."""
+    dataset = labelled_dataset(Path(test))
+    return compare((Path(first), Path(second)), dataset, report=report).model_dump(mode="json")
+
+
+TASKS: Mapping[str, Callable[..., Any]] = {
+    "check": check,
+    "train": train_and_export,
+    "export": export_again,
+    "compare": compare_kits,
+}

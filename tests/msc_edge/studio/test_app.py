@@ -1,0 +1,173 @@
+"""The server without a browser: who may use it, and what it refuses."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+TOKEN = "0123456789abcdef-secret"
+
+
+@pytest.fixture(scope="module")
+def project(studio) -> str:
+    """The path of a project without images."""
+    status, place = studio.post("/projects", name="Räder Co")
+    assert status == 303
+    return place.removesuffix("/images")
+
+
+def test_a_project_is_made_once(studio, project):
+    assert studio.get("/")[1].count("Räder Co") == 1
+    status, page = studio.post("/projects", name="räder co")
+    assert status == 400
+    assert "already" in page
+    assert studio.get(project)[0] == 303
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/projects/none",
+        "/projects/none/images",
+        "/static/app.py",
+        "/static/../command.py",
+        "/comparisons/7",
+    ],
+)
+def test_what_is_not_there_is_404_or_a_message(studio, path):
+    status, page = studio.get(path)
+    assert status in (400, 404)
+    assert 'role="alert"' in page
+    assert "Traceback" not in page
+
+
+def test_texts_on_pages_are_escaped(studio):
+    status, page = studio.post("/projects", name="<script>alert(1)</script>")
+    assert status == 400
+    assert "<script>alert" not in page
+
+
+def test_pages_load_nothing_from_elsewhere(studio, project):
+    response, page = studio.send("GET", f"{project}/images", Accept="text/html")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.findall(r"https?://", page)
+    assert not re.findall(r"<script(?! type=\"module\" src=\"/static/)|\son\w+=|style=", page)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "127.0.0.1"}, 200),
+        ({"Host": "localhost"}, 200),
+    ],
+)
+def test_pages_of_other_sites_cannot_use_the_studio(studio, headers, status):
+    assert studio.send("GET", "/", **headers)[0].status == status
+
+
+def test_beyond_this_pc_a_token_is_needed(start_studio, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    guarded = start_studio(tmp_path / "work", "--host", "0.0.0.0", "--token-file", file)
+    assert guarded.send("GET", "/")[0].status == 401
+    response, _ = guarded.send("GET", "/", Accept="text/html")
+    assert (response.status, response.headers["location"]) == (303, "/login")
+    assert guarded.send("GET", "/", Authorization=f"Bearer {TOKEN}")[0].status == 200
+    assert guarded.get("/login")[0] == 200
+    form = {"Content_Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+    response, _ = guarded.send("POST", "/login", f"token={TOKEN}", **form)
+    cookie = response.headers["set-cookie"]
+    assert response.status == 303
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert TOKEN not in cookie
+    assert guarded.send("GET", "/", Cookie=cookie.partition(";")[0])[0].status == 200
+    assert guarded.send("GET", "/", Cookie="msc_edge_session=guessed")[0].status == 401
+    assert guarded.send("POST", "/login", "token=wrong", **form)[0].status == 401
+    # Right after a wrong token, the right one is refused too: guessing takes a second each.
+    assert guarded.send("POST", "/login", f"token={TOKEN}", **form)[0].status == 401
+
+
+def test_dropped_images_are_stored_once_and_none_is_overwritten(studio, project, photos):
+    data = (photos / "warn.png").read_bytes()
+    other = (photos / "good_100.png").read_bytes()
+    names = []
+    for content in (data, data, other):
+        response, text = studio.send("PUT", f"{project}/files/normal/{quote('a b.png')}", content)
+        assert response.status == 201
+        names.append(json.loads(text)["name"])
+    assert names == ["a b.png", "a b.png", "a b (2).png"]
+    folder = studio.folder / "Räder Co" / "images" / "normal"
+    assert sorted(path.name for path in folder.iterdir()) == ["a b (2).png", "a b.png"]
+    assert (folder / "a b.png").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("normal", "a.txt"),
+        ("normal", ".png"),
+        ("..", "a.png"),
+        ("ground_truth", "a.png"),
+        ("normal", quote("..\\..\\x", safe="")),
+        (quote("a\\b", safe=""), "a.png"),
+    ],
+)
+def test_other_files_and_labels_are_refused(studio, project, label, name):
+    response, text = studio.send("PUT", f"{project}/files/{label}/{name}", b"x")
+    assert response.status in (400, 404)
+    assert "Traceback" not in text
+
+
+def test_a_file_cannot_leave_its_folder(studio, project, photos):
+    data = (photos / "warn.png").read_bytes()
+    before = {path for path in studio.folder.rglob("*") if path.is_file()}
+    for path in ("normal/..%2F..%2Fx.png", "normal/%2Fetc%2Fx.png", "..%2F..%2Fx/y.png", "%2e%2e/y.png"):
+        studio.send("PUT", f"{project}/files/{path}", data)
+    made = {path for path in studio.folder.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(studio.folder / "Räder Co" / "images") for path in made)
+    assert not (studio.folder / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "text"),
+    [
+        ("images", {"which": "normal", "folder": "relative"}, "whole path"),
+        ("images", {"which": "normal", "folder": "/no/such/folder"}, "/no/such/folder"),
+        ("images", {"which": "both", "folder": "/"}, "not complete"),
+        ("region", {"x": "1", "y": "", "width": "3", "height": "4"}, "four whole numbers"),
+        ("region", {"x": "1", "y": "2", "width": "0", "height": "4"}, "four whole numbers"),
+        ("trainings", {"detail": "best"}, "speed or detail"),
+        ("trainings", {"detail": "fast", "steps": "-1"}, "whole number"),
+        ("trainings", {}, "speed or detail"),
+    ],
+)
+def test_wrong_forms_get_a_message_and_a_way_back(studio, project, path, fields, text):
+    status, page = studio.post(f"{project}/{path}", **fields)
+    assert status == 400
+    assert text in page
+    assert "Back" in page
+
+
+def test_a_mask_must_be_an_image(studio, project):
+    response, text = studio.send("PUT", f"{project}/mask", b"no image")
+    assert response.status == 400
+    assert "error" in json.loads(text)
+    assert studio.get(f"{project}/mask")[0] == 404
+
+
+def test_folders_of_this_pc_are_listed(studio, tmp_path):
+    (tmp_path / "in <here>").mkdir()
+    status, page = studio.get(f"/folders?path={quote(str(tmp_path))}")
+    assert status == 200
+    assert "in &lt;here&gt;" in page
+    assert studio.get(f"/folders?path={quote(str(tmp_path / 'none'))}")[0] == 400
+    assert str(Path.home()) in studio.get("/folders")[1]

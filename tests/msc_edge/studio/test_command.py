@@ -1,0 +1,244 @@
+"""From a folder of images to a kit by clicks alone, in a real browser, and a server that is killed meanwhile."""
+
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect, sync_playwright
+
+from msc_edge.ignore_mask import IgnoreMask
+from msc_edge.kit.opening import Kit
+from msc_edge.runtime.detector import Detector
+
+pytestmark = pytest.mark.slow
+WORK = 600_000  # milliseconds for a training on a busy machine
+SIZES = ((1280, 900), (390, 800))
+
+
+@pytest.fixture(scope="module")
+def walked(start_studio, parts, tmp_path_factory):
+    """A studio with one trained project, all of it done by clicks. Yields the studio and the path of the training."""
+    studio = start_studio(tmp_path_factory.mktemp("walk") / "work")
+    with opened(studio) as page:
+        page.goto(studio.address)
+        page.get_by_label("Name of the part").fill("caps")
+        page.get_by_role("button", name="Create").click()
+        _choose_by_browsing(page, parts / "train", "good")
+        labelled = page.locator(".box", has_text="Labelled images")
+        labelled.get_by_label("Folder on this PC").fill(str(parts / "test"))
+        labelled.get_by_role("button", name="Use this folder").click()
+        page.get_by_role("button", name="Check the images").click()
+        expect(page.get_by_text("can be used")).to_be_visible(timeout=WORK)
+        page.get_by_role("link", name="Next: region").click()
+        _ignore_a_corner(page)
+        page.get_by_role("link", name="Next: training").click()
+        _train(page)
+        yield studio, page.url.removeprefix(studio.address)
+
+
+@contextmanager
+def opened(studio, *, size: tuple[int, int] = SIZES[0], scheme: str = "light") -> Iterator[Page]:
+    """A page in Chromium. At the end: nothing was loaded from elsewhere, and the console shows no error."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium, which is not installed")
+    loaded, errors = [], []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        page.set_default_timeout(60_000)
+        page.on("request", lambda request: loaded.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        browser.close()
+    assert [url for url in loaded if not url.startswith((studio.address, "data:", "blob:"))] == []
+    assert errors == []
+
+
+def _choose_by_browsing(page: Page, folder: Path, name: str) -> None:
+    box = page.locator(".box").first
+    box.get_by_label("Folder on this PC").fill(str(folder))
+    box.get_by_role("button", name="Browse").click()
+    dialog = page.locator("#browse")
+    dialog.get_by_role("button", name=name).click()
+    expect(dialog.locator(".path")).to_have_text(str(folder / name))
+    dialog.get_by_role("button", name="Choose this folder").click()
+    box.get_by_role("button", name="Use this folder").click()
+    expect(page.get_by_text(f"In use: {folder / name}")).to_be_visible()
+
+
+def _ignore_a_corner(page: Page) -> None:
+    """Draw a rectangle over the upper left tenth of the image."""
+    page.get_by_role("button", name="Ignore a rectangle").click()
+    canvas = page.locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    assert place
+    page.mouse.move(place["x"] + 1, place["y"] + 1)
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] / 10, place["y"] + place["height"] / 10, steps=5)
+    page.mouse.up()
+    page.get_by_role("button", name="Save the ignore mask").click()
+    expect(page.get_by_text("The ignore mask is saved.")).to_be_visible()
+
+
+def _train(page: Page) -> None:
+    page.get_by_text("More options").click()
+    page.get_by_label("Steps of fine-tuning").fill("1")
+    page.get_by_role("button", name="Train").click()
+    expect(page.get_by_role("link", name="Download the kit")).to_be_visible(timeout=WORK)
+
+
+def test_the_check_says_what_will_be_used(walked):
+    studio, _ = walked
+    with opened(studio) as page:
+        page.goto(f"{studio.address}/projects/caps/images")
+        assert page.get_by_text("24 images can be used").count() == 1
+        page.get_by_role("link", name="duplicate (1)").click()
+        expect(page.locator(".thumbs li")).to_have_text(re.compile("zz_copy.png"))
+        page.get_by_role("link", name="unreadable (1)").click()
+        expect(page.locator(".thumbs li")).to_have_text(re.compile("zz_broken.png.*(truncated|end|incomplete|cut)"))
+
+
+def test_the_downloaded_kit_scores_as_the_page_says(walked, parts, tmp_path):
+    studio, training = walked
+    with opened(studio) as page:
+        page.goto(studio.address + training)
+        with page.expect_download() as started:
+            page.get_by_role("link", name="Download the kit").click()
+        kit = tmp_path / "kit.zip"
+        started.value.save_as(kit)
+        detector = Detector.load(kit)
+        mask = detector.manifest.preprocessing.ignore
+        assert isinstance(mask, IgnoreMask)
+        assert mask.ignored[5, 5]
+        assert 0.005 < mask.ignored.mean() < 0.015
+        image = page.locator(".thumbs li a").first
+        image.click()
+        name = page.get_by_role("heading", level=1).inner_text()
+        score = detector.score_file(parts / name if (parts / name).is_file() else parts / "test" / name).score
+        expect(page.locator(".verdict-line")).to_contain_text(f"score {score:.4f}")
+
+
+def test_the_slider_says_what_each_limit_would_do(walked):
+    studio, training = walked
+    with opened(studio) as page:
+        page.goto(studio.address + training)
+        shown = page.locator("#at-limit")
+        for end, words in (("Home", ("0 missed of 15",)), ("End", ("0 false alarms in 6", "15 missed of 15"))):
+            page.get_by_label("Reject limit", exact=True).focus()
+            page.keyboard.press(end)
+            for text in words:
+                expect(shown).to_contain_text(text)
+        page.get_by_role("button", name="Back to the kit's limit").click()
+        expect(shown).to_contain_text("the kit's limit")
+
+
+def test_any_image_can_be_tried(walked, parts):
+    studio, training = walked
+    image = next((parts / "test").glob("wrong_part/*"))
+    with opened(studio) as page:
+        page.goto(studio.address + training)
+        page.locator("[data-try] input").set_input_files(image)
+        expect(page.locator("[data-result] .verdict-line")).to_be_visible()
+        kit = studio.folder / "caps" / "trainings" / "1" / "kit"
+        expect(page.locator("[data-result]")).to_contain_text(f"score {Detector.load(kit).score_file(image).score:.4f}")
+
+
+def test_export_again_with_another_rate_and_compare(walked):
+    studio, training = walked
+    kit = studio.folder / "caps" / "trainings" / "1" / "kit"
+    with opened(studio) as page:
+        page.goto(f"{studio.address}/projects/caps/trainings")
+        page.get_by_text("More options").click()
+        page.get_by_label("Steps of fine-tuning").fill("0")
+        page.get_by_role("button", name="Train").click()
+        expect(page.get_by_role("link", name="Download the kit")).to_be_visible(timeout=WORK)
+        page.goto(studio.address + training)
+        page.get_by_label("Target false-alarm rate of the reject limit").fill("20")
+        page.get_by_label("Target false-alarm rate of the warn limit").fill("40")
+        page.get_by_role("button", name="Export", exact=True).click()
+        expect(page.get_by_role("link", name="Download the kit")).to_be_visible(timeout=WORK)
+        with Kit.open(kit) as found:
+            limits = found.model("fp32").calibration.limits
+        assert (limits.warn.target_rate, limits.reject.target_rate) == (0.4, 0.2)
+        page.get_by_role("link", name="Compare kits").click()
+        page.get_by_role("button", name="Compare").click()
+        expect(page.get_by_text("time of an image")).to_be_visible(timeout=WORK)
+        expect(page.get_by_text("95 % interval")).to_be_visible()
+        assert Axe().run(page).response["violations"] == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_accessible_and_fit(walked, size, scheme):
+    studio, training = walked
+    places = ["/", "/projects/caps/images", "/projects/caps/region", "/projects/caps/trainings", training]
+    with opened(studio, size=size, scheme=scheme) as page:
+        for place in [*places, f"{training}/images/0", "/comparisons"]:
+            page.goto(studio.address + place)
+            page.wait_for_load_state("networkidle")
+            assert Axe().run(page).response["violations"] == [], place
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0], place
+
+
+def test_images_can_be_dropped(studio, parts):
+    good = sorted((parts / "train" / "good").glob("card*"))
+    with opened(studio) as page:
+        page.goto(studio.address)
+        page.get_by_label("Name of the part").fill("dropped")
+        page.get_by_role("button", name="Create").click()
+        page.locator("[data-label=normal] input").set_input_files(good)
+        expect(page.get_by_text("In use:")).to_be_visible()
+        folder = studio.folder / "dropped" / "images" / "normal"
+        assert sorted(path.name for path in folder.iterdir()) == [path.name for path in good]
+        assert all((folder / path.name).read_bytes() == path.read_bytes() for path in good)
+
+
+def test_a_killed_studio_goes_on_and_a_cancelled_training_does_not(start_studio, parts, tmp_path):
+    first = start_studio(tmp_path / "work")
+    assert first.post("/projects", name="caps")[0] == 303
+    first.post("/projects/caps/images", which="normal", folder=str(parts / "train" / "good"))
+    first.post("/projects/caps/trainings", detail="fast", steps="400")
+    folder = first.folder / "caps" / "trainings" / "1"
+    _wait_for(lambda: _steps(folder) >= 2)
+    worker = int((folder / "job" / "process.txt").read_text())
+    first.kill(signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)  # as after a power cut
+    done = _steps(folder)
+
+    second = start_studio(tmp_path / "work")
+    _wait_for(lambda: _steps(folder) > done and int((folder / "job" / "process.txt").read_text()) != worker)
+    assert second.post("/projects/caps/trainings", detail="fast")[0] == 400  # one training at a time
+    assert second.post("/projects/caps/trainings/1/cancel")[0] == 303
+    assert "Cancelled" in second.get("/projects/caps/trainings/1")[1]
+    second.kill(signal.SIGTERM)
+
+    third = start_studio(tmp_path / "work")
+    assert "Cancelled" in third.get("/projects/caps/trainings/1")[1]
+    assert third.post("/projects/caps/trainings/1/resume")[0] == 303
+    _wait_for(lambda: "Running" in third.get("/projects/caps/trainings/1")[1])
+    resumed = int((folder / "job" / "process.txt").read_text())
+    third.kill(signal.SIGTERM)
+    with pytest.raises(ProcessLookupError):
+        os.kill(resumed, 0)  # a studio that is stopped stops its work
+
+
+def _steps(folder: Path) -> int:
+    metrics = folder / "run" / "metrics.csv"
+    return len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
+
+
+def _wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WORK / 1000
+    while not what():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)

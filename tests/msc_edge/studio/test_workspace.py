@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from msc_edge.errors import KitError, UsageError
+from msc_edge.studio.workspace import MASK, Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.at(tmp_path / "work")
+
+
+@pytest.mark.parametrize("name", ["caps", "Bottle caps 3", "a", "x" * 60, "Räder", "v1.2_b-c"])
+def test_a_project_has_the_name_of_its_folder(workspace, name):
+    project = workspace.create(f"  {name} ")
+    assert (project.name, project.folder.name) == (name, name)
+    assert workspace.project(name) == project
+    assert [each.name for each in workspace.projects()] == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", ".", "..", ".hidden", "a/b", "a\\b", "../up", "x" * 61, "con", "NUL.txt", "a.", "a:b", "-a"],
+)
+def test_names_that_are_no_folder_on_some_system_are_refused(workspace, name):
+    with pytest.raises(UsageError, match="cannot be used"):
+        workspace.create(name)
+    assert workspace.projects() == []
+
+
+def test_names_that_differ_in_case_only_are_one_name(workspace):
+    workspace.create("Caps")
+    with pytest.raises(UsageError, match="already"):
+        workspace.create("caps")
+
+
+def test_a_training_keeps_the_settings_of_its_start(workspace, tmp_path):
+    project = workspace.create("caps")
+    project.change(normal=str(tmp_path), region=(1, 2, 3, 4))
+    project.mask.write_bytes(b"mask")
+    training = project.new_training(detail="fast", steps=None)
+    project.change(normal=None, region=None)
+    project.mask.unlink()
+    assert training.plan.normal == str(tmp_path)
+    assert training.plan.region == (1, 2, 3, 4)
+    assert training.mask == training.folder / MASK
+    assert training.mask.read_bytes() == b"mask"
+    assert project.region is None
+
+
+def test_without_normal_images_there_is_no_training(workspace):
+    project = workspace.create("caps")
+    with pytest.raises(UsageError, match="no normal images"):
+        project.new_training(detail="fast", steps=None)
+    assert project.trainings() == []
+
+
+def test_dropped_images_are_used_where_no_folder_is_chosen(workspace, tmp_path):
+    project = workspace.create("caps")
+    assert (project.normal, project.test) == (None, None)
+    (project.dropped / "normal").mkdir(parents=True)
+    assert project.normal == project.dropped / "normal"
+    project.change(normal=str(tmp_path))
+    assert project.normal == tmp_path
+
+
+def test_trainings_are_counted_from_one_and_the_newest_is_first(workspace, tmp_path):
+    project = workspace.create("caps")
+    project.change(normal=str(tmp_path))
+    for _ in range(11):
+        project.new_training(detail="tiles", steps=0)
+    assert [training.number for training in project.trainings()] == list(range(11, 0, -1))
+    assert project.training(12) is None
+
+
+def test_a_damaged_file_is_named(workspace):
+    project = workspace.create("caps")
+    (project.folder / "project.json").write_text("{")
+    with pytest.raises(KitError, match=r"project\.json"):
+        _ = project.settings
+
+
+def test_a_file_is_no_workspace(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        Workspace.at(tmp_path / "file")
