@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 26, 62, 42
 INK, QUIET = "var(--ink, #222)", "var(--quiet, #666)"
 """Colours of text: those of the page, in its light or dark scheme. A plot outside of a page has the second one."""
-_LINE, _BASE = "var(--line, #eee)", "var(--quiet, #bbb)"
+_LINE, _BASE = "var(--line, #e4e4e2)", "var(--quiet, #666)"
 LETTER = 7.6
 """Upper bound of the mean width of a letter, in units of the plot."""
 # Text stays legible on top of a line.
@@ -74,7 +74,9 @@ def text(x: float, y: float, content: str, *, fill: str, anchor: Literal["start"
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}" {_HALO}>{escape(content)}</text>'
 
 
-def svg(content: str, label: str) -> Markup:
-    """The plot, for a template. `label` is its text alternative."""
+def svg(content: str, *, title: str, description: str) -> Markup:
+    """The plot, for a template. `title` and `description` say what is seen, for those who do not see it."""
     font = 'font-family="system-ui, sans-serif" font-size="12"'
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {font}>{content}</svg>')
+    label = escape(f"{title}. {description}")
+    about = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" {font}>{about}{content}</svg>')
