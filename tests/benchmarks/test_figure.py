@@ -29,19 +29,6 @@ def figure() -> ModuleType:
     return module
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of WCAG 2.2."""
-    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
-    values = (int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4))
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def schemes(text: str) -> tuple[dict[str, str], dict[str, str]]:
     """The colours of the light and of the dark scheme, by name."""
     light = dict(re.findall(r"var\(--([\w-]+), (#\w+)\)", text))
@@ -58,7 +45,7 @@ class TestFigures:
         assert len(root.findtext(f"{SVG}title") or "") > 20
         assert len(root.findtext(f"{SVG}desc") or "") > 100
 
-    def test_every_colour_has_a_light_and_a_dark_one_with_enough_contrast(self, file):
+    def test_every_colour_has_a_light_and_a_dark_one_with_enough_contrast(self, file, contrast):
         """Success criteria 1.4.3 (text, 4.5) and 1.4.11 (graphics, 3); lines of a grid are decoration."""
         text = file.read_text(encoding="utf-8")
         light, dark = schemes(text)

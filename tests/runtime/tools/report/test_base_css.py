@@ -16,29 +16,13 @@ def colours(scheme: str) -> dict[str, str]:
     return found | dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", dark)) if scheme == "dark" else found
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of a colour such as #2e7d32."""
-    digits = colour.lstrip("#")
-    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4))
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_the_contrast_of_black_and_white_is_21():
+def test_the_contrast_of_black_and_white_is_21(contrast):
     assert contrast("#000", "#ffffff") == pytest.approx(21)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("names", "least"), [(TEXTS, 4.5), (GRAPHICS, 3)])
-def test_texts_and_graphics_have_enough_contrast(scheme, names, least):
+def test_texts_and_graphics_have_enough_contrast(scheme, names, least, contrast):
     """Success criteria 1.4.3 (text, 4.5) and 1.4.11 (graphics, 3)."""
     found = colours(scheme)
     for name in names:
