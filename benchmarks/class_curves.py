@@ -19,6 +19,7 @@ from matplotlib import pyplot as plt
 
 COLOURS = {"contrastive": "#c62828", "v1": "#1f77b4", "v2": "#2e7d32"}  # the methods that are in the product
 OTHER_COLOURS = ("#6a1b9a", "#b26a00", "#00838f")
+MARKERS = "os^Dv<>p"  # of the methods: they differ without their colours, too
 STYLES = ("-", "--", ":", "-.")  # of the folders
 ACROSS = 5  # classes side by side
 
@@ -87,7 +88,8 @@ def draw(classes: dict[str, dict[Line, Points]], out: Path) -> None:
             band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
             for kind, axes in enumerate(pair):
                 values = [[each[kind] for each in points[step]] for step in steps]
-                (drawn,) = axes.plot(steps, list(map(np.mean, values)), marker="o", markersize=2.5, **style)
+                marker = MARKERS[methods.index(line.method) % len(MARKERS)]
+                (drawn,) = axes.plot(steps, list(map(np.mean, values)), marker=marker, markersize=4, **style)
                 axes.fill_between(steps, list(map(min, values)), list(map(max, values)), **band)
                 handles[line.label] = drawn
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))

@@ -1,7 +1,7 @@
 """Cost of one image by the size of the memory bank, the size of the frame, and the number of threads.
 
     python benchmarks/cost_curves.py measure KIT --out costs.json [--rows 100 1000 10000 100000 1000000]
-    python benchmarks/cost_curves.py draw costs.json --out docs/costs.svg
+    python benchmarks/cost_curves.py draw benchmarks/figures/costs.json --out docs/costs.svg
 
 KIT needs an fp32 and an int8 model. The rows of the bank are random, around 50 centres, with the kit's dimension. Each
 search is timed right after an embedding, as in use: the processor's cache then holds the network and not the bank.
@@ -13,12 +13,14 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import hnswlib
 import numpy as np
 from common import parser_of, random_frame
+from figure import FigureAxes, Line, line_plot, write_figure
 from timing import median, medians
 
 from msc_edge.bank import Bank, ExactSearch, HnswSearch
@@ -122,38 +124,62 @@ def measure(options: argparse.Namespace) -> None:
 
 def draw(options: argparse.Namespace) -> None:
     """Draw the curves of a JSON file."""
-    import matplotlib as mpl  # noqa: PLC0415  (not needed by `measure`)
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    mpl.rcParams |= {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "msc-edge",
-        "font.size": 9,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-    }
     costs = json.loads(options.costs.read_text(encoding="utf-8"))
-    _, ((search, memory), (frames, threads)) = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
-    costs["bank"].sort(key=lambda each: each["rows"])
-    rows = [each["rows"] for each in costs["bank"]]
-    for name, label, colour in (("exact", "exact", "#1f77b4"), ("hnsw", "HNSW", "#c62828")):
-        search.loglog(rows, [each[name] for each in costs["bank"]], "o-", color=colour, label=label)
-    search.loglog(rows, [each["embed"] for each in costs["bank"]], "--", color="#777", label="embedding")
-    search.set(xlabel="rows in the bank", ylabel="ms per search")
-    memory.loglog(rows, [each["bank_mb"] for each in costs["bank"]], "o-", color="#1f77b4", label="exact: bank")
-    both = [each["bank_mb"] + each["hnsw_mb"] for each in costs["bank"]]
-    memory.loglog(rows, both, "o-", color="#c62828", label="HNSW: bank and index")
-    memory.set(xlabel="rows in the bank", ylabel="MB")
-    pixels = [each["width"] * each["height"] / 1e6 for each in costs["frames"]]
-    for name, colour in (("fp32", "#1f77b4"), ("int8", "#2e7d32")):
-        frames.plot(pixels, [each[name] for each in costs["frames"]], "o-", color=colour, label=name)
-        counts = [each["threads"] for each in costs["threads"]]
-        threads.plot(counts, [each[name] for each in costs["threads"]], "o-", color=colour, label=name)
-    frames.set(xlabel="megapixels per frame", ylabel="ms per score, one thread", ylim=(0, None))
-    threads.set(xlabel="threads", ylabel="frames of 1280x720 per second", ylim=(0, None), xticks=counts)
-    for axes in (search, memory, frames, threads):
-        axes.legend()
-    plt.savefig(options.out, metadata={"Date": None})
+    bank = sorted(costs["bank"], key=lambda each: each["rows"])
+
+    def by_rows(name: str, style: int, *values: str) -> Line:
+        return Line(name, [(each["rows"], sum(each[value] for value in values)) for each in bank], style)
+
+    plots = [
+        _plot(
+            [by_rows("exact", 0, "exact"), by_rows("HNSW", 1, "hnsw"), by_rows("embedding", 2, "embed")],
+            below="rows in the bank",
+            beside="ms per search",
+            log=True,
+        ),
+        _plot(
+            [by_rows("exact: bank", 0, "bank_mb"), by_rows("HNSW: bank and index", 1, "bank_mb", "hnsw_mb")],
+            below="rows in the bank",
+            beside="MB",
+            log=True,
+        ),
+        _plot(
+            [
+                Line(name, [(each["width"] * each["height"] / 1e6, each[name]) for each in costs["frames"]], style)
+                for name, style in (("fp32", 0), ("int8", 3))
+            ],
+            below="megapixels per frame",
+            beside="ms per score, one thread",
+        ),
+        _plot(
+            [
+                Line(name, [(each["threads"], each[name]) for each in costs["threads"]], style)
+                for name, style in (("fp32", 0), ("int8", 3))
+            ],
+            below="threads",
+            beside="frames of 1280x720 per second",
+            across_ticks=[each["threads"] for each in costs["threads"]],
+        ),
+    ]
+    first, last, frames, threads = bank[0], bank[-1], costs["frames"], costs["threads"]
+    description = (
+        f"Exact search takes {first['exact']:.2g} ms with {first['rows']:,} rows in the bank and {last['exact']:.3g} "
+        f"ms with {last['rows']:,}. HNSW takes {first['hnsw']:.2g} and {last['hnsw']:.2g} ms, with twice the memory. "
+        f"A score in fp32 takes {frames[0]['fp32']:.2g} ms for the smallest frame and {frames[-1]['fp32']:.3g} ms for "
+        f"the largest, in int8 {frames[0]['int8']:.2g} and {frames[-1]['int8']:.3g} ms. "
+        f"{threads[-1]['threads']} threads score {threads[-1]['fp32'] / threads[0]['fp32']:.2g} times as many frames "
+        "as one."
+    )
+    title = "Time and memory of a search, time of a score, frames per second"
+    write_figure(plots, options.out, title=title, description=description)
+
+
+def _plot(lines: list[Line], *, below: str, beside: str, log: bool = False, across_ticks: Sequence[float] = ()) -> str:
+    across, up = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
+    ends = (min(across), max(across)) if log or across_ticks else (0, max(across))
+    height = (min(up) / 1.3, max(up) * 1.3) if log else (0, 1.05 * max(up))
+    axes = FigureAxes(ends, height, log=log, across_ticks=across_ticks)
+    return line_plot(axes, lines, below=below, beside=beside)
 
 
 def main() -> None:
@@ -167,7 +193,7 @@ def main() -> None:
         "--rows", type=int, nargs="+", default=[100, 1000, 10_000, 100_000, 1_000_000], help="sizes of the bank"
     )
     command.set_defaults(run=measure)
-    command = commands.add_parser("draw", help="draw the curves of a JSON file; needs matplotlib")
+    command = commands.add_parser("draw", help="draw the curves of a JSON file")
     command.add_argument("costs", type=Path, metavar="FILE", help="the JSON file of `measure`")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the SVG file to write")
     command.set_defaults(run=draw)

@@ -3,19 +3,23 @@
     python benchmarks/curves.py 'NAME=FOLDER:METHOD' ... --out FILE.svg [--title TEXT]
 
 Each NAME is a line: the AUROC of one method at each step, the mean over the classes and seeds in FOLDER/curves.csv.
+There are at most five. docs/collapse.svg:
+
+    python benchmarks/curves.py 'mean-shifted, v2, 3e-4=benchmarks/figures/collapse:v2' \\
+        'plain contrastive, 3e-4=benchmarks/figures/collapse:contrastive' \\
+        'plain contrastive, 1e-4=benchmarks/figures/collapse:contrastive-1e-4' --out docs/collapse.svg \\
+        --title 'AUROC over the steps of fine-tuning: CIFAR-10 airplane, cat and horse against the rest, MobileNetV2'
 """
 
 import csv
 from collections import defaultdict
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from common import parser_of
+from figure import Line, line_plot, write_figure
 
-from msc_edge.runtime.tools.report.axes import LEFT, LETTER, Axes, svg, text
-
-COLOURS = ("#1f77b4", "#c62828", "#2e7d32", "#b26a00", "#6a1b9a")
+from msc_edge.runtime.tools.report.axes import Axes
 
 
 def curve_of(folder: Path, method: str) -> dict[int, float]:
@@ -44,20 +48,16 @@ def main() -> None:
     values = [auroc for curve in curves.values() for auroc in curve.values()]
     margin = 0.08 * (max(values) - min(values))
     axes = Axes((0, max(max(curve) for curve in curves.values())), (min(values) - margin, max(values) + margin))
-    parts = [axes.frame("steps", "AUROC of the test images", percent=(False, False))]
-    for row, ((name, curve), colour) in enumerate(zip(curves.items(), cycle(COLOURS), strict=False)):
-        points = " ".join(f"{axes.x(step):.1f},{axes.y(auroc):.1f}" for step, auroc in curve.items())
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for step, auroc in curve.items():
-            parts.append(f'<circle cx="{axes.x(step):.1f}" cy="{axes.y(auroc):.1f}" r="3" fill="{colour}"/>')
-        x, y = LEFT + (row % 2) * 26 * LETTER, 14 + 18 * (row // 2)
-        parts.append(f'<rect x="{x:.1f}" y="{y - 9}" width="11" height="11" fill="{colour}"/>')
-        parts.append(text(x + 16, y, name, fill="#222"))
+    lines = [Line(name, list(curve.items()), number) for number, (name, curve) in enumerate(curves.items())]
+    described = (
+        f"{line.name}: {line.points[0][1]:.3f} at the start, at most {max(auroc for _, auroc in line.points):.3f}, "
+        f"{line.points[-1][1]:.3f} after {line.points[-1][0]} steps"
+        for line in lines
+    )
+    plot = line_plot(axes, lines, below="steps", beside="AUROC of the test images")
+    write_figure([plot], options.out, title=options.title, description=f"{'. '.join(described)}.")
+    for name, curve in curves.items():
         print(name, " ".join(f"{step}:{auroc:.4f}" for step, auroc in curve.items()))
-    drawn = str(svg("".join(parts), options.title))
-    background = '<rect width="100%" height="100%" fill="#fff"/>'
-    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{background}", 1)
-    options.out.write_text(drawn + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

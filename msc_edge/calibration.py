@@ -98,6 +98,11 @@ class Calibration:
         """How many images count as one independent image: the design effect, at least 1."""
         return self.scores.size / self.independent
 
+    @property
+    def least_p_value(self) -> float:
+        """The p-value of every score above all calibration scores: 1 / (n + 1); n: the number of independent images."""
+        return 1 / (self.independent + 1)
+
     def p_value(self, score: float) -> float:
         """The conformal p-value of a score, in [1 / (n + 1), 1]; n: the number of independent images."""
         at_least = self.scores.size - bisect_left(self.scores, score)

@@ -51,6 +51,25 @@ def _counted(calibration: Calibration) -> str:
     )
 
 
+def is_least_p_value(p_value: float, calibration: Calibration) -> bool:
+    """Whether no calibration image scored as high; `p_value` may have the six decimals of a row."""
+    return p_value <= calibration.least_p_value + 1e-6
+
+
+def describe_p_value(p_value: float, calibration: Calibration) -> str:
+    """A p-value such as `0.0327`; the least one, which is only an upper bound, as `at most 1 in 153`."""
+    if not is_least_p_value(p_value, calibration):
+        return f"{p_value:.4f}"
+    return f"at most 1 in {calibration.independent + 1:.0f}"
+
+
+def describe_least_p_value(calibration: Calibration) -> str:
+    """What the least p-value means: `at most 1 in 153: all 152 held-out normal images scored lower`."""
+    count = calibration.scores.size
+    held_out = f"all {count} held-out normal images" if count > 1 else "the only held-out normal image"
+    return f"{describe_p_value(calibration.least_p_value, calibration)}: {held_out} scored lower"
+
+
 def describe_regions(limit: Limit, calibration: Calibration) -> str:
     """Describe the limit of the anomaly map; `calibration` holds the patch scores."""
     assert limit.expected_rate is not None, "the limit of the map follows from calibration images"

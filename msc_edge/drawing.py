@@ -14,6 +14,8 @@ Colour = tuple[int, int, int]
 
 VERDICT_COLOURS: dict[Verdict, Colour] = {"normal": (56, 142, 60), "warn": (239, 140, 0), "reject": (211, 47, 47)}
 THUMBNAIL_SIDE = 256
+SHOWN_SIDE = 512
+"""Longer side of a scored image in a report, in pixels: it can be enlarged there."""
 _THUMBNAIL_QUALITY = 85
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.drawing import THUMBNAIL_SIDE, fit, thumbnail
+from msc_edge.drawing import SHOWN_SIDE, fit, thumbnail
 from msc_edge.errors import OtherColumnsError, UnreadableImageError, UsageError
 from msc_edge.image_files import find_images
 from msc_edge.images import bytes_of, decode_image, read_image
@@ -124,9 +124,11 @@ def score_content(
 def _with_thumbnails(scored: ImageResult, image: np.ndarray) -> ImageResult:
     """The result with a small copy of its image, and of the overlay if it has a map."""
     found = scored.result.grid_map if scored.result else None
-    small = fit(image, width=THUMBNAIL_SIDE, height=THUMBNAIL_SIDE)
+    small = fit(image, width=SHOWN_SIDE, height=SHOWN_SIDE)
     return replace(
-        scored, thumbnail=thumbnail(small), overlay=thumbnail(overlay(small, found)) if found is not None else None
+        scored,
+        thumbnail=thumbnail(small, side=SHOWN_SIDE),
+        overlay=thumbnail(overlay(small, found), side=SHOWN_SIDE) if found is not None else None,
     )
 
 

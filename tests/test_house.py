@@ -128,6 +128,7 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
         "older_files",
         "tiles_and_masks",
         "camera_habits",
+        "base_css",
     }
     wrong = []
     for source in SOURCES:

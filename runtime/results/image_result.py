@@ -25,7 +25,7 @@ class ImageResult:
     error: str | None = None
     """Why the image could not be read; None where it was scored."""
     thumbnail: bytes | None = None
-    """A small JPEG of the image, made on request by `score_images`. Rows do not contain it."""
+    """A JPEG of the image for reports, made on request by `score_images`. Rows do not contain it."""
     overlay: bytes | None = None
     """The thumbnail with the anomaly map drawn over it; None for a kit that compares whole images only."""
 

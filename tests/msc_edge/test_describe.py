@@ -1,9 +1,16 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from msc_edge.calibration import Calibration, Limit, Limits
-from msc_edge.describe import describe_default_model, describe_interval, describe_limits
+from msc_edge.describe import (
+    describe_default_model,
+    describe_interval,
+    describe_least_p_value,
+    describe_limits,
+    describe_p_value,
+)
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest, parse_manifest
 from msc_edge.kit.quantization import AccuracyLoss
@@ -44,6 +51,26 @@ def test_each_limit_gets_a_caution_of_its_own() -> None:
     lines = list(describe_limits(Limits(warn=limits.warn, reject=by_hand(0.5)), CALIBRATION))
     assert [name for name, _ in lines] == ["warn", "caution", "reject"]
     assert "at least 19 calibration images" in lines[1][1]
+
+
+class TestPValue:
+    """With twelve calibration scores a p-value is a multiple of 1/13."""
+
+    def test_the_least_one_is_an_upper_bound(self) -> None:
+        assert CALIBRATION.p_value(5.0) == CALIBRATION.least_p_value == 1 / 13
+        assert describe_p_value(1 / 13, CALIBRATION) == "at most 1 in 13"
+        assert describe_p_value(round(1 / 13, 6), CALIBRATION) == "at most 1 in 13"
+        assert describe_least_p_value(CALIBRATION) == "at most 1 in 13: all 12 held-out normal images scored lower"
+        only = Calibration([0.5])
+        assert describe_least_p_value(only) == "at most 1 in 2: the only held-out normal image scored lower"
+
+    def test_others_are_numbers(self) -> None:
+        assert describe_p_value(CALIBRATION.p_value(0.12), CALIBRATION) == "0.1538"
+
+    def test_images_of_one_part_count_less(self) -> None:
+        """Pairs of equal scores count as six images: the least p-value is 1/7."""
+        pairs = Calibration(np.repeat([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 2), np.repeat(range(6), 2))
+        assert describe_least_p_value(pairs) == "at most 1 in 7: all 12 held-out normal images scored lower"
 
 
 def test_a_limit_set_by_hand_has_no_rates_and_gives_the_images_above_it() -> None:

@@ -96,12 +96,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _root_of(folders: Sequence[Path]) -> Path | None:
-    """The folder that holds all of these; None where that is only the root of the disk."""
+    """The folder that holds all of these; None for two drives of Windows."""
     try:
-        root = Path(os.path.commonpath([_plain(folder).parent for folder in folders]))
-    except ValueError:  # two drives of Windows
+        return Path(os.path.commonpath([_plain(folder).parent for folder in folders]))
+    except ValueError:
         return None
-    return None if root == Path(root.anchor) else root
 
 
 def _label(folder: Path) -> str:

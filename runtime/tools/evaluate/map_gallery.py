@@ -17,6 +17,7 @@ from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.masks import MaskedImage, read_mask
 from msc_edge.runtime.tools.report.gallery import Card, Gallery, card
 from msc_edge.runtime.tools.report.mask_outline import mask_outline
+from msc_edge.runtime.tools.report.outcome import Truth
 
 _OVERLAP = "Overlap: pixels in the mask and above the limit, divided by pixels in either."
 
@@ -77,7 +78,7 @@ def _card(kit: Kit, image: MaskedImage, scored: ImageResult, earlier: Result) ->
         kit,
         scored,
         name=image.label.name,
-        label=f"truth: {image.label.label}",
+        truth=Truth(image.label.label, image.label.is_anomalous),
         note=f"{aupimo}overlap {image.overlap:.4f}",
     )
     if made.problem or scored.result is None or scored.result.grid_map is None:
@@ -86,5 +87,6 @@ def _card(kit: Kit, image: MaskedImage, scored: ImageResult, earlier: Result) ->
     try:
         mask = read_mask(image.mask)
     except SourceError as error:
-        return replace(made, problem=str(error))
+        # The page has no absolute paths.
+        return replace(made, problem=str(error).replace(str(image.mask), image.mask.name))
     return replace(made, outline=mask_outline(mask, height=geometry.frame_height, width=geometry.frame_width))

@@ -1,6 +1,7 @@
 """The report of an evaluation: one page for the person who decides."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,38 @@ from msc_edge.runtime.tools.evaluate.map_gallery import map_galleries
 from msc_edge.runtime.tools.evaluate.masks import MaskedImage
 from msc_edge.runtime.tools.evaluate.metrics import METRICS, sklearn_metrics
 from msc_edge.runtime.tools.report.gallery import Gallery, card
+from msc_edge.runtime.tools.report.outcome import Truth
 from msc_edge.runtime.tools.report.page import write_page
 from msc_edge.runtime.tools.report.plots import DEFECT, NORMAL, Scores, histogram, roc
+
+_RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)  # of false alarms: where factories work
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The most anomalous images that any limit finds with a limited number of false alarms."""
+
+    rate: float
+    """The largest share of normal images flagged."""
+    false_alarms: int
+    """The largest number of normal images flagged: `rate` of them, rounded down."""
+    score: float
+    """Scores above it are flagged."""
+    found: int
+
+
+def operating_points(normal: np.ndarray, anomalous: np.ndarray) -> list[OperatingPoint]:
+    """For each false-alarm rate that a factory may accept, the limit with at most so many false alarms.
+
+    `normal`, `anomalous`: scores, float64 (n,) and (m,), n >= 1. Rates with the same number of false alarms are one.
+    """
+    highest = np.sort(normal)[::-1]
+    points = {}
+    for rate in _RATES:
+        alarms = int(rate * len(highest) + 1e-9)
+        score = float(highest[alarms])
+        points.setdefault(alarms, OperatingPoint(rate, alarms, score, int((anomalous > score).sum())))
+    return list(points.values())
 
 
 class EvaluationReport:
@@ -63,7 +94,8 @@ class EvaluationReport:
         truth = [each.label.is_anomalous for each in scored]
         scores = np.array([each.result.score for each in scored])
         anomalous = np.array(truth)
-        false, true, _ = sklearn_metrics().roc_curve(truth, scores)
+        false, true, _ = sklearn_metrics().roc_curve(truth, scores, drop_intermediate=False)
+        marks = {"warn": _point(evaluation.warn), "reject": _point(evaluation.reject)}
         write_page(
             path,
             "evaluation.html.j2",
@@ -76,11 +108,13 @@ class EvaluationReport:
             histogram=histogram(
                 (
                     Scores("normal images", scores[~anomalous], NORMAL),
-                    Scores("anomalous images", scores[anomalous], DEFECT),
+                    Scores("anomalous images", scores[anomalous], DEFECT, hatched=True),
                 ),
                 self._detector.limits,
             ),
-            roc=roc(false, true, marks={"warn": _point(evaluation.warn), "reject": _point(evaluation.reject)}),
+            roc=roc(false, true, marks=marks),
+            roc_start=roc(false, true, marks=marks, up_to=_RATES[-1]),
+            operating_points=operating_points(scores[~anomalous], scores[anomalous]),
         )
 
     def _map_galleries(
@@ -101,7 +135,7 @@ class EvaluationReport:
                         kit,
                         image,
                         name=self._labels[image.path].name,
-                        label=f"truth: {self._labels[image.path].label}",
+                        truth=Truth(self._labels[image.path].label, self._labels[image.path].is_anomalous),
                     )
                     for image in largest.images
                 ],

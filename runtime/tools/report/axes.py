@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 26, 62, 42
 INK, QUIET = "var(--ink, #222)", "var(--quiet, #666)"
 """Colours of text: those of the page, in its light or dark scheme. A plot outside of a page has the second one."""
-_LINE, _BASE = "var(--line, #eee)", "var(--quiet, #bbb)"
+_LINE, _BASE = "var(--line, #e4e4e2)", "var(--quiet, #666)"
 LETTER = 7.6
 """Upper bound of the mean width of a letter, in units of the plot."""
 # Text stays legible on top of a line.
@@ -46,21 +46,29 @@ class Axes:
     def frame(self, below: str, beside: str, *, percent: tuple[bool, bool]) -> str:
         """Axes, ticks and labels; `percent`: whether the values across and up are shares."""
         parts = []
-        for value, label in _ticks(self._across, most=5, percent=percent[0]):
+        for value, label in self.ticks_across(percent=percent[0]):
             x = min(self.x(value), WIDTH - LETTER * len(label) / 2)
             parts.append(text(x, HEIGHT - BOTTOM + 17, label, anchor="middle", fill=QUIET))
-        for value, label in _ticks(self._up, most=5, percent=percent[1]):
+        for value, label in self.ticks_up(percent=percent[1]):
             y = self.y(value)
             parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_LINE}"/>')
             parts.append(text(LEFT - 5, y + 4, label, anchor="end", fill=QUIET))
-        base = self.y(self._up[0])
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base:.1f}" y2="{base:.1f}" stroke="{_BASE}"/>')
+        base = HEIGHT - BOTTOM
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}" stroke="{_BASE}"/>')
         parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, below, anchor="middle", fill=INK))
         parts.append(
             f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" '
             f'text-anchor="middle" fill="{INK}">{escape(beside)}</text>'
         )
         return "".join(parts)
+
+    def ticks_across(self, *, percent: bool) -> list[tuple[float, str]]:
+        """Values of the ticks below the plot, each with its text."""
+        return _ticks(self._across, most=5, percent=percent)
+
+    def ticks_up(self, *, percent: bool) -> list[tuple[float, str]]:
+        """Values of the ticks beside the plot, each with its text."""
+        return _ticks(self._up, most=5, percent=percent)
 
 
 def _ticks(ends: tuple[float, float], *, most: int, percent: bool) -> list[tuple[float, str]]:
@@ -74,7 +82,9 @@ def text(x: float, y: float, content: str, *, fill: str, anchor: Literal["start"
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}" {_HALO}>{escape(content)}</text>'
 
 
-def svg(content: str, label: str) -> Markup:
-    """The plot, for a template. `label` is its text alternative."""
+def svg(content: str, *, title: str, description: str) -> Markup:
+    """The plot, for a template. `title` and `description` say what is seen, for those who do not see it."""
     font = 'font-family="system-ui, sans-serif" font-size="12"'
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {font}>{content}</svg>')
+    label = escape(f"{title}. {description}")
+    about = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" {font}>{about}{content}</svg>')

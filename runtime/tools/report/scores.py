@@ -1,8 +1,9 @@
 """The report of a scored folder: counts of verdicts, the distribution of the scores, the most anomalous images."""
 
+import os
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class ScoreReport:
         """`gallery`: how many of the most anomalous images are shown."""
         self._summary = Summary(keep=gallery, keep_unreadable=_UNREADABLE)
         self._scores = array("d")
+        self._folder: str | None = None
 
     def wants_thumbnail(self, image: ImageResult) -> bool:
         """Whether the image may be shown; for `score_images`."""
@@ -34,6 +36,8 @@ class ScoreReport:
     def add(self, image: ImageResult) -> None:
         """Count an image."""
         self._summary.add(image)
+        folder = os.path.dirname(os.path.abspath(image.path))  # noqa: PTH100, PTH120  (of every image: pathlib is slow)
+        self._folder = folder if self._folder is None else _common(self._folder, folder)
         if image.result is not None:
             self._scores.append(image.result.score)
 
@@ -41,8 +45,7 @@ class ScoreReport:
         """Write the page, whole or not at all. OutputError from the disk. `earlier_rows`: see `card`."""
         summary, limits = self._summary, detector.limits
         cards = [
-            card(kit, image, name=path_as_written(image.path), earlier_rows=earlier_rows)
-            for image in summary.most_anomalous
+            card(kit, image, name=self._name(image), earlier_rows=earlier_rows) for image in summary.most_anomalous
         ]
         scores = Scores("images", np.frombuffer(self._scores), NEUTRAL) if self._scores else None
         write_page(
@@ -54,10 +57,27 @@ class ScoreReport:
             if cards
             else [],
             summary=summary,
-            unreadable=[(path_as_written(image.path), image.error) for image in summary.first_unreadable],
+            folder=path_as_written(PurePath(self._folder).name) if self._folder else "",
+            unreadable=[(self._name(image), image.error) for image in summary.first_unreadable],
             limits=[*describe_limits(limits, detector.calibration), *_describe_map(detector)],
             histogram=histogram([scores], limits) if scores else None,
         )
+
+    def _name(self, image: ImageResult) -> str:
+        """The path within the folder that holds all images, with `/`."""
+        path = PurePath(os.path.abspath(image.path))  # noqa: PTH100
+        name = path.relative_to(self._folder) if self._folder else path.relative_to(path.anchor)
+        return path_as_written(name.as_posix())
+
+
+def _common(one: str, other: str) -> str:
+    """The folder that holds both; "" for two drives of Windows."""
+    if one == other:
+        return one
+    try:
+        return os.path.commonpath((one, other)) if one else ""
+    except ValueError:
+        return ""
 
 
 def _describe_map(detector: Detector) -> Iterator[tuple[str, str]]:

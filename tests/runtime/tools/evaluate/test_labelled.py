@@ -1,5 +1,6 @@
 import os
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -115,6 +116,13 @@ class TestNamedFolders:
         touch(tmp_path / "monday" / "a.png", tmp_path / "tuesday" / "a.png", tmp_path / "dent" / "a.png")
         found = labelled_folders([tmp_path / "monday", tmp_path / "tuesday"], [tmp_path / "dent"])
         assert labels(found) == {"monday/a.png": "good", "tuesday/a.png": "good", "dent/a.png": "dent"}
+
+    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second folder below the root: /dev/shm")
+    def test_names_are_not_absolute_where_only_the_disk_is_common(self, tmp_path):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            touch(tmp_path / "ok" / "a.png", Path(folder) / "dent" / "b.png")
+            found = labelled_folders([tmp_path / "ok"], [Path(folder) / "dent"])
+        assert labels(found) == {f"{tmp_path}/ok/a.png"[1:]: "good", f"{folder}/dent/b.png"[1:]: "dent"}
 
     @pytest.mark.parametrize(
         ("normal", "abnormal", "reason"),

@@ -3,9 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from msc_edge.runtime import evaluate
+from msc_edge.runtime.tools.evaluate.report import operating_points
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 HEADINGS = ["Missed anomalous images", "False alarms", "Detected anomalous images", "Unreadable images"]
@@ -41,6 +45,39 @@ def test_each_image_is_beside_its_two_nearest_normal_images(evaluated):
     cards = re.findall(r"<article.*?</article>", page, re.DOTALL)
     assert len(cards) == 8
     assert all(card.count("<img ") == 3 for card in cards)
+
+
+def test_colours_and_words_say_right_or_wrong(evaluated):
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<section>\s*<div class="head">\s*<h2>([^<]*)</h2>(.*?)</section>', page, re.DOTALL))
+    for heading, expected in (
+        ("Missed anomalous images", {("wrong", "missed defect")}),
+        ("False alarms", {("wrong", "false alarm"), ("wrong", "false alarm, warning only")}),
+        ("Detected anomalous images", {("right", "defect found")}),
+    ):
+        found = re.findall(r'<article class="card (\w+)".*?</svg>\s*([^<]*)</span>', sections[heading], re.DOTALL)
+        assert set(found) == expected
+
+
+class TestOperatingPoints:
+    SCORES = st.lists(st.floats(-5, 5), min_size=1, max_size=40)
+
+    @given(SCORES, SCORES)
+    def test_no_other_limit_finds_more_with_so_few_false_alarms(self, normal, anomalous):
+        for point in operating_points(np.array(normal), np.array(anomalous)):
+            assert sum(score > point.score for score in normal) <= point.false_alarms <= point.rate * len(normal) + 1e-9
+            best = max(
+                sum(score > limit for score in anomalous)
+                for limit in (-9.0, *normal, *anomalous)
+                if sum(score > limit for score in normal) <= point.false_alarms
+            )
+            assert point.found == best == sum(score > point.score for score in anomalous)
+
+    def test_rates_with_the_same_number_of_false_alarms_are_one(self):
+        points = operating_points(np.arange(100.0), np.array([98.5, 99.5]))
+        assert [(point.rate, point.false_alarms, point.found) for point in points] == [
+            (0.0, 0, 1), (0.01, 1, 2), (0.02, 2, 2), (0.05, 5, 2), (0.1, 10, 2)
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from msc_edge.images import read_image
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,23 @@ def browse(tmp_path: Path) -> Callable[[Path], Opened]:
         return Opened(done.stdout.decode(), [line for line in lines if re.search(r":CONSOLE[:(]", line)])
 
     return browse
+
+
+@pytest.fixture
+def print_page(tmp_path: Path) -> Callable[[Path, Path], list[np.ndarray]]:
+    """Prints a page and returns the sheets, uint8 (height, width), 0 is black."""
+    chromium, to_png = shutil.which("chromium"), shutil.which("pdftoppm")
+    if chromium is None or to_png is None:
+        pytest.skip("needs chromium and pdftoppm (poppler-utils), which are not installed")
+
+    def print_page(page: Path, folder: Path) -> list[np.ndarray]:
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--force-dark-mode", "--no-pdf-header-footer")
+        out = (f"--user-data-dir={tmp_path / 'print'}", f"--print-to-pdf={folder / 'page.pdf'}")
+        subprocess.run([chromium, *options, *out, page.as_uri()], capture_output=True, check=True, timeout=120)
+        subprocess.run([to_png, "-r", "40", "-gray", "-png", folder / "page.pdf", folder / "sheet"], check=True)
+        return [read_image(sheet)[..., 0] for sheet in sorted(folder.glob("sheet*.png"))]
+
+    return print_page
 
 
 def _can_unshare() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msc_edge.drawing import THUMBNAIL_SIDE, encode_image, thumbnail
+from msc_edge.drawing import SHOWN_SIDE, THUMBNAIL_SIDE, encode_image, thumbnail
 from msc_edge.errors import KitError
 from msc_edge.images import decode_image, read_image
 from msc_edge.kit.layout import MANIFEST
@@ -16,7 +16,8 @@ from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import NearestImage
-from msc_edge.runtime.tools.report.gallery import card
+from msc_edge.runtime.tools.report.gallery import Gallery, card
+from msc_edge.runtime.tools.report.outcome import Truth
 
 
 def pixels(url: str) -> np.ndarray:
@@ -38,8 +39,8 @@ def warned(detector, photos) -> ImageResult:
 
 
 def test_a_card_has_the_result_and_the_nearest_normal_images(opened, warned):
-    made = card(opened, warned, name="w", label="odd")
-    assert (made.name, made.label, made.result, made.problem) == ("w", "odd", warned.result, "")
+    made = card(opened, warned, name="w")
+    assert (made.name, made.truth, made.result, made.problem) == ("w", None, warned.result, "")
     nearest_images = made.result.nearest_images
     assert [(each.name, each.distance) for each in made.nearest] == [
         (each.path, each.distance) for each in nearest_images[:2]
@@ -50,6 +51,56 @@ def test_a_card_has_the_result_and_the_nearest_normal_images(opened, warned):
         assert np.abs(pixels(shown.url) - stored).mean() < 4
 
 
+@pytest.mark.parametrize(
+    ("verdict", "truth", "kind"),
+    [
+        ("normal", None, "normal"),
+        ("warn", None, "warn"),
+        ("reject", None, "reject"),
+        ("normal", Truth("crack", True), "wrong"),
+        ("reject", Truth("crack", True), "right"),
+        ("normal", Truth("good", False), "right"),
+        ("reject", Truth("good", False), "wrong"),
+    ],
+)
+def test_colours_show_right_or_wrong_where_the_label_is_known(opened, warned, verdict, truth, kind):
+    image = replace(warned, result=replace(warned.result, verdict=verdict))
+    assert card(opened, image, name="w", truth=truth).kind == kind
+
+
+def test_the_alt_text_says_what_is_seen(opened, warned, toy):
+    drawn = thumbnail(toy.draw(7))
+    result = replace(warned.result, verdict="reject", score=0.41, limit=0.33)
+    image = replace(warned, result=result, thumbnail=drawn, overlay=drawn)
+    assert card(opened, image, name="part_0012.png", truth=Truth("crack", True)).alt_text == (
+        "part_0012.png with its heatmap: rejected, score 0.41 over the limit 0.33, a defect of type crack"
+    )
+    image = replace(image, result=replace(result, verdict="warn", score=0.33), overlay=None)
+    assert card(opened, image, name="a.png", truth=Truth("good", False)).alt_text == (
+        "a.png: warning, score 0.33 not over the limit 0.33, a good part"
+    )
+    assert card(opened, image, name="a.png").alt_text == "a.png: warning, score 0.33 not over the limit 0.33"
+
+
+def test_the_least_p_value_is_explained_once_for_all_cards(opened, warned):
+    """The toy kit has twelve calibration images."""
+
+    def gallery(*p_values: float | None) -> Gallery:
+        results = (replace(warned.result, p_value=p_value) for p_value in p_values)
+        return Gallery("", "", 3, [card(opened, replace(warned, result=each), name="w") for each in results])
+
+    least = "at most 1 in 13: all 12 held-out normal images scored lower"
+    for p_values, explained, differ in (
+        ((1 / 13, 1 / 13), least, False),
+        ((1 / 13, 2 / 13), least, True),
+        ((2 / 13, 3 / 13), "", True),
+        ((None, None), "", False),
+    ):
+        found = gallery(*p_values)
+        assert (found.least_p_value, found.p_values_differ) == (explained, differ)
+    assert [each.p_value for each in gallery(1 / 13, 2 / 13, None).cards] == ["at most 1 in 13", "0.1538", ""]
+
+
 def test_an_image_with_a_thumbnail_is_shown_as_it_was_scored(opened, warned, toy, tmp_path):
     image = replace(warned, path=str(tmp_path / "gone.png"), thumbnail=thumbnail(toy.draw(7, "stain")))
     made = card(opened, image, name="w")
@@ -58,9 +109,9 @@ def test_an_image_with_a_thumbnail_is_shown_as_it_was_scored(opened, warned, toy
 
 
 def test_an_image_of_an_earlier_run_is_read_and_made_small(opened, warned, save, tmp_path):
-    large = save(tmp_path / "large.png", np.full((480, 640, 3), (200, 30, 40), np.uint8))
+    large = save(tmp_path / "large.png", np.full((960, 1280, 3), (200, 30, 40), np.uint8))
     made = card(opened, replace(warned, path=str(large)), name="w")
-    assert pixels(made.url).shape == (round(THUMBNAIL_SIDE * 480 / 640), THUMBNAIL_SIDE, 3)
+    assert pixels(made.url).shape == (round(SHOWN_SIDE * 480 / 640), SHOWN_SIDE, 3)
     assert np.abs(pixels(made.url).mean((0, 1)) - (200, 30, 40)).max() < 4
 
 

@@ -4,9 +4,10 @@ import html
 import json
 import re
 import shutil
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from msc_edge.errors import KitError
@@ -18,9 +19,9 @@ CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def addresses(page: str) -> set[str]:
-    """The beginning of everything that a browser would load."""
-    found = re.findall(r"""(?:src|href|action|data)\s*=\s*["']?([^"'>\s]*)|url\(([^)]*)\)""", page)
-    return {(first or second)[:5] for first, second in found} - {""}
+    """The beginning of everything that a browser would load: all but places in the page itself."""
+    found = re.findall(r"""(?:src|href|action|\bdata)\s*=\s*["']?([^"'>\s]*)|url\(([^)]*)\)""", page)
+    return {(first or second)[:5] for first, second in found if not (first or second).startswith("#")} - {""}
 
 
 @pytest.fixture(params=["evaluation", "scores"])
@@ -70,7 +71,7 @@ def test_the_kit_is_identified_by_name_and_sha(page, toy_kit, text_of):
     assert "another model" not in text
 
 
-def measured(page: Path, browse, script: str, *, width: int, folder: Path) -> object:
+def measured(page: Path, browse, script: str, *, width: int, folder: Path) -> Any:
     """What a script finds in a page that is shown in a frame of this width: the page itself runs none."""
     frame = html.escape(page.read_text(encoding="utf-8"))
     program = f"""
@@ -90,16 +91,17 @@ def measured(page: Path, browse, script: str, *, width: int, folder: Path) -> ob
     return json.loads(html.unescape(found[1]))
 
 
-@pytest.mark.parametrize("width", [390, 1100])
+@pytest.mark.parametrize("width", [360, 1100])
 @pytest.mark.parametrize("name", ["evaluation", "maps", "scores"])
 def test_nothing_is_wider_than_the_window(name, width, request, browse, tmp_path):
     folder = request.getfixturevalue(
         {"evaluation": "evaluated", "maps": "evaluated_maps", "scores": "score_report"}[name]
     )
     script = """
+        frame.scrollTo(50, 0);
         const beyond = [...shown.querySelectorAll("body *")].filter(
             each => each.getBoundingClientRect().right > frame.innerWidth + 0.5 && !each.closest(".scroll, svg"));
-        const fits = shown.documentElement.scrollWidth <= frame.innerWidth;
+        const fits = shown.documentElement.scrollWidth <= frame.innerWidth && frame.scrollX === 0;
         return [fits, beyond.map(each => each.outerHTML.slice(0, 200))];
     """
     page = folder / ("s.html" if name == "scores" else "report.html")
@@ -126,29 +128,95 @@ def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps, br
         assert centre == pytest.approx(expected, abs=0.6)
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of a colour such as #2e7d32 (WCAG 2.2)."""
-    digits = colour.lstrip("#")
-    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4))
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+@pytest.mark.parametrize("width", [360, 1100])
+def test_a_table_scrolls_in_its_own_box_and_the_hint_is_seen_where_it_does(width, evaluated_maps, browse, tmp_path):
+    script = """
+        return [...shown.querySelectorAll(".scroll:has(.hint)")].map(box => {
+            const before = box.scrollWidth > box.clientWidth;
+            box.scrollLeft = 1000;
+            return [before, box.scrollLeft > 0, box.querySelector(".hint").offsetHeight > 0, box.tabIndex];
+        });
+    """
+    found = measured(evaluated_maps / "report.html", browse, script, width=width, folder=tmp_path)
+    assert len(found) == 4
+    assert all(scrolls == moved == hint and tab == 0 for scrolls, moved, hint, tab in found)
+    assert sum(scrolls for scrolls, *_ in found) == (0 if width > 1000 else 3)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_a_contrast_of_at_least_4_5_in_both_colour_schemes(scheme):
-    """WCAG 2.2, success criterion 1.4.3."""
-    css = (files("msc_edge.runtime.tools.report") / "base.css").read_text(encoding="utf-8")
-    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
-    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", light))
-    if scheme == "dark":
-        colours |= dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", dark))
-    for text in ("ink", "quiet", "good", "warn", "bad"):
-        for background in ("paper", "panel"):
-            low, high = sorted((luminance(colours[text]), luminance(colours[background])))
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, background)
+def test_each_image_is_enlarged_by_its_link_and_comes_back_by_another(evaluated_maps, browse, tmp_path):
+    """Links work with a mouse, a finger and a keyboard. A copy of the page without its policy runs the script."""
+    script = """
+        const size = each => { const box = each.getBoundingClientRect(); return [box.width, box.height]; };
+        const found = [...document.querySelectorAll(".zoom")].map(box => {
+            const [open, close] = box.querySelectorAll(":scope > a[href]"), image = open.querySelector("img");
+            const before = size(image), hidden = close.offsetHeight === 0;
+            open.click();
+            const large = size(image), whole = size(box), covered = size(close);
+            close.click();
+            const after = size(image), target = document.querySelector(":target");
+            const back = target.matches("article") && target.contains(box);
+            return {before, hidden, large, whole, covered, after, back};
+        });
+        document.body.innerHTML = "<pre></pre>";
+        document.querySelector("pre").textContent = JSON.stringify(found);
+    """
+    text = (evaluated_maps / "report.html").read_text(encoding="utf-8").replace(CSP, "")
+    (tmp_path / "copy.html").write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    opened = browse(tmp_path / "copy.html")
+    (result,) = re.findall("<pre>(.*?)</pre>", opened.dom, re.DOTALL)
+    found = json.loads(html.unescape(result))
+    assert len(found) == 3 * 8
+    for each in found:
+        assert each["whole"] == each["covered"]
+        assert each["whole"] == pytest.approx([1160, 1900], rel=0.05)  # less the scroll bar and the bars of the window
+        assert each["large"] > each["before"] == each["after"]
+        assert each["large"][0] > 700
+        assert each["hidden"]
+        assert each["back"]
+
+
+@pytest.mark.parametrize("name", ["evaluation", "maps", "scores"])
+def test_each_image_and_plot_has_a_text_and_identifiers_are_unique(name, request):
+    folder = request.getfixturevalue(
+        {"evaluation": "evaluated", "maps": "evaluated_maps", "scores": "score_report"}[name]
+    )
+    text = (folder / ("s.html" if name == "scores" else "report.html")).read_text(encoding="utf-8")
+    for alt in re.findall("<img [^>]*>", text):
+        assert re.search('alt="[^"]{20,}"', alt), alt
+    for plot in re.findall("<svg [^>]*>", text):
+        assert 'aria-hidden="true"' in plot or 'role="img" aria-label="' in plot
+    identifiers = re.findall(r'\bid="([^"]*)"', text)
+    assert len(set(identifiers)) == len(identifiers)
+    assert set(re.findall('href="#([^"]*)"', text)) <= set(identifiers)
+
+
+def test_the_title_says_what_is_seen(evaluated, score_report):
+    for page, expected in (
+        (evaluated / "report.html", "Evaluation of toy: 1 of 9 normal images rejected, 1 of 6 anomalous images missed"),
+        (score_report / "s.html", "Images scored with toy: 6 of 16 images rejected"),
+    ):
+        assert f"<title>{expected}</title>" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["evaluation", "maps", "scores"])
+def test_the_page_has_no_absolute_path(name, request, tmp_path_factory):
+    folder = request.getfixturevalue(
+        {"evaluation": "evaluated", "maps": "evaluated_maps", "scores": "score_report"}[name]
+    )
+    text = (folder / ("s.html" if name == "scores" else "report.html")).read_text(encoding="utf-8")
+    assert str(tmp_path_factory.getbasetemp()) not in text
+
+
+def test_printed_pages_are_white_and_full(score_report, print_page, tmp_path):
+    pages = print_page(score_report / "s.html", tmp_path)
+    assert 1 < len(pages) <= 3
+    for number, page in enumerate(pages, start=1):
+        edge = np.concatenate([page[:5].ravel(), page[-5:].ravel(), page[:, :5].ravel(), page[:, -5:].ravel()])
+        assert edge.min() == 255
+        # Most of a page is paper, also in the plots and the tables.
+        assert np.median(page) == 255
+        filled = np.flatnonzero((page < 200).any(axis=1)).max() / len(page)
+        assert number == len(pages) or filled > 0.6
 
 
 def test_a_page_that_cannot_be_completed_is_not_written(toy_kit, detector, photos, tmp_path):

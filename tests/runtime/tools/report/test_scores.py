@@ -26,7 +26,7 @@ def without_plot(sections: str) -> str:
 
 
 class TestContent:
-    def test_it_has_the_counts_and_the_most_anomalous_images(self, score_report, text_of):
+    def test_it_has_the_counts_and_the_most_anomalous_images(self, score_report, parts, text_of):
         images = list(read_score_file(score_report / "s.csv"))
         results = [(image.path, image.result) for image in images if image.result]
         text = text_of((score_report / "s.html").read_text(encoding="utf-8"))
@@ -34,10 +34,14 @@ class TestContent:
             count = sum(result.verdict == verdict for _, result in results)
             assert f"{count} {verdict} , {100 * count / len(images):.1f} %" in text
         assert "1 unreadable" in text
-        assert "zero.png the file is empty" in text
+        assert " empty/zero.png the file is empty" in text
         shown = sorted(results, key=lambda each: -each[1].score)[:6]
+        # All of them are above the twelve calibration scores of the toy kit.
+        assert {result.p_value for _, result in shown} == {round(1 / 13, 6)}
+        assert "p-value of each image: at most 1 in 13: all 12 held-out normal images scored lower." in text
+        assert text.count("p-value") == 1
         places = [
-            text.index(f"score {result.score:.6f} · p-value {result.p_value:.4f} {path}") for path, result in shown
+            text.index(f"score {result.score:.6f} {Path(path).relative_to(parts / 'test')}") for path, result in shown
         ]
         assert places == sorted(places)
         assert f"Largest score first. The first 6 of {len(results)} images." in text
@@ -48,6 +52,22 @@ class TestContent:
         assert (done.exit_code, len(done.stdout.splitlines())) == (0, 17)
         assert f"report: {report}" in done.stderr
         assert sections(report) == sections(score_report / "s.html")
+
+    def test_paths_are_those_within_the_folder_of_all_images(self, toy_kit, toy, save, text_of, tmp_path, monkeypatch):
+        for number, name in enumerate(("monday/line 3/a.png", "monday/line 4/b.png")):
+            save(tmp_path / name, toy.draw(number, "stain"))
+        monkeypatch.chdir(tmp_path / "monday")
+        for paths, expected in (
+            (
+                ["line 3", tmp_path / "monday" / "line 4"],
+                ["2 images in the folder monday", " line 3/a.png", " line 4/b.png"],
+            ),
+            (["../monday/line 3/a.png"], ["1 image in the folder line 3", " a.png"]),
+        ):
+            run(toy_kit, *paths, "--report", tmp_path / "r.html", "--overwrite")
+            text = text_of((tmp_path / "r.html").read_text(encoding="utf-8"))
+            assert all(each in text for each in expected)
+            assert str(tmp_path) not in text
 
     def test_a_zipped_kit_shows_its_thumbnails_too(self, score_report, sections, toy_kit, parts, tmp_path):
         zipped = shutil.make_archive(str(tmp_path / "toy.kit"), "zip", toy_kit)

@@ -1,0 +1,122 @@
+"""Figures of docs/: plots of lines, with the axes and the colours of reports, in a light and a dark scheme.
+
+A page shows such a file as an image, so the file has a style sheet of its own. Lines differ by colour, dashes and
+marks.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from msc_edge.runtime.tools.report.axes import HEIGHT, INK, LEFT, LETTER, TOP, WIDTH, Axes, text
+from msc_edge.runtime.tools.report.marks import DASHES, SHAPES, mark
+
+_SERIES = (  # light, dark: 3:1 on the background
+    ("#1f77b4", "#5aa9e6"),
+    ("#c62828", "#f0746c"),
+    ("#2e7d32", "#6fbf73"),
+    ("#a35f00", "#f0a94a"),
+    ("#6a1b9a", "#c08be0"),
+)
+_ROW = 18  # between lines of the legend, in units of a plot
+_GAP = 16  # between plots
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot: its points, with ascending x, and the number of its colour, dashes and marks."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: int
+
+
+class FigureAxes(Axes):
+    """Axes with logarithms, or with chosen ticks below the plot."""
+
+    def __init__(
+        self,
+        across: tuple[float, float],
+        up: tuple[float, float],
+        *,
+        log: bool = False,
+        across_ticks: Sequence[float] = (),
+    ) -> None:
+        """`log`: both axes show logarithms, with a tick at each power of ten. `across_ticks`: else, where ticks are."""
+        self._log, self._chosen = log, across_ticks
+        if log:
+            across, up = ((math.log10(low), math.log10(high)) for low, high in (across, up))
+        super().__init__(across, up)
+
+    def x(self, value: float) -> float:
+        """See Axes."""
+        return super().x(math.log10(value) if self._log else value)
+
+    def y(self, value: float) -> float:
+        """See Axes."""
+        return super().y(math.log10(value) if self._log else value)
+
+    def ticks_across(self, *, percent: bool) -> list[tuple[float, str]]:
+        """See Axes."""
+        if self._log:
+            return _decades(*self._across)
+        return [(each, f"{each:g}") for each in self._chosen] or super().ticks_across(percent=percent)
+
+    def ticks_up(self, *, percent: bool) -> list[tuple[float, str]]:
+        """See Axes."""
+        return _decades(*self._up) if self._log else super().ticks_up(percent=percent)
+
+
+def _decades(low: float, high: float) -> list[tuple[float, str]]:
+    exponents = range(math.ceil(low - 1e-6), math.floor(high + 1e-6) + 1)
+    return [(10.0**each, f"{10**each:,}" if each >= 0 else f"{10.0**each:g}") for each in exponents]
+
+
+def line_plot(axes: Axes, lines: Sequence[Line], *, below: str, beside: str) -> str:
+    """A plot of at most six lines, as content of an SVG of WIDTH x HEIGHT units; the legend has two columns."""
+    assert len(lines) <= 2 * (TOP // _ROW), "the legend has no place for more"
+    parts = [axes.frame(below, beside, percent=(False, False))]
+    for row, line in enumerate(lines):
+        colour = f"var(--series-{line.style}, {_SERIES[line.style][0]})"
+        shape, dashes = SHAPES[line.style], DASHES[line.style]
+        drawn = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
+        points = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in line.points)
+        parts.append(f'<polyline points="{points}" {drawn}><title>{escape(line.name)}</title></polyline>')
+        parts += (mark(shape, axes.x(x), axes.y(y), colour=colour, size=4) for x, y in line.points)
+        x, y = LEFT + (row % 2) * 27 * LETTER, 14 + _ROW * (row // 2)
+        parts.append(f'<path d="M{x:.1f} {y - 4}h28" {drawn}/>')
+        parts += (mark(shape, x + 14, y - 4, colour=colour, size=4), text(x + 34, y, line.name, fill=INK))
+    return "".join(parts)
+
+
+def write_figure(plots: Sequence[str], out: Path, *, title: str, description: str) -> None:
+    """Write plots of WIDTH x HEIGHT units, two side by side, as one SVG file. The texts say what is seen."""
+    columns = min(2, len(plots))
+    rows = -(-len(plots) // columns)
+    width, height = columns * (WIDTH + _GAP) + _GAP, rows * (HEIGHT + _GAP) + _GAP
+    placed = "".join(
+        f'<g transform="translate({_GAP + number % columns * (WIDTH + _GAP)} '
+        f'{_GAP + number // columns * (HEIGHT + _GAP)})">{plot}</g>'
+        for number, plot in enumerate(plots)
+    )
+    out.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(f"{title}. {description}")}" font-family="system-ui, sans-serif" font-size="12">'
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc><style>{dark_scheme()}</style>"
+        f'<rect width="100%" height="100%" fill="var(--panel, #fff)"/>{placed}</svg>\n',
+        encoding="utf-8",
+    )
+
+
+def dark_scheme() -> str:
+    """The rules of the dark scheme: those of reports, and the colours of lines."""
+    css = (files("msc_edge.runtime.tools.report") / "base.css").read_text(encoding="utf-8")
+    (dark,) = re.findall(r"@media screen and \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", css, re.DOTALL)
+    rules = dict(re.findall(r"--(ink|quiet|line|panel): (#\w+);", dark))
+    rules |= {f"series-{number}": colour for number, (_, colour) in enumerate(_SERIES)}
+    named = "".join(f"--{name}:{colour};" for name, colour in rules.items())
+    return f"@media (prefers-color-scheme:dark){{:root{{{named}}}}}"
