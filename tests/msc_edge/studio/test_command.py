@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -44,7 +45,7 @@ def walked(start_studio, parts, tmp_path_factory):
 
 
 @contextmanager
-def opened(studio, *, size: tuple[int, int] = SIZES[0], scheme: str = "light") -> Iterator[Page]:
+def opened(studio, *, size: tuple[int, int] = SIZES[0], scheme: Literal["light", "dark"] = "light") -> Iterator[Page]:
     """A page in Chromium. At the end: nothing was loaded from elsewhere, and the console shows no error."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
