@@ -51,8 +51,13 @@ ifdef PICTURES
 $(warning PICTURES= is deprecated; use IMAGES=)
 IMAGES ?= $(PICTURES)
 endif
+# Checked here, before the installation starts.
+ifeq ($(filter run,$(MAKECMDGOALS)),run)
+ifeq ($(and $(NORMAL),$(IMAGES)),)
+$(error usage: make run NORMAL=DIR IMAGES=DIR [BACKBONE=NAME] [WEIGHTS=FILE] [OUT=DIR])
+endif
+endif
 run: install
-	@test -n '$(NORMAL)' -a -n '$(IMAGES)' || { echo 'usage: make run NORMAL=DIR IMAGES=DIR [BACKBONE=NAME] [WEIGHTS=FILE] [OUT=DIR]'; exit 2; }
 	$(BIN)/msc-edge train --normal '$(NORMAL)' --out '$(OUT)/run' $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(TRAIN)
 	$(BIN)/msc-edge export '$(OUT)/run' --out '$(OUT)/kit'
 	$(BIN)/msc-edge score '$(OUT)/kit' '$(IMAGES)' --out '$(OUT)/scores.csv'

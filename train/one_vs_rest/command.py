@@ -68,7 +68,7 @@ def one_vs_rest(
     from msc_edge.terminal import echo
     from msc_edge.text import many
 
-    with explain_missing_extra():
+    with explain_missing_extra("train"):
         from msc_edge.train.one_vs_rest.benchmark import download_dataset, run_protocol
         from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions, read_jobs
         from msc_edge.train.options import check_learning_rate
