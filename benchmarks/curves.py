@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from common import parser_of
 
-from msc_edge.runtime.tools.report.axes import LEFT, LETTER, Axes, svg, text
+from msc_edge.axes import LEFT, LETTER, Axes, svg_file, text
 
 COLOURS = ("#1f77b4", "#c62828", "#2e7d32", "#b26a00", "#6a1b9a")
 
@@ -54,10 +54,7 @@ def main() -> None:
         parts.append(f'<rect x="{x:.1f}" y="{y - 9}" width="11" height="11" fill="{colour}"/>')
         parts.append(text(x + 16, y, name, fill="#222"))
         print(name, " ".join(f"{step}:{auroc:.4f}" for step, auroc in curve.items()))
-    drawn = str(svg("".join(parts), options.title))
-    background = '<rect width="100%" height="100%" fill="#fff"/>'
-    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{background}", 1)
-    options.out.write_text(drawn + "\n", encoding="utf-8")
+    options.out.write_text(svg_file("".join(parts), options.title), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -72,11 +72,12 @@ def fine_tune(
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
     fast_convolutions = FastConvolutions(backbone)
-    evaluator, trained_on = _split_for_selection(network, training_copies, settings)
+    places = places_to_train_on(len(training_copies), settings)
+    evaluator = _evaluator(network, training_copies, places, settings)
     best = BestCheckpoint(network.backbone) if evaluator else None
-    training_copies = [training_copies[i] for i in trained_on]
+    training_copies = [training_copies[i] for i in places]
     recipe = recipe_named(settings.recipe)
-    center = recipe.center_of(torch.from_numpy(initial[trained_on])).to(fabric.device)
+    center = recipe.center_of(torch.from_numpy(initial[places])).to(fabric.device)
     state = {
         "model": model,
         "optimizer": optimizer,
@@ -129,17 +130,21 @@ def fine_tune(
     return best
 
 
-def _split_for_selection(
-    network: EmbeddingNetwork, training_copies: Sequence[Tensor], settings: FineTuning
-) -> tuple[CheckpointEvaluator | None, list[int]]:
-    """The evaluator for checkpoint selection, if there is any, and the places of the images to train on."""
+def places_to_train_on(images: int, settings: FineTuning) -> list[int]:
+    """The places of the images to train on: all but those that checkpoint selection holds out."""
+    held_out = set() if settings.select == "last" else held_out_for_selection(images)
+    return [i for i in range(images) if i not in held_out]
+
+
+def _evaluator(
+    network: EmbeddingNetwork, training_copies: Sequence[Tensor], places: Sequence[int], settings: FineTuning
+) -> CheckpointEvaluator | None:
+    """The evaluator for checkpoint selection, if there is any; the images at `places` are trained on."""
     if settings.select == "last":
-        return None, list(range(len(training_copies)))
-    held_out = held_out_for_selection(len(training_copies))
-    trained_on = [i for i in range(len(training_copies)) if i not in held_out]
-    held_out_copies, others = ([training_copies[i] for i in part] for part in (sorted(held_out), trained_on))
-    evaluator = CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed, scores=settings.select_by)
-    return evaluator, trained_on
+        return None
+    held_out = sorted(set(range(len(training_copies))).difference(places))
+    held_out_copies, others = ([training_copies[i] for i in part] for part in (held_out, places))
+    return CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed, scores=settings.select_by)
 
 
 def batch_of(step: int, *, images: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:

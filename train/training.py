@@ -24,6 +24,7 @@ from msc_edge.train.backbones.backbone import Backbone, is_finite
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.backbones.registry import architecture
 from msc_edge.train.collapse import mean_pairwise_cosine
+from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import (
     SIMILAR,
     NormalImage,
@@ -38,13 +39,14 @@ from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.inputs import IgnoreMaskFile, preprocessing_of
 from msc_edge.train.loading import decoded, load_images
+from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TRAIN_ALL, FineTuningOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS, ROWS
 from msc_edge.train.patches.run_files import write_patches
 from msc_edge.train.patches.taps import find_taps
 from msc_edge.train.recipes import recipe_named
-from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
+from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, VIEWS, exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
@@ -57,6 +59,7 @@ from msc_edge.train.run_record import (
     write_record,
 )
 from msc_edge.train.settings import fine_tuning
+from msc_edge.train.view_sheet import write_view_sheet
 from msc_edge.train.weights import pretrained_backbone
 
 _JPEG_FACTOR = 2  # reduced JPEG files keep twice the input size of the network, so that the resize still smooths
@@ -172,19 +175,29 @@ def _train(
     embeddings = initial
     best = None
     if settings.steps:
+        copies = [copy for copy, used in zip(training_copies, in_bank, strict=True) if used]
+        in_training = [image.path for image in usable if image.role == "bank"]
+
+        def show_views(_step: int) -> None:
+            # After the first step: a training that fails before it leaves an empty folder, which can be used again.
+            if fabric.is_global_zero and not (out / VIEWS).exists():
+                write_view_sheet(out / VIEWS, copies, in_training, settings, size=spec.image_size)
+
         best = fine_tune(
             fabric,
             network,
-            [copy for copy, used in zip(training_copies, in_bank, strict=True) if used],
+            copies,
             initial[in_bank],
             settings,
             folder=out,
             resume=resume,
             checkpoint_every=options.checkpoint_every,
+            on_step=show_views,
             report=report,
         )
         if not fabric.is_global_zero:
             return None
+        write_curves(out / CURVES, read_metrics(out / METRICS, StepMetrics), best)
         names = [image.path for image in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding images", report=report))
     _check_finite(backbone, embeddings)

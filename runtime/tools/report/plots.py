@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 from markupsafe import Markup
 
+from msc_edge.axes import INK, LEFT, LETTER, QUIET, TOP, WIDTH, Axes, svg, text
 from msc_edge.calibration import Limits
-from msc_edge.runtime.tools.report.axes import INK, LEFT, LETTER, QUIET, TOP, WIDTH, Axes, svg, text
 
 NORMAL, DEFECT = "var(--scores-normal, #1f77b4)", "var(--scores-defect, #c62828)"
 NEUTRAL = "var(--scores, #5a6b7b)"

@@ -1,4 +1,4 @@
-"""Axes of a plot: from values to positions, round ticks, text."""
+"""Plots as SVG: axes from values to positions, round ticks, text."""
 
 import math
 from html import escape
@@ -43,6 +43,16 @@ class Axes:
         low, high = self._up
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
+    @property
+    def bottom(self) -> float:
+        """Distance of the lower end from the upper edge, in units of the plot."""
+        return HEIGHT - BOTTOM
+
+    @property
+    def middle(self) -> float:
+        """Distance of the middle from the left edge, in units of the plot."""
+        return (LEFT + WIDTH - RIGHT) / 2
+
     def frame(self, below: str, beside: str, *, percent: tuple[bool, bool]) -> str:
         """Axes, ticks and labels; `percent`: whether the values across and up are shares."""
         parts = []
@@ -78,3 +88,11 @@ def svg(content: str, label: str) -> Markup:
     """The plot, for a template. `label` is its text alternative."""
     font = 'font-family="system-ui, sans-serif" font-size="12"'
     return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {font}>{content}</svg>')
+
+
+def svg_file(content: str, label: str, *, height: int = HEIGHT) -> str:
+    """The plot as a file of its own, on white. `height`: that of several plots, one below the other."""
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    about = f'role="img" aria-label="{escape(label)}" font-family="system-ui, sans-serif" font-size="12"'
+    background = '<rect width="100%" height="100%" fill="#fff"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>{background}{content}</svg>\n'
