@@ -37,13 +37,13 @@ def curves_svg(rows: Sequence[StepMetrics], best: BestCheckpoint | None) -> str:
     steps = max((row.step for row in rows), default=1)
     selected = best.step if best else None
     plots = [
-        ("loss", [_Line("loss of the batch", [(row.step, row.loss) for row in rows], _BLUE)]),
+        ("loss", [_Line("loss of the batch", _values(rows, "loss"), _BLUE)]),
         (
             "mean pairwise cosine",
             [
                 _Line(
                     "collapse: near 1 all images have the same embedding",
-                    [(row.step, row.mean_pairwise_cosine) for row in rows],
+                    _values(rows, "mean_pairwise_cosine"),
                     _RED,
                 )
             ],
@@ -61,6 +61,11 @@ def curves_svg(rows: Sequence[StepMetrics], best: BestCheckpoint | None) -> str:
         for number, (label, lines) in enumerate(plots)
     ]
     return svg_file("".join(parts), "Curves of the training", height=HEIGHT * len(plots))
+
+
+def _values(rows: Sequence[StepMetrics], name: str) -> list[tuple[int, float]]:
+    """(step, value) of the steps that have the value."""
+    return [(row.step, value) for row in rows if (value := getattr(row, name)) is not None]
 
 
 def _plot(label: str, lines: Sequence[_Line], steps: int, selected: int | None) -> str:

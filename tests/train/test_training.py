@@ -124,11 +124,11 @@ def test_the_views_can_be_seen_while_the_training_runs(
 ) -> None:
     seen: list[bool] = []
 
-    def report(task: str, *_: object) -> None:
+    def report(task: str, _done: int, _total: int, _note: str = "") -> None:
         if task == "fine-tuning":
             seen.append((tmp_path / "run" / VIEWS).exists())
 
-    train(normal_images, tmp_path / "run", options(), report=report)
+    trained(normal_images, tmp_path / "run", options(), report=report)
     assert seen == [True] * 4
     assert contents(tmp_path / "run", (VIEWS,)) == contents(finished_run, (VIEWS,))
 
