@@ -61,7 +61,8 @@ def one_vs_rest(
 ) -> None:
     """Run the one-versus-rest benchmark: each class in turn is normal, the others are anomalous.
 
-    Finished jobs are kept: run the same command again to continue an interrupted benchmark.
+    The estimated time is printed before the first job. Finished jobs are kept: run the same command again to continue
+    an interrupted benchmark.
     """
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
@@ -112,6 +113,7 @@ def one_vs_rest(
             methods=[each for each in METHODS if not method or each in method],
             seeds=seeds,
             report=report,
+            announce=lambda line: echo(line, err=True),
         )
     echo(table, nl=False)
     echo(f"see {out / 'table.md'}, {out / 'curves.csv'}", err=True)
