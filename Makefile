@@ -1,4 +1,4 @@
-# make install | demo | test | lint | run      every target installs what it needs
+# make install | demo | test | lint | run | wheelhouse      every target installs what it needs
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +6,7 @@ DEMO ?= msc-edge-demo
 # The editable install links each file. A folder's date changes when a file is added or removed.
 FOLDERS := $(shell find msc_edge train export runtime -type d -not -name __pycache__)
 
-.PHONY: install demo test test-slow soak lint format run docs clean
+.PHONY: install demo test test-slow soak lint format run docs wheelhouse clean
 
 install: .venv/installed
 
@@ -51,14 +51,27 @@ ifdef PICTURES
 $(warning PICTURES= is deprecated; use IMAGES=)
 IMAGES ?= $(PICTURES)
 endif
+# Checked here, before the installation starts.
+ifeq ($(filter run,$(MAKECMDGOALS)),run)
+ifeq ($(and $(NORMAL),$(IMAGES)),)
+$(error usage: make run NORMAL=DIR IMAGES=DIR [BACKBONE=NAME] [WEIGHTS=FILE] [OUT=DIR])
+endif
+endif
 run: install
-	@test -n '$(NORMAL)' -a -n '$(IMAGES)' || { echo 'usage: make run NORMAL=DIR IMAGES=DIR [BACKBONE=NAME] [WEIGHTS=FILE] [OUT=DIR]'; exit 2; }
 	$(BIN)/msc-edge train --normal '$(NORMAL)' --out '$(OUT)/run' $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(TRAIN)
 	$(BIN)/msc-edge export '$(OUT)/run' --out '$(OUT)/kit'
 	$(BIN)/msc-edge score '$(OUT)/kit' '$(IMAGES)' --out '$(OUT)/scores.csv'
 
 docs: install
 	$(BIN)/python docs/generate.py
+
+# The wheel of this folder with all that it needs, for PCs without network that have this system, processor and Python.
+# EXTRAS: of pyproject.toml, such as train,web. hnswlib is built for any processor of this type.
+WHEELHOUSE ?= dist/wheelhouse
+wheelhouse:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	rm -rf '$(WHEELHOUSE)' build/lib  # setuptools would add the modules of earlier builds that are there
+	HNSWLIB_NO_NATIVE=1 $(BIN)/python -m pip wheel --quiet --wheel-dir '$(WHEELHOUSE)' '.$(if $(EXTRAS),[$(EXTRAS)])'
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache *.egg-info

@@ -20,11 +20,11 @@ from pathlib import Path
 import hnswlib
 import numpy as np
 from common import parser_of, random_frame
-from figure import FigureAxes, Line, line_plot, write_figure
 from timing import median, medians
 
 from msc_edge.bank import Bank, ExactSearch, HnswSearch
 from msc_edge.export.index import EF_CONSTRUCTION, M, least_ef
+from msc_edge.figures import FigureAxes, Line, figure, line_plot
 from msc_edge.parallel import ordered_map
 from msc_edge.runtime import Detector
 from msc_edge.runtime.processor import usable_cores
@@ -171,7 +171,8 @@ def draw(options: argparse.Namespace) -> None:
         "as one."
     )
     title = "Time and memory of a search, time of a score, frames per second"
-    write_figure(plots, options.out, title=title, description=description)
+    drawn = figure(plots, title=title, description=description)
+    options.out.write_text(drawn, encoding="utf-8")
 
 
 def _plot(lines: list[Line], *, below: str, beside: str, log: bool = False, across_ticks: Sequence[float] = ()) -> str:

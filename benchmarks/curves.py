@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from common import parser_of
-from figure import Line, line_plot, write_figure
 
-from msc_edge.runtime.tools.report.axes import Axes
+from msc_edge.axes import Axes
+from msc_edge.figures import Line, figure, line_plot
 
 
 def curve_of(folder: Path, method: str) -> dict[int, float]:
@@ -55,7 +55,8 @@ def main() -> None:
         for line in lines
     )
     plot = line_plot(axes, lines, below="steps", beside="AUROC of the test images")
-    write_figure([plot], options.out, title=options.title, description=f"{'. '.join(described)}.")
+    drawn = figure([plot], title=options.title, description=f"{'. '.join(described)}.")
+    options.out.write_text(drawn, encoding="utf-8")
     for name, curve in curves.items():
         print(name, " ".join(f"{step}:{auroc:.4f}" for step, auroc in curve.items()))
 

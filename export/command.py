@@ -57,7 +57,7 @@ def export(
     from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
 
-    with explain_missing_extra():
+    with explain_missing_extra("train"):
         from msc_edge.export.pack import export as export_kit
 
     notes: list[str] = []

@@ -82,15 +82,18 @@ _EXTRA_OF_PACKAGE = {
 
 
 @contextmanager
-def explain_missing_extra() -> Iterator[None]:
-    """Turn a failed import of an optional package into a MissingExtraError that names the extra."""
+def explain_missing_extra(extra: str | None = None) -> Iterator[None]:
+    """Turn a failed import of an optional package into a MissingExtraError that names the extra.
+
+    `extra`: the one that installs all optional packages of the code within; by default the one of the missing package.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        extra = _EXTRA_OF_PACKAGE.get(package)
-        if extra is None:
+        if package not in _EXTRA_OF_PACKAGE:
             raise
+        extra = extra or _EXTRA_OF_PACKAGE[package]
         raise MissingExtraError(
             f"this needs {package}, which is not installed. Install it with: pip install 'msc-edge[{extra}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Images from files: the one decoder of training and runtime.
+"""Images from files and from memory: the one decoder of training and runtime.
 
 No other code outside the model changes pixel values, so training and the line decode a file to the same pixels.
 """
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from msc_edge.errors import UnreadableImageError
+from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.files import open_regular
 from msc_edge.formats import DAMAGED, FIRST_BYTES, NOT_SUPPORTED, is_image
 from msc_edge.formats.bmp import decode_bmp, is_bmp
@@ -74,6 +74,41 @@ def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nda
     except MemoryError as error:
         raise UnreadableImageError("there is not enough memory to decode it") from error
     return _to_eight_bits(image, policy, bits=bits)
+
+
+def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
+    """A frame in memory as uint8 (height, width, 3): the pixels that `decode_image` gives for them in a file.
+
+    `frame`: uint8 or uint16, (height, width), (height, width, 1) or (height, width, 3); the order of three channels is
+    kept. uint16 holds values of the policy's bits: 0 to 4095 for 12. Nothing is concluded from the values. Raises
+    SourceError for anything else and for an empty frame, UnreadableImageError for a bit depth that the policy does not
+    allow.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise _not_a_frame(type(frame).__name__, "pass a numpy array")
+    found = f"{frame.dtype} {frame.shape}"
+    if frame.dtype not in (np.uint8, np.uint16):
+        raise _not_a_frame(found, "convert the values to uint8, from 0 (black) to 255")
+    pixels = frame[..., None] if frame.ndim == 2 else frame
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        raise _not_a_frame(found, "remove alpha with frame[..., :3], and pass several frames as a list")
+    height, width = pixels.shape[:2]
+    if height == 0 or width == 0:
+        raise SourceError(f"the image is empty: {width}x{height} pixels")
+    if frame.dtype == np.uint16 and policy.bit_depth == 8:
+        raise UnreadableImageError(
+            "it is uint16, and the images at training had 8 bits a channel, so it is not known which bits hold the "
+            "signal; pass uint8, as at training, or train with msc-edge train --bit-depth 10|12|14|16"
+        )
+    pixels = _to_eight_bits(pixels, policy, bits=_SIXTEEN)
+    return pixels if pixels.shape[2] == 3 else three_channels(np.ascontiguousarray(pixels))
+
+
+def _not_a_frame(found: str, remedy: str) -> SourceError:
+    return SourceError(
+        f"got {found}, and an image is expected as uint8 or uint16 (height, width), (height, width, 1) or "
+        f"(height, width, 3); {remedy}"
+    )
 
 
 def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
@@ -163,6 +198,6 @@ def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int) -> np.
     if (largest := int(image.max())) >> policy.bit_depth:
         raise UnreadableImageError(
             f"its largest value is {largest}, more than {policy.bit_depth} bits hold; "
-            "the file does not fit the bit depth given at training"
+            "it does not fit the bit depth given at training"
         )
     return (image >> (policy.bit_depth - 8)).astype(np.uint8)

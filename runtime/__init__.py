@@ -5,7 +5,7 @@ The public names are `Detector`, `Result`, `score_folder` and `evaluate`:
     from msc_edge.runtime import Detector
 
     detector = Detector.load("kit")
-    result = detector.score(frame)      # uint8 (height, width, 3), RGB
+    result = detector.score(frame)      # uint8 (height, width, 3), RGB; or grey, 16 bits, a list
     print(result.verdict, result.score, result.p_value)
 """
 

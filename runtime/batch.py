@@ -20,12 +20,13 @@ from msc_edge.overlay import overlay
 from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.backends.interface import BackendChoice
-from msc_edge.runtime.detector import Detector, SearchChoice
+from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.formats import path_as_written, rounded
 from msc_edge.runtime.results.image_result import ImageResult, read_score_file, score_file_format
 from msc_edge.runtime.results.row_file import RowFile, move_aside
 from msc_edge.runtime.results.summary import Summary
+from msc_edge.runtime.search import SearchChoice
 
 _LOG = logging.getLogger("msc_edge")
 _READERS = 2  # a network share serves two requests in little more than the time of one

@@ -4,36 +4,41 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self, get_args, overload
 
 import numpy as np
 
 from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
-from msc_edge.bank import Bank, open_hnsw
+from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration, Limit, Limits
-from msc_edge.errors import KitError, MissingExtraError, SourceError, UnreadableImageError, UsageError
+from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
 from msc_edge.formats.opencv import refuse_too_many_pixels
-from msc_edge.images import bytes_of, decode_image
+from msc_edge.images import bytes_of, decode_image, frame_to_rgb
 from msc_edge.kit.manifest import Manifest, Precision
 from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
+from msc_edge.kit.thumbnails import read_thumbnail
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
 from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.result import NearestImage, Result
+from msc_edge.runtime.search import SearchChoice, open_bank
 from msc_edge.scoring import Scoring
 
-SearchChoice = Literal["auto", "exact", "hnsw"]
+ChannelOrder = Literal["RGB", "BGR"]
+Frames = list[np.ndarray] | tuple[np.ndarray, ...]
 _LOG = logging.getLogger("msc_edge")
 _FAR = 10  # times the range of the calibration scores: few anomalies have such a score
 _UNIT = 1e-3  # deviation of the length of an embedding from 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detector:
     """Scores images with a kit. Safe to use from several threads."""
 
     kit: KitIdentity
+    path: Path
+    """The folder or .zip of the kit, absolute."""
     manifest: Manifest
     spec: BackendSpec
     """Which model scores, and in which library."""
@@ -85,6 +90,7 @@ class Detector:
             calibration = kit.model(spec.precision).calibration
             detector = cls(
                 kit=kit.identity,
+                path=kit.path.absolute(),
                 manifest=kit.manifest,
                 spec=spec,
                 backend=selected,
@@ -107,6 +113,13 @@ class Detector:
         if not abs(length - 1) <= _UNIT:  # also true for NaN
             raise KitError(f"{file}: the embedding of the check image has length {length:.6g}, not 1; export it again")
         self.score_output(output, image)
+
+    def __repr__(self) -> str:
+        return (
+            f"Detector(kit={self.kit.name!r}, sha256={self.kit.sha256[:12]!r}, model={self.model!r}, "
+            f"backend={self.spec.name!r}, normal_images={len(self.normal_images)}, "
+            f"limit={self.limits.reject.score:.6g})"
+        )
 
     @property
     def scoring(self) -> Scoring:
@@ -159,13 +172,30 @@ class Detector:
                 near,
             )
 
-    def score(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB", heatmap: bool = False) -> Result:
-        """Score one image, uint8 (height, width, 3). OpenCV's cameras need `order="BGR"`.
+    @overload
+    def score(self, frame: np.ndarray, *, order: ChannelOrder = "RGB", heatmap: bool = False) -> Result: ...
+    @overload
+    def score(self, frame: Frames, *, order: ChannelOrder = "RGB", heatmap: bool = False) -> list[Result]: ...
+    def score(
+        self, frame: np.ndarray | Frames, *, order: ChannelOrder = "RGB", heatmap: bool = False
+    ) -> Result | list[Result]:
+        """Score one frame; or each frame of a list, one after the other, with a list of results in its order.
 
-        With `heatmap` the result has an `anomaly_map`, unless the kit compares whole images only. Raises SourceError
-        when the frame is something else, or too small for the kit's region of interest.
+        A frame is an image as an array: (height, width) or (height, width, 1), grey, or (height, width, 3), RGB.
+        OpenCV's cameras need `order="BGR"`. uint8 has 8 bits a channel. uint16 needs a kit that was trained with
+        `--bit-depth`, and has values of that many bits: 0 to 4095 for 12. A frame has the score of an image file with
+        the same pixels. With `heatmap` the result has an `anomaly_map`, unless the kit compares whole images only.
+        Raises SourceError when a frame is something else, or too small for the kit's region of interest.
         """
-        return self.score_output(self.run(frame, order=order), frame, heatmap=heatmap)
+        if not isinstance(frame, list | tuple):
+            return self.score_output(self.run(frame, order=order), frame, heatmap=heatmap)
+        results: list[Result] = []
+        for number, each in enumerate(frame):
+            try:
+                results.append(self.score_output(self.run(each, order=order), each, heatmap=heatmap))
+            except SourceError as error:
+                raise type(error)(f"frame {number} of the list: {error}") from error
+        return results
 
     def score_file(self, path: str | Path, *, heatmap: bool = False) -> Result:
         """Score one image file, decoded by the kit's policy. UnreadableImageError when it cannot be read."""
@@ -183,27 +213,32 @@ class Detector:
         except SourceError as error:
             raise UnreadableImageError(str(error)) from error
 
-    def embed(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> np.ndarray:
+    def thumbnail(self, row: int) -> np.ndarray:
+        """The thumbnail of the normal image in a row of the memory bank: uint8 (height, width, 3), RGB.
+
+        The longer side has at most 256 pixels. The file is read from the kit and checked at each call. Raises
+        UsageError for a row that the bank does not have and for a kit without thumbnails, and KitError when the kit has
+        changed or is gone.
+        """
+        return read_thumbnail(self.path, self.manifest, row)
+
+    def embed(self, frame: np.ndarray, *, order: ChannelOrder = "RGB") -> np.ndarray:
         """Unit embedding, float32 (dim,), of one image; see `score`."""
         return self.run(frame, order=order).embedding
 
-    def run(self, frame: np.ndarray, *, order: Literal["RGB", "BGR"] = "RGB") -> ModelOutput:
-        """Run the model on one image; see `score`."""
-        if order not in ("RGB", "BGR"):
+    def run(self, frame: np.ndarray, *, order: ChannelOrder = "RGB") -> ModelOutput:
+        """Run the model on one frame; see `score`."""
+        if order not in get_args(ChannelOrder):
             raise UsageError(f"order is {order!r}; expected 'RGB' or 'BGR'")
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise SourceError(f"expected an image as uint8 (height, width, 3), got {found}")
-        height, width = frame.shape[:2]
-        if height == 0 or width == 0:
-            raise SourceError(f"the image is empty: {width}x{height} pixels")
+        image = frame_to_rgb(frame, self.manifest.decode)
+        height, width = image.shape[:2]
         region = self.manifest.preprocessing.region
         if region and not region.fits(height=height, width=width):
             raise SourceError(
                 f"the image has {width}x{height} pixels, but the kit's region of interest is {region.width}x"
                 f"{region.height} pixels at ({region.x}, {region.y}); use images of the training size"
             )
-        return self.backend.run(np.ascontiguousarray(frame[..., ::-1] if order == "BGR" else frame))
+        return self.backend.run(np.ascontiguousarray(image[..., ::-1] if order == "BGR" else image))
 
     def score_output(self, output: ModelOutput, frame: np.ndarray, *, heatmap: bool = False) -> Result:
         """The result for an output of `run` on this frame. KitError when the output is no embedding."""
@@ -255,20 +290,3 @@ def _refuse_large_region(manifest: Manifest) -> None:
             refuse_too_many_pixels(region.y + region.height, region.x + region.width)
         except UnreadableImageError as error:
             raise KitError(f"manifest.json: no image contains its region of interest: {error}") from error
-
-
-def open_bank(kit: Kit, search: SearchChoice, precision: Precision) -> Bank:
-    """The memory bank of one of the kit's models, with the search to use; see `Detector.load`."""
-    bank = kit.model(precision).banks.images
-    embeddings = kit.embeddings(precision)
-    wanted = bank.search if search == "auto" else search
-    index = None
-    if wanted == "hnsw":
-        if bank.index is None:
-            raise UsageError("this kit has no HNSW index; use exact search, or export it again with hnswlib installed")
-        try:
-            index = open_hnsw(kit.file(bank.index.file), embeddings, ef=bank.index.ef)
-        except MissingExtraError:
-            if search == "hnsw":
-                raise
-    return Bank(embeddings, search=index, k=bank.k)

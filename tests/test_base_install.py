@@ -3,15 +3,19 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from filelock import FileLock
+
+from msc_edge import __version__
 
 REPOSITORY = Path(__file__).parent.parent
 TOY_KIT = REPOSITORY / "tests" / "assets" / "toy.kit"
@@ -84,12 +88,47 @@ def test_a_backend_that_is_not_installed_is_one_line_with_the_remedy(bare: Path,
     assert "pip install 'msc-edge[openvino]'" in done.stderr
 
 
-@pytest.mark.parametrize(("command", "extra"), [("train --normal x --out y", "train"), ("export x --out y", "train")])
-def test_a_missing_package_is_one_line_with_the_remedy(bare: Path, tmp_path: Path, command: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo",
+        "train --normal x --out y",
+        "export x --out y",
+        "distil --images x --out y",
+        "benchmark one-vs-rest --train x --test x --out y",
+    ],
+)
+def test_a_command_of_training_is_one_line_with_the_remedy(bare: Path, tmp_path: Path, command: str) -> None:
     done = run(bare / "msc-edge", *command.split(), cwd=tmp_path, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert done.stderr.strip().splitlines() == [done.stderr.strip()]
-    assert f"pip install 'msc-edge[{extra}]'" in done.stderr
+    assert "pip install 'msc-edge[train]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make wheelhouse` writes."""
+    folder = tmp_path_factory.mktemp("house") / "wheel house"
+    with FileLock(tmp_path_factory.getbasetemp().parent / "wheel.lock"):
+        run("make", "wheelhouse", f"BIN={Path(sys.executable).parent}", f"WHEELHOUSE={folder}", cwd=REPOSITORY)
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_a_wheelhouse_installs_without_a_network(wheelhouse: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    binaries = tmp_path / "env" / "bin"
+    run(binaries / "pip", "install", "--quiet", "--no-index", "--find-links", wheelhouse, "msc-edge", cwd=tmp_path)
+    assert run(binaries / "msc-edge", "--version", cwd=tmp_path).stdout == f"msc-edge {__version__}\n"
+    run(binaries / "msc-edge", "score", TOY_KIT, IMAGES, "--out", "scores.csv", cwd=tmp_path)
+    # A wheel of modules that this tree no longer has would install them, too.
+    (wheel,) = wheelhouse.glob("msc_edge-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".py")}
+    sources = ("msc_edge", "train", "export", "runtime")
+    own = {path.relative_to(REPOSITORY) for source in sources for path in (REPOSITORY / source).rglob("*.py")}
+    assert packed == {(path if path.parts[0] == "msc_edge" else "msc_edge" / path).as_posix() for path in own}
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,25 @@
 
 import ast
 import importlib
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torchvision
 
-from msc_edge.images import read_image
+from msc_edge.images import DecodePolicy, read_image
+from msc_edge.kit.layout import MANIFEST
+from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.writing import seal
 from msc_edge.runtime import Detector
 
 REPOSITORY = Path(__file__).parent.parent
@@ -54,6 +60,26 @@ def test_the_reader_in_the_specification_gives_the_score_of_the_runtime(patch_ki
     result = Detector.load(patch_kit).score(read_image(image))
     assert np.isclose(float(score), result.score, atol=1e-6)
     assert rejected == str(result.verdict == "reject")
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_the_example_of_frames_runs(toy_kit: Path, toy: ModuleType, tmp_path: Path, bits: int) -> None:
+    """docs/integrate.md: frames in colour, grey and 16 bits, and the thumbnail of the nearest normal image."""
+    page = (REPOSITORY / "docs" / "integrate.md").read_text(encoding="utf-8")
+    (code,) = [each for each in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "thumbnail(" in each]
+    kit = shutil.copytree(toy_kit, tmp_path / "kit")
+    manifest = parse_manifest((kit / MANIFEST).read_bytes())
+    seal(kit, manifest.model_copy(update={"decode": DecodePolicy.model_validate({"bit_depth": bits})}))
+    image = toy.draw(6)
+    cv2.imwrite(str(tmp_path / "part.png"), image[..., ::-1])
+    cv2.imwrite(str(tmp_path / "part12.png"), image[..., ::-1].astype(np.uint16) << 4)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    detector, result, row, *deep = done.stdout.splitlines()
+    assert detector == repr(Detector.load(kit))
+    assert result == repr(Detector.load(kit).score(image))
+    assert json.loads(row) == Detector.load(kit).score(image).to_dict()
+    assert deep == ([result] if bits == 12 else [])
+    np.testing.assert_array_equal(read_image(tmp_path / "nearest.png"), read_image(kit / "thumbnails" / "00003.jpg"))
 
 
 def test_every_schema_is_generated(generated: Path) -> None:

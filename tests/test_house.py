@@ -150,3 +150,20 @@ def test_the_version_is_said_once() -> None:
     import msc_edge
 
     assert msc_edge.__version__ == PYPROJECT["project"]["version"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_run_without_images_prints_its_usage_before_it_installs(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for source in SOURCES:
+        (tmp_path / source).mkdir()
+    for options in ((), ("NORMAL=good",), ("IMAGES=new",)):
+        done = subprocess.run(["make", "run", *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "usage: make run NORMAL=DIR IMAGES=DIR" in done.stderr
+        assert not (tmp_path / ".venv").exists()
+    for arguments in (("run", "NORMAL=good", "IMAGES=new"), ("demo",), ("test",)):
+        planned = subprocess.run(["make", "-n", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert "pip install" in planned.stdout

@@ -96,7 +96,7 @@ def train(
     from msc_edge.preprocessing import Region, Tiles
     from msc_edge.progress import progress_bars
 
-    with explain_missing_extra():
+    with explain_missing_extra("train"):
         from msc_edge.train.options import TrainingOptions, check_learning_rate
         from msc_edge.train.training import train as train_run
 

@@ -5,6 +5,7 @@ The network stays in eval mode: batch norm keeps its ImageNet statistics, and it
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,12 @@ from torch import Tensor
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
-from msc_edge.train.checkpoint_selection import BestCheckpoint, CheckpointEvaluator, held_out_for_selection
+from msc_edge.train.checkpoint_selection import (
+    BestCheckpoint,
+    Candidate,
+    CheckpointEvaluator,
+    held_out_for_selection,
+)
 from msc_edge.train.collapse import CollapseMonitor, effective_rank, mean_pairwise_cosine
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.fast_convolutions import FastConvolutions
@@ -72,11 +78,12 @@ def fine_tune(
     optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     model, optimizer = fabric.setup(backbone, optimizer)
     fast_convolutions = FastConvolutions(backbone)
-    evaluator, trained_on = _split_for_selection(network, training_copies, settings)
+    places = places_to_train_on(len(training_copies), settings)
+    evaluator = _evaluator(network, training_copies, places, settings)
     best = BestCheckpoint(network.backbone) if evaluator else None
-    training_copies = [training_copies[i] for i in trained_on]
+    training_copies = [training_copies[i] for i in places]
     recipe = recipe_named(settings.recipe)
-    center = recipe.center_of(torch.from_numpy(initial[trained_on])).to(fabric.device)
+    center = recipe.center_of(torch.from_numpy(initial[places])).to(fabric.device)
     state = {
         "model": model,
         "optimizer": optimizer,
@@ -98,6 +105,7 @@ def fine_tune(
         recorder = _Recorder(log, report, steps=settings.steps)
         if evaluator and best and not best.candidates:
             best.consider(fabric.broadcast(evaluator.evaluate(0, report=report)))
+            recorder.add_candidate(best.candidates[-1])
         for step in range(state["step"], settings.steps):
             views = _views_of(step, training_copies, network, settings, fabric)
             with fast_convolutions:
@@ -116,11 +124,13 @@ def fine_tune(
             evaluates, saves = (
                 done % every == 0 or done == settings.steps for every in (settings.select_every, checkpoint_every)
             )
-            recorder.record(leave=0 if evaluates or saves else _steps_behind(fabric.device))
+            leave = 0 if evaluates or saves else _steps_behind(fabric.device)
+            recorder.record(leave=leave, hold_last=evaluates and evaluator is not None)
             state["step"] = done
             if evaluator and best and evaluates:
                 # All ranks use the evaluation of rank 0.
                 best.consider(fabric.broadcast(evaluator.evaluate(done, report=report)))
+                recorder.add_candidate(best.candidates[-1])
             if saves:
                 log.flush()
                 save_checkpoint(fabric, folder / CHECKPOINT, state)
@@ -129,17 +139,21 @@ def fine_tune(
     return best
 
 
-def _split_for_selection(
-    network: EmbeddingNetwork, training_copies: Sequence[Tensor], settings: FineTuning
-) -> tuple[CheckpointEvaluator | None, list[int]]:
-    """The evaluator for checkpoint selection, if there is any, and the places of the images to train on."""
+def places_to_train_on(images: int, settings: FineTuning) -> list[int]:
+    """The places of the images to train on: all but those that checkpoint selection holds out."""
+    held_out = set() if settings.select == "last" else held_out_for_selection(images)
+    return [i for i in range(images) if i not in held_out]
+
+
+def _evaluator(
+    network: EmbeddingNetwork, training_copies: Sequence[Tensor], places: Sequence[int], settings: FineTuning
+) -> CheckpointEvaluator | None:
+    """The evaluator for checkpoint selection, if there is any; the images at `places` are trained on."""
     if settings.select == "last":
-        return None, list(range(len(training_copies)))
-    held_out = held_out_for_selection(len(training_copies))
-    trained_on = [i for i in range(len(training_copies)) if i not in held_out]
-    held_out_copies, others = ([training_copies[i] for i in part] for part in (sorted(held_out), trained_on))
-    evaluator = CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed, scores=settings.select_by)
-    return evaluator, trained_on
+        return None
+    held_out = sorted(set(range(len(training_copies))).difference(places))
+    held_out_copies, others = ([training_copies[i] for i in part] for part in (held_out, places))
+    return CheckpointEvaluator(network, held_out_copies, others, seed=settings.seed, scores=settings.select_by)
 
 
 def batch_of(step: int, *, images: int, settings: FineTuning) -> tuple[list[int], list[ViewDraws]]:
@@ -200,22 +214,40 @@ class _Recorder:
     def __init__(self, log: MetricsLog[StepMetrics], report: Report, *, steps: int) -> None:
         self._log, self._report, self._steps = log, report, steps
         self._pending: deque[_PendingMetrics] = deque()
+        self._held: StepMetrics | None = None
         self._monitor = CollapseMonitor()
         for row in log.restored:
-            self._monitor.update(row.mean_pairwise_cosine, row.effective_rank)
+            self._monitored(row)
 
     def add(self, pending: _PendingMetrics) -> None:
         """Queue the metrics of a step."""
         self._pending.append(pending)
 
-    def record(self, *, leave: int) -> None:
-        """Record all queued metrics but the last `leave`."""
+    def record(self, *, leave: int, hold_last: bool = False) -> None:
+        """Record all queued metrics but the last `leave`. `hold_last`: `add_candidate` will complete the last row."""
         while len(self._pending) > leave:
             metrics = self._pending.popleft().read()
-            self._log.add(metrics)
+            if hold_last and not self._pending:
+                self._held = metrics
+            else:
+                self._log.add(metrics)
             self._report("fine-tuning", metrics.step, self._steps, f"loss {metrics.loss:.3f}")
-            if (warning := self._monitor.update(metrics.mean_pairwise_cosine, metrics.effective_rank)) is not None:
+            if (warning := self._monitored(metrics)) is not None:
                 self._log.warn(warning)
+
+    def add_candidate(self, candidate: Candidate) -> None:
+        """Write the row of a step that checkpoint selection evaluated; at step 0 it has no metrics of training."""
+        row = self._held or StepMetrics(candidate.step, loss=None, mean_pairwise_cosine=None, effective_rank=None)
+        self._held = None
+        self._log.add(
+            replace(row, auroc=candidate.auroc, auroc_error=candidate.error, selected=int(candidate.selected))
+        )
+
+    def _monitored(self, row: StepMetrics) -> str | None:
+        """The warning of a collapse, if this step is the first that shows one."""
+        if row.mean_pairwise_cosine is None or row.effective_rank is None:
+            return None
+        return self._monitor.update(row.mean_pairwise_cosine, row.effective_rank)
 
 
 def _steps_behind(device: torch.device) -> int:

@@ -15,6 +15,8 @@ from msc_edge.errors import UsageError, writing
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
+CURVES = "curves.svg"
+VIEWS = "views.png"
 _STARTED = (METRICS, CHECKPOINT)  # the files of a training that was interrupted
 _LOCK = ".msc-edge-lock"  # exists while a training runs; after kill -9 the file stays, but it is not locked
 

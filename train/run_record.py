@@ -7,6 +7,8 @@ RUN/backbone.safetensors    the fine-tuned trunk, with torchvision's key names
     patch_calibration.npy   float64 (m,): patch scores of the calibration images; likewise
     images.csv              path, SHA-256 and role of every image; the rows of both arrays follow its order
     metrics.csv  tensorboard/   metrics of each step
+    curves.svg              the metrics as plots; missing in a run without training steps
+    views.png               training images with their augmented views; likewise
     run.json                the record below; written last, so a run that has it is complete
 """
 

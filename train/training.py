@@ -16,6 +16,7 @@ from msc_edge.files import written_whole
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones.backbone import Backbone, is_finite
 from msc_edge.train.collapse import mean_pairwise_cosine
+from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import (
     NormalImage,
     fingerprint,
@@ -25,11 +26,12 @@ from msc_edge.train.dataset import (
 from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import decoded
+from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.options import TrainingOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS
 from msc_edge.train.patches.run_files import write_patches
 from msc_edge.train.preparation import prepare
-from msc_edge.train.run_folder import CHECKPOINT, exclusive_run_folder
+from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, VIEWS, exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
@@ -42,6 +44,7 @@ from msc_edge.train.run_record import (
     write_record,
 )
 from msc_edge.train.settings import fine_tuning
+from msc_edge.train.view_sheet import write_view_sheet
 
 _MIN_SPREAD_RATIO = 0.01  # of the mean cosine distance before training; a good training keeps or increases it
 
@@ -89,19 +92,29 @@ def _train(
     embeddings = initial
     best = None
     if settings.steps:
+        copies = [copy for copy, used in zip(prepared.training_copies, in_bank, strict=True) if used]
+        in_training = [image.path for image in usable if image.role == "bank"]
+
+        def show_views(_step: int) -> None:
+            # After the first step: a training that fails before it leaves an empty folder, which can be used again.
+            if fabric.is_global_zero and not (out / VIEWS).exists():
+                write_view_sheet(out / VIEWS, copies, in_training, settings, size=options.image_size)
+
         best = fine_tune(
             fabric,
             network,
-            [copy for copy, used in zip(prepared.training_copies, in_bank, strict=True) if used],
+            copies,
             initial[in_bank],
             settings,
             folder=out,
             resume=resume,
             checkpoint_every=options.checkpoint_every,
+            on_step=show_views,
             report=report,
         )
         if not fabric.is_global_zero:
             return None
+        write_curves(out / CURVES, read_metrics(out / METRICS, StepMetrics), best)
         names = [image.path for image in usable]
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding images", report=report))
     _check_finite(backbone, embeddings)

@@ -19,7 +19,7 @@ def demo(
     from msc_edge.errors import explain_missing_extra
     from msc_edge.progress import progress_bars
 
-    with explain_missing_extra():
+    with explain_missing_extra("train"):
         from msc_edge.demo.pipeline import run_demo
 
     with progress_bars() as report:

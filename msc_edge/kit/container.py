@@ -5,6 +5,7 @@ A hash proves that a kit is unchanged. It does not prove who wrote it.
 """
 
 import hashlib
+import io
 import stat
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
@@ -108,6 +109,26 @@ def verify_zip(path: Path, copy_to: Path) -> Verified:
         raise KitError(f"{path}: damaged zip ({error}); {_COPY_AGAIN}") from error
     except Exception as error:  # zipfile raises many undocumented exceptions for damaged archives
         raise KitError(f"{path}: not a zip, or a damaged one ({error}); {_COPY_AGAIN}") from error
+
+
+def read_file(path: Path, name: str, entry: FileEntry) -> bytes:
+    """The bytes of one file of a kit, a folder or a .zip, which was verified before.
+
+    KitError when the file differs from its entry in the manifest, or cannot be read any more.
+    """
+    content = io.BytesIO()
+    try:
+        if path.is_dir():
+            with _Folder(path).open(name) as file:
+                _check_file(name, entry, file, content)
+        else:
+            with zipfile.ZipFile(path) as archive, _Zip(archive).open(name) as file:
+                _check_file(name, entry, file, content)
+    except KitError as error:
+        raise KitError(f"{path}: the kit has changed since it was opened: {error}") from error
+    except Exception as error:  # zipfile raises many undocumented exceptions for damaged archives
+        raise KitError(f"{path}: {name} cannot be read any more ({error}); {_COPY_AGAIN}") from error
+    return content.getvalue()
 
 
 def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verified:

@@ -27,7 +27,7 @@ class NearestImage:
     """Cosine distance `1 - cos`, in [0, 2]."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """Score and verdict of one image. `fields.RESULT_FIELDS` describes each value and how it is written to files."""
 
@@ -43,12 +43,19 @@ class Result:
     """Nearest first."""
     model: Precision
     kit: str
-    grid_map: AnomalyMap | None = field(default=None, compare=False, repr=False)
+    grid_map: AnomalyMap | None = field(default=None, compare=False)
     """The anomaly map on the grid of the patches; None for a kit that compares whole images only."""
-    embedding: np.ndarray | None = field(default=None, compare=False, repr=False)
+    embedding: np.ndarray | None = field(default=None, compare=False)
     """Unit embedding of the image, float32 (dim,). Files and events do not contain it."""
-    anomaly_map: np.ndarray | None = field(default=None, compare=False, repr=False)
+    anomaly_map: np.ndarray | None = field(default=None, compare=False)
     """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it."""
+
+    def __repr__(self) -> str:
+        p_value = "None" if self.p_value is None else f"{self.p_value:.6g}"
+        return (
+            f"Result(verdict={self.verdict!r}, score={self.score:.6g}, limit={self.limit:.6g}, p_value={p_value}, "
+            f"regions={len(self.regions)}, nearest={self.nearest!r}, model={self.model!r}, kit={self.kit[:12]!r})"
+        )
 
     @property
     def score_to_limit(self) -> float | None:

@@ -69,6 +69,16 @@ def test_a_missing_package_names_an_extra_that_installs_it(package: str, module:
     assert (package, extra[1]) in extras_of_packages()
 
 
+def test_a_command_names_the_one_extra_that_installs_all_its_packages() -> None:
+    with (
+        pytest.raises(MissingExtraError, match=r"this needs sklearn, .* 'msc-edge\[train\]'"),
+        explain_missing_extra("train"),
+    ):
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    with pytest.raises(ModuleNotFoundError), explain_missing_extra("train"):
+        raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+
 @pytest.mark.parametrize("name", ["numpy", "msc_edge.trian", "torchy", None])
 def test_other_missing_packages_stay_import_errors(name: str | None) -> None:
     with pytest.raises(ModuleNotFoundError), explain_missing_extra():

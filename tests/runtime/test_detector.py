@@ -1,17 +1,21 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
-from msc_edge.kit.layout import INDEX_FILES, MANIFEST, MANIFEST_DIGEST
+from msc_edge.images import DecodePolicy
+from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST
 from msc_edge.kit.manifest import Precision, parse_manifest
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
@@ -64,14 +68,18 @@ def test_views_into_a_frame_score_as_their_copies(toy, detector, view):
     "frame",
     [
         np.zeros((48, 64, 3), np.float32),
-        np.zeros((48, 64, 3), np.uint16),
+        np.zeros((48, 64, 3), np.float64),
+        np.zeros((48, 64), np.float32),
+        np.zeros((48, 64, 3), np.int16),
+        np.zeros((48, 64, 3), ">u2"),
         np.zeros((48, 64, 3), np.int8),
         np.zeros((48, 64, 3), bool),
-        np.zeros((48, 64), np.uint8),
-        np.zeros((48, 64, 1), np.uint8),
+        np.zeros((64,), np.uint8),
+        np.zeros((48, 64, 2), np.uint8),
         np.zeros((48, 64, 4), np.uint8),
         np.zeros((1, 48, 64, 3), np.uint8),
         np.zeros((3, 48, 64), np.uint8),
+        np.zeros((0, 64), np.uint8),
         np.zeros((0, 64, 3), np.uint8),
         np.zeros((48, 0, 3), np.uint8),
         [[[0, 0, 0]]],
@@ -79,9 +87,72 @@ def test_views_into_a_frame_score_as_their_copies(toy, detector, view):
     ],
     ids=lambda frame: f"{frame.dtype}{frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__,
 )
-def test_anything_but_an_rgb_image_is_refused(detector, frame):
+def test_anything_but_an_image_is_refused(detector, frame):
     with pytest.raises(SourceError, match="image"):
         detector.score(frame)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_a_grey_frame_scores_as_the_grey_file_and_as_its_repeated_channel(detector, toy, tmp_path, order):
+    grey = toy.draw(100, "stain")[..., 1]
+    expected = detector.score(np.repeat(grey[..., None], 3, axis=2))
+    (tmp_path / "grey.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    assert detector.score_file(tmp_path / "grey.png") == expected
+    for frame in (grey, grey[..., None], np.asfortranarray(grey)):
+        assert detector.score(frame, order=order) == expected
+
+
+@pytest.fixture(scope="module")
+def deep(toy_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Detector]:
+    """The detector of the toy kit for files and frames with this number of bits."""
+
+    def load(bits: int) -> Detector:
+        folder = shutil.copytree(toy_kit, tmp_path_factory.mktemp("deep") / "deep.kit")
+        manifest = parse_manifest((folder / MANIFEST).read_bytes())
+        seal(folder, manifest.model_copy(update={"decode": DecodePolicy.model_validate({"bit_depth": bits})}))
+        return Detector.load(folder, threads=1)
+
+    return load
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_a_frame_of_16_bits_scores_as_the_file_with_its_pixels(deep, toy, bits):
+    detector = deep(bits)
+    noise = np.random.default_rng(bits).integers(0, 1 << (bits - 8), (48, 64, 3), dtype=np.uint16)
+    colour = (toy.draw(200, "stain").astype(np.uint16) << (bits - 8)) + noise
+    for pixels in (colour, colour[..., 0], colour[..., :1]):
+        expected = detector.score(pixels, heatmap=True)
+        stored = pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels
+        for suffix in (".png", ".tiff"):
+            found = detector.score_bytes(cv2.imencode(suffix, stored)[1].tobytes(), heatmap=True)
+            assert found == expected
+            assert found.score == expected.score
+        if pixels.shape[-1] == 3:
+            assert detector.score(stored, order="BGR") == expected
+    # A file with 8 bits a channel is scored as it is, whatever the depth of the kit. So is a frame.
+    assert detector.score(toy.draw(200, "stain")) == detector.score((colour >> (bits - 8)).astype(np.uint8))
+
+
+def test_a_frame_of_16_bits_needs_a_kit_that_states_their_number(detector, deep):
+    frame = np.full((48, 64), 4095, np.uint16)
+    with pytest.raises(UnreadableImageError, match=r"pass uint8, as at training, or train with .*--bit-depth 10\|12"):
+        detector.score(frame)
+    assert np.isfinite(deep(12).score(frame).score)
+    with pytest.raises(UnreadableImageError, match="its largest value is 4096, more than 12 bits hold"):
+        deep(12).score(frame + 1)
+
+
+def test_a_list_of_frames_has_the_results_of_its_frames(detector, toy):
+    frames = [toy.draw(100), toy.draw(200, "stain"), toy.draw(201)[:40, :30, 0]]
+    expected = [detector.score(each) for each in frames]
+    assert detector.score(frames) == detector.score(tuple(frames)) == expected
+    assert detector.score([each[..., ::-1] for each in frames[:2]], order="BGR") == expected[:2]
+    assert detector.score([]) == []
+
+
+def test_a_wrong_frame_of_a_list_is_named(detector, toy):
+    with pytest.raises(SourceError, match=r"frame 1 of the list: got float64 \(48, 64, 3\)"):
+        detector.score([toy.draw(100), toy.draw(101) / 255])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3), (7, 7, 3)])
@@ -111,14 +182,6 @@ def test_a_frame_must_hold_the_whole_region_of_interest(kit, save, tmp_path, hei
         detector.score(frame)
     with pytest.raises(UnreadableImageError, match="60x40"):
         detector.score_file(path)
-
-
-def test_both_searches_give_identical_results(toy, toy_kit):
-    exact, hnsw = (Detector.load(toy_kit, search=search) for search in ("exact", "hnsw"))
-    assert (exact.bank.search.name, hnsw.bank.search.name) == ("exact", "hnsw")
-    for seed in range(100, 140):
-        image = toy.draw(seed, [None, "scratch", "stain", "empty"][seed % 4])
-        assert exact.score(image) == hnsw.score(image)
 
 
 def test_threads_within_an_image_do_not_change_its_score(toy, toy_kit):
@@ -205,19 +268,6 @@ class TestLimits:
         assert replace(moved, verdict=result.verdict, limit=result.limit, p_value=result.p_value) == result
 
 
-def test_a_kit_without_index_is_searched_exactly_and_refuses_hnsw(kit, toy, detector):
-    manifest = parse_manifest((kit / MANIFEST).read_bytes())
-    model = manifest.models["fp32"]
-    bank = model.banks.images.model_copy(update={"index": None})
-    model = model.model_copy(update={"banks": model.banks.model_copy(update={"images": bank})})
-    (kit / INDEX_FILES["fp32"]).unlink()
-    seal(kit, manifest.model_copy(update={"models": {"fp32": model}}))
-    image = toy.draw(100)
-    assert Detector.load(kit).score(image).nearest_images == detector.score(image).nearest_images
-    with pytest.raises(UsageError, match="no HNSW index"):
-        Detector.load(kit, search="hnsw")
-
-
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_must_be_positive(toy_kit, threads):
     with pytest.raises(UsageError, match="at least 1"):
@@ -247,11 +297,6 @@ def test_each_unreadable_image_has_a_reason(detector, photos):
 def test_an_unknown_channel_order_is_refused(detector, order):
     with pytest.raises(UsageError, match="RGB"):
         detector.score(np.zeros((8, 8, 3), np.uint8), order=order)
-
-
-def test_an_unknown_search_is_refused(toy_kit):
-    with pytest.raises(UsageError, match="exact"):
-        Detector.load(toy_kit, search="fast")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_kit_whose_k_is_larger_than_its_bank_is_refused(kit):
@@ -301,6 +346,13 @@ def test_the_detector_works_after_its_kit_is_closed(toy_kit, toy, detector, tmp_
         place = opened.root
     assert not place.exists()
     assert unpacked.score(toy.draw(100)) == detector.score(toy.draw(100))
+
+
+def test_a_detector_is_shown_in_one_short_line(detector):
+    shown = repr(detector)
+    assert len(shown) < 200
+    assert "\n" not in shown
+    assert all(part in shown for part in ("'toy'", detector.kit.sha256[:12], "'fp32'", "normal_images=12"))
 
 
 class TestPatches:

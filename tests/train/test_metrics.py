@@ -29,8 +29,43 @@ def test_rows_are_read_back_exactly(tmp_path: Path) -> None:
 
 def test_the_file_is_plain_csv_with_one_row_per_step(tmp_path: Path) -> None:
     write(tmp_path, [StepMetrics(1, 2.5, 0.75, 12.0)])
-    expected = b"step,loss,mean_pairwise_cosine,effective_rank\n1,2.5,0.75,12.0\n"
+    expected = b"step,loss,mean_pairwise_cosine,effective_rank,auroc,auroc_error,selected\n1,2.5,0.75,12.0,,,\n"
     assert (tmp_path / METRICS).read_bytes() == expected
+
+
+SELECTION = [
+    StepMetrics(0, None, None, None, 0.9, 0.01, 1),
+    StepMetrics(1, 2.5, 0.75, 12.0),
+    StepMetrics(2, 2.25, 0.5, 11.0, 0.875, 0.25, 0),
+]
+
+
+def test_an_evaluated_step_has_the_figures_of_checkpoint_selection(tmp_path: Path) -> None:
+    write(tmp_path, SELECTION)
+    assert (tmp_path / METRICS).read_text().splitlines()[1:] == [
+        "0,,,,0.9,0.01,1",
+        "1,2.5,0.75,12.0,,,",
+        "2,2.25,0.5,11.0,0.875,0.25,0",
+    ]
+    assert read_metrics(tmp_path / METRICS, StepMetrics) == SELECTION
+
+
+def test_a_resumed_log_repeats_the_bytes_of_its_rows(tmp_path: Path) -> None:
+    write(tmp_path, SELECTION)
+    whole = (tmp_path / METRICS).read_bytes()
+    write(tmp_path, SELECTION[2:], keep_steps=1)
+    assert (tmp_path / METRICS).read_bytes() == whole
+    # Without a checkpoint everything is computed again, the frozen backbone too.
+    write(tmp_path, SELECTION)
+    assert (tmp_path / METRICS).read_bytes() == whole
+
+
+def test_a_log_of_an_older_version_is_continued(tmp_path: Path) -> None:
+    """It has no columns of checkpoint selection."""
+    old = "step,loss,mean_pairwise_cosine,effective_rank\n1,2.5,0.75,12.0\n2,2.0,0.5,11.0\n"
+    (tmp_path / METRICS).write_text(old)
+    write(tmp_path, [StepMetrics(2, 2.25, 0.5, 11.0, 0.875, 0.25, 0)], keep_steps=1)
+    assert read_metrics(tmp_path / METRICS, StepMetrics) == SELECTION[1:]
 
 
 def test_each_row_is_written_immediately(tmp_path: Path) -> None:
@@ -102,3 +137,13 @@ def test_tensorboard_shows_the_same_values(tmp_path: Path) -> None:
         scalars = events.Scalars(f"train/{name}")
         assert [event.step for event in scalars] == [1, 2, 3, 4, 5]
         assert [event.value for event in scalars] == pytest.approx([float(row[name]) for row in table], rel=1e-6)
+
+
+def test_tensorboard_shows_checkpoint_selection_at_the_steps_that_were_evaluated(tmp_path: Path) -> None:
+    write(tmp_path, SELECTION)
+    events = EventAccumulator(str(tmp_path / TENSORBOARD)).Reload()
+    for name, expected in (("auroc", [0.9, 0.875]), ("auroc_error", [0.01, 0.25]), ("selected", [1, 0])):
+        scalars = events.Scalars(f"train/{name}")
+        assert [event.step for event in scalars] == [0, 2]
+        assert [event.value for event in scalars] == pytest.approx(expected)
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]

@@ -21,12 +21,13 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Region
+from msc_edge.train import training as training_module
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TrainingOptions
-from msc_edge.train.run_folder import CHECKPOINT, METRICS
+from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, VIEWS
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
@@ -39,7 +40,7 @@ from msc_edge.train.run_record import (
 from msc_edge.train.training import train
 from msc_edge.train.weights import load_into
 
-RESULTS = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, METRICS)
+RESULTS = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, METRICS, CURVES, VIEWS)
 NOT_TEXT = pytest.mark.skipif(sys.platform != "linux", reason="other file systems accept valid text only")
 
 
@@ -106,6 +107,35 @@ def test_the_same_seed_gives_the_same_run_byte_for_byte(
     assert contents(tmp_path / "same") == contents(finished_run)
     assert contents(tmp_path / "other")[BACKBONE] != contents(finished_run)[BACKBONE]
     assert contents(tmp_path / "other")[IMAGE_TABLE] == contents(finished_run)[IMAGE_TABLE]
+
+
+def test_curves_and_views_do_not_change_the_training(
+    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("write_curves", "write_view_sheet"):
+        monkeypatch.setattr(training_module, name, lambda *_, **__: None)
+    trained(normal_images, tmp_path / "run", options())
+    learned = (BACKBONE, BANK, CALIBRATION, METRICS)
+    assert contents(tmp_path / "run", learned) == contents(finished_run, learned)
+    assert not (tmp_path / "run" / VIEWS).exists()
+
+
+def test_the_views_can_be_seen_while_the_training_runs(
+    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
+) -> None:
+    seen: list[bool] = []
+
+    def report(task: str, _done: int, _total: int, _note: str = "") -> None:
+        if task == "fine-tuning":
+            seen.append((tmp_path / "run" / VIEWS).exists())
+
+    trained(normal_images, tmp_path / "run", options(), report=report)
+    assert seen == [True] * 4
+    assert contents(tmp_path / "run", (VIEWS,)) == contents(finished_run, (VIEWS,))
+
+
+def test_without_steps_there_are_no_curves_and_views(frozen_run: Path) -> None:
+    assert not {CURVES, VIEWS} & {path.name for path in frozen_run.iterdir()}
 
 
 def test_without_steps_the_backbone_does_not_change(frozen_run: Path, small_weights: Path) -> None:

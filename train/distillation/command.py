@@ -69,7 +69,7 @@ def distil(
     from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
 
-    with explain_missing_extra():
+    with explain_missing_extra("train"):
         from msc_edge.train.distillation.distil import distil as distil_student
         from msc_edge.train.distillation.distil import work_folder
         from msc_edge.train.distillation.options import DistilOptions

@@ -40,6 +40,7 @@ _NEARLY_CONSTANT = 1e-9  # mean squared distance of unit embeddings, slightly ab
 class DistilMetrics(MetricsRow):
     """A row of metrics.csv: mean losses since the previous row, and metrics on the held-out images."""
 
+    loss: float
     embedding_loss: float
     map_loss: float
     unexplained: float

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torchvision
 from msc_edge.errors import KitError, SourceError, UsageError, writing
 from msc_edge.files import folder_written_whole, sha256_of, written_whole
 from msc_edge.progress import Report, silent
+from msc_edge.train.one_vs_rest.cost import description_of, estimate_of, measure_cost
 from msc_edge.train.one_vs_rest.protocol import (
     DN2,
     ProtocolOptions,
@@ -51,10 +52,12 @@ def run_protocol(
     methods: Sequence[str],
     seeds: int,
     report: Report = silent,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Run the jobs that are not finished and write the tables into `out`. Returns the table as Markdown.
 
-    Raises UsageError if `out` contains jobs with other settings or other files.
+    `announce` is called once before the first job, with the estimated time. Raises UsageError if `out` contains jobs
+    with other settings or other files.
     """
     splits = splits_of(train, test, classes, images=options.images)
     steps = steps_of(splits, methods, options)
@@ -62,13 +65,26 @@ def run_protocol(
         out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
         _check_settings(out, options, splits, train=train, test=test)
-        return _run(splits, methods, seeds, options, steps, train=train, test=test, out=out, report=report)
+        jobs = _unfinished(splits, methods, seeds, out)
+        if jobs:
+            cost = measure_cost(jobs[0][0], [method for _, method, _ in jobs], options)
+            announce(description_of(estimate_of(jobs, steps, options, cost), options))
+        return _run(jobs, options, steps, train=train, test=test, out=out, report=report)
+
+
+def _unfinished(splits: Sequence[Split], methods: Sequence[str], seeds: int, out: Path) -> list[tuple[Split, str, int]]:
+    finished = {(job.label, job.method, job.seed) for job in read_jobs(out)}
+    return [
+        (split, method, seed)
+        for split in splits
+        for method in methods
+        for seed in range(1 if method == DN2 else seeds)  # the frozen network is the same for all seeds
+        if (split.name, method, seed) not in finished
+    ]
 
 
 def _run(
-    splits: Sequence[Split],
-    methods: Sequence[str],
-    seeds: int,
+    jobs: Sequence[tuple[Split, str, int]],
     options: ProtocolOptions,
     steps: Mapping[tuple[str, str], int],
     *,
@@ -78,13 +94,6 @@ def _run(
     report: Report,
 ) -> str:
     finished = {(job.label, job.method, job.seed): job for job in read_jobs(out)}
-    jobs = [
-        (split, method, seed)
-        for split in splits
-        for method in methods
-        for seed in range(1 if method == DN2 else seeds)  # the frozen network is the same for all seeds
-        if (split.name, method, seed) not in finished
-    ]
     total, done, maps = sum(steps[split.name, method] for split, method, _ in jobs), itertools.count(1), out / _MAPS
     report(_ALL_STEPS, 0, total)
     for split, of_split in itertools.groupby(jobs, key=lambda job: job[0]):

@@ -61,14 +61,15 @@ def one_vs_rest(
 ) -> None:
     """Run the one-versus-rest benchmark: each class in turn is normal, the others are anomalous.
 
-    Finished jobs are kept: run the same command again to continue an interrupted benchmark.
+    The estimated time is printed before the first job. Finished jobs are kept: run the same command again to continue
+    an interrupted benchmark.
     """
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
     from msc_edge.terminal import echo
     from msc_edge.text import many
 
-    with explain_missing_extra():
+    with explain_missing_extra("train"):
         from msc_edge.train.one_vs_rest.benchmark import download_dataset, run_protocol
         from msc_edge.train.one_vs_rest.protocol import METHODS, ProtocolOptions, read_jobs
         from msc_edge.train.options import check_learning_rate
@@ -112,6 +113,7 @@ def one_vs_rest(
             methods=[each for each in METHODS if not method or each in method],
             seeds=seeds,
             report=report,
+            announce=lambda line: echo(line, err=True),
         )
     echo(table, nl=False)
     echo(f"see {out / 'table.md'}, {out / 'curves.csv'}", err=True)

@@ -142,6 +142,11 @@ def settings_of(split: Split, method: str, seed: int, options: ProtocolOptions, 
     return fine_tuning(options, backbone=backbone, images=len(split.train), recipe=method, seed=seed)
 
 
+def measures_every(split: Split, options: ProtocolOptions) -> int:
+    """Steps between points of the curve."""
+    return options.measure_every or max(1, len(split.train) // options.batch)
+
+
 def steps_of(splits: Sequence[Split], methods: Sequence[str], options: ProtocolOptions) -> dict[tuple[str, str], int]:
     """The training steps of each class and method: what takes the time.
 
@@ -202,7 +207,7 @@ def run_job(
     if method == DN2:
         return Job(split.name, method, seed, tuple(curve.values()), selected_step=0)
     settings = settings_of(split, method, seed, options, backbone)
-    every = options.measure_every or max(1, len(split.train) // settings.batch)
+    every = measures_every(split, options)
 
     def measure(step: int) -> None:
         stepped()

@@ -10,7 +10,8 @@ from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.selection import BackendSpec, create_backend, matches_check_image
-from msc_edge.runtime.detector import Detector, SearchChoice, open_bank
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.search import SearchChoice, open_bank
 from msc_edge.runtime.tools.kit.describe import describe_size
 
 

@@ -7,9 +7,9 @@ from html import escape
 import numpy as np
 from markupsafe import Markup
 
+from msc_edge.axes import INK, LEFT, LETTER, QUIET, TOP, WIDTH, Axes, svg, text
 from msc_edge.calibration import Limits
-from msc_edge.runtime.tools.report.axes import INK, LEFT, LETTER, QUIET, TOP, WIDTH, Axes, svg, text
-from msc_edge.runtime.tools.report.marks import Shape, mark
+from msc_edge.marks import Shape, mark
 
 NORMAL, DEFECT = "var(--scores-normal, #1f77b4)", "var(--scores-defect, #c62828)"
 NEUTRAL = "var(--scores, #5a6b7b)"

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from msc_edge.runtime.results.formats import JsonLinesFormat
@@ -28,3 +29,12 @@ def test_a_result_as_a_dict_has_the_values_of_its_row(scored):
     values = image.result.to_dict()
     assert {name: row[name] for name in values} == values
     assert set(row) - set(values) == {"path", "milliseconds", "error"}
+
+
+def test_a_result_is_shown_in_one_short_line_without_arrays(scored):
+    result = scored(embedding=np.zeros(512, np.float32), anomaly_map=np.zeros((480, 640), np.float32)).result
+    assert repr(result) == (
+        "Result(verdict='reject', score=0.123457, limit=0.1, p_value=0.0769231, regions=1, nearest='n.png', "
+        "model='fp32', kit='abababababab')"
+    )
+    assert "p_value=None" in repr(scored(p_value=None).result)

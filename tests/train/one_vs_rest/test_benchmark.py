@@ -1,8 +1,9 @@
 import csv
 import json
 import shutil
+import tempfile
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from msc_edge.errors import KitError, UsageError
 from msc_edge.train.one_vs_rest.benchmark import run_protocol
-from msc_edge.train.one_vs_rest.protocol import ProtocolOptions
+from msc_edge.train.one_vs_rest.protocol import ProtocolOptions, run_job, splits_of
 
 ALL: dict[str, Any] = {"classes": ["blue", "red"], "methods": ["dn2", "v2"], "seeds": 2}
 
@@ -64,6 +65,38 @@ def test_an_interrupted_benchmark_continues_after_the_finished_jobs(
     assert run(data, out, options, **ALL) == finished[1]
     assert first.items() <= then.items() <= jobs().items()
     assert len(jobs()) == 6
+
+
+def test_the_time_is_announced_once_before_the_first_job_and_not_when_all_are_finished(
+    data: Path, options: ProtocolOptions, finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    order: list[str] = []
+
+    def report(task: str, _done: int, _total: int, _note: str = "") -> None:
+        order.append(task)
+
+    run(data, tmp_path / "new", options, methods=["dn2", "v2"], report=report, announce=order.append)
+    assert [line for line in order if line.startswith("about ")] == order[:1]
+    # Eight training and nine test images, before the training and after its one step.
+    assert order[0].endswith("on this CPU: 2 jobs, 1 training steps, 34 embeddings")
+    order.clear()
+    run(data, shutil.copytree(finished[0], tmp_path / "finished"), options, announce=order.append, **ALL)
+    assert order == []
+
+
+def test_an_estimate_does_not_change_the_results(
+    data: Path, options: ProtocolOptions, finished: tuple[Path, str]
+) -> None:
+    """`finished` measured before its jobs; a job alone, without, has the same curve."""
+    out, _ = finished
+    stored = json.loads((out / "jobs" / "blue-v2-0.json").read_text())
+    (split,) = splits_of(data / "train", data / "test", ["blue"], images=options.images)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        job = run_job(
+            split, "v2", 0, options, train=data / "train", test=data / "test", folder=folder, maps=folder / "maps"
+        )
+    assert [asdict(point) for point in job.curve] == stored["curve"]
 
 
 def test_the_tables_contain_the_results_of_all_jobs(finished: tuple[Path, str]) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msc_edge.axes import HEIGHT, WIDTH, Axes
 from msc_edge.calibration import Limit, Limits
-from msc_edge.runtime.tools.report.axes import HEIGHT, WIDTH, Axes
 from msc_edge.runtime.tools.report.plots import DEFECT, NORMAL, Scores, found_at, histogram, roc
 
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msc_edge.runtime.tools.report.marks import DASHES, SHAPES, mark
+from msc_edge.marks import DASHES, SHAPES, mark
 
 
 def drawn(shape) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msc_edge.runtime.tools.report.axes import HEIGHT, WIDTH, Axes, ticks
+from msc_edge.axes import HEIGHT, WIDTH, Axes, ticks
 
 
 class TestTicks:

@@ -1,19 +1,16 @@
-"""Figures of docs/: plots of lines, with the axes and the colours of reports, in a light and a dark scheme.
+"""Figures in files of their own: plots of lines, with the axes and the colours of reports, light and dark.
 
 A page shows such a file as an image, so the file has a style sheet of its own. Lines differ by colour, dashes and
 marks.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
-from pathlib import Path
 
-from msc_edge.runtime.tools.report.axes import HEIGHT, INK, LEFT, LETTER, TOP, WIDTH, Axes, text
-from msc_edge.runtime.tools.report.marks import DASHES, SHAPES, mark
+from msc_edge.axes import HEIGHT, INK, LEFT, LETTER, TOP, WIDTH, Axes, text
+from msc_edge.marks import DASHES, SHAPES, mark
 
 _SERIES = (  # light, dark: 3:1 on the background
     ("#1f77b4", "#5aa9e6"),
@@ -22,6 +19,8 @@ _SERIES = (  # light, dark: 3:1 on the background
     ("#a35f00", "#f0a94a"),
     ("#6a1b9a", "#c08be0"),
 )
+_DARK = {"ink": "#e6e6e3", "quiet": "#a4a7ab", "line": "#383b3f", "panel": "#1e2022"}
+"""Colours of the dark scheme of reports."""
 _ROW = 18  # between lines of the legend, in units of a plot
 _GAP = 16  # between plots
 
@@ -33,6 +32,8 @@ class Line:
     name: str
     points: Sequence[tuple[float, float]]
     style: int
+    marked: bool = True
+    """Whether each point has a mark; a single point always has one."""
 
 
 class FigureAxes(Axes):
@@ -86,16 +87,17 @@ def line_plot(axes: Axes, lines: Sequence[Line], *, below: str, beside: str) -> 
         drawn = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
         points = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline points="{points}" {drawn}><title>{escape(line.name)}</title></polyline>')
-        parts += (mark(shape, axes.x(x), axes.y(y), colour=colour, size=4) for x, y in line.points)
+        if line.marked or len(line.points) == 1:
+            parts += (mark(shape, axes.x(x), axes.y(y), colour=colour, size=4) for x, y in line.points)
         x, y = LEFT + (row % 2) * 27 * LETTER, 14 + _ROW * (row // 2)
         parts.append(f'<path d="M{x:.1f} {y - 4}h28" {drawn}/>')
         parts += (mark(shape, x + 14, y - 4, colour=colour, size=4), text(x + 34, y, line.name, fill=INK))
     return "".join(parts)
 
 
-def write_figure(plots: Sequence[str], out: Path, *, title: str, description: str) -> None:
-    """Write plots of WIDTH x HEIGHT units, two side by side, as one SVG file. The texts say what is seen."""
-    columns = min(2, len(plots))
+def figure(plots: Sequence[str], *, title: str, description: str, columns: int = 2) -> str:
+    """Plots of WIDTH x HEIGHT units as one SVG file, in at most this many columns. The texts say what is seen."""
+    columns = min(columns, len(plots))
     rows = -(-len(plots) // columns)
     width, height = columns * (WIDTH + _GAP) + _GAP, rows * (HEIGHT + _GAP) + _GAP
     placed = "".join(
@@ -103,20 +105,15 @@ def write_figure(plots: Sequence[str], out: Path, *, title: str, description: st
         f'{_GAP + number // columns * (HEIGHT + _GAP)})">{plot}</g>'
         for number, plot in enumerate(plots)
     )
-    out.write_text(
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(f"{title}. {description}")}" font-family="system-ui, sans-serif" font-size="12">'
-        f"<title>{escape(title)}</title><desc>{escape(description)}</desc><style>{dark_scheme()}</style>"
-        f'<rect width="100%" height="100%" fill="var(--panel, #fff)"/>{placed}</svg>\n',
-        encoding="utf-8",
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc><style>{_dark_scheme()}</style>"
+        f'<rect width="100%" height="100%" fill="var(--panel, #fff)"/>{placed}</svg>\n'
     )
 
 
-def dark_scheme() -> str:
-    """The rules of the dark scheme: those of reports, and the colours of lines."""
-    css = (files("msc_edge.runtime.tools.report") / "base.css").read_text(encoding="utf-8")
-    (dark,) = re.findall(r"@media screen and \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", css, re.DOTALL)
-    rules = dict(re.findall(r"--(ink|quiet|line|panel): (#\w+);", dark))
-    rules |= {f"series-{number}": colour for number, (_, colour) in enumerate(_SERIES)}
+def _dark_scheme() -> str:
+    rules = _DARK | {f"series-{number}": colour for number, (_, colour) in enumerate(_SERIES)}
     named = "".join(f"--{name}:{colour};" for name, colour in rules.items())
     return f"@media (prefers-color-scheme:dark){{:root{{{named}}}}}"

@@ -1,32 +1,22 @@
-"""The figures of docs/, as benchmarks/figure.py writes them, and the drawing of the states of a camera."""
+"""Figures: those of docs/, as their scripts draw them, and the drawing of the states of a camera."""
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+
+from msc_edge.figures import FigureAxes, Line, figure, line_plot
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = sorted((ROOT / "docs").glob("*.svg"))
 SVG = "{http://www.w3.org/2000/svg}"
 CURVES = ROOT / "benchmarks" / "figures" / "collapse"
-
-
-@pytest.fixture(scope="module")
-def figure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figure", ROOT / "benchmarks" / "figure.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["figure"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def schemes(text: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -74,17 +64,24 @@ def points_of(root: ElementTree.Element) -> list[list[tuple[float, float]]]:
     ]
 
 
-def test_equal_factors_are_equal_distances_on_axes_with_logarithms(figure, tmp_path):
-    axes = figure.FigureAxes((1, 10_000), (0.01, 100), log=True)
-    line = figure.Line("<name>", [(1, 0.01), (10, 0.1), (100, 1), (10_000, 100)], 0)
-    plot = figure.line_plot(axes, [line], below="x", beside="y")
-    figure.write_figure([plot], tmp_path / "f.svg", title="A title", description="What is seen.")
-    (points,) = points_of(ElementTree.parse(tmp_path / "f.svg").getroot())
+def test_equal_factors_are_equal_distances_on_axes_with_logarithms():
+    axes = FigureAxes((1, 10_000), (0.01, 100), log=True)
+    line = Line("<name>", [(1, 0.01), (10, 0.1), (100, 1), (10_000, 100)], 0)
+    plot = line_plot(axes, [line], below="x", beside="y")
+    (points,) = points_of(ElementTree.fromstring(figure([plot], title="A title", description="What is seen.")))
     (x0, y0), (x1, y1), (x2, y2), (x4, y4) = points
     assert (x2 - x1, x4 - x2) == pytest.approx((x1 - x0, 2 * (x1 - x0)), abs=0.2)
     assert (y2 - y1, y4 - y2) == pytest.approx((y1 - y0, 2 * (y1 - y0)), abs=0.2)
     assert [label for _, label in axes.ticks_across(percent=False)] == ["1", "10", "100", "1,000", "10,000"]
     assert [label for _, label in axes.ticks_up(percent=False)] == ["0.01", "0.1", "1", "10", "100"]
+
+
+def test_the_dark_scheme_is_that_of_reports():
+    css = (files("msc_edge.runtime.tools.report") / "base.css").read_text(encoding="utf-8")
+    (dark,) = re.findall(r"@media screen and \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", css, re.DOTALL)
+    of_reports = dict(re.findall(r"--([\w-]+): (#\w+);", dark))
+    _, own = schemes(figure([""], title="A title", description="What is seen."))
+    assert {name: own[name] for name in ("ink", "quiet", "line", "panel")}.items() <= of_reports.items()
 
 
 @pytest.mark.parametrize(

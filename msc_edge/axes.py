@@ -1,4 +1,4 @@
-"""Axes of a plot: from values to positions, round ticks, text."""
+"""Plots as SVG: axes from values to positions, round ticks, text."""
 
 import math
 from html import escape
@@ -42,6 +42,16 @@ class Axes:
         """Distance from the upper edge, in units of the plot."""
         low, high = self._up
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    @property
+    def bottom(self) -> float:
+        """Distance of the lower end from the upper edge, in units of the plot."""
+        return HEIGHT - BOTTOM
+
+    @property
+    def middle(self) -> float:
+        """Distance of the middle from the left edge, in units of the plot."""
+        return (LEFT + WIDTH - RIGHT) / 2
 
     def frame(self, below: str, beside: str, *, percent: tuple[bool, bool]) -> str:
         """Axes, ticks and labels; `percent`: whether the values across and up are shares."""
