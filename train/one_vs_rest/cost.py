@@ -22,8 +22,8 @@ from msc_edge.train.one_vs_rest.protocol import DN2, ProtocolOptions, Split, mea
 from msc_edge.train.settings import last_frozen_stage
 from msc_edge.train.weights import pretrained_backbone
 
-_EMBEDDED = 8  # images
-_STEP_ON_CPU = 4  # images; a step of more takes proportionally longer there
+_EMBEDDED = 32  # images: with fewer, the start of the first batch counts too much
+_STEP_ON_CPU = 8  # images; a step of more takes proportionally longer there
 _STEPS = 3  # the first one warms up, and the last one is followed by the checkpoint
 _DAY = 24 * 3600
 _CHEAP_BACKBONE = "efficientnet_lite2"
