@@ -23,24 +23,43 @@ def silent(task: str, done: int, total: int, note: str = "") -> None:
 _EVERY = 60.0  # seconds
 
 
+class TaskTimes:
+    """The elapsed time of each task, and the time left. A task that counts from the start again is a new one."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, tuple[float, int, int]] = {}
+        """When a task started, with how many units done, and how many are done now."""
+
+    def at(self, now: float, task: str, done: int, total: int) -> tuple[float, float | None]:
+        """Seconds since the start of a task of which `done` of `total` units are done at `now`, and those left.
+
+        None left: it is finished, or has not advanced yet.
+        """
+        started, first, before = self._tasks.get(task, (now, done, done))
+        if done < before:
+            started, first = now, done
+        self._tasks[task] = started, first, done
+        elapsed = now - started
+        return elapsed, elapsed / (done - first) * (total - done) if first < done < total else None
+
+
 def progress_lines(write: Callable[[str], None], *, now: Callable[[], float] = time.monotonic) -> Report:
     """A Report that writes a line a minute, such as `fine-tuning: 30 of 80, 1:49 elapsed, about 3:02 left, loss 3.1`.
 
     A task that takes less than a minute writes nothing. `now`: seconds of a clock.
     """
-    starts: dict[str, tuple[float, int]] = {}
+    times = TaskTimes()
     last = now()
 
     def report(task: str, done: int, total: int, note: str = "") -> None:
         nonlocal last
         time_now = now()
-        started, first = starts.setdefault(task, (time_now, done))
-        elapsed = time_now - started
+        elapsed, left = times.at(time_now, task, done, total)
         if elapsed < _EVERY or time_now - last < _EVERY:
             return
         last = time_now
-        left = f", about {clock(elapsed / (done - first) * (total - done))} left" if first < done < total else ""
-        write(f"{task}: {done} of {total}, {clock(elapsed)} elapsed{left}{note and f', {note}'}")
+        about = "" if left is None else f", about {clock(left)} left"
+        write(f"{task}: {done} of {total}, {clock(elapsed)} elapsed{about}{note and f', {note}'}")
 
     return report
 

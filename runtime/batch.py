@@ -126,11 +126,8 @@ def _with_thumbnails(scored: ImageResult, image: np.ndarray) -> ImageResult:
     """The result with a small copy of its image, and of the overlay if it has a map."""
     found = scored.result.grid_map if scored.result else None
     small = fit(image, width=SHOWN_SIDE, height=SHOWN_SIDE)
-    return replace(
-        scored,
-        thumbnail=thumbnail(small, side=SHOWN_SIDE),
-        overlay=thumbnail(overlay(small, found), side=SHOWN_SIDE) if found is not None else None,
-    )
+    drawn = thumbnail(overlay(small, found), side=SHOWN_SIDE) if found is not None else None
+    return replace(scored, thumbnail=thumbnail(small, side=SHOWN_SIDE), overlay=drawn)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ from msc_edge.train.seeds import generator_of, order_of_epoch
 from msc_edge.train.settings import FineTuning
 from msc_edge.train.views import ViewDraws, make_views
 
+STEPS = "fine-tuning"  # the name of the task in reports of the progress
+
 
 def fine_tune(
     fabric: Fabric,
@@ -231,7 +233,7 @@ class _Recorder:
                 self._held = metrics
             else:
                 self._log.add(metrics)
-            self._report("fine-tuning", metrics.step, self._steps, f"loss {metrics.loss:.3f}")
+            self._report(STEPS, metrics.step, self._steps, f"loss {metrics.loss:.3f}")
             if (warning := self._monitored(metrics)) is not None:
                 self._log.warn(warning)
 

@@ -31,13 +31,14 @@ _started: dict[Path, subprocess.Popen[bytes]] = {}  # by this process: they may 
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """`done` of `total` units of a task are done after `seconds`; `note`: such as the current loss."""
+    """`done` of `total` units of a task are done after `seconds`, about `left` seconds are left."""
 
     task: str
     done: int
     total: int
     note: str
     seconds: float
+    left: float | None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from msc_edge.studio.images import LARGE, THUMBNAIL, detector_of, heatmap_respon
 from msc_edge.studio.project_pages import project_of
 from msc_edge.studio.rendering import page
 from msc_edge.studio.results import Results, ScoredImage
-from msc_edge.studio.workspace import Project, Training, Workspace
+from msc_edge.studio.training import Training
+from msc_edge.studio.workspace import Project, Workspace
 
 _SHOWN = 24  # images in a gallery
 _LARGEST_IMAGE = 128 << 20  # bytes

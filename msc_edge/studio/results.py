@@ -15,7 +15,7 @@ from msc_edge.kit.opening import Kit
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, at_limit
 from msc_edge.runtime.tools.evaluate.labelled import GOOD
 from msc_edge.runtime.tools.evaluate.run import JSON, SCORES
-from msc_edge.studio.workspace import LABELS, Training
+from msc_edge.studio.training import LABELS, Training
 from msc_edge.text import csv_text
 
 _NEAR = 8  # images shown beside a limit

@@ -15,11 +15,14 @@ from msc_edge.progress import Report
 from msc_edge.runtime.tools.evaluate.comparison import compare
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.runtime.tools.evaluate.run import evaluate
-from msc_edge.studio.workspace import EVALUATION, KIT, LABELS, RUN, Training
+from msc_edge.studio.training import EVALUATION, KIT, LABELS, RUN, Training
+from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import normal_folder
+from msc_edge.train.fine_tune import STEPS
+from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.options import TrainingOptions
 from msc_edge.train.preparation import check_images
-from msc_edge.train.run_folder import CHECKPOINT, METRICS
+from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS
 from msc_edge.train.run_record import RECORD
 from msc_edge.train.training import train
 
@@ -65,10 +68,22 @@ def train_and_export(*, folder: str, report: Report) -> None:
         started = any((run / name).is_file() for name in (METRICS, CHECKPOINT))
         if not started:
             shutil.rmtree(run, ignore_errors=True)
-        train(plan.normal, run, options_of(training), resume=started, report=report)
+        train(plan.normal, run, options_of(training), resume=started, report=_with_curves(training, report))
     if training.kit is None:
         export(run, training.folder / KIT, name=kit_name_of(training), precision="fp32", report=report)
     _evaluate(training, report)
+
+
+def _with_curves(training: Training, report: Report) -> Report:
+    """A Report that also draws the curves of the steps so far."""
+
+    def reporting(task: str, done: int, total: int, note: str = "") -> None:
+        report(task, done, total, note)
+        rows = read_metrics(training.folder / RUN / METRICS, StepMetrics) if task == STEPS else []
+        if any(row.loss is not None for row in rows):
+            write_curves(training.folder / CURVES, rows, None)
+
+    return reporting
 
 
 def export_again(*, folder: str, report: Report, **options: Any) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,7 +17,8 @@ from msc_edge.studio.project_pages import project_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.result_pages import at, finished, number_in, training_of
 from msc_edge.studio.results import Results
-from msc_edge.studio.workspace import Detail, Project, Training, Workspace
+from msc_edge.studio.training import Detail, Training
+from msc_edge.studio.workspace import Project, Workspace
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class TrainingPages:
             Route("/projects/{project}/trainings", self.start, methods=["POST"]),
             Route(one, self.training),
             Route(f"{one}/progress", self.progress),
+            Route(f"{one}/curves", self.curves),
+            Route(f"{one}/views", self.views),
             Route(f"{one}/log", self.log),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
             Route(f"{one}/resume", self.resume, methods=["POST"]),
@@ -98,6 +103,16 @@ class TrainingPages:
         project, training = training_of(self.workspace, request)
         return page("progress.html.j2", job=training.job, project=project, training=training)
 
+    def curves(self, request: Request) -> Response:
+        """The curves of the fine-tuning."""
+        _, training = training_of(self.workspace, request)
+        return _file(training.curves, "image/svg+xml")
+
+    def views(self, request: Request) -> Response:
+        """Some training images with their views."""
+        _, training = training_of(self.workspace, request)
+        return _file(training.views, "image/png")
+
     def log(self, request: Request) -> Response:
         """What the process has printed."""
         _, training = training_of(self.workspace, request)
@@ -134,6 +149,12 @@ class TrainingPages:
             **rates,
         )
         return see("projects", project.name, "trainings", training.number)
+
+
+def _file(path: Path | None, kind: str) -> Response:
+    if path is None:
+        raise HTTPException(404)
+    return Response(path.read_bytes(), media_type=kind, headers={"Cache-Control": "no-store"})
 
 
 def _histogram(results: Results) -> Any:

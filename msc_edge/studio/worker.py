@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 from msc_edge.errors import MscEdgeError, explain_missing_extra
+from msc_edge.progress import TaskTimes
 from msc_edge.studio.jobs import Job, TaskProgress
 
 _EVERY = 0.3  # seconds between two writes of the progress
@@ -17,15 +18,14 @@ class ProgressFile:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._started: dict[str, float] = {}
+        self._times = TaskTimes()
         self._tasks: dict[str, TaskProgress] = {}
         self._written = 0.0
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
         """See `Report`."""
         now = time.monotonic()
-        seconds = now - self._started.setdefault(task, now)
-        self._tasks[task] = TaskProgress(task, done, total, note, round(seconds, 1))
+        self._tasks[task] = TaskProgress(task, done, total, note, *self._times.at(now, task, done, total))
         if done >= total or now - self._written > _EVERY:
             self._job.write_progress(list(self._tasks.values()))
             self._written = now

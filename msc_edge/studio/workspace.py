@@ -15,31 +15,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from msc_edge.errors import KitError, UsageError, writing
+from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
-from msc_edge.kit.layout import MANIFEST
 from msc_edge.preprocessing import Region
 from msc_edge.studio.jobs import Job
+from msc_edge.studio.stored import Stored, read_stored, write_stored
+from msc_edge.studio.training import MASK, PLAN, Detail, Training, TrainingPlan
 
-PROJECT, PLAN, MASK, LABELS = "project.json", "training.json", "ignore-mask.png", "labels.json"
-RUN, KIT, EVALUATION = "run", "kit", "evaluation"
+PROJECT = "project.json"
 _NAME = re.compile(r"\w[\w .\-]{0,59}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 
-_Model = TypeVar("_Model", bound=BaseModel)
-Detail = Literal["fast", "fine", "tiles"]
-"""fast: edge-small. fine: EfficientNet-Lite0, finer heatmaps. tiles: edge-small on tiles, for small defects."""
 
-
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ProjectSettings(_Stored):
+class ProjectSettings(Stored):
     """The images of a project, and what of them is inspected."""
 
     normal: str | None = None
@@ -48,64 +38,6 @@ class ProjectSettings(_Stored):
     """Folder of labelled images, with good/ and defect types; None: dropped images, if there are any."""
     region: tuple[int, int, int, int] | None = None
     """x, y, width and height in pixels; None: the whole image."""
-
-
-class TrainingPlan(_Stored):
-    """What one training does: the settings of the project when it was started, and its own."""
-
-    normal: str
-    test: str | None
-    region: tuple[int, int, int, int] | None
-    ignore_mask: bool
-    detail: Detail
-    steps: int | None
-    """Steps of fine-tuning; None: by the number of images."""
-    created: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a project."""
-
-    project: str
-    folder: Path
-
-    @property
-    def number(self) -> int:
-        """Its number in the project, from 1."""
-        return int(self.folder.name)
-
-    @property
-    def title(self) -> str:
-        """Its name on pages."""
-        return f"{self.project}, training {self.number}"
-
-    @property
-    def job(self) -> Job:
-        """The work."""
-        return Job(self.folder / "job")
-
-    @property
-    def plan(self) -> TrainingPlan:
-        """What it does. KitError if the file is damaged."""
-        return _read(self.folder / PLAN, TrainingPlan)
-
-    @property
-    def kit(self) -> Path | None:
-        """The kit; None before it is exported."""
-        folder = self.folder / KIT
-        return folder if (folder / MANIFEST).is_file() else None
-
-    @property
-    def evaluation(self) -> Path | None:
-        """The folder of the evaluation; None without labelled images."""
-        folder = self.folder / EVALUATION
-        return folder if folder.is_dir() else None
-
-    @property
-    def mask(self) -> Path | None:
-        """The ignore mask; None: all is inspected."""
-        return self.folder / MASK if self.plan.ignore_mask else None
 
 
 @dataclass(frozen=True)
@@ -122,12 +54,12 @@ class Project:
     @property
     def settings(self) -> ProjectSettings:
         """Its settings. KitError if the file is damaged."""
-        return _read(self.folder / PROJECT, ProjectSettings)
+        return read_stored(self.folder / PROJECT, ProjectSettings)
 
     def change(self, **changes: object) -> None:
         """Store other settings."""
         changed = ProjectSettings.model_validate(self.settings.model_dump() | changes)
-        _write(self.folder / PROJECT, changed)
+        write_stored(self.folder / PROJECT, changed)
 
     @property
     def dropped(self) -> Path:
@@ -191,7 +123,7 @@ class Project:
         if plan.ignore_mask:
             with written_whole(folder / MASK) as partial:
                 partial.write_bytes(self.mask.read_bytes())
-        _write(folder / PLAN, plan)
+        write_stored(folder / PLAN, plan)
         return Training(self.name, folder)
 
 
@@ -247,7 +179,7 @@ class Workspace:
             raise UsageError(f"there is a project {name} already; choose another name")
         with writing(self.folder):
             (self.folder / name).mkdir()
-        _write(self.folder / name / PROJECT, ProjectSettings())
+        write_stored(self.folder / name / PROJECT, ProjectSettings())
         return Project(self.folder / name)
 
     def comparisons(self) -> list[Comparison]:
@@ -277,15 +209,3 @@ def _next(folder: Path) -> Path:
     with writing(made):
         made.mkdir(parents=True)
     return made
-
-
-def _write(path: Path, stored: BaseModel) -> None:
-    with written_whole(path) as partial:
-        partial.write_text(stored.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def _read(path: Path, model: type[_Model]) -> _Model:
-    try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError, ValueError) as error:
-        raise KitError(f"{path}: cannot be read ({type(error).__name__}); delete its folder, or restore it") from error

@@ -126,7 +126,8 @@ def test_an_int8_model_is_nearer_to_fp32_with_it(
         session = onnxruntime.InferenceSession(path)
         return np.stack([np.asarray(session.run(["embedding"], {"image": image[None]})[0]) for image in images])
 
-    quantizer = Quantizer(mobilenet, lambda: iter(images), target="x86-vnni", scratch=tmp_path)
+    # Computed exactly on every processor: weights of the other targets overflow where there is no VNNI.
+    quantizer = Quantizer(mobilenet, lambda: iter(images), target="x86", scratch=tmp_path)
     quantizer.write(tmp_path / "rounded.onnx")
     monkeypatch.setattr(Rounding, "apply", lambda *_: None)
     quantizer.write(tmp_path / "nearest.onnx")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from msc_edge.progress import progress_bars, progress_lines, silent
+from msc_edge.progress import TaskTimes, progress_bars, progress_lines, silent
 
 
 def test_silent_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +63,26 @@ def test_hours_have_minutes_and_seconds_of_two_digits() -> None:
     report("scoring", 0, 3)
     report("scoring", 1, 3)
     assert written == ["scoring: 1 of 3, 1:00:05 elapsed, about 2:00:11 left"]
+
+
+def test_the_time_left_is_that_of_equal_units() -> None:
+    times = TaskTimes()
+    assert times.at(0, "reading", 0, 100) == (0, None)
+    assert times.at(10, "reading", 5, 100) == (10, 190)
+    assert times.at(20, "reading", 50, 100) == (20, 20)
+    assert times.at(30, "reading", 100, 100) == (30, None)
+
+
+def test_a_task_that_begins_again_is_not_timed_from_its_first_start() -> None:
+    """Such as the embedding of the same images after each epoch, and of fewer images after more."""
+    times = TaskTimes()
+    times.at(0, "embedding", 0, 10_000)
+    times.at(100, "embedding", 10_000, 10_000)
+    assert times.at(1000, "embedding", 0, 500) == (0, None)
+    assert times.at(1010, "embedding", 100, 500) == (10, 40)
+
+
+def test_a_resumed_task_is_timed_by_what_it_did_now() -> None:
+    times = TaskTimes()
+    times.at(0, "fine-tuning", 60, 80)
+    assert times.at(10, "fine-tuning", 70, 80) == (10, 10)

@@ -72,7 +72,7 @@ def test_outputs_are_those_of_bf16_and_gradients_are_no_less_exact(same_padding,
     for found, in_bf16, expected in zip(fast[1:], plain[1:], exact[1:], strict=True):
         assert found.shape == expected.shape
         assert error(found, expected) < max(1.2 * error(in_bf16, expected), 1e-6)
-        assert error(found, expected) < 5e-3
+        assert error(found, expected) < 1e-2  # processors that emulate bf16 round more often: 6e-3
 
 
 def test_only_gradients_that_are_slow_in_bf16_change():

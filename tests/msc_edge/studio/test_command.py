@@ -25,7 +25,7 @@ SIZES = ((1280, 900), (390, 800))
 
 @pytest.fixture(scope="module")
 def walked(start_studio, parts, tmp_path_factory):
-    """A studio with one trained project, all of it done by clicks. Yields the studio and the path of the training."""
+    """A studio with one trained project, all of it done by clicks, and the path of its training."""
     studio = start_studio(tmp_path_factory.mktemp("walk") / "work")
     with opened(studio) as page:
         page.goto(studio.address)
@@ -41,7 +41,8 @@ def walked(start_studio, parts, tmp_path_factory):
         _ignore_a_corner(page)
         page.get_by_role("link", name="Next: training").click()
         _train(page)
-        yield studio, page.url.removeprefix(studio.address)
+        training = page.url.removeprefix(studio.address)
+    return studio, training
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def test_another_process_sees_the_state_by_the_lock(job):
 
 def test_progress_and_result_are_what_was_written(job):
     job.folder.mkdir()
-    tasks = [TaskProgress("reading", 3, 7, "", 1.5), TaskProgress("fine-tuning", 1, 80, "loss 3.1", 0.2)]
+    tasks = [TaskProgress("reading", 3, 7, "", 1.5, 2.0), TaskProgress("fine-tuning", 1, 80, "loss 3.1", 0.2, None)]
     job.write_progress(tasks)
     (job.folder / "request.json").write_text('{"task": "check"}')
     assert job.progress == tasks

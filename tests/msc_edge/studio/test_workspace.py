@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from msc_edge.errors import KitError, UsageError
-from msc_edge.studio.workspace import MASK, Workspace
+from msc_edge.studio.training import MASK
+from msc_edge.studio.workspace import Workspace
 
 
 @pytest.fixture

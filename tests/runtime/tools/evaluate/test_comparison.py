@@ -60,7 +60,7 @@ def test_a_kit_compared_with_itself(toy_kit, dataset):
     one, other = result.kits
     assert one.model_copy(update={"milliseconds": 0}) == other.model_copy(update={"milliseconds": 0})
     assert result.auroc_difference.value == 0
-    assert result.unreadable == 1
-    assert len(result.images) == result.normal_images + result.anomalous_images == len(dataset.images) - 1
+    assert result.unreadable == 3  # with two of `photos`
+    assert len(result.images) == result.normal_images + result.anomalous_images == len(dataset.images) - 3
     assert all(len(set(image.verdicts)) == len(set(image.scores)) == 1 for image in result.images)
     assert Comparison.model_validate(json.loads(result.model_dump_json())) == result

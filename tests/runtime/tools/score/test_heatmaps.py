@@ -103,8 +103,8 @@ def test_the_report_shows_the_overlay_beside_the_image(patch_kit, images, tmp_pa
     done = score(patch_kit, images, "--report", tmp_path / "r.html", "--out", tmp_path / "s.csv")
     assert done.exit_code == 0, done.output
     page = (tmp_path / "r.html").read_text()
-    assert page.count("stain.png with its heatmap") == 1
-    assert page.count("stain.png without heatmap") == 1
+    assert page.count("stain.png with its heatmap") == 2  # small and enlarged
+    assert page.count("stain.png without heatmap") == 2
     assert "any region: target 10 %" in page
 
 

@@ -1,0 +1,85 @@
+"""One training of a project: its plan, its files, and its state."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from msc_edge.kit.layout import MANIFEST
+from msc_edge.studio.jobs import Job
+from msc_edge.studio.stored import Stored, read_stored
+from msc_edge.train.run_folder import CURVES, VIEWS
+
+PLAN, MASK, LABELS = "training.json", "ignore-mask.png", "labels.json"
+RUN, KIT, EVALUATION = "run", "kit", "evaluation"
+Detail = Literal["fast", "fine", "tiles"]
+"""fast: edge-small. fine: EfficientNet-Lite0, finer heatmaps. tiles: edge-small on tiles, for small defects."""
+
+
+class TrainingPlan(Stored):
+    """What one training does: the settings of the project when it was started, and its own."""
+
+    normal: str
+    test: str | None
+    region: tuple[int, int, int, int] | None
+    ignore_mask: bool
+    detail: Detail
+    steps: int | None
+    """Steps of fine-tuning; None: by the number of images."""
+    created: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a project."""
+
+    project: str
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """Its number in the project, from 1."""
+        return int(self.folder.name)
+
+    @property
+    def title(self) -> str:
+        """Its name on pages."""
+        return f"{self.project}, training {self.number}"
+
+    @property
+    def job(self) -> Job:
+        """The work."""
+        return Job(self.folder / "job")
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """What it does. KitError if the file is damaged."""
+        return read_stored(self.folder / PLAN, TrainingPlan)
+
+    @property
+    def curves(self) -> Path | None:
+        """The curves of the fine-tuning: of the whole, or of the steps so far; None before the first step."""
+        found = (self.folder / RUN / CURVES, self.folder / CURVES)
+        return next((path for path in found if path.is_file()), None)
+
+    @property
+    def views(self) -> Path | None:
+        """Some training images with their views; None before the first step."""
+        path = self.folder / RUN / VIEWS
+        return path if path.is_file() else None
+
+    @property
+    def kit(self) -> Path | None:
+        """The kit; None before it is exported."""
+        folder = self.folder / KIT
+        return folder if (folder / MANIFEST).is_file() else None
+
+    @property
+    def evaluation(self) -> Path | None:
+        """The folder of the evaluation; None without labelled images."""
+        folder = self.folder / EVALUATION
+        return folder if folder.is_dir() else None
+
+    @property
+    def mask(self) -> Path | None:
+        """The ignore mask; None: all is inspected."""
+        return self.folder / MASK if self.plan.ignore_mask else None
