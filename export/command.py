@@ -83,6 +83,7 @@ def export(
 
 def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
     from msc_edge.describe import describe_default_model, describe_limits, describe_regions
+    from msc_edge.export.parity import TOLERANCE, unit_of
     from msc_edge.terminal import echo
     from msc_edge.text import size
 
@@ -106,9 +107,11 @@ def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
         echo(note)
     echo(f"model: {describe_default_model(manifest)}")
     if parity:
+        unit = unit_of(fp32.scoring)
+        of_scores = "" if unit == 1 else " standard deviations of normal images"
         echo(
-            f"parity: {parity.images} images scored as in training, largest difference "
-            f"{parity.max_score_difference:.1e}, no changed verdict"
+            f"parity: {parity.images} images scored as in training, synthetic anomalies among them; largest difference "
+            f"{parity.max_score_difference:.1e}{of_scores}, allowed {TOLERANCE * unit:.1e}; no changed verdict"
         )
     for name, text in describe_limits(fp32.calibration.limits, fp32.calibration.calibration):
         echo(f"{name}: {text}", err=name == "caution")

@@ -87,15 +87,17 @@ def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nd
     if not isinstance(frame, np.ndarray):
         raise _not_a_frame(type(frame).__name__, "pass a numpy array")
     found = f"{frame.dtype} {frame.shape}"
-    if frame.dtype not in (np.uint8, np.uint16):
-        raise _not_a_frame(found, "convert the values to uint8, from 0 (black) to 255")
+    if frame.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        bits, kind = (8, "uint8") if policy.bit_depth == 8 else (policy.bit_depth, "uint16")
+        raise _not_a_frame(found, f"convert it to {kind}, with values from 0 (black) to {2**bits - 1} (white)")
     pixels = frame[..., None] if frame.ndim == 2 else frame
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise _not_a_frame(found, "remove alpha with frame[..., :3], and pass several frames as a list")
     height, width = pixels.shape[:2]
     if height == 0 or width == 0:
         raise SourceError(f"the image is empty: {width}x{height} pixels")
-    if frame.dtype == np.uint16 and policy.bit_depth == 8:
+    pixels = pixels.astype(frame.dtype.newbyteorder("="), copy=False)  # some cameras send the other byte order
+    if pixels.dtype == np.uint16 and policy.bit_depth == 8:
         raise UnreadableImageError(
             "it is uint16, and the images at training had 8 bits a channel, so it is not known which bits hold the "
             "signal; pass uint8, as at training, or train with msc-edge train --bit-depth 10|12|14|16"

@@ -130,6 +130,7 @@ def train(
         dtype=dtype if precision is None else precision,
         checkpoint_every=checkpoint_every,
     )
+    default_selection = select is None and preset == "whole-frame"
     failed: list[str] = []
     with progress_bars() as report:
         record = train_run(
@@ -141,10 +142,12 @@ def train(
             unreadable=lambda name, reason: failed.append(f"{name}: {reason}"),
         )
     if record is not None:
-        _print_summary(out, record, failed, frozen_requested=steps == 0)
+        _print_summary(out, record, failed, frozen_requested=steps == 0, default_selection=default_selection)
 
 
-def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requested: bool) -> None:
+def _print_summary(
+    out: Path, record: Any, failed: list[str], *, frozen_requested: bool, default_selection: bool
+) -> None:
     from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
     from msc_edge.train.dataset import read_image_table
@@ -169,6 +172,8 @@ def _print_summary(out: Path, record: Any, failed: list[str], *, frozen_requeste
     if selection := record.selection:
         training += f", step {selection.selected_step} selected" if selection.selected_step else ", undone"
         echo(_selection_line(selection), err=True)
+    elif settings.steps and default_selection:
+        echo("no checkpoint selection: there are too few images; the weights are those of the last step", err=True)
     if not settings.steps and not frozen_requested:
         echo(
             "the backbone is not fine-tuned: there are fewer images to train on than one batch; "

@@ -10,6 +10,7 @@ from typing import Any
 from msc_edge.errors import MscEdgeError
 from msc_edge.export.pack import export
 from msc_edge.files import written_whole
+from msc_edge.kit.layout import kit_name
 from msc_edge.preprocessing import Region, Tiles
 from msc_edge.progress import Report
 from msc_edge.runtime.tools.evaluate.comparison import compare
@@ -119,7 +120,7 @@ def options_of(training: Training) -> TrainingOptions:
 
 def kit_name_of(training: Training) -> str:
     """The name of a kit: the project and the number of the training."""
-    return f"{training.folder.parents[1].name}-{training.number}"
+    return kit_name(f"{training.folder.parents[1].name}-{training.number}")
 
 
 def compare_kits(*, first: str, second: str, test: str, names: list[str], report: Report) -> dict[str, Any]:  # noqa: ARG001

@@ -20,6 +20,7 @@ from typing import Self
 from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.preprocessing import Region
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.studio.jobs import Job
 from msc_edge.studio.stored import Stored, read_stored, write_stored
 from msc_edge.studio.training import MASK, PLAN, Detail, Training, TrainingPlan
@@ -107,9 +108,15 @@ class Project:
         return next((each for each in self.trainings() if each.number == number), None)
 
     def new_training(self, *, detail: Detail, steps: int | None) -> Training:
-        """A training with the images and settings of now. UsageError without normal images."""
+        """A training with the images and settings of now.
+
+        UsageError without normal images, SourceError for a folder of labelled images with another layout: both before
+        the training, not after it.
+        """
         if self.normal is None:
             raise UsageError("no normal images are chosen; choose a folder, or drop images, on the page Images")
+        if self.test is not None:
+            labelled_dataset(self.test)
         folder = _next(self.folder / "trainings")
         plan = TrainingPlan(
             normal=str(self.normal),

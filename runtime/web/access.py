@@ -52,6 +52,11 @@ class Access:
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "this server answers to 127.0.0.1 and localhost only; use one of them in the address",
             )
+        elif "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy may take the other one, and see another end of the request (RFC 9112, section 6.3).
+            refused = error_response(
+                HTTPStatus.BAD_REQUEST, "the request has both Content-Length and Transfer-Encoding; send one of them"
+            )
         elif not _same_origin(headers):
             refused = error_response(
                 HTTPStatus.FORBIDDEN, "requests of web pages from another address are refused; send it from a program"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msc_edge.errors import UnreadableImageError
-from msc_edge.images import DecodePolicy, read_image
+from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.images import DecodePolicy, frame_to_rgb, read_image
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -519,3 +519,15 @@ except UnreadableImageError as error:
     growth, _, reason = in_child(code, sparse_file(tmp_path / "part.jpg", b"", 700 << 20)).partition(" ")
     assert int(growth) < 50 << 10  # kB
     assert reason.startswith("not an image")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_frame_may_have_any_byte_order(order):
+    policy = DecodePolicy(bit_depth=12)
+    assert np.array_equal(frame_to_rgb(TWELVE_BITS.astype(f"{order}u2"), policy), frame_to_rgb(TWELVE_BITS, policy))
+
+
+@pytest.mark.parametrize(("bit_depth", "remedy"), [(8, "to uint8, .* to 255"), (12, "to uint16, .* to 4095")])
+def test_the_remedy_for_another_type_keeps_all_bits(bit_depth, remedy):
+    with pytest.raises(SourceError, match=remedy):
+        frame_to_rgb(TWELVE_BITS.astype(np.int16), DecodePolicy(bit_depth=bit_depth))

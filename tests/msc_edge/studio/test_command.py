@@ -1,7 +1,6 @@
 """From a folder of images to a kit by clicks alone, in a real browser, and a server that is killed meanwhile."""
 
 import os
-import re
 import shutil
 import signal
 import time
@@ -105,9 +104,9 @@ def test_the_check_says_what_will_be_used(walked):
         page.goto(f"{studio.address}/projects/caps/images")
         assert page.get_by_text("24 images can be used").count() == 1
         page.get_by_role("link", name="duplicate (1)").click()
-        expect(page.locator(".thumbs li")).to_have_text(re.compile("zz_copy.png"))
+        expect(page.locator(".thumbs li")).to_contain_text("zz_copy.png")
         page.get_by_role("link", name="unreadable (1)").click()
-        expect(page.locator(".thumbs li")).to_have_text(re.compile("zz_broken.png.*(truncated|end|incomplete|cut)"))
+        expect(page.locator(".thumbs li")).to_contain_text("zz_broken.png unreadable: not an image, or a truncated")
 
 
 def test_the_downloaded_kit_scores_as_the_page_says(walked, parts, tmp_path):
@@ -174,7 +173,7 @@ def test_export_again_with_another_rate_and_compare(walked):
         assert (limits.warn.target_rate, limits.reject.target_rate) == (0.4, 0.2)
         page.get_by_role("link", name="Compare kits").click()
         page.get_by_role("button", name="Compare").click()
-        expect(page.get_by_text("time of an image")).to_be_visible(timeout=WORK)
+        expect(page.get_by_text("time of an image, one thread")).to_be_visible(timeout=WORK)
         expect(page.get_by_text("95 % interval")).to_be_visible()
         assert Axe().run(page).response["violations"] == []
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from msc_edge.errors import KitError, UsageError
+from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.studio.training import MASK
 from msc_edge.studio.workspace import Workspace
 
@@ -53,6 +53,14 @@ def test_a_training_keeps_the_settings_of_its_start(workspace, tmp_path):
 def test_without_normal_images_there_is_no_training(workspace):
     project = workspace.create("caps")
     with pytest.raises(UsageError, match="no normal images"):
+        project.new_training(detail="fast", steps=None)
+    assert project.trainings() == []
+
+
+def test_labelled_images_that_cannot_be_used_are_refused_before_the_training(workspace, tmp_path):
+    project = workspace.create("caps")
+    project.change(normal=str(tmp_path), test=str(tmp_path))
+    with pytest.raises(SourceError, match="test/good"):
         project.new_training(detail="fast", steps=None)
     assert project.trainings() == []
 

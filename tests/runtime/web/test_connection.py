@@ -58,6 +58,17 @@ def test_a_body_that_stays_away_is_408_and_holds_no_worker(impatient, photos):
             assert "did not arrive within 1 seconds" in json.loads(response.partition(b"\r\n\r\n")[2])["error"]
 
 
+def test_a_request_of_two_lengths_is_refused_and_hides_no_other(impatient):
+    """RFC 9112, section 6.3: a proxy may take the other length, and pass on what it did not check."""
+    hidden = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    body = b"0\r\n\r\n" + hidden
+    with connect(impatient) as client:
+        client.sendall(HEAD + f"Content-Length: {len(body)}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body)
+        response = received(client)
+    assert status(response) == 400
+    assert response.count(b"HTTP/1.1 ") == 1
+
+
 def test_an_idle_connection_is_closed_after_its_response(impatient):
     with connect(impatient) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
