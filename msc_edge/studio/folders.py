@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import kind_of, sha256_of
-from msc_edge.image_files import IMAGE_SUFFIXES
+from msc_edge.image_files import IMAGE_SUFFIXES, find_images
 from msc_edge.left_over import hidden_beside
 
 _MOST_SHOWN = 500  # folders in a list
@@ -40,6 +40,16 @@ def list_folder(path: Path) -> Listing:
     images = sum(each.suffix.lower() in IMAGE_SUFFIXES for each in inside)
     parent = path.parent if path.parent != path else None
     return Listing(path, parent, tuple(folders[:_MOST_SHOWN]), images, max(0, len(folders) - _MOST_SHOWN))
+
+
+def image_count(folder: Path | None) -> int:
+    """How many image files are in a folder and its subfolders; 0 where it is no longer there."""
+    if folder is None:
+        return 0
+    try:
+        return len(find_images([folder]).paths)
+    except SourceError:
+        return 0
 
 
 def chosen_folder(text: str) -> Path:

@@ -1,6 +1,7 @@
 """The pages of a project before its training: which images, and which part of them."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from msc_edge.errors import SourceError, UsageError
 from msc_edge.files import written_whole
 from msc_edge.images import decode_image
 from msc_edge.preprocessing import Region
-from msc_edge.runtime.tools.evaluate.labelled import GOOD
-from msc_edge.studio.folders import chosen_folder, file_name, list_folder, receive_file
+from msc_edge.studio.folders import chosen_folder, image_count, list_folder, receive_file
 from msc_edge.studio.images import LARGE, image_response, size_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Project, Workspace
 
+_LEAST_SIDE = 16  # pixels of a region
 _PER_PAGE = 60  # images in a list
 _LARGEST_MASK = 32 << 20  # bytes
 _NO_LABELS = frozenset({"ground_truth", "mask", "masks", "normal"})
+_LABEL = re.compile(r"\w[\w .\-]{0,59}")
 _KINDS = ("all", "used", "held out", "duplicate", "unreadable")
 _ROLES = {"bank": "used", "calibration": "held out", "duplicate": "duplicate", "unreadable": "unreadable"}
 
@@ -44,7 +46,7 @@ class ProjectPages:
             Route("/projects/{project}", self.overview),
             Route("/projects/{project}/images", self.images),
             Route("/projects/{project}/images", self.choose, methods=["POST"]),
-            Route("/projects/{project}/files/{label}/{name}", self.receive, methods=["PUT"]),
+            Route("/projects/{project}/files", self.receive, methods=["PUT"]),
             Route("/projects/{project}/check", self.start_check, methods=["POST"]),
             Route("/projects/{project}/check", self.check),
             Route("/projects/{project}/normal/{index:int}", self.thumbnail),
@@ -82,7 +84,8 @@ class ProjectPages:
     def images(self, request: Request) -> Response:
         """The images, and what of them will be used."""
         project = project_of(self.workspace, request)
-        return page("images.html.j2", project=project, tab="images", **self._checked(project, request))
+        counts = {"normal": image_count(project.normal), "test": image_count(project.test)}
+        return page("images.html.j2", project=project, tab="images", found=counts, **self._checked(project, request))
 
     def check(self, request: Request) -> Response:
         """A part of the page of images: the check."""
@@ -124,10 +127,16 @@ class ProjectPages:
         return see("projects", project.name, "images")
 
     async def receive(self, request: Request) -> Response:
-        """A dropped image: normal, or test/LABEL with the label `good` or a defect type."""
-        project, label = project_of(self.workspace, request), request.path_params["label"]
-        folder = project.dropped / "normal" if label == "normal" else project.dropped / "test" / _label(label)
-        path = await receive_file(request, folder, request.path_params["name"])
+        """A dropped image, `name`: normal, or a labelled one with `label`, which is `good` or a defect type."""
+        project, which = project_of(self.workspace, request), request.query_params.get("which", "")
+        chosen = project.settings.normal if which == "normal" else project.settings.test
+        if chosen is not None:
+            raise UsageError(
+                f"the folder {chosen} is in use, so this file is not stored; use dropped images instead first"
+            )
+        label = request.query_params.get("label", "")
+        folder = project.dropped / "normal" if which == "normal" else project.dropped / "test" / _label(label)
+        path = await receive_file(request, folder, request.query_params.get("name", ""))
         return JSONResponse({"name": path.name}, 201)
 
     async def start_check(self, request: Request) -> Response:
@@ -168,6 +177,8 @@ class ProjectPages:
         project, form = project_of(self.workspace, request), await request.form()
         texts = [str(form.get(name, "")).strip() for name in ("x", "y", "width", "height")]
         region = Region.parse(",".join(texts)) if any(texts) else None
+        if region is not None:
+            await asyncio.to_thread(_check_region, project, region)
         values = region and [region.x, region.y, region.width, region.height]
         await asyncio.to_thread(project.change, region=values)
         return see("projects", project.name, "region")
@@ -205,6 +216,19 @@ def project_of(workspace: Workspace, request: Request) -> Project:
     return project
 
 
+def _check_region(project: Project, region: Region) -> None:
+    """UsageError for a region that is not inside the checked images."""
+    result = project.check.result
+    used = [i for i, each in enumerate(result["images"]) if each["role"] == "bank"] if result else []
+    if not used:
+        return
+    width, height = size_of(_checked_path(result, used[0]))
+    if not region.fits(height=height, width=width):
+        raise UsageError(f"the region is not inside the images, which are {width} x {height} pixels; make it smaller")
+    if min(region.width, region.height) < _LEAST_SIDE:
+        raise UsageError(f"the region is {region.width} x {region.height} pixels; at least {_LEAST_SIDE} are needed")
+
+
 def _write_mask(project: Project, data: bytes) -> None:
     mask = decode_image(np.frombuffer(data, np.uint8))
     if not (mask > 127).any():
@@ -226,11 +250,13 @@ def _checked_path(result: dict[str, Any], index: int) -> Path:
 def _label(label: str) -> str:
     """The name of the folder of a label. UsageError if it cannot be one."""
     name = label.strip()
-    if name == GOOD:
-        return name
-    file_name(f"{name}.png")  # the same rules as for the name of a file
-    if name.lower() in _NO_LABELS or "/" in name or "\\" in name or name.startswith("."):
-        raise UsageError(f"{name}: cannot be the name of a defect type; choose another one")
+    if not name:
+        raise UsageError("the defect type is empty; type one, or good for good parts")
+    if name.lower() in _NO_LABELS or not _LABEL.fullmatch(name):
+        raise UsageError(
+            f"{name}: cannot be a defect type; use letters, digits, spaces, '-', '_' and '.', begin with a letter or a "
+            "digit, and avoid the names of masks"
+        )
     return name
 
 

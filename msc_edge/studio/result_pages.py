@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from msc_edge.describe import describe_limits
 from msc_edge.drawing import encode_image, fit
 from msc_edge.errors import UsageError
 from msc_edge.images import decode_image
@@ -154,6 +155,7 @@ def at(results: Results, score: float) -> dict[str, Any]:
     anomalous = results.missed(score)
     return {
         "score": score,
+        "limits": list(describe_limits(results.limits, results.calibration)),
         "rate": results.rate_of(score),
         "at": results.at(score),
         "types": results.types_at(score),

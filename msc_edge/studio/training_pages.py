@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from msc_edge.errors import UsageError
+from msc_edge.kit.layout import kit_name
 from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
 from msc_edge.studio.project_pages import project_of
 from msc_edge.studio.rendering import page, see
@@ -136,15 +137,20 @@ class TrainingPages:
         """Export the kit again, with other rates or an int8 model."""
         project, training = training_of(self.workspace, request)
         form = await request.form()
-        finished(training)
+        results = finished(training)
         rates = {name: _percent(str(form.get(name, "")), name) for name in ("warn_rate", "reject_rate")}
-        name = str(form.get("name", "")).strip()
+        if not 0 < rates["reject_rate"] <= rates["warn_rate"] < 1:
+            raise UsageError(
+                "the target false-alarm rates must be above 0 % and below 100 %, and that of the warn limit at least "
+                "that of the reject limit; correct them"
+            )
+        name = kit_name(str(form.get("name", "")).strip() or results.manifest.name)
         await asyncio.to_thread(self._refuse_second)
         await asyncio.to_thread(
             training.job.start,
             "export",
             folder=str(training.folder),
-            name=name or None,
+            name=name,
             precision="both" if form.get("int8") else "fp32",
             **rates,
         )

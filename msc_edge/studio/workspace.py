@@ -179,8 +179,8 @@ class Workspace:
         name = name.strip()
         if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
             raise UsageError(
-                f"the name {name!r} cannot be used; use letters, digits, spaces, '-', '_' and '.', at most 60, and "
-                "begin with a letter or a digit"
+                f"the name {name!r} cannot be used; use at most 60 letters, digits, spaces and -_., begin with "
+                "a letter or a digit, and avoid names of devices on Windows, such as CON"
             )
         if any(path.name.lower() == name.lower() for path in self.folder.iterdir()):
             raise UsageError(f"there is a project {name} already; choose another name")

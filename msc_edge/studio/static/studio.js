@@ -60,14 +60,15 @@ for (const box of all("[data-upload]")) {
   const input = $("input[type=file]", box);
   const status = $("[data-status]", box);
   input.addEventListener("change", async () => {
-    const label = box.dataset.label ?? $("[data-label-field]", box).value.trim();
+    const which = box.dataset.which;
+    const label = $("[data-label-field]", box)?.value ?? "";
     const files = [...input.files];
     const refused = [];
     for (const [done, file] of files.entries()) {
       status.textContent = `Sending ${done + 1} of ${files.length}`;
-      const path = `${box.dataset.upload}/${encodeURIComponent(label)}/${encodeURIComponent(file.name)}`;
+      const query = new URLSearchParams({ which, label, name: file.name });
       try {
-        await answer(await fetch(path, { method: "PUT", body: file }));
+        await answer(await fetch(`${box.dataset.upload}?${query}`, { method: "PUT", body: file }));
       } catch (error) {
         refused.push(error.message);
       }

@@ -123,22 +123,35 @@ def auroc_difference(
     `truth`: int (n,), 1 is anomalous. The images are resampled, the same for both kits (a paired bootstrap; Efron &
     Tibshirani 1993, ch. 13), normal and anomalous ones separately.
     """
-    normal, anomalous = np.flatnonzero(truth == 0), np.flatnonzero(truth == 1)
+    places = [np.unique(column, return_inverse=True)[1] for column in scores.T]
     random = np.random.default_rng(seed)
 
-    def difference(rows: np.ndarray) -> float:
-        first, second = (auroc(truth[rows], scores[rows, column]) for column in (0, 1))
+    def difference(counts: np.ndarray) -> float:
+        first, second = (_auroc(place, truth, counts) for place in places)
         return second - first
 
     drawn = []
     for done in range(resamples):
-        rows = np.concatenate([random.choice(normal, len(normal)), random.choice(anomalous, len(anomalous))])
-        drawn.append(difference(rows))
+        counts = np.empty(len(truth))
+        for part in (0, 1):
+            size = int((truth == part).sum())
+            counts[truth == part] = np.bincount(random.integers(size, size=size), minlength=size)
+        drawn.append(difference(counts))
         report("resampling", done + 1, resamples)
     tails = (1 - CONFIDENCE) / 2
-    value = difference(np.arange(len(truth)))
+    value = difference(np.ones(len(truth)))
     low, high = (float(each) for each in np.quantile(drawn, (tails, 1 - tails)))
     return Interval(value, min(low, value), max(high, value))
+
+
+def _auroc(place: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> float:
+    """AUROC of images that count more than once, or not at all.
+
+    `place`: the place of each score in the sorted distinct scores, int (n,). `counts`: how often each image is drawn.
+    """
+    normal, anomalous = (np.bincount(place, counts * (truth == part)) for part in (0, 1))
+    below = np.cumsum(normal) - normal / 2  # a tie is half
+    return float(anomalous @ below / (normal.sum() * anomalous.sum()))
 
 
 def _kit(detector: Detector, truth: np.ndarray, scores: np.ndarray, milliseconds: float) -> ComparedKit:

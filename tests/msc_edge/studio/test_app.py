@@ -101,7 +101,7 @@ def test_dropped_images_are_stored_once_and_none_is_overwritten(studio, project,
     other = (photos / "good_100.png").read_bytes()
     names = []
     for content in (data, data, other):
-        response, text = studio.send("PUT", f"{project}/files/normal/{quote('a b.png')}", content)
+        response, text = studio.send("PUT", f"{project}/files?which=normal&name={quote('a b.png')}", content)
         assert response.status == 201
         names.append(json.loads(text)["name"])
     assert names == ["a b.png", "a b.png", "a b (2).png"]
@@ -111,27 +111,42 @@ def test_dropped_images_are_stored_once_and_none_is_overwritten(studio, project,
 
 
 @pytest.mark.parametrize(
-    ("label", "name"),
+    ("query", "text"),
     [
-        ("normal", "a.txt"),
-        ("normal", ".png"),
-        ("..", "a.png"),
-        ("ground_truth", "a.png"),
-        ("normal", quote("..\\..\\x", safe="")),
-        (quote("a\\b", safe=""), "a.png"),
+        ("which=normal&name=a.txt", "not an image"),
+        ("which=normal&name=.png", "not an image"),
+        ("which=normal", "not an image"),
+        ("which=test&name=a.png", "defect type is empty"),
+        ("which=test&label=..&name=a.png", "cannot be a defect type"),
+        ("which=test&label=a%2Fb&name=a.png", "cannot be a defect type"),
+        ("which=test&label=a%5Cb&name=a.png", "cannot be a defect type"),
+        ("which=test&label=ground_truth&name=a.png", "cannot be a defect type"),
     ],
 )
-def test_other_files_and_labels_are_refused(studio, project, label, name):
-    response, text = studio.send("PUT", f"{project}/files/{label}/{name}", b"x")
-    assert response.status in (400, 404)
-    assert "Traceback" not in text
+def test_other_files_and_labels_are_refused(studio, project, query, text):
+    response, answer = studio.send("PUT", f"{project}/files?{query}", b"x")
+    assert response.status == 400
+    assert text in json.loads(answer)["error"]
+
+
+def test_images_are_not_dropped_beside_a_folder_in_use(studio, photos, tmp_path):
+    place = studio.post("/projects", name="folder in use")[1].removesuffix("/images")
+    assert studio.post(f"{place}/images", which="normal", folder=str(tmp_path))[0] == 303
+    data = (photos / "warn.png").read_bytes()
+    response, text = studio.send("PUT", f"{place}/files?which=normal&name=a.png", data)
+    assert response.status == 400
+    assert str(tmp_path) in json.loads(text)["error"]
+    assert "no images" in studio.get(f"{place}/images")[1]
+    assert studio.post(f"{place}/images", which="normal", folder="")[0] == 303
+    assert studio.send("PUT", f"{place}/files?which=normal&name=a.png", data)[0].status == 201
 
 
 def test_a_file_cannot_leave_its_folder(studio, project, photos):
     data = (photos / "warn.png").read_bytes()
     before = {path for path in studio.folder.rglob("*") if path.is_file()}
-    for path in ("normal/..%2F..%2Fx.png", "normal/%2Fetc%2Fx.png", "..%2F..%2Fx/y.png", "%2e%2e/y.png"):
-        studio.send("PUT", f"{project}/files/{path}", data)
+    for query in ("name=..%2F..%2Fx.png", "name=%2Fetc%2Fx.png", "name=..%5C..%5Cx.png"):
+        for label in ("which=normal", "which=test&label=good"):
+            assert studio.send("PUT", f"{project}/files?{label}&{query}", data)[0].status == 201
     made = {path for path in studio.folder.rglob("*") if path.is_file()} - before
     assert all(path.is_relative_to(studio.folder / "Räder Co" / "images") for path in made)
     assert not (studio.folder / "x.png").exists()

@@ -35,7 +35,9 @@ def test_work_that_fails_says_why_and_can_be_resumed(job, tmp_path):
     assert "Traceback" not in job.error
     assert job.result is None
     job.resume()
-    assert ended(job) == "failed"
+    assert (job.state, job.error) == ("running", "")
+    job.cancel()
+    assert job.state == "cancelled"
     assert job.request == {"task": "check", "normal": str(tmp_path / "missing"), "test": None}
 
 

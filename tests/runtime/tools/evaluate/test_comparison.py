@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from msc_edge.runtime.tools.evaluate.comparison import Comparison, auroc_difference, compare
 from msc_edge.runtime.tools.evaluate.labelled import labelled_folders
@@ -33,6 +34,14 @@ def test_the_interval_covers_the_true_difference_as_often_as_stated():
         found = auroc_difference(truth, scores, resamples=200, seed=seed)
         covered += found.low <= 0 <= found.high
     assert covered >= 51  # 57 expected of 60; fewer than 51 has a probability below 1 %
+
+
+def test_the_difference_is_that_of_scikit_learn():
+    random = np.random.default_rng(3)
+    truth = random.integers(0, 2, 200)
+    scores = random.integers(0, 15, (200, 2)) / 10  # with ties
+    found = auroc_difference(truth, scores, resamples=10)
+    assert found.value == pytest.approx(roc_auc_score(truth, scores[:, 1]) - roc_auc_score(truth, scores[:, 0]))
 
 
 def test_paired_resampling_knows_that_both_kits_see_the_same_images():
