@@ -20,9 +20,8 @@ install: .venv/installed
 test: install
 	$(BIN)/pytest -n auto -m 'not slow'
 
-# A file runs in one process: its tests share trainings.
 test-slow: install
-	$(BIN)/pytest -n auto --dist loadfile -m slow
+	$(BIN)/pytest -n auto -m slow
 
 # Runs a stream with the demo's kit and reports growth of memory, threads and files. Needs GStreamer's RTSP server.
 MINUTES ?= 60
