@@ -37,6 +37,15 @@ def fit(image: np.ndarray, *, width: int, height: int, enlarge: Literal["no", "p
     return image.copy()
 
 
+def square(image: np.ndarray, *, side: int, background: int) -> np.ndarray:
+    """The whole image in a square of `side` pixels, on a grey level; smaller ones are enlarged."""
+    shown = fit(image, width=side, height=side, enlarge="smooth")
+    found = np.full((side, side, 3), background, np.uint8)
+    top, left = (side - shown.shape[0]) // 2, (side - shown.shape[1]) // 2
+    found[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+    return found
+
+
 def encode_image(image: np.ndarray, suffix: Literal[".jpg", ".png"], *, quality: int = 95) -> bytes:
     """The bytes of an image file; `quality` of a JPEG, 0 to 100. ValueError where it cannot be encoded."""
     # Not cv2.imwrite: it fails on non-ASCII paths on Windows, and does not report a full disk.

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-_WHITE = 127  # grey levels above it are ignored
+WHITE = 127
+"""Grey levels above it are ignored."""
 _MAX_TEXT = 1 << 22
 
 
@@ -59,6 +60,6 @@ def ignored_pixels(mask: np.ndarray, *, height: int, width: int) -> np.ndarray:
     `mask`: uint8 (h, w, 3), the part that the network sees, white where it is ignored. A pixel of the input is ignored
     if more than half of it is.
     """
-    white = (mask.max(axis=2) > _WHITE).astype(np.float32)
+    white = (mask.max(axis=2) > WHITE).astype(np.float32)
     shrinks = mask.shape[0] >= height and mask.shape[1] >= width
     return cv2.resize(white, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR) > 0.5

@@ -31,7 +31,7 @@ class TaskTimes:
         """When a task started, with how many units done, and how many are done now."""
 
     def at(self, now: float, task: str, done: int, total: int) -> tuple[float, float | None]:
-        """Seconds since the start of a task of which `done` of `total` units are done at `now`, and those left.
+        """Seconds since the start of a task, and seconds left; at `now`, `done` of its `total` units are done.
 
         None left: it is finished, or has not advanced yet.
         """

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -23,3 +24,12 @@ FalseAlarmRate = Annotated[
     float | None,
     typer.Option(help="Target false-alarm rate of the reject limit, such as 0.01.", show_default=False),
 ]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this PC, and needs a token.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free one.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Let other PCs use the server without a token.")]
+TlsCertificate = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Certificate for https, PEM.", show_default=False)
+]
+TlsKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.", show_default=False)]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msc_edge.drawing import Colour, draw_text, encode_image, fit, text_width
+from msc_edge.drawing import Colour, draw_text, encode_image, square, text_width
 from msc_edge.errors import writing
 from msc_edge.train.fine_tune import batch_of, places_to_train_on
 from msc_edge.train.settings import FineTuning
@@ -66,18 +66,9 @@ def _sheet(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str]) -> np.nda
         top = _TITLE + number // columns * (_SIDE + _CAPTION)
         for place, image in enumerate(row):
             x = left + place * (_SIDE + _BETWEEN)
-            sheet[top : top + _SIDE, x : x + _SIDE] = _square(image)
+            sheet[top : top + _SIDE, x : x + _SIDE] = square(image, side=_SIDE, background=_BACKGROUND)
         draw_text(sheet, _shortened(name, across), left=left, baseline=top + _SIDE + 16, scale=0.42, colour=_INK)
     return sheet
-
-
-def _square(image: np.ndarray) -> np.ndarray:
-    """The whole image in a grey square."""
-    shown = fit(image, width=_SIDE, height=_SIDE, enlarge="smooth")
-    square = np.full((_SIDE, _SIDE, 3), _BACKGROUND, np.uint8)
-    top, left = (_SIDE - shown.shape[0]) // 2, (_SIDE - shown.shape[1]) // 2
-    square[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
-    return square
 
 
 def _shortened(name: str, width: int) -> str:

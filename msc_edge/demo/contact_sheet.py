@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, encode_image, fit, text_width
+from msc_edge.drawing import VERDICT_COLOURS, Colour, draw_text, encode_image, square, text_width
 from msc_edge.errors import writing
 from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.report.legend import heatmap_scale
@@ -80,20 +80,11 @@ def _draw_cell(sheet: np.ndarray, cell: Cell, left: int, top: int) -> None:
     right = left + _SIDE + 4
     sheet[top : top + _SIDE, left : left + _SIDE] = colour
     inside = _SIDE - 2 * _BORDER
-    sheet[top + _BORDER : top + _BORDER + inside, left + _BORDER : left + _BORDER + inside] = _square(
-        cell.image, inside
+    sheet[top + _BORDER : top + _BORDER + inside, left + _BORDER : left + _BORDER + inside] = square(
+        cell.image, side=inside, background=_BACKGROUND
     )
-    sheet[top : top + _SIDE, right : right + _SIDE] = _square(cell.nearest, _SIDE)
+    sheet[top : top + _SIDE, right : right + _SIDE] = square(cell.nearest, side=_SIDE, background=_BACKGROUND)
     score = f"{cell.result.score:.4f}  {cell.result.verdict}"
     draw_text(sheet, score, left=left, baseline=top + _SIDE + 17, scale=0.47, colour=colour)
     draw_text(sheet, cell.name, left=left, baseline=top + _SIDE + 36, scale=0.42, colour=_INK)
     draw_text(sheet, "nearest normal", left=right, baseline=top + _SIDE + 17, scale=0.42, colour=_QUIET)
-
-
-def _square(image: np.ndarray, side: int) -> np.ndarray:
-    """The whole image in a grey square."""
-    shown = fit(image, width=side, height=side, enlarge="smooth")
-    square = np.full((side, side, 3), _BACKGROUND, np.uint8)
-    top, left = (side - shown.shape[0]) // 2, (side - shown.shape[1]) // 2
-    square[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
-    return square

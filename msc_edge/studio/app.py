@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from msc_edge.errors import MscEdgeError, UnreadableImageError
+from msc_edge.errors import MscEdgeError
 from msc_edge.runtime.web.access import Access
 from msc_edge.runtime.web.early_responses import EarlyResponses
 from msc_edge.runtime.web.sessions import Sessions
@@ -52,7 +52,6 @@ def create_app(workspace: Workspace, settings: WebSettings, *, hosts: frozenset[
         exception_handlers={
             HTTPException: _refuse,
             MscEdgeError: _fail,
-            UnreadableImageError: _fail,
             ClientDisconnect: _disconnected,
             Exception: _defect,
         },
@@ -76,7 +75,7 @@ def _back(request: Request) -> str:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {404: "there is no such page", 405: "this page cannot be sent to"}
+    known = {404: "there is no such page", 405: "this page takes no such request"}
     phrase = HTTPStatus(error.status_code).phrase
     return _problem(
         request, error.status_code, known.get(error.status_code, phrase) if error.detail == phrase else error.detail

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from msc_edge.runtime.option_types import Host, Insecure, Port, TlsCertificate, TlsKey
+
 
 def studio(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the projects.")] = Path("msc-edge-studio"),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this PC, and needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 8765,
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -22,13 +22,9 @@ def studio(
             show_default=False,
         ),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Let other PCs use the studio without a token.")] = False,
-    tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate for https, PEM.", show_default=False)
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.", show_default=False)
-    ] = None,
+    insecure: Insecure = False,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
     browser: Annotated[bool, typer.Option(help="Open the studio in the browser.")] = True,
 ) -> None:
     """From images to a kit in the browser: choose images, train, set limits, compare, download.

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from msc_edge.errors import UsageError
 from msc_edge.runtime.tools.evaluate import comparison
 from msc_edge.studio.folders import chosen_folder
-from msc_edge.studio.images import LARGE, THUMBNAIL, heatmap_response
+from msc_edge.studio.images import heatmap_response, side_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Comparison, Workspace
 
@@ -42,7 +42,7 @@ class ComparisonPages:
 
     def comparisons(self, _: Request) -> Response:
         """All comparisons, and the form of a new one."""
-        done = [(each, each.job.request, each.job.state) for each in self.workspace.comparisons() if each.job.exists]
+        done = [each for each in self.workspace.comparisons() if each.job.exists]
         return page("comparisons.html.j2", kits=self._kits(), tests=self._tests(), comparisons=done)
 
     def _kits(self) -> Mapping[str, Path]:
@@ -66,10 +66,7 @@ class ComparisonPages:
         if test is None:
             raise UsageError("choose the images: those of a project, or a folder with good/ and defect types")
         made = await asyncio.to_thread(self.workspace.new_comparison)
-        names = [str(form.get(name)) for name in ("first", "second")]
-        await asyncio.to_thread(
-            made.job.start, "compare", first=str(first), second=str(second), test=str(test), names=names
-        )
+        await asyncio.to_thread(made.job.start, "compare", first=str(first), second=str(second), test=str(test))
         return see("comparisons", made.number)
 
     def comparison(self, request: Request) -> Response:
@@ -82,7 +79,7 @@ class ComparisonPages:
             # First where one kit is right and the other wrong; the largest change of the p-value first.
             differing.sort(key=lambda each: -abs(each[1].p_values[0] - each[1].p_values[1]))
             values = {"result": result, "differing": differing[:_SHOWN], "differing_count": len(differing)}
-        return page("comparison.html.j2", comparison=found, job=found.job, request=found.job.request, **values)
+        return page("comparison.html.j2", comparison=found, job=found.job, **values)
 
     def progress(self, request: Request) -> Response:
         """A part of a page: the progress."""
@@ -107,9 +104,7 @@ class ComparisonPages:
         images = found.job.result and found.job.result["images"]
         if not images or index >= len(images) or side not in (0, 1):
             raise HTTPException(404)
-        kit = Path(found.job.request[("first", "second")[side]])
-        size = LARGE if "large" in request.query_params else THUMBNAIL
-        return heatmap_response(Path(images[index]["path"]), kit, side=size)
+        return heatmap_response(Path(images[index]["path"]), found.kits[side], side=side_of(request))
 
     def _comparison(self, request: Request) -> Comparison:
         number = request.path_params["number"]

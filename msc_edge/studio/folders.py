@@ -71,6 +71,16 @@ def file_name(name: str) -> str:
     return own
 
 
+async def body_of(request: Request, *, most: int) -> bytes:
+    """The body of a request, an image file. UsageError if it has more than `most` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise UsageError(f"the image is larger than {most >> 20} MiB; shrink it")
+    return bytes(body)
+
+
 async def receive_file(request: Request, folder: Path, name: str) -> Path:
     """Write the body of a request into a folder, whole or not at all.
 

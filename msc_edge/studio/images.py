@@ -2,20 +2,25 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
+from starlette.requests import Request
 from starlette.responses import Response
 
-from msc_edge.drawing import encode_image, fit
+from msc_edge.drawing import THUMBNAIL_SIDE, encode_image, fit
 from msc_edge.errors import SourceError, UnreadableImageError
 from msc_edge.images import read_image
+from msc_edge.kit.layout import MANIFEST
 from msc_edge.overlay import overlay
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.result import Result
 
-View = Literal["plain", "heatmap"]
-THUMBNAIL, LARGE = 256, 1600
+THUMBNAIL, LARGE = THUMBNAIL_SIDE, 1600
 """Longest side in pixels."""
+
+
+def side_of(request: Request) -> int:
+    """The longest side of the image that a request wants: LARGE with `?large`."""
+    return LARGE if "large" in request.query_params else THUMBNAIL
 
 
 def image_response(path: Path, *, side: int = THUMBNAIL) -> Response:
@@ -25,7 +30,7 @@ def image_response(path: Path, *, side: int = THUMBNAIL) -> Response:
 
 def heatmap_response(path: Path, kit: Path, *, side: int = THUMBNAIL) -> Response:
     """A JPEG of an image file with its heatmap. SourceError if it cannot be read."""
-    return _jpeg(_encoded(path, _stamp(path), kit, _stamp(kit / "manifest.json"), side))
+    return _jpeg(_encoded(path, _stamp(path), kit, _stamp(kit / MANIFEST), side))
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -47,7 +52,7 @@ def scored(path: Path, kit: Path) -> Result:
 
 def detector_of(kit: Path) -> Detector:
     """The detector of a kit; it stays loaded until others were used."""
-    return _detector(kit, _stamp(kit / "manifest.json"))
+    return _detector(kit, _stamp(kit / MANIFEST))
 
 
 @lru_cache(maxsize=3)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,9 +72,9 @@ class Job:
 
     @property
     def result(self) -> Any:
-        """What the work returned; None unless it is done."""
+        """What the work returned, not to be changed; None unless it is done."""
         path = self.folder / _RESULT
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return _parsed(path, path.stat().st_mtime_ns) if path.is_file() else None
 
     @property
     def error(self) -> str:
@@ -186,6 +187,12 @@ class Job:
     def _remove(self, *names: str) -> None:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, stamp: int) -> Any:  # noqa: ARG001 (another stamp is another result)
+    """A page of thumbnails asks for the same result once for each."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, text: str, *, durable: bool = True) -> None:

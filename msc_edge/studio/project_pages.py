@@ -15,10 +15,11 @@ from starlette.routing import Route
 from msc_edge.drawing import encode_image
 from msc_edge.errors import SourceError, UsageError
 from msc_edge.files import written_whole
+from msc_edge.ignore_mask import WHITE
 from msc_edge.images import decode_image
 from msc_edge.preprocessing import Region
-from msc_edge.studio.folders import chosen_folder, image_count, list_folder, receive_file
-from msc_edge.studio.images import LARGE, image_response, size_of
+from msc_edge.studio.folders import body_of, chosen_folder, image_count, list_folder, receive_file
+from msc_edge.studio.images import image_response, side_of, size_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Project, Workspace
 
@@ -155,14 +156,12 @@ class ProjectPages:
         result, index = project.check.result, request.path_params["index"]
         if not result or index >= len(result["images"]):
             raise HTTPException(404)
-        return image_response(_checked_path(result, index), side=LARGE if "large" in request.query_params else 256)
+        return image_response(_checked_path(result, index), side=side_of(request))
 
     def region(self, request: Request) -> Response:
         """Where the region and the ignore mask are drawn."""
         project = project_of(self.workspace, request)
-        result = project.check.result
-        found = result["images"] if result else []
-        usable = [index for index, each in enumerate(found) if each["role"] in ("bank", "calibration")]
+        result, usable = project.check.result, _usable(project)
         index = _whole(request.query_params.get("image", str(usable[0] if usable else 0)), "image")
         size = None
         if usable:
@@ -179,8 +178,7 @@ class ProjectPages:
         region = Region.parse(",".join(texts)) if any(texts) else None
         if region is not None:
             await asyncio.to_thread(_check_region, project, region)
-        values = region and [region.x, region.y, region.width, region.height]
-        await asyncio.to_thread(project.change, region=values)
+        await asyncio.to_thread(project.change, region=region)
         return see("projects", project.name, "region")
 
     def mask(self, request: Request) -> Response:
@@ -193,12 +191,7 @@ class ProjectPages:
     async def receive_mask(self, request: Request) -> Response:
         """Another ignore mask: an image, white where parts are not inspected."""
         project = project_of(self.workspace, request)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LARGEST_MASK:
-                raise UsageError("the mask is larger than 32 MiB; make it of the size of the images")
-        await asyncio.to_thread(_write_mask, project, bytes(body))
+        await asyncio.to_thread(_write_mask, project, await body_of(request, most=_LARGEST_MASK))
         return JSONResponse({"saved": True}, 201)
 
     async def delete_mask(self, request: Request) -> Response:
@@ -216,13 +209,18 @@ def project_of(workspace: Workspace, request: Request) -> Project:
     return project
 
 
+def _usable(project: Project) -> list[int]:
+    """The places of the checked images that training would use."""
+    found = project.check.result["images"] if project.check.result else []
+    return [index for index, each in enumerate(found) if each["role"] in ("bank", "calibration")]
+
+
 def _check_region(project: Project, region: Region) -> None:
     """UsageError for a region that is not inside the checked images."""
-    result = project.check.result
-    used = [i for i, each in enumerate(result["images"]) if each["role"] == "bank"] if result else []
-    if not used:
+    usable = _usable(project)
+    if not usable:
         return
-    width, height = size_of(_checked_path(result, used[0]))
+    width, height = size_of(_checked_path(project.check.result, usable[0]))
     if not region.fits(height=height, width=width):
         raise UsageError(f"the region is not inside the images, which are {width} x {height} pixels; make it smaller")
     if min(region.width, region.height) < _LEAST_SIDE:
@@ -231,7 +229,7 @@ def _check_region(project: Project, region: Region) -> None:
 
 def _write_mask(project: Project, data: bytes) -> None:
     mask = decode_image(np.frombuffer(data, np.uint8))
-    if not (mask > 127).any():
+    if not (mask > WHITE).any():
         project.mask.unlink(missing_ok=True)  # nothing is white: everything is inspected
         return
     with written_whole(project.mask) as partial:

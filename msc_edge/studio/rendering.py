@@ -5,15 +5,14 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from msc_edge import __version__
+from msc_edge.describe import describe_least_p_value, is_least_p_value
 from msc_edge.errors import SourceError
 from msc_edge.progress import clock
-from msc_edge.text import many, one_line, percent
+from msc_edge.templates import template_environment
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -58,25 +57,14 @@ def static(request: Request) -> Response:
     return Response((folder / name).read_bytes(), media_type=kind, headers=HEADERS | {"Cache-Control": "no-cache"})
 
 
-def _finalize(value: object) -> object:
-    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _source(name: str) -> str:
-    return (files("msc_edge.studio") / "pages" / name).read_text(encoding="utf-8")
-
-
 def _number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}f}"
 
 
-_environment = Environment(
-    loader=FunctionLoader(_source),
-    autoescape=True,
-    undefined=StrictUndefined,
-    finalize=_finalize,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_environment.filters |= {"percent": percent, "many": many, "clock": clock, "number": _number}
-_environment.globals |= {"address": address}
+_environment = template_environment("msc_edge.studio", "pages")
+_environment.filters |= {"clock": clock, "number": _number}
+_environment.globals |= {
+    "address": address,
+    "describe_least_p_value": describe_least_p_value,
+    "is_least_p_value": is_least_p_value,
+}

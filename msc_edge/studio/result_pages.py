@@ -22,7 +22,8 @@ from msc_edge.images import decode_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.writing import write_zip
 from msc_edge.overlay import overlay
-from msc_edge.studio.images import LARGE, THUMBNAIL, detector_of, heatmap_response, image_response, scored
+from msc_edge.studio.folders import body_of
+from msc_edge.studio.images import LARGE, detector_of, heatmap_response, image_response, scored, side_of
 from msc_edge.studio.project_pages import project_of
 from msc_edge.studio.rendering import page
 from msc_edge.studio.results import Results, ScoredImage
@@ -99,10 +100,9 @@ class ResultPages:
         _, training = training_of(self.workspace, request)
         results = finished(training)
         image = _image(results, request.path_params["index"])
-        side = LARGE if "large" in request.query_params else THUMBNAIL
         if request.path_params["view"] == "plain":
-            return image_response(image.path, side=side)
-        return heatmap_response(image.path, results.kit, side=side)
+            return image_response(image.path, side=side_of(request))
+        return heatmap_response(image.path, results.kit, side=side_of(request))
 
     def normal_image(self, request: Request) -> Response:
         """The thumbnail of a normal image of the kit."""
@@ -115,12 +115,7 @@ class ResultPages:
     async def try_image(self, request: Request) -> Response:
         """The result of any image."""
         project, training = training_of(self.workspace, request)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LARGEST_IMAGE:
-                raise UsageError("the image is larger than 128 MiB; shrink it")
-        return await asyncio.to_thread(self._try, project, training, bytes(body))
+        return await asyncio.to_thread(self._try, project, training, await body_of(request, most=_LARGEST_IMAGE))
 
     def _try(self, project: Project, training: Training, data: bytes) -> Response:
         results = finished(training)
@@ -152,21 +147,19 @@ def finished(training: Training) -> Results:
 
 def at(results: Results, score: float) -> dict[str, Any]:
     """What the part of the page about one limit shows."""
-    anomalous = results.missed(score)
+    galleries = (
+        ("Missed defects", "wrong", results.missed(score)),
+        ("False alarms", "wrong", results.false_alarms(score)),
+        ("Nearest to the limit", "near", results.near(score)),
+        ("Found defects", "right", results.found(score)),
+    )
     return {
         "score": score,
         "limits": list(describe_limits(results.limits, results.calibration)),
         "rate": results.rate_of(score),
         "at": results.at(score),
         "types": results.types_at(score),
-        "galleries": [
-            ("Missed defects", "wrong", anomalous[:_SHOWN], len(anomalous)),
-            ("False alarms", "wrong", (alarms := results.false_alarms(score))[:_SHOWN], len(alarms)),
-            ("Nearest to the limit", "near", (near := results.near(score)), len(near)),
-            ("Found defects", "right", (found := results.found(score))[:_SHOWN], len(found)),
-        ]
-        if results.images
-        else [],
+        "galleries": [(*about, found[:_SHOWN], len(found)) for *about, found in galleries if results.images],
     }
 
 

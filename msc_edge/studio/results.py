@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError
+from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, at_limit
@@ -56,7 +59,7 @@ class Results:
             return None
         stamps = tuple(
             path.stat().st_mtime_ns if path.is_file() else 0
-            for path in (training.kit / "manifest.json", training.folder / LABELS)
+            for path in (training.kit / MANIFEST, training.folder / LABELS)
         )
         return _read(training.kit, training.evaluation, training.folder / LABELS, stamps)
 
@@ -86,9 +89,7 @@ class Results:
 
         In (0, 1): the p-value of the next larger score.
         """
-        calibration = self.calibration
-        above = int((calibration.scores > score).sum())
-        return (1 + above / calibration.alike) / (calibration.independent + 1)
+        return self.calibration.p_value(math.nextafter(score, math.inf))
 
     def at(self, score: float) -> AtLimit | None:
         """The verdicts on the labelled images at any limit; None without labelled images."""
@@ -111,17 +112,18 @@ class Results:
 
     def missed(self, score: float) -> list[ScoredImage]:
         """Anomalous images at or below a limit, the smallest score first."""
-        found = [image for image in self.images if image.is_anomalous and image.score <= score]
-        return sorted(found, key=lambda image: image.score)
+        return self._sorted(anomalous=True, chosen=lambda image: image.score <= score)
 
     def false_alarms(self, score: float) -> list[ScoredImage]:
         """Normal images above a limit, the largest score first."""
-        found = [image for image in self.images if not image.is_anomalous and image.score > score]
-        return sorted(found, key=lambda image: -image.score)
+        return self._sorted(anomalous=False, chosen=lambda image: image.score > score)[::-1]
 
     def found(self, score: float) -> list[ScoredImage]:
         """Anomalous images above a limit, the smallest score first."""
-        found = [image for image in self.images if image.is_anomalous and image.score > score]
+        return self._sorted(anomalous=True, chosen=lambda image: image.score > score)
+
+    def _sorted(self, *, anomalous: bool, chosen: Callable[[ScoredImage], bool]) -> list[ScoredImage]:
+        found = [image for image in self.images if image.is_anomalous == anomalous and chosen(image)]
         return sorted(found, key=lambda image: image.score)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +13,7 @@ from msc_edge.errors import MscEdgeError
 from msc_edge.export.pack import export
 from msc_edge.files import written_whole
 from msc_edge.kit.layout import kit_name
-from msc_edge.preprocessing import Region, Tiles
+from msc_edge.preprocessing import Tiles
 from msc_edge.progress import Report
 from msc_edge.runtime.tools.evaluate.comparison import compare
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
@@ -30,6 +32,7 @@ from msc_edge.train.training import train
 _IMAGE_SIZE = 224
 _BACKBONES = {"fast": "edge-small", "fine": "efficientnet_lite0", "tiles": "edge-small"}
 _TILES = "2x2"
+_REDRAWN = 2.0  # seconds between two drawings of the curves: a training may have thousands of steps
 
 
 def check(*, normal: str, test: str | None, report: Report) -> dict[str, Any]:
@@ -55,15 +58,12 @@ def _labels_of(test: Path) -> tuple[dict[str, int], str]:
         dataset = labelled_dataset(test)
     except MscEdgeError as error:
         return {}, str(error)
-    counts: dict[str, int] = {}
-    for image in dataset.images:
-        counts[image.label] = counts.get(image.label, 0) + 1
-    return counts, ""
+    return Counter(image.label for image in dataset.images), ""
 
 
 def train_and_export(*, folder: str, report: Report) -> None:
     """Train, export, and evaluate where labelled images were chosen."""
-    training = Training("", Path(folder))
+    training = Training(Path(folder))
     plan, run = training.plan, training.folder / RUN
     if not (run / RECORD).is_file():
         started = any((run / name).is_file() for name in (METRICS, CHECKPOINT))
@@ -78,18 +78,24 @@ def train_and_export(*, folder: str, report: Report) -> None:
 def _with_curves(training: Training, report: Report) -> Report:
     """A Report that also draws the curves of the steps so far."""
 
+    drawn = -_REDRAWN
+
     def reporting(task: str, done: int, total: int, note: str = "") -> None:
+        nonlocal drawn
         report(task, done, total, note)
-        rows = read_metrics(training.folder / RUN / METRICS, StepMetrics) if task == STEPS else []
+        if task != STEPS or time.monotonic() - drawn < _REDRAWN:
+            return
+        rows = read_metrics(training.folder / RUN / METRICS, StepMetrics)
         if any(row.loss is not None for row in rows):
             write_curves(training.folder / CURVES, rows, None)
+            drawn = time.monotonic()
 
     return reporting
 
 
 def export_again(*, folder: str, report: Report, **options: Any) -> None:
     """Export a finished training with other options of `export`, and evaluate the new kit."""
-    training = Training("", Path(folder))
+    training = Training(Path(folder))
     export(training.folder / RUN, training.folder / KIT, overwrite=True, report=report, **options)
     _evaluate(training, report)
 
@@ -108,11 +114,10 @@ def _evaluate(training: Training, report: Report) -> None:
 def options_of(training: Training) -> TrainingOptions:
     """The options of `train` for a plan."""
     plan = training.plan
-    region = plan.region and Region(x=plan.region[0], y=plan.region[1], width=plan.region[2], height=plan.region[3])
     return TrainingOptions(
         backbone=_BACKBONES[plan.detail],
         tiles=Tiles.parse(_TILES, image_size=_IMAGE_SIZE) if plan.detail == "tiles" else None,
-        region=region,
+        region=plan.region,
         ignore_mask=training.mask,
         steps=plan.steps,
     )
@@ -120,10 +125,10 @@ def options_of(training: Training) -> TrainingOptions:
 
 def kit_name_of(training: Training) -> str:
     """The name of a kit: the project and the number of the training."""
-    return kit_name(f"{training.folder.parents[1].name}-{training.number}")
+    return kit_name(f"{training.project}-{training.number}")
 
 
-def compare_kits(*, first: str, second: str, test: str, names: list[str], report: Report) -> dict[str, Any]:  # noqa: ARG001
+def compare_kits(*, first: str, second: str, test: str, report: Report) -> dict[str, Any]:
     """Compare two kits on the same labelled images."""
     dataset = labelled_dataset(Path(test))
     return compare((Path(first), Path(second)), dataset, report=report).model_dump(mode="json")

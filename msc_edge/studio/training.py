@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from msc_edge.kit.layout import MANIFEST
+from msc_edge.preprocessing import Region
 from msc_edge.studio.jobs import Job
 from msc_edge.studio.stored import Stored, read_stored
 from msc_edge.train.run_folder import CURVES, VIEWS
@@ -20,7 +21,7 @@ class TrainingPlan(Stored):
 
     normal: str
     test: str | None
-    region: tuple[int, int, int, int] | None
+    region: Region | None
     ignore_mask: bool
     detail: Detail
     steps: int | None
@@ -32,8 +33,12 @@ class TrainingPlan(Stored):
 class Training:
     """One training of a project."""
 
-    project: str
     folder: Path
+
+    @property
+    def project(self) -> str:
+        """The name of its project."""
+        return self.folder.parents[1].name
 
     @property
     def number(self) -> int:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from msc_edge.errors import UsageError
 from msc_edge.kit.layout import kit_name
 from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
+from msc_edge.studio.jobs import LOG
 from msc_edge.studio.project_pages import project_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.result_pages import at, finished, number_in, training_of
@@ -117,7 +118,7 @@ class TrainingPages:
     def log(self, request: Request) -> Response:
         """What the process has printed."""
         _, training = training_of(self.workspace, request)
-        path = training.job.folder / "log.txt"
+        path = training.job.folder / LOG
         return Response(path.read_bytes() if path.is_file() else b"", media_type="text/plain; charset=utf-8")
 
     async def cancel(self, request: Request) -> Response:

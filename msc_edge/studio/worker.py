@@ -38,7 +38,7 @@ def run(folder: Path) -> None:
         if not ours:
             return
         try:
-            # Imported now: torch takes seconds, and the lock shows that the work has begun.
+            # Imported now: torch takes seconds, and the lock shows at once that the work runs.
             with explain_missing_extra():
                 from msc_edge.studio.tasks import TASKS  # noqa: PLC0415
             request = job.request

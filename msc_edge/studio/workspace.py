@@ -7,7 +7,7 @@ STUDIO/
         images/             dropped images: normal/, test/good/, test/<defect type>/
         check/              the job that checks the images
         trainings/1/        a training: training.json, job/, run/, kit/, evaluation/, labels.json
-    .comparisons/1/         a comparison of two kits: job/, a/, b/
+    .comparisons/1/         a comparison of two kits: job/
 """
 
 import re
@@ -37,8 +37,8 @@ class ProjectSettings(Stored):
     """Folder of normal images; None: dropped images."""
     test: str | None = None
     """Folder of labelled images, with good/ and defect types; None: dropped images, if there are any."""
-    region: tuple[int, int, int, int] | None = None
-    """x, y, width and height in pixels; None: the whole image."""
+    region: Region | None = None
+    """None: the whole image."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,6 @@ class Project:
         return folder if folder.is_dir() else None
 
     @property
-    def region(self) -> Region | None:
-        """The region of interest; None: the whole image."""
-        found = self.settings.region
-        return found and Region(x=found[0], y=found[1], width=found[2], height=found[3])
-
-    @property
     def mask(self) -> Path:
         """The file of the ignore mask; it exists if there is one."""
         return self.folder / MASK
@@ -101,7 +95,7 @@ class Project:
 
     def trainings(self) -> list[Training]:
         """All trainings, the newest first."""
-        return [Training(self.name, folder) for folder in _numbered(self.folder / "trainings")]
+        return [Training(folder) for folder in _numbered(self.folder / "trainings")]
 
     def training(self, number: int) -> Training | None:
         """One training; None if there is no such number."""
@@ -131,7 +125,7 @@ class Project:
             with written_whole(folder / MASK) as partial:
                 partial.write_bytes(self.mask.read_bytes())
         write_stored(folder / PLAN, plan)
-        return Training(self.name, folder)
+        return Training(folder)
 
 
 @dataclass(frozen=True)
@@ -149,6 +143,18 @@ class Comparison:
     def job(self) -> Job:
         """The work."""
         return Job(self.folder / "job")
+
+    @property
+    def kits(self) -> tuple[Path, Path]:
+        """The two kits."""
+        request = self.job.request
+        return Path(request["first"]), Path(request["second"])
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The trainings of the two kits, as on their pages."""
+        first, second = (Training(kit.parent).title for kit in self.kits)
+        return first, second
 
 
 @dataclass(frozen=True)

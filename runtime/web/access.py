@@ -16,7 +16,8 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Access:
-    """ASGI middleware: refuses requests without the token, and those that a web page of another site makes.
+    """ASGI middleware: refuses requests without the token, those that a web page of another site makes, and those that
+    a proxy in front of this server may have read differently.
 
     A page may send requests to 127.0.0.1 from the browser of this PC: under its own host name, if its name server says
     that this is 127.0.0.1 (DNS rebinding), or as a form, without reading the response. Other programs send neither

@@ -13,6 +13,7 @@ from msc_edge.drawing import (
     encode_image,
     fit,
     printable,
+    square,
     text_width,
     thumbnail,
 )
@@ -165,3 +166,13 @@ def test_each_verdict_has_a_colour_of_its_own() -> None:
     assert set(VERDICT_COLOURS) == {"normal", "warn", "reject"}
     hues = [cv2.cvtColor(np.uint8([[colour]]), cv2.COLOR_RGB2HSV)[0, 0, 0] for colour in VERDICT_COLOURS.values()]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert len(set(hues)) == 3
+
+
+@pytest.mark.parametrize("size", [(4, 8), (8, 4), (8, 8), (90, 30)])
+def test_a_square_shows_the_whole_image_in_its_middle(size):
+    found = square(np.full((*size, 3), 9, np.uint8), side=60, background=225)
+    assert found.shape == (60, 60, 3)
+    inside = found[..., 0] == 9
+    assert set(np.unique(found)) <= {9, 225}
+    assert inside.sum() == pytest.approx(3600 * min(size) / max(size), rel=0.05)
+    assert np.array_equal(inside, inside[::-1, ::-1])

@@ -10,17 +10,14 @@ import numpy as np
 from lightning.fabric import Fabric
 
 from msc_edge.drawing import encode_image
-from msc_edge.preprocessing import preset
 from msc_edge.progress import silent
 from msc_edge.text import many
-from msc_edge.train.devices import launch_fabric
 from msc_edge.train.fine_tune import fine_tune
 from msc_edge.train.loading import training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.one_vs_rest.frozen_stages import FrozenStages
-from msc_edge.train.one_vs_rest.protocol import DN2, ProtocolOptions, Split, measures_every, settings_of
+from msc_edge.train.one_vs_rest.protocol import DN2, ProtocolOptions, Split, launch_network, measures_every, settings_of
 from msc_edge.train.settings import last_frozen_stage
-from msc_edge.train.weights import pretrained_backbone
 
 _EMBEDDED = 32  # images: with fewer, the start of the first batch counts too much
 _STEP_ON_CPU = 8  # images; a step of more takes proportionally longer there
@@ -89,12 +86,7 @@ def description_of(estimate: Estimate, options: ProtocolOptions) -> str:
 
 def measure_cost(split: Split, methods: Sequence[str], options: ProtocolOptions) -> Cost:
     """Run a few steps and embeddings on random images, with the code and the device of the benchmark."""
-    fabric = launch_fabric(options.accelerator, 1, options.dtype)
-    backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
-    spec = preset(
-        options.preset, image_size=options.image_size, mean=backbone.architecture.mean, std=backbone.architecture.std
-    )
-    network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
+    fabric, network = launch_network(options)
     side = options.image_size
     images = np.random.default_rng(0).integers(0, 256, (_EMBEDDED, side, side, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory(prefix="msc-edge-benchmark-") as folder:
@@ -102,7 +94,7 @@ def measure_cost(split: Split, methods: Sequence[str], options: ProtocolOptions)
         names = [f"{number}.png" for number in range(_EMBEDDED)]
         for name, image in zip(names, images, strict=True):
             (scratch / name).write_bytes(encode_image(image, ".png"))
-        stages = FrozenStages(network, last_frozen_stage(options, backbone), scratch, names, scratch / "maps")
+        stages = FrozenStages(network, last_frozen_stage(options, network.backbone), scratch, names, scratch / "maps")
         first, later = (_seconds_of_embedding(stages) for _ in range(2))
         trained = [method for method in methods if method != DN2]
         step = _seconds_of_step(fabric, network, images, split, trained[0], options, scratch) if trained else 0.0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.errors import KitError, SourceError, UsageError
@@ -165,6 +166,15 @@ def steps_of(splits: Sequence[Split], methods: Sequence[str], options: ProtocolO
     return steps
 
 
+def launch_network(options: ProtocolOptions) -> tuple[Fabric, EmbeddingNetwork]:
+    """The device of the benchmark, and the network before training on it."""
+    fabric = launch_fabric(options.accelerator, 1, options.dtype)
+    backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
+    own = backbone.architecture
+    spec = preset(options.preset, image_size=options.image_size, mean=own.mean, std=own.std)
+    return fabric, EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
+
+
 def run_job(
     split: Split,
     method: str,
@@ -182,11 +192,8 @@ def run_job(
 
     `stepped` is called after each training step.
     """
-    fabric = launch_fabric(options.accelerator, 1, options.dtype)
-    backbone, _ = pretrained_backbone(options.backbone, options.weights, stop_at=options.stop_at)
-    normalised = backbone.architecture
-    spec = preset(options.preset, image_size=options.image_size, mean=normalised.mean, std=normalised.std)
-    network = EmbeddingNetwork(backbone, spec).to(fabric.device).eval()
+    fabric, network = launch_network(options)
+    backbone, spec = network.backbone, network.preprocess.spec
     title = f"{split.name}, {method}, seed {seed}"
 
     frozen = last_frozen_stage(options, backbone)

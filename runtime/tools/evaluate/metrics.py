@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from msc_edge.errors import explain_missing_extra
 from msc_edge.map_metrics.curves import CONFIDENCE
 from msc_edge.progress import Report, silent
+from msc_edge.runtime.tools.report.plots import found_at
 
 RESAMPLES = 1000
 
@@ -59,7 +60,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
 def tpr_at(rate: float, truth: np.ndarray, scores: np.ndarray) -> float:
     """The largest share of anomalous images found by a threshold that flags at most a share `rate` of normal images."""
     false, true, _ = sklearn_metrics().roc_curve(truth, scores, drop_intermediate=False)
-    return float(true[false <= rate + 1e-12].max())
+    return found_at(false, true, rate)
 
 
 def best_f1(truth: np.ndarray, scores: np.ndarray) -> float:

@@ -5,7 +5,6 @@ from datetime import date
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from msc_edge import __version__
@@ -14,7 +13,9 @@ from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.tools.report.gallery import Gallery
 from msc_edge.runtime.tools.report.legend import heatmap_scale_url
-from msc_edge.text import many, one_line, percent
+from msc_edge.templates import template_environment
+
+_PACKAGE = "msc_edge.runtime.tools.report"
 
 
 def write_page(
@@ -24,17 +25,9 @@ def write_page(
 
     Texts are escaped, and control characters become escapes; Markup is inserted as it is.
     """
-    environment = Environment(
-        loader=FunctionLoader(_source),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "many": many}
+    environment = template_environment(_PACKAGE)
     page = environment.get_template(template).render(
-        css=Markup(_source("base.css")),
+        css=Markup((files(_PACKAGE) / "base.css").read_text(encoding="utf-8")),
         kit=kit.manifest.name,
         manifest=kit.manifest,
         model=detector.model,
@@ -47,11 +40,3 @@ def write_page(
     )
     with written_whole(path) as partial:
         partial.write_text(page, encoding="utf-8")
-
-
-def _finalize(value: object) -> object:
-    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _source(name: str) -> str:
-    return (files("msc_edge.runtime.tools.report") / name).read_text(encoding="utf-8")

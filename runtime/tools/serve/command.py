@@ -5,15 +5,22 @@ from typing import Annotated
 
 import typer
 
-from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
+from msc_edge.runtime.option_types import (
+    FalseAlarmRate,
+    Host,
+    Insecure,
+    Port,
+    PrecisionOption,
+    Threshold,
+    TlsCertificate,
+    TlsKey,
+)
 
 
 def serve(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this PC, and needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -23,13 +30,9 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Let other PCs use the server without a token.")] = False,
-    tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate for https, PEM.", show_default=False)
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.", show_default=False)
-    ] = None,
+    insecure: Insecure = False,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
     ] = None,

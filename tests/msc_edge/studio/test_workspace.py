@@ -3,8 +3,11 @@ from pathlib import Path
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UsageError
+from msc_edge.preprocessing import Region
 from msc_edge.studio.training import MASK
 from msc_edge.studio.workspace import Workspace
+
+REGION = Region(x=1, y=2, width=3, height=4)
 
 
 @pytest.fixture
@@ -38,16 +41,16 @@ def test_names_that_differ_in_case_only_are_one_name(workspace):
 
 def test_a_training_keeps_the_settings_of_its_start(workspace, tmp_path):
     project = workspace.create("caps")
-    project.change(normal=str(tmp_path), region=(1, 2, 3, 4))
+    project.change(normal=str(tmp_path), region=REGION)
     project.mask.write_bytes(b"mask")
     training = project.new_training(detail="fast", steps=None)
     project.change(normal=None, region=None)
     project.mask.unlink()
     assert training.plan.normal == str(tmp_path)
-    assert training.plan.region == (1, 2, 3, 4)
+    assert training.plan.region == REGION
     assert training.mask == training.folder / MASK
     assert training.mask.read_bytes() == b"mask"
-    assert project.region is None
+    assert project.settings.region is None
 
 
 def test_without_normal_images_there_is_no_training(workspace):

@@ -1,0 +1,34 @@
+"""Pages from templates in a package: what is common to reports, the studio and the pages of servers."""
+
+from importlib.resources import files
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from msc_edge.text import many, one_line, percent
+
+
+def template_environment(package: str, folder: str = "") -> Environment:
+    """The templates in a package, or in a folder of it.
+
+    Texts are escaped, and control characters become escapes; Markup is inserted as it is. A name without a value is an
+    error. The filters `percent` and `many` are those of `msc_edge.text`.
+    """
+
+    def source(name: str) -> str:
+        return files(package).joinpath(folder, name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "many": many}
+    return environment
+
+
+def _finalize(value: object) -> object:
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
