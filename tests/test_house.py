@@ -159,7 +159,9 @@ def test_make_run_without_images_prints_its_usage_before_it_installs(tmp_path: P
     for source in SOURCES:
         (tmp_path / source).mkdir()
     for options in ((), ("NORMAL=good",), ("IMAGES=new",)):
-        done = subprocess.run(["make", "run", *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+        # Under another make, this one would print the folder that it enters.
+        command = ["make", "--no-print-directory", "run", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stdout == ""
         assert "usage: make run NORMAL=DIR IMAGES=DIR" in done.stderr

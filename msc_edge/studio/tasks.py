@@ -18,7 +18,7 @@ from msc_edge.progress import Report
 from msc_edge.runtime.tools.evaluate.comparison import compare
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.runtime.tools.evaluate.run import evaluate
-from msc_edge.studio.training import EVALUATION, KIT, LABELS, RUN, Training
+from msc_edge.studio.training import EVALUATION, KIT, LABELS, RUN, Detail, Training
 from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import normal_folder
 from msc_edge.train.fine_tune import STEPS
@@ -29,9 +29,12 @@ from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS
 from msc_edge.train.run_record import RECORD
 from msc_edge.train.training import train
 
-_IMAGE_SIZE = 224
-_BACKBONES = {"fast": "edge-small", "fine": "efficientnet_lite0", "tiles": "edge-small"}
-_TILES = "2x2"
+CHOICES: Mapping[Detail, dict[str, Any]] = {
+    "fast": {},
+    "fine": {"backbone": "efficientnet_lite0"},
+    "tiles": {"tiles": Tiles.parse("2x2", image_size=TrainingOptions.image_size)},
+}
+"""The options of `train` behind the choices of the page."""
 _REDRAWN = 2.0  # seconds between two drawings of the curves: a training may have thousands of steps
 
 
@@ -114,13 +117,7 @@ def _evaluate(training: Training, report: Report) -> None:
 def options_of(training: Training) -> TrainingOptions:
     """The options of `train` for a plan."""
     plan = training.plan
-    return TrainingOptions(
-        backbone=_BACKBONES[plan.detail],
-        tiles=Tiles.parse(_TILES, image_size=_IMAGE_SIZE) if plan.detail == "tiles" else None,
-        region=plan.region,
-        ignore_mask=training.mask,
-        steps=plan.steps,
-    )
+    return TrainingOptions(region=plan.region, ignore_mask=training.mask, steps=plan.steps, **CHOICES[plan.detail])
 
 
 def kit_name_of(training: Training) -> str:
