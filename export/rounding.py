@@ -20,6 +20,9 @@ from msc_edge.export.tensors import tensors_of
 
 _DAMPING = 0.01  # of the mean variance, added to each variance
 _POSITIONS = 256  # of an image, spread evenly
+_BLOCK = (
+    128  # weights whose errors change the later ones at once: the same result, without reading all of them each time
+)
 _MAX_INPUTS = 2304  # of an output; 256 channels of 3 x 3. The time grows with the third power
 
 
@@ -95,10 +98,16 @@ def rounded(weights: np.ndarray, scale: np.ndarray, covariance: np.ndarray) -> n
     damped = covariance[np.ix_(order, order)] + np.eye(len(order)) * (_DAMPING * np.diag(covariance).mean() + 1e-12)
     influence = np.linalg.cholesky(np.linalg.inv(damped)).T
     left, steps = left[:, order], np.empty_like(left)
-    for place in range(len(order)):
-        steps[:, order[place]] = np.clip(np.rint(left[:, place]), -most, most)
-        error = (left[:, place] - steps[:, order[place]]) / influence[place, place]
-        left[:, place:] -= error[:, None] * influence[place, place:]
+    for start in range(0, len(order), _BLOCK):
+        end = min(start + _BLOCK, len(order))
+        errors = np.empty((len(left), end - start))
+        for place in range(start, end):
+            rest = slice(place, end)
+            steps[:, order[place]] = np.clip(np.rint(left[:, place]), -most, most)
+            error = (left[:, place] - steps[:, order[place]]) / influence[place, place]
+            left[:, rest] -= error[:, None] * influence[place, rest]
+            errors[:, place - start] = error
+        left[:, end:] -= errors @ influence[start:end, end:]
     return steps
 
 

@@ -49,6 +49,26 @@ def test_inputs_that_do_not_depend_on_each_other_are_rounded_to_the_nearest_step
     assert np.array_equal(found, np.rint(weights / scale[:, None]))
 
 
+def rounded_one_by_one(weights: np.ndarray, scale: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Frantar et al. 2022, equations 2 and 3: each error is made up for by the weights that are left."""
+    damped = covariance + np.eye(len(covariance)) * (0.01 * np.diag(covariance).mean() + 1e-12)
+    most, left, steps = np.rint(np.abs(weights).max(axis=1) / scale), weights / scale[:, None], np.empty_like(weights)
+    order = np.argsort(-np.diag(covariance))
+    for place, one in enumerate(order):
+        steps[:, one] = np.clip(np.rint(left[:, one]), -most, most)
+        of_left = np.linalg.inv(damped[np.ix_(order[place:], order[place:])])
+        left[:, order[place:]] -= np.outer(left[:, one] - steps[:, one], of_left[0] / of_left[0, 0])
+    return steps
+
+
+@pytest.mark.parametrize("inputs", [127, 128, 129, 300])
+def test_many_weights_are_rounded_as_one_after_the_other(inputs: int) -> None:
+    weights, scale = np.random.default_rng(inputs).normal(size=(6, inputs)), np.full(6, 0.05)
+    covariance = covariance_of(inputs, 0.5, inputs)
+    found, expected = rounded(weights, scale, covariance), rounded_one_by_one(weights, scale, covariance)
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_few_weights_are_rounded_nearly_as_well_as_possible(seed: int) -> None:
     """Against all ways to round three weights up or down, or a step further."""

@@ -357,7 +357,7 @@ def test_the_rows_of_evaluated_steps_have_the_figures_of_the_candidates(selected
 
 def test_a_destroyed_network_is_restored(training: Callable, tmp_path: Path) -> None:
     one = training(images=40)
-    after = one.train(tmp_path, selecting(learning_rate=2.0))
+    after = one.train(tmp_path, selecting(learning_rate=1000.0))
     candidates = one.best.candidates
     assert max(candidate.auroc for candidate in candidates[1:]) < candidates[0].auroc
     assert one.best.step == 0
