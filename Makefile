@@ -6,7 +6,7 @@ DEMO ?= msc-edge-demo
 # The editable install links each file. A folder's date changes when a file is added or removed.
 FOLDERS := $(shell find msc_edge train export runtime -type d -not -name __pycache__)
 
-.PHONY: install demo test test-slow soak lint format run docs wheelhouse clean
+.PHONY: install demo test test-slow test-long soak lint format run docs wheelhouse clean
 
 install: .venv/installed
 
@@ -16,12 +16,16 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --config-settings editable_mode=strict --editable '.[dev]'
 	touch $@
 
-# The quick suite. The slow tests train on real images and install the wheel into a bare environment.
+# The quick suite. The slow tests train, install the wheel into a bare environment and drive the pages of the studio; the
+# long ones run the whole demo and every command without a network.
 test: install
-	$(BIN)/pytest -n auto -m 'not slow'
+	$(BIN)/pytest -n auto -m 'not slow and not long'
 
 test-slow: install
 	$(BIN)/pytest -n auto -m slow
+
+test-long: install
+	$(BIN)/pytest -n auto -m long
 
 # Runs a stream with the demo's kit and reports growth of memory, threads and files. Needs GStreamer's RTSP server.
 MINUTES ?= 60

@@ -1,5 +1,7 @@
 """Rounding int8 weights so that outputs change least (GPTQ; Frantar et al. 2022, arXiv 2210.17323, section 3).
 
+In the form of LDLQ (Chee et al. 2023, arXiv 2307.13304, theorem 6): the same weights without an inverse matrix.
+
 Rounding each weight to the nearest step ignores that the inputs of a convolution are correlated: the error of one
 weight can be made up for by the others. Weights are rounded one after the other, and the weights that are left are
 changed by what makes up best for the error, over the inputs that images of the memory bank give. The mean of the error
@@ -20,9 +22,6 @@ from msc_edge.export.tensors import tensors_of
 
 _DAMPING = 0.01  # of the mean variance, added to each variance
 _POSITIONS = 256  # of an image, spread evenly
-_BLOCK = (
-    128  # weights whose errors change the later ones at once: the same result, without reading all of them each time
-)
 _MAX_INPUTS = 2304  # of an output; 256 channels of 3 x 3. The time grows with the third power
 
 
@@ -93,22 +92,17 @@ def rounded(weights: np.ndarray, scale: np.ndarray, covariance: np.ndarray) -> n
     `weights`: float64 (outputs, n). `scale`: (outputs,). `covariance`: of the n inputs, (n, n).
     """
     most = np.rint(np.abs(weights).max(axis=1) / scale)
-    left = weights / scale[:, None]
     order = np.argsort(-np.diag(covariance))  # the most important first: later ones make up for them
     damped = covariance[np.ix_(order, order)] + np.eye(len(order)) * (_DAMPING * np.diag(covariance).mean() + 1e-12)
-    influence = np.linalg.cholesky(np.linalg.inv(damped)).T
-    left, steps = left[:, order], np.empty_like(left)
-    for start in range(0, len(order), _BLOCK):
-        end = min(start + _BLOCK, len(order))
-        errors = np.empty((len(left), end - start))
-        for place in range(start, end):
-            rest = slice(place, end)
-            steps[:, order[place]] = np.clip(np.rint(left[:, place]), -most, most)
-            error = (left[:, place] - steps[:, order[place]]) / influence[place, place]
-            left[:, rest] -= error[:, None] * influence[place, rest]
-            errors[:, place - start] = error
-        left[:, end:] -= errors @ influence[start:end, end:]
-    return steps
+    factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # upper triangular; times its transpose: `damped`
+    influence = np.ascontiguousarray((factor / np.diag(factor)).T)  # row: of earlier errors on one weight
+    exact = (weights / scale[:, None])[:, order].T  # (n, outputs), as those below
+    errors, steps = np.empty_like(exact), np.empty_like(exact)
+    for place, wanted in enumerate(exact):
+        corrected = wanted + influence[place, :place] @ errors[:place]
+        steps[order[place]] = np.clip(np.rint(corrected), -most, most)
+        errors[place] = wanted - steps[order[place]]
+    return steps.T
 
 
 def inputs_of(

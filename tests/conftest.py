@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +50,13 @@ def _fail_forbidden_skip(report: pytest.TestReport | pytest.CollectReport) -> No
     if not reason.startswith(tuple(ALLOWED_SKIPS)):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where every part must be present: {reason}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Random networks, of fixtures too, are the same in each run: a failure can be repeated."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.hookimpl(wrapper=True)

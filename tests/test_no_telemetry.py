@@ -165,7 +165,7 @@ def test_no_script_imports_onnxruntime_before_msc_edge() -> None:
     assert len(found) >= 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_export_and_the_tools_ask_for_no_name_and_leave_no_file(
     isolated: Isolated, toy: ModuleType, save: Callable, tmp_path: Path
 ) -> None:
@@ -191,7 +191,7 @@ def test_training_export_and_the_tools_ask_for_no_name_and_leave_no_file(
     assert isolated.left_at_home() == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_small_demo_asks_for_no_name_and_leaves_no_file(isolated: Isolated) -> None:
     """The whole of `msc-edge demo` takes minutes."""
     program = (

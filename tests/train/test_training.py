@@ -189,7 +189,7 @@ def test_a_killed_run_can_be_resumed_with_the_same_result(
     assert contents(killed) == contents(uninterrupted)
 
 
-@pytest.mark.slow  # starts three Python processes with torch
+@pytest.mark.long  # starts three Python processes with torch
 def test_two_processes_learn_the_same_as_one(
     normal_images: Path, tmp_path: Path, options: Callable, small_weights: Path
 ) -> None:

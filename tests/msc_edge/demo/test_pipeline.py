@@ -150,7 +150,7 @@ def test_a_new_or_empty_folder_becomes_a_demo_that_can_be_replaced(tmp_path: Pat
     assert not (tmp_path / name / SCORES).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_demo_finds_the_defects_and_the_alarms_lie_in_the_interval(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "demo")
     assert result.auroc >= 0.95

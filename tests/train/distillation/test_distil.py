@@ -352,7 +352,7 @@ def test_a_run_can_be_the_teacher(scenes: Path, out: Path, options: DistilOption
         distil([scenes], out.with_name("another.safetensors"), from_run)
 
 
-@pytest.mark.slow  # starts three Python processes with torch
+@pytest.mark.long  # starts three Python processes with torch
 def test_two_processes_learn_the_same_as_one(
     scenes: Path, tmp_path: Path, options: DistilOptions, resnet_weights: Path, student_weights: Path
 ) -> None:
