@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ class ScoredNormalImages:
         """The scores to calibrate with."""
         return [image.result.score for image in self.scored if image.result is not None]
 
-    @property
+    @cached_property
     def groups(self) -> list[int]:
         """The group of each of them: images that show the same part, see `near_duplicate_files`."""
         found = (image.result.embedding for image in self.scored if image.result)

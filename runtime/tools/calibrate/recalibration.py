@@ -99,9 +99,8 @@ def calibrate(
             for precision in manifest.precisions
         }
         images = scored[manifest.precisions[0]]
-        _require(
-            len(images.scored), reject_rate, f"{len(images.scored)} of {len(paths)} images left ({images.left_out})"
-        )
+        left = f"{len(images.scored)} of {len(paths)} images left"
+        _require(len(images.scored), reject_rate, f"{left} ({images.left_out})")
         limits: dict[Precision, NewLimits] = {
             precision: _new_limits(
                 opened.model(precision).calibration,
@@ -113,6 +112,9 @@ def calibrate(
             )
             for precision, each in scored.items()
         }
+        independent = min(each.after.calibration.independent for each in limits.values())
+        shown = f"which show {many(len(set(images.groups)), 'part')} and count as {independent:.0f} independent images"
+        _require(independent, reject_rate, f"{left}, {shown}")
         if target is not None:
             after: dict[Precision, CalibrationInfo] = {precision: each.after for precision, each in limits.items()}
             rewrite(opened, manifest.with_calibrations(after), target)
@@ -133,7 +135,7 @@ def _new_limits(
         old,
         scores,
         images.patch_scores,
-        images.groups if old.groups else None,
+        images.groups,
         warn_rate=warn_rate,
         reject_rate=reject_rate,
         reason=reason,
@@ -188,8 +190,8 @@ def recalibrated(
     )
 
 
-def _require(usable: int, rate: float, found: str) -> None:
-    """SourceError where `usable` images are too few for a target false-alarm rate."""
+def _require(usable: float, rate: float, found: str) -> None:
+    """SourceError where `usable` independent images are too few for a target false-alarm rate."""
     if usable >= (needed := images_needed(rate)):
         return
     larger = f", or pass --reject-rate {percent(1 / (usable + 1))} or more" if usable else ""

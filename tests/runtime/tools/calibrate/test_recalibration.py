@@ -191,6 +191,31 @@ def test_images_of_the_memory_bank_do_not_count(toy_kit: Path, toy, save, tmp_pa
     assert "--reject-rate" not in str(refused.value)
 
 
+@pytest.fixture
+def repeated(toy, save, tmp_path: Path) -> Path:
+    """40 parts, each photographed three times in a row with a little noise."""
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        part = toy.draw(2000 + seed)
+        for copy in range(3):
+            noisy = np.clip(part.astype(int) + rng.integers(-1, 2, part.shape), 0, 255).astype(np.uint8)
+            save(tmp_path / "repeated" / f"{seed:02d}-{copy}.png", noisy)
+    return tmp_path / "repeated"
+
+
+def test_images_of_one_part_count_as_one(toy_kit: Path, repeated: Path, place: Path) -> None:
+    after = calibrate(toy_kit, repeated, out=place, reject_rate=0.03).limits["fp32"].after
+    assert calibration_of(place) == after
+    assert after.groups is not None
+    assert len(set(after.groups)) == 40
+    assert 39.5 < after.calibration.independent < 45
+    reason = (
+        r"120 of 120 images left, which show 40 parts and count as 4\d independent images, and .* 1 % needs at least 99"
+    )
+    with pytest.raises(SourceError, match=reason):
+        calibrate(toy_kit, repeated, reject_rate=0.01)
+
+
 @pytest.mark.parametrize(("warn", "reject"), [(0.01, 0.05), (0.0, 0.5), (0.5, 0.0), (float("nan"), 0.1), (None, 0.5)])
 def test_impossible_rates_are_refused(warn: float | None, reject: float, toy_kit: Path, fresh: Path) -> None:
     with pytest.raises(UsageError, match="rate"):
