@@ -22,7 +22,7 @@ test: install
 	$(BIN)/pytest -n auto -m 'not slow and not long'
 
 test-slow: install
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -n auto --dist loadfile -m slow  # tests of a file share a training or an environment
 
 test-long: install
 	$(BIN)/pytest -n auto -m long

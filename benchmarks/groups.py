@@ -4,6 +4,7 @@
 
 magnetic_tile shows each tile at up to six exposures; the number in the file name tells which images are of one tile.
 Printed with and without the order of the file names: the groups, and how many pairs of images of one tile share one.
+And how many normal test images show a tile of the training images.
 The papers, 32 images each, are independent, and so are the images in each DIR, such as DEMO/data/train of `msc-edge
 demo`. Then the time for 10,000 random embeddings of 1280 values in six orders.
 """
@@ -42,8 +43,8 @@ def main() -> None:
     parser.add_argument("--independent", type=Path, nargs="+", default=[], metavar="DIR", help="folders of images")
     options = parser.parse_args()
 
-    tile = magnetic_tile(options.shared).train
-    names, embeddings = [path.name for path in tile], embeddings_of(tile)
+    tile = magnetic_tile(options.shared)
+    names, embeddings = [path.name for path in tile.train], embeddings_of(tile.train)
     for label, orders in (("embeddings alone", []), ("and names", orders_of(names))):
         groups = near_duplicates(embeddings, orders)
         shared, of_tiles, together = shared_pairs(groups, groups_of(names, TILE))
@@ -53,6 +54,10 @@ def main() -> None:
             "that do",
             flush=True,
         )
+    parts = groups_of([path.name for path in (*tile.train, *tile.normal)], TILE)
+    trained, tested = np.split(parts, [len(tile.train)])
+    seen = np.isin(tested, trained).sum()
+    print(f"magnetic_tile: {seen} of {len(tested)} normal test images show a tile of the training images")
     independent = {name: images.train for name, images in papers(options.shared).items()}
     independent |= {str(folder): found(folder) for folder in options.independent}
     for name, paths in independent.items():
