@@ -21,8 +21,8 @@ install: .venv/installed
 test: install
 	$(BIN)/pytest -n auto -m 'not slow and not long'
 
-test-slow: install
-	$(BIN)/pytest -n auto --dist loadfile -m slow  # tests of a file share a training or an environment
+test-slow: install  # by file: the tests of one share a training or an environment
+	$(BIN)/pytest -n auto --dist loadfile -m slow
 
 test-long: install
 	$(BIN)/pytest -n auto -m long
