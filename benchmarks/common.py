@@ -5,10 +5,11 @@ Without torch: some benchmarks print the memory of their own process.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from msc_edge.kit.opening import Kit
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = CHECKOUT.parent / "shared"
 _GREY = 127  # of masks
+_NUMBERS_OF_A_TILE = 200  # at most, between two exposures; few jumps lie between 100 and 1000
 _TRAINED_ON = 32  # normal images of each paper, the first by name; the others are tested
 
 
@@ -80,6 +82,21 @@ def magnetic_tile(shared: Path) -> LabelledImages:
         normal=[path for path in test if path.parent.name == "good"],
         anomalous=[path for path in test if path.parent.name != "good"],
     )
+
+
+def tiles_of(names: Sequence[str]) -> np.ndarray:
+    """The tile that each image of magnetic_tile shows, by its name; int64 (n,), numbered from 0.
+
+    Each tile was photographed at up to six exposures, in ascending order, and the images were numbered on the way:
+    `exp5_num_326642`, `exp6_num_326679`. A new tile begins where the exposure falls back, or the number jumps.
+    """
+    found = [re.match(r"exp([0-9])_num_([0-9]+)", name) for name in names]
+    exposures, numbers = (np.array([int(each[group]) for each in found if each]) for group in (1, 2))
+    order = np.argsort(numbers)
+    begins = (np.diff(exposures[order]) <= 0) | (np.diff(numbers[order]) > _NUMBERS_OF_A_TILE)
+    tiles = np.empty(len(names), dtype=np.int64)
+    tiles[order] = np.concatenate([[0], np.cumsum(begins)])
+    return tiles
 
 
 def papers(shared: Path) -> dict[str, LabelledImages]:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from common import SHARED, magnetic_tile, parser_of
+from common import SHARED, magnetic_tile, parser_of, tiles_of
 from networks import pretrained_network
 from torch import Tensor
 
@@ -36,7 +36,7 @@ from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
-from msc_edge.train.dataset import SIMILAR, NormalImage, groups_of, hold_out
+from msc_edge.train.dataset import SIMILAR, NormalImage, hold_out
 from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS
@@ -47,7 +47,6 @@ from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 RATES = (0.01, 0.02, 0.05)
 NEW = 191  # of 952 images
 BLOCKS = 50
-TILE = r"num_([0-9]+)[0-9][0-9]\.jpg"
 KINDS = ("random", "blocks", "tiles", "parts")
 GROUPS = ("none", SIMILAR)
 K = 2  # nearest normal images of a score
@@ -125,10 +124,7 @@ class Images:
             return np.split(places, len(places))
         if kind == "blocks":
             return np.array_split(places, BLOCKS)
-        if kind == "parts":
-            groups = near_duplicates(self._embeddings, orders_of(self._names))
-        else:
-            groups = groups_of(self._names, TILE)
+        groups = near_duplicates(self._embeddings, orders_of(self._names)) if kind == "parts" else tiles_of(self._names)
         return [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
 
     def split(self, units: list[np.ndarray], group_by: str, random: np.random.Generator) -> Split:

@@ -2,7 +2,7 @@
 
     python benchmarks/groups.py --shared ../shared [--independent DIR ...]
 
-magnetic_tile shows each tile at up to six exposures; the number in the file name tells which images are of one tile.
+magnetic_tile shows each tile at up to six exposures; see `tiles_of`.
 Printed with and without the order of the file names: the groups, and how many pairs of images of one tile share one.
 And how many normal test images show a tile of the training images.
 The papers, 32 images each, are independent, and so are the images in each DIR, such as DEMO/data/train of `msc-edge
@@ -14,15 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import SHARED, found, magnetic_tile, papers, parser_of
+from common import SHARED, found, magnetic_tile, papers, parser_of, tiles_of
 from networks import pretrained_network
 
 from msc_edge.groups import near_duplicates, orders_of
 from msc_edge.images import read_image
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
-from msc_edge.train.dataset import groups_of
-
-TILE = r"num_([0-9]+)[0-9][0-9]\.jpg"
 
 
 def embeddings_of(paths: Sequence[Path]) -> np.ndarray:
@@ -47,14 +44,14 @@ def main() -> None:
     names, embeddings = [path.name for path in tile.train], embeddings_of(tile.train)
     for label, orders in (("embeddings alone", []), ("and names", orders_of(names))):
         groups = near_duplicates(embeddings, orders)
-        shared, of_tiles, together = shared_pairs(groups, groups_of(names, TILE))
+        shared, of_tiles, together = shared_pairs(groups, tiles_of(names))
         print(
             f"magnetic_tile, {label}: {len(groups)} images in {groups.max() + 1} groups, the largest has "
             f"{np.bincount(groups).max()}; {shared} of {of_tiles} pairs of one tile share a group, of {together} pairs "
             "that do",
             flush=True,
         )
-    parts = groups_of([path.name for path in (*tile.train, *tile.normal)], TILE)
+    parts = tiles_of([path.name for path in (*tile.train, *tile.normal)])
     trained, tested = np.split(parts, [len(tile.train)])
     seen = np.isin(tested, trained).sum()
     print(f"magnetic_tile: {seen} of {len(tested)} normal test images show a tile of the training images")
