@@ -61,7 +61,7 @@ def fine_tune(
         folder: for metrics.csv, the TensorBoard log and the checkpoint.
         resume: continue from the checkpoint in `folder`, if there is one. The result equals that of an
             uninterrupted run.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints; the first one is written before the first step.
         on_step: called with the number of each step, from 1, right after the optimizer step, on every device and
             rank. `network` then has exactly the weights of that step. It must not change them.
         report: progress, for display only.
@@ -102,6 +102,8 @@ def fine_tune(
             state,
             same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
         )
+    if not (resume and (folder / CHECKPOINT).is_file()):
+        save_checkpoint(fabric, folder / CHECKPOINT, state)  # before the first step: to resume needs the same settings
 
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         recorder = _Recorder(log, report, steps=settings.steps)

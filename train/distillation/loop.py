@@ -107,6 +107,8 @@ def distil_into(
             fabric, folder / CHECKPOINT, state, same=lambda stored: _can_resume(stored, settings, fingerprint)
         )
         state["settings"] = settings.model_dump_json()
+    if not (resume and (folder / CHECKPOINT).is_file()):
+        save_checkpoint(fabric, folder / CHECKPOINT, state)  # before the first step: to resume needs the same options
 
     with MetricsLog(folder, DistilMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         row = log.restored[-1] if log.restored else None
