@@ -16,7 +16,7 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
+from msc_edge.train.checkpoint import save_checkpoint, start_or_resume
 from msc_edge.train.checkpoint_selection import (
     BestCheckpoint,
     Candidate,
@@ -95,15 +95,13 @@ def fine_tune(
     }
     if best:
         state["best"] = best
-    if resume:
-        restore_checkpoint(
-            fabric,
-            folder / CHECKPOINT,
-            state,
-            same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
-        )
-    if not (resume and (folder / CHECKPOINT).is_file()):
-        save_checkpoint(fabric, folder / CHECKPOINT, state)  # before the first step: to resume needs the same settings
+    start_or_resume(
+        fabric,
+        folder / CHECKPOINT,
+        state,
+        resume=resume,
+        same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
+    )
 
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         recorder = _Recorder(log, report, steps=settings.steps)
