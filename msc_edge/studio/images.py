@@ -84,4 +84,5 @@ def _stamp(path: Path) -> int:
 
 
 def _jpeg(data: bytes) -> Response:
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+    # Not kept by the browser: after another check, a place in the list is another image.
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})

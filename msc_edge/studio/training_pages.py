@@ -15,9 +15,9 @@ from msc_edge.errors import UsageError
 from msc_edge.kit.layout import kit_name
 from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
 from msc_edge.studio.jobs import LOG
-from msc_edge.studio.project_pages import project_of
+from msc_edge.studio.parameters import number_in, project_of, training_of
 from msc_edge.studio.rendering import page, see
-from msc_edge.studio.result_pages import at, finished, number_in, training_of
+from msc_edge.studio.result_pages import at, finished
 from msc_edge.studio.results import Results
 from msc_edge.studio.training import Detail, Training
 from msc_edge.studio.workspace import Project, Workspace
@@ -92,6 +92,7 @@ class TrainingPages:
             tab="trainings",
             job=job,
             results=results,
+            notes=(job.result or {}).get("notes", []),
             **values,
         )
 
