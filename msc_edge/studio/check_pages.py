@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from msc_edge.errors import UsageError
 from msc_edge.studio.checked import KINDS, Changes, CheckResult
-from msc_edge.studio.images import image_response, side_of
+from msc_edge.studio.images import side_of, thumbnail_response
 from msc_edge.studio.parameters import project_of, whole_number
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Project, Workspace
@@ -62,14 +62,14 @@ class CheckPages:
         result, index = self._result(request), request.path_params["index"]
         if index >= len(result.images):
             raise HTTPException(404)
-        return image_response(result.path_of(index), side=side_of(request))
+        return thumbnail_response(result.path_of(index), side=side_of(request))
 
     def leaked_image(self, request: Request) -> Response:
         """A labelled image that is also a normal image."""
         result, index = self._result(request), request.path_params["index"]
         if index >= len(result.leaked):
             raise HTTPException(404)
-        return image_response(result.leaked_path(index), side=side_of(request))
+        return thumbnail_response(result.leaked_path(index), side=side_of(request))
 
     def _result(self, request: Request) -> CheckResult:
         result = CheckResult.of(project_of(self.workspace, request).check)

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msc_edge.errors import SourceError, UsageError
-from msc_edge.studio.images import image_response, side_of
+from msc_edge.errors import KitError, UsageError
+from msc_edge.studio.images import side_of, thumbnail_response
 from msc_edge.studio.parameters import comparison_of, project_of, training_of, whole_number
 from msc_edge.studio.removal import (
     Which,
@@ -29,10 +29,6 @@ from msc_edge.studio.workspace import Project, Workspace
 from msc_edge.text import many
 
 _PER_PAGE = 60  # images in a list
-_UNREADABLE = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128"><title>unreadable</title>'
-    '<text x="64" y="80" font-size="48" text-anchor="middle" fill="#808080">?</text></svg>'
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,10 @@ class RemovalPages:
         trainings = project.trainings()
         dropped = sum(len(dropped_images(project, which)) for which in get_args(Which))
         comparisons = comparisons_of(self.workspace, *trainings)
-        chosen = [text for text in (project.settings.normal, project.settings.test) if text]
+        try:
+            chosen = [text for text in (project.settings.normal, project.settings.test) if text]
+        except KitError:  # a damaged project can be deleted, too
+            chosen = []
         return await _confirmed(
             request,
             _Removal(
@@ -150,10 +149,7 @@ class RemovalPages:
         found = next((image.path for image in dropped_images(project, which) if image.name == name), None)
         if found is None:
             raise HTTPException(404)
-        try:
-            return image_response(found, side=side_of(request))
-        except SourceError:  # its name is beside it, and it can be removed
-            return Response(_UNREADABLE, media_type="image/svg+xml")
+        return thumbnail_response(found, side=side_of(request))
 
     async def remove(self, request: Request) -> Response:
         """Delete dropped images: those that were chosen, or all."""

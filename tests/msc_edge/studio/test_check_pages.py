@@ -8,6 +8,7 @@ import pytest
 
 from msc_edge.studio.checked import CheckedImage, CheckResult, LeakedImage
 from msc_edge.studio.workspace import Project, Workspace
+from msc_edge.train.dataset import Role
 
 
 @pytest.fixture
@@ -22,8 +23,12 @@ def checked(studio, toy, save: Callable, tmp_path: Path) -> Project:
     project = Workspace.at(studio.folder).project(name)
     assert project
     project.change(normal=str(good), test=str(test))
-    like = (("a.png", "bank", 0, 1), ("b.png", "bank", 0, 0))
-    rows = (*like, ("c.png", "duplicate", None, 0), ("d.png", "bank", 1, None))
+    rows: list[tuple[str, Role, int | None, int | None]] = [
+        ("a.png", "bank", 0, 1),
+        ("b.png", "bank", 0, 0),
+        ("c.png", "duplicate", None, 0),
+        ("d.png", "bank", 1, None),
+    ]
     result = CheckResult(
         normal=str(good),
         folder=str(good),
@@ -79,6 +84,9 @@ def test_changes_since_a_check_are_said(studio, checked, toy, save: Callable, tm
     assert "Since this check" not in shown(studio, checked)
     save(tmp_path / "good" / "new.png", toy.draw(9))
     (tmp_path / "good" / "b.png").unlink()
+    place = f"/projects/{checked.name.replace(' ', '%20')}"
+    for index, kind in ((0, "image/jpeg"), (1, "image/svg+xml")):  # a question mark in place of what is gone
+        assert studio.send("GET", f"{place}/normal/{index}")[0].headers["content-type"] == kind
     assert "Since this check, 1 normal image came and 1 went. Check again." in shown(studio, checked)
     checked.change(test=None)
     assert "The check below is of other folders" in shown(studio, checked)

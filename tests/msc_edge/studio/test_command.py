@@ -167,6 +167,7 @@ def test_export_again_with_another_rate_and_compare(walked):
             limits = found.model("fp32").calibration.limits
         assert (limits.warn.target_rate, limits.reject.target_rate) == (0.4, 0.2)
         page.get_by_role("link", name="Compare kits").click()
+        page.wait_for_url("**/comparisons")  # with its script
         images = page.get_by_label("Labelled images of")
         expect(images).to_have_value("caps")
         images.select_option("")
@@ -269,7 +270,8 @@ def test_what_a_check_shows_side_by_side_is_accessible_and_fits(studio, parts, t
         studio.post("/projects/twins/images", which=which, folder=str(folder))
     studio.post("/projects/twins/check")
     place = f"{studio.address}/projects/twins/images"
-    for size, scheme in ((SIZES[0], "dark"), (SIZES[1], "light")):
+    looks: list[tuple[tuple[int, int], Literal["light", "dark"]]] = [(SIZES[0], "dark"), (SIZES[1], "light")]
+    for size, scheme in looks:
         with opened(studio, size=size, scheme=scheme) as page:
             page.goto(place)
             expect(page.get_by_text("can be used")).to_be_visible(timeout=WORK)
