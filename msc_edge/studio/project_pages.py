@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from msc_edge.drawing import encode_image
 from msc_edge.errors import UsageError
-from msc_edge.files import written_whole
+from msc_edge.files import kind_of, written_whole
 from msc_edge.ignore_mask import WHITE
 from msc_edge.images import decode_image
 from msc_edge.preprocessing import Region
@@ -85,13 +85,16 @@ class ProjectPages:
     def images(self, request: Request) -> Response:
         """The images, and what of them will be used."""
         project = project_of(self.workspace, request)
-        counts = {"normal": image_count(project.normal), "test": image_count(project.test)}
+        folders = {"normal": project.normal, "test": project.test}
+        counts = {which: image_count(folder) for which, folder in folders.items()}
+        gone = {which: bool(folder) and kind_of(folder)[0] != "folder" for which, folder in folders.items()}
         dropped = {which: len(dropped_images(project, which)) for which in get_args(Which)}
         return page(
             "images.html.j2",
             project=project,
             tab="images",
             found=counts,
+            gone=gone,
             dropped_count=dropped,
             **check_values(project, request),
         )

@@ -71,6 +71,7 @@ def test_a_folder_that_is_gone_is_said_and_its_check_not_shown(studio, checked):
     shutil.rmtree(folder)
     page = shown(studio, checked)
     assert f"The folder of the last check, {folder}, is no longer there" in page
+    assert "This folder is no longer there: bring it back, or choose another one." in page
     assert "can be used" not in page
     assert "<img" not in page
     region = studio.get(f"/projects/{checked.name.replace(' ', '%20')}/region")[1]
