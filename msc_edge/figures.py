@@ -87,11 +87,14 @@ def line_plot(axes: Axes, lines: Sequence[Line], *, below: str, beside: str) -> 
         drawn = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
         points = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline points="{points}" {drawn}><title>{escape(line.name)}</title></polyline>')
-        if line.marked or len(line.points) == 1:
+        is_marked = line.marked or len(line.points) == 1
+        if is_marked:
             parts += (mark(shape, axes.x(x), axes.y(y), colour=colour, size=4) for x, y in line.points)
         x, y = LEFT + (row % 2) * 27 * LETTER, 14 + _ROW * (row // 2)
         parts.append(f'<path d="M{x:.1f} {y - 4}h28" {drawn}/>')
-        parts += (mark(shape, x + 14, y - 4, colour=colour, size=4), text(x + 34, y, line.name, fill=INK))
+        if is_marked:
+            parts.append(mark(shape, x + 14, y - 4, colour=colour, size=4))
+        parts.append(text(x + 34, y, line.name, fill=INK))
     return "".join(parts)
 
 

@@ -19,15 +19,16 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
             partial.replace(path)
 
 
-def restore_checkpoint(
-    fabric: Fabric, path: Path, state: dict[str, Any], *, same: Callable[[Mapping[str, Any]], bool]
+def start_or_resume(
+    fabric: Fabric, path: Path, state: dict[str, Any], *, resume: bool, same: Callable[[Mapping[str, Any]], bool]
 ) -> None:
-    """Load a checkpoint into `state`, if there is one.
+    """Load the checkpoint into `state` to resume; otherwise write the first one, so that no other training resumes it.
 
-    `same` gets the stored state and returns whether it belongs to this training. Raises KitError for a damaged file,
-    UsageError for the checkpoint of another training.
+    A training without a checkpoint, of an older version, starts again. `same` gets the stored state and returns whether
+    it belongs to this training. Raises KitError for a damaged file, UsageError for the checkpoint of another training.
     """
-    if not path.is_file():
+    if not (resume and path.is_file()):
+        save_checkpoint(fabric, path, state)
         return
     try:
         fits = same(fabric.load(path, weights_only=True))

@@ -21,13 +21,13 @@ def curves_svg(rows: Sequence[StepMetrics], best: BestCheckpoint | None) -> str:
     """The plots as one SVG file, one below the other, with the same steps."""
     steps = max((row.step for row in rows), default=1)
     selected = best.step if best else None
-    collapse = Line("near 1 all images have the same embedding", _values(rows, "mean_pairwise_cosine"), 1, marked=False)
+    collapse = _values(rows, "mean_pairwise_cosine")
     plots = [
-        ("loss", [Line("loss of the batch", _values(rows, "loss"), 0, marked=False)]),
-        ("mean pairwise cosine", [collapse]),
+        ("loss", [Line("loss", _values(rows, "loss"), 0, marked=False)]),
+        ("mean pairwise cosine", [Line("mean pairwise cosine (near 1: collapse)", collapse, 1, marked=False)]),
     ]
     if best:
-        mean = Line("mean", [(each.step, each.auroc) for each in best.candidates], 0)
+        mean = Line("mean of the three kinds", [(each.step, each.auroc) for each in best.candidates], 0)
         kinds = [
             Line(kind, [(each.step, getattr(each, kind)) for each in best.candidates], number)
             for number, kind in enumerate(KINDS, start=2)

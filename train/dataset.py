@@ -5,7 +5,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -41,6 +41,8 @@ class NormalImage:
     role: Role
     group: int | None = None
     """Images with the same number show the same part; None: not used, or a run of an older msc-edge."""
+    pixels: str = field(default="", compare=False)
+    """SHA-256 of the decoded image, see `pixel_digest`; empty where it was not decoded. Not in the image table."""
 
 
 def normal_folder(normal: str | Path) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
+from msc_edge.train.checkpoint import save_checkpoint, start_or_resume
 from msc_edge.train.checkpoint_selection import (
     BestCheckpoint,
     Candidate,
@@ -61,7 +61,7 @@ def fine_tune(
         folder: for metrics.csv, the TensorBoard log and the checkpoint.
         resume: continue from the checkpoint in `folder`, if there is one. The result equals that of an
             uninterrupted run.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints; the first one is written before the first step.
         on_step: called with the number of each step, from 1, right after the optimizer step, on every device and
             rank. `network` then has exactly the weights of that step. It must not change them.
         report: progress, for display only.
@@ -95,13 +95,13 @@ def fine_tune(
     }
     if best:
         state["best"] = best
-    if resume:
-        restore_checkpoint(
-            fabric,
-            folder / CHECKPOINT,
-            state,
-            same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
-        )
+    start_or_resume(
+        fabric,
+        folder / CHECKPOINT,
+        state,
+        resume=resume,
+        same=lambda stored: stored["settings"] == state["settings"] and _near(stored["center"], center),
+    )
 
     with MetricsLog(folder, StepMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         recorder = _Recorder(log, report, steps=settings.steps)

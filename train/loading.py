@@ -55,6 +55,13 @@ def decoded(
             raise UnreadableImageError(f"{folder / name}: {image}") from image
 
 
+def pixel_digest(image: np.ndarray) -> str:
+    """SHA-256 of the shape and the pixels of a decoded image: equal for one image in two files, of any format."""
+    digest = sha256(f"{image.shape}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
 def training_copy(image: np.ndarray, spec: Preprocessing) -> Tensor:
     """Make the training copy of a decoded image: a small copy, uint8 (3, h, w), that all its views are cut from.
 
@@ -95,10 +102,12 @@ def load_images(
 ) -> tuple[list[NormalImage], list[Tensor], np.ndarray]:
     """Decode every image once, and embed it with the current weights of the network.
 
-    Returns the images, with unreadable ones and duplicates marked, and the training copies and embeddings of the rest.
+    Returns the images, with their pixels' digests, and with unreadable ones and duplicates marked, and the training
+    copies and embeddings of the rest.
     """
     failed: dict[str, str] = {}
-    seen: set[bytes] = set()
+    digests: dict[str, str] = {}
+    seen: set[str] = set()
     duplicates: set[str] = set()
     training_copies: list[Tensor] = []
 
@@ -110,12 +119,11 @@ def load_images(
     def distinct_images() -> Iterator[tuple[str, np.ndarray]]:
         names = [image.path for image in images if image.role == "bank"]
         for name, image in decoded(folder, names, policy, task="reading images", report=report, unreadable=add_failed):
-            pixels = sha256(f"{image.shape}".encode())
-            pixels.update(image.data)
-            if pixels.digest() in seen:  # the same image in another file: other metadata, or saved again
+            digests[name] = digest = pixel_digest(image)
+            if digest in seen:  # the same image in another file: other metadata, or saved again
                 duplicates.add(name)
                 continue
-            seen.add(pixels.digest())
+            seen.add(digest)
             if mask:
                 mask.check(image, name, region=network.preprocess.spec.region)
             yield name, image  # before the copy is made: embed_all checks that the region is inside the image
@@ -130,5 +138,7 @@ def load_images(
         )
     roles: dict[str, Role] = dict.fromkeys(failed, "unreadable")
     roles |= dict.fromkeys(duplicates, "duplicate")
-    marked = [replace(image, role=roles.get(image.path, image.role)) for image in images]
+    marked = [
+        replace(image, role=roles.get(image.path, image.role), pixels=digests.get(image.path, "")) for image in images
+    ]
     return marked, training_copies, embeddings

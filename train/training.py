@@ -95,9 +95,9 @@ def _train(
         copies = [copy for copy, used in zip(prepared.training_copies, in_bank, strict=True) if used]
         in_training = [image.path for image in usable if image.role == "bank"]
 
-        def show_views(_step: int) -> None:
-            # After the first step: a training that fails before it leaves an empty folder, which can be used again.
-            if fabric.is_global_zero and not (out / VIEWS).exists():
+        def show_views(step: int) -> None:
+            # A training that starts again from its first step does not keep the views of an earlier one.
+            if fabric.is_global_zero and (step == 1 or not (out / VIEWS).exists()):
                 write_view_sheet(out / VIEWS, copies, in_training, settings, size=options.image_size)
 
         best = fine_tune(

@@ -15,11 +15,14 @@ from msc_edge.runtime.web.access import Access
 from msc_edge.runtime.web.early_responses import EarlyResponses
 from msc_edge.runtime.web.sessions import Sessions
 from msc_edge.runtime.web.settings import WebSettings
+from msc_edge.studio.check_pages import CheckPages
 from msc_edge.studio.comparison_pages import ComparisonPages
 from msc_edge.studio.project_pages import ProjectPages
+from msc_edge.studio.removal_pages import RemovalPages
 from msc_edge.studio.rendering import page, see, static
 from msc_edge.studio.result_pages import ResultPages
 from msc_edge.studio.training_pages import TrainingPages
+from msc_edge.studio.wording import in_words_of_pages
 from msc_edge.studio.workspace import Workspace
 
 _LOG = logging.getLogger("msc_edge")
@@ -45,6 +48,8 @@ def create_app(workspace: Workspace, settings: WebSettings, *, hosts: frozenset[
             Route(LOGIN, log_in, methods=["GET", "POST"]),
             Route("/static/{name}", static),
             *ProjectPages(workspace).routes(),
+            *CheckPages(workspace).routes(),
+            *RemovalPages(workspace).routes(),
             *TrainingPages(workspace).routes(),
             *ResultPages(workspace).routes(),
             *ComparisonPages(workspace).routes(),
@@ -83,7 +88,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    return _problem(request, HTTPStatus.BAD_REQUEST, str(error))
+    return _problem(request, HTTPStatus.BAD_REQUEST, in_words_of_pages(str(error)))
 
 
 async def _disconnected(_: Request, __: Exception) -> Response:

@@ -1,6 +1,7 @@
 """The pages of comparisons: two kits on the same images."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from msc_edge.errors import UsageError
 from msc_edge.runtime.tools.evaluate import comparison
 from msc_edge.studio.folders import chosen_folder
 from msc_edge.studio.images import heatmap_response, side_of
+from msc_edge.studio.parameters import comparison_of
 from msc_edge.studio.rendering import page, see
-from msc_edge.studio.workspace import Comparison, Workspace
+from msc_edge.studio.training import Training
+from msc_edge.studio.workspace import Workspace
 
 _SHOWN = 60  # images with different verdicts
 
@@ -41,14 +44,23 @@ class ComparisonPages:
         ]
 
     def comparisons(self, _: Request) -> Response:
-        """All comparisons, and the form of a new one."""
-        done = [each for each in self.workspace.comparisons() if each.job.exists]
-        return page("comparisons.html.j2", kits=self._kits(), tests=self._tests(), comparisons=done)
+        """All comparisons, and the form of a new one.
 
-    def _kits(self) -> Mapping[str, Path]:
-        """The kits of the studio, by their names on pages."""
+        The first choice: the two newest kits of one project, where there are two, on its labelled images.
+        """
+        done = [each for each in self.workspace.comparisons() if each.job.exists]
+        kits, tests = self._kits(), self._tests()
+        names = list(kits)
+        pairs = itertools.pairwise(names)
+        chosen = next((pair for pair in pairs if kits[pair[0]].project == kits[pair[1]].project), names[:2])
+        projects = [kits[name].project for name in chosen]
+        test = next((project for project in projects if project in tests), None)
+        return page("comparisons.html.j2", kits=kits, tests=tests, chosen=chosen, test=test, comparisons=done)
+
+    def _kits(self) -> Mapping[str, Training]:
+        """The trainings that have a kit, by their names on pages; those of a project follow each other."""
         trainings = [training for project in self.workspace.projects() for training in project.trainings()]
-        return {training.title: kit for training in trainings if (kit := training.kit)}
+        return {training.title: training for training in trainings if training.kit}
 
     def _tests(self) -> Mapping[str, Path]:
         """The folders of labelled images, by the names of their projects."""
@@ -66,12 +78,13 @@ class ComparisonPages:
         if test is None:
             raise UsageError("choose the images: those of a project, or a folder with good/ and defect types")
         made = await asyncio.to_thread(self.workspace.new_comparison)
-        await asyncio.to_thread(made.job.start, "compare", first=str(first), second=str(second), test=str(test))
+        start = made.job.start
+        await asyncio.to_thread(start, "compare", first=str(first.kit), second=str(second.kit), test=str(test))
         return see("comparisons", made.number)
 
     def comparison(self, request: Request) -> Response:
         """One comparison."""
-        found = self._comparison(request)
+        found = comparison_of(self.workspace, request)
         values: dict[str, Any] = {}
         if found.job.state == "done":
             result = comparison.Comparison.model_validate(found.job.result)
@@ -83,32 +96,29 @@ class ComparisonPages:
 
     def progress(self, request: Request) -> Response:
         """A part of a page: the progress."""
-        found = self._comparison(request)
+        found = comparison_of(self.workspace, request)
         return page("progress.html.j2", job=found.job, comparison=found)
 
     async def cancel(self, request: Request) -> Response:
         """Stop a comparison."""
-        found = self._comparison(request)
+        found = comparison_of(self.workspace, request)
         await asyncio.to_thread(found.job.cancel)
         return see("comparisons", found.number)
 
     async def resume(self, request: Request) -> Response:
         """Do a comparison again."""
-        found = self._comparison(request)
+        found = comparison_of(self.workspace, request)
         await asyncio.to_thread(found.job.resume)
         return see("comparisons", found.number)
 
     def image(self, request: Request) -> Response:
         """An image with the heatmap of one of the two kits, side 0 or 1."""
-        found, index, side = self._comparison(request), request.path_params["index"], request.path_params["side"]
+        found, index, side = (
+            comparison_of(self.workspace, request),
+            request.path_params["index"],
+            request.path_params["side"],
+        )
         images = found.job.result and found.job.result["images"]
         if not images or index >= len(images) or side not in (0, 1):
             raise HTTPException(404)
         return heatmap_response(Path(images[index]["path"]), found.kits[side], side=side_of(request))
-
-    def _comparison(self, request: Request) -> Comparison:
-        number = request.path_params["number"]
-        found = next((each for each in self.workspace.comparisons() if each.number == number), None)
-        if found is None or not found.job.exists:
-            raise HTTPException(404, "there is no such comparison")
-        return found

@@ -16,6 +16,10 @@ from msc_edge.runtime.results.result import Result
 
 THUMBNAIL, LARGE = THUMBNAIL_SIDE, 1600
 """Longest side in pixels."""
+_UNREADABLE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128"><title>unreadable</title>'
+    '<text x="64" y="80" font-size="48" text-anchor="middle" fill="#808080">?</text></svg>'
+)
 
 
 def side_of(request: Request) -> int:
@@ -26,6 +30,14 @@ def side_of(request: Request) -> int:
 def image_response(path: Path, *, side: int = THUMBNAIL) -> Response:
     """A JPEG of an image file. SourceError if it cannot be read."""
     return _jpeg(_encoded(path, _stamp(path), None, 0, side))
+
+
+def thumbnail_response(path: Path, *, side: int = THUMBNAIL) -> Response:
+    """As `image_response`; for a file that cannot be read, or is no longer there, a question mark."""
+    try:
+        return image_response(path, side=side)
+    except SourceError:  # the page says so beside it
+        return Response(_UNREADABLE, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
 
 
 def heatmap_response(path: Path, kit: Path, *, side: int = THUMBNAIL) -> Response:
@@ -84,4 +96,5 @@ def _stamp(path: Path) -> int:
 
 
 def _jpeg(data: bytes) -> Response:
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+    # Not kept by the browser: after another check, a place in the list is another image.
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})

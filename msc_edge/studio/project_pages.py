@@ -1,10 +1,11 @@
 """The pages of a project before its training: which images, and which part of them."""
 
 import asyncio
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -13,23 +14,25 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from msc_edge.drawing import encode_image
-from msc_edge.errors import SourceError, UsageError
-from msc_edge.files import written_whole
+from msc_edge.errors import UsageError
+from msc_edge.files import kind_of, written_whole
 from msc_edge.ignore_mask import WHITE
 from msc_edge.images import decode_image
 from msc_edge.preprocessing import Region
+from msc_edge.studio.check_pages import check_values
+from msc_edge.studio.checked import CheckResult
 from msc_edge.studio.folders import body_of, chosen_folder, image_count, list_folder, receive_file
-from msc_edge.studio.images import image_response, side_of, size_of
+from msc_edge.studio.images import size_of
+from msc_edge.studio.parameters import project_of, whole_number
+from msc_edge.studio.removal import Which, dropped_images
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Project, Workspace
 
 _LEAST_SIDE = 16  # pixels of a region
-_PER_PAGE = 60  # images in a list
+_MOST_LISTED = 200  # images to choose from
 _LARGEST_MASK = 32 << 20  # bytes
 _NO_LABELS = frozenset({"ground_truth", "mask", "masks", "normal"})
 _LABEL = re.compile(r"\w[\w .\-]{0,59}")
-_KINDS = ("all", "used", "held out", "duplicate", "unreadable")
-_ROLES = {"bank": "used", "calibration": "held out", "duplicate": "duplicate", "unreadable": "unreadable"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,6 @@ class ProjectPages:
             Route("/projects/{project}/images", self.images),
             Route("/projects/{project}/images", self.choose, methods=["POST"]),
             Route("/projects/{project}/files", self.receive, methods=["PUT"]),
-            Route("/projects/{project}/check", self.start_check, methods=["POST"]),
-            Route("/projects/{project}/check", self.check),
-            Route("/projects/{project}/normal/{index:int}", self.thumbnail),
             Route("/projects/{project}/region", self.region),
             Route("/projects/{project}/region", self.choose_region, methods=["POST"]),
             Route("/projects/{project}/mask", self.mask),
@@ -85,37 +85,19 @@ class ProjectPages:
     def images(self, request: Request) -> Response:
         """The images, and what of them will be used."""
         project = project_of(self.workspace, request)
-        counts = {"normal": image_count(project.normal), "test": image_count(project.test)}
-        return page("images.html.j2", project=project, tab="images", found=counts, **self._checked(project, request))
-
-    def check(self, request: Request) -> Response:
-        """A part of the page of images: the check."""
-        project = project_of(self.workspace, request)
-        return page("check.html.j2", project=project, **self._checked(project, request))
-
-    def _checked(self, project: Project, request: Request) -> dict[str, Any]:
-        result = project.check.result
-        shown = request.query_params.get("show", "all")
-        shown = shown if shown in _KINDS else "all"
-        found = result["images"] if result else []
-        images = [each | {"index": index, "kind": _ROLES[each["role"]]} for index, each in enumerate(found)]
-        counts = {kind: sum(kind in ("all", each["kind"]) for each in images) for kind in _KINDS}
-        matching = [each for each in images if shown in ("all", each["kind"])]
-        pages = max(1, -(-len(matching) // _PER_PAGE))
-        number = min(max(1, _whole(request.query_params.get("page", "1"), "page")), pages)
-        used = [each for each in images if each["group"] is not None]
-        return {
-            "job": project.check,
-            "result": result,
-            "is_current": bool(result) and result["normal"] == str(project.normal),
-            "counts": counts,
-            "shown": shown,
-            "matching": matching[_PER_PAGE * (number - 1) : _PER_PAGE * number],
-            "number": number,
-            "pages": pages,
-            "groups": len({each["group"] for each in used}),
-            "held_out_groups": len({each["group"] for each in used if each["role"] == "calibration"}),
-        }
+        folders = {"normal": project.normal, "test": project.test}
+        counts = {which: image_count(folder) for which, folder in folders.items()}
+        gone = {which: bool(folder) and kind_of(folder)[0] != "folder" for which, folder in folders.items()}
+        dropped = {which: len(dropped_images(project, which)) for which in get_args(Which)}
+        return page(
+            "images.html.j2",
+            project=project,
+            tab="images",
+            found=counts,
+            gone=gone,
+            dropped_count=dropped,
+            **check_values(project, request),
+        )
 
     async def choose(self, request: Request) -> Response:
         """Another folder of normal or of labelled images; empty: the dropped ones."""
@@ -140,35 +122,18 @@ class ProjectPages:
         path = await receive_file(request, folder, request.query_params.get("name", ""))
         return JSONResponse({"name": path.name}, 201)
 
-    async def start_check(self, request: Request) -> Response:
-        """Start the check of the images."""
-        project = project_of(self.workspace, request)
-        if project.normal is None:
-            raise UsageError("no normal images are chosen; choose a folder, or drop images")
-        test = project.test
-        start = project.check.start
-        await asyncio.to_thread(start, "check", normal=str(project.normal), test=test and str(test))
-        return see("projects", project.name, "images")
-
-    def thumbnail(self, request: Request) -> Response:
-        """A checked normal image."""
-        project = project_of(self.workspace, request)
-        result, index = project.check.result, request.path_params["index"]
-        if not result or index >= len(result["images"]):
-            raise HTTPException(404)
-        return image_response(_checked_path(result, index), side=side_of(request))
-
     def region(self, request: Request) -> Response:
         """Where the region and the ignore mask are drawn."""
         project = project_of(self.workspace, request)
-        result, usable = project.check.result, _usable(project)
-        index = _whole(request.query_params.get("image", str(usable[0] if usable else 0)), "image")
+        result = CheckResult.of(project.check)
+        present = _present(result)
+        index = whole_number(request.query_params.get("image", str(present[0] if present else 0)), "image")
         size = None
-        if usable:
-            index = index if index in usable else usable[0]
-            size = size_of(_checked_path(result, index))
+        if result and present:
+            index = index if index in present else present[0]
+            size = size_of(result.path_of(index))
         return page(
-            "region.html.j2", project=project, tab="region", size=size, index=index, usable=usable[:200], result=result
+            "region.html.j2", project=project, tab="region", size=size, index=index, usable=present, result=result
         )
 
     async def choose_region(self, request: Request) -> Response:
@@ -201,26 +166,19 @@ class ProjectPages:
         return see("projects", project.name, "region")
 
 
-def project_of(workspace: Workspace, request: Request) -> Project:
-    """The project in the path of a request. HTTPException 404 if there is none."""
-    project = workspace.project(request.path_params["project"])
-    if project is None:
-        raise HTTPException(404, "there is no such project")
-    return project
-
-
-def _usable(project: Project) -> list[int]:
-    """The places of the checked images that training would use."""
-    found = project.check.result["images"] if project.check.result else []
-    return [index for index, each in enumerate(found) if each["role"] in ("bank", "calibration")]
+def _present(result: CheckResult | None) -> list[int]:
+    """The places of the checked images that training would use and that are still there, the first of them."""
+    found = (place for place in result.usable if result.path_of(place).is_file()) if result else iter(())
+    return list(itertools.islice(found, _MOST_LISTED))
 
 
 def _check_region(project: Project, region: Region) -> None:
     """UsageError for a region that is not inside the checked images."""
-    usable = _usable(project)
-    if not usable:
+    result = CheckResult.of(project.check)
+    present = _present(result)
+    if result is None or not present:
         return
-    width, height = size_of(_checked_path(project.check.result, usable[0]))
+    width, height = size_of(result.path_of(present[0]))
     if not region.fits(height=height, width=width):
         raise UsageError(f"the region is not inside the images, which are {width} x {height} pixels; make it smaller")
     if min(region.width, region.height) < _LEAST_SIDE:
@@ -236,15 +194,6 @@ def _write_mask(project: Project, data: bytes) -> None:
         partial.write_bytes(encode_image(mask, ".png"))
 
 
-def _checked_path(result: dict[str, Any], index: int) -> Path:
-    """The file of a checked image. SourceError if it lies elsewhere, by a changed file of the check."""
-    folder = Path(result["folder"])
-    path = folder / result["images"][index]["path"]
-    if not path.is_relative_to(folder) or ".." in path.relative_to(folder).parts:
-        raise SourceError(f"{path}: is not in {folder}; check the images again")
-    return path
-
-
 def _label(label: str) -> str:
     """The name of the folder of a label. UsageError if it cannot be one."""
     name = label.strip()
@@ -256,9 +205,3 @@ def _label(label: str) -> str:
             "digit, and avoid the names of masks"
         )
     return name
-
-
-def _whole(text: str, what: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"{what} {text!r}: expected a whole number")
-    return int(text)

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ from starlette.routing import Route
 
 from msc_edge.describe import describe_limits
 from msc_edge.drawing import encode_image, fit
-from msc_edge.errors import UsageError
 from msc_edge.images import decode_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.writing import write_zip
 from msc_edge.overlay import overlay
 from msc_edge.studio.folders import body_of
 from msc_edge.studio.images import LARGE, detector_of, heatmap_response, image_response, scored, side_of
-from msc_edge.studio.project_pages import project_of
+from msc_edge.studio.parameters import number_in, training_of
 from msc_edge.studio.rendering import page
 from msc_edge.studio.results import Results, ScoredImage
 from msc_edge.studio.training import Training
@@ -128,15 +126,6 @@ class ResultPages:
         )
 
 
-def training_of(workspace: Workspace, request: Request) -> tuple[Project, Training]:
-    """The project and the training in the path of a request. HTTPException 404 if there is none."""
-    project = project_of(workspace, request)
-    training = project.training(request.path_params["number"])
-    if training is None:
-        raise HTTPException(404, "there is no such training")
-    return project, training
-
-
 def finished(training: Training) -> Results:
     """The results of a training. HTTPException 404 before it has finished."""
     results = Results.of(training)
@@ -161,17 +150,6 @@ def at(results: Results, score: float) -> dict[str, Any]:
         "types": results.types_at(score),
         "galleries": [(*about, found[:_SHOWN], len(found)) for *about, found in galleries if results.images],
     }
-
-
-def number_in(text: str, what: str) -> float:
-    """A number in a form. UsageError if it is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{what} {text!r}: expected a number")
-    return value
 
 
 def _image(results: Results, index: int) -> ScoredImage:

@@ -6,6 +6,7 @@ from pathlib import Path
 from msc_edge.runtime.web.server import open_port
 from msc_edge.runtime.web.settings import WebSettings
 from msc_edge.studio.app import create_app
+from msc_edge.studio.removal import empty_trash
 from msc_edge.studio.workspace import Workspace
 
 
@@ -18,6 +19,7 @@ def studio(folder: str | Path, settings: WebSettings, *, on_start: Callable[[str
     """
     workspace = Workspace.at(Path(folder))
     with open_port(settings) as port:
+        empty_trash(workspace)
         for job in workspace.jobs():
             if job.state == "interrupted":
                 job.resume()

@@ -5,7 +5,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ from msc_edge.kit.layout import kit_name
 from msc_edge.preprocessing import Tiles
 from msc_edge.progress import Report
 from msc_edge.runtime.tools.evaluate.comparison import compare
-from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
 from msc_edge.runtime.tools.evaluate.run import evaluate
+from msc_edge.studio.checked import CheckedImage, CheckResult, LeakedImage, twins_of
 from msc_edge.studio.training import EVALUATION, KIT, LABELS, RUN, Detail, Training
+from msc_edge.studio.wording import in_words_of_pages
 from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import normal_folder
 from msc_edge.train.fine_tune import STEPS
+from msc_edge.train.leakage import leaked_images
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.options import TrainingOptions
 from msc_edge.train.preparation import check_images
@@ -39,29 +41,55 @@ _REDRAWN = 2.0  # seconds between two drawings of the curves: a training may hav
 
 
 def check(*, normal: str, test: str | None, report: Report) -> dict[str, Any]:
-    """See what of the chosen images training and evaluation will use."""
+    """See what of the chosen images training and evaluation will use; a `CheckResult`."""
     reasons: dict[str, str] = {}
     images = check_images(normal, report=report, unreadable=reasons.__setitem__)
-    labels: dict[str, int] = {}
-    problem = ""
-    if test:
-        labels, problem = _labels_of(Path(test))
-    return {
-        "normal": normal,
-        "folder": str(normal_folder(normal).absolute()),
-        "images": [asdict(image) | {"reason": reasons.get(image.path, "")} for image in images],
-        "labels": labels,
-        "test_problem": problem,
-    }
+    dataset, problem = _labelled(test)
+    unreadable: dict[str, str] = {}
+    leaked: list[LeakedImage] = []
+    if dataset:
+        labelled = {image.path: image for image in dataset.images}
+        places = {image.path: place for place, image in enumerate(images)}
+        found = leaked_images(
+            images,
+            list(labelled),
+            report=report,
+            unreadable=lambda path, reason: unreadable.update({labelled[path].name: in_words_of_pages(reason)}),
+        )
+        leaked = [
+            LeakedImage(path=str(path), name=labelled[path].name, label=labelled[path].label, normal=places[image.path])
+            for path, image in found.items()
+        ]
+    checked = [
+        CheckedImage(
+            path=image.path,
+            role=image.role,
+            group=image.group,
+            twin=twin,
+            reason=in_words_of_pages(reasons.get(image.path, "")),
+        )
+        for image, twin in zip(images, twins_of(images), strict=True)
+    ]
+    return CheckResult(
+        normal=normal,
+        folder=str(normal_folder(normal).absolute()),
+        images=checked,
+        test=test,
+        labels=Counter(image.label for image in dataset.images) if dataset else {},
+        test_problem=in_words_of_pages(problem),
+        test_unreadable=unreadable,
+        leaked=leaked,
+    ).model_dump()
 
 
-def _labels_of(test: Path) -> tuple[dict[str, int], str]:
-    """How many images each label has, or why the folder cannot be used."""
+def _labelled(test: str | None) -> tuple[LabelledDataset | None, str]:
+    """The labelled images, or why their folder cannot be used."""
+    if test is None:
+        return None, ""
     try:
-        dataset = labelled_dataset(test)
+        return labelled_dataset(Path(test)), ""
     except MscEdgeError as error:
-        return {}, str(error)
-    return Counter(image.label for image in dataset.images), ""
+        return None, str(error)
 
 
 def train_and_export(*, folder: str, report: Report) -> None:
@@ -96,11 +124,17 @@ def _with_curves(training: Training, report: Report) -> Report:
     return reporting
 
 
-def export_again(*, folder: str, report: Report, **options: Any) -> None:
-    """Export a finished training with other options of `export`, and evaluate the new kit."""
+def export_again(*, folder: str, report: Report, **options: Any) -> dict[str, Any]:
+    """Export a finished training with other options of `export`, and evaluate the new kit.
+
+    Returns `notes`: why there is no int8 model.
+    """
     training = Training(Path(folder))
-    export(training.folder / RUN, training.folder / KIT, overwrite=True, report=report, **options)
+    notes: list[str] = []
+    run, kit = training.folder / RUN, training.folder / KIT
+    export(run, kit, overwrite=True, report=report, note=notes.append, **options)
     _evaluate(training, report)
+    return {"notes": [in_words_of_pages(note) for note in notes]}
 
 
 def _evaluate(training: Training, report: Report) -> None:

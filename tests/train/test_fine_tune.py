@@ -233,7 +233,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     settings = settings_of(steps=5)
     with pytest.raises(StoppedError):
         training().train(tmp_path, settings, checkpoint_every=every, report=stop_after(stop))
-    assert (tmp_path / CHECKPOINT).exists() == (stop > every)
+    assert (tmp_path / CHECKPOINT).is_file()  # the first one is written before the first step
     resumed = training().train(tmp_path, settings, checkpoint_every=every, resume=True)
     weights, folder = uninterrupted
     assert equal(resumed, weights)
@@ -274,6 +274,32 @@ def test_resuming_after_the_last_step_does_not_train(
 def test_resuming_with_other_settings_is_refused(other: dict, training: Callable, started: Path) -> None:
     with pytest.raises(UsageError, match="other options, images or weights"):
         training().train(started, settings_of(**other), resume=True)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_resuming_with_other_settings_is_refused_before_the_second_checkpoint_too(
+    stop: int, training: Callable, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        training().train(tmp_path, settings_of(), checkpoint_every=20, report=stop_after(stop))
+    rows = (tmp_path / METRICS).read_bytes()
+    for other in ({"seed": 1}, {"learning_rate": 2e-2}):
+        with pytest.raises(UsageError, match="other options, images or weights"):
+            training().train(tmp_path, settings_of(**other), resume=True)
+    assert (tmp_path / METRICS).read_bytes() == rows
+    training().train(tmp_path, settings_of(), resume=True)
+
+
+def test_a_training_without_a_checkpoint_is_started_again(
+    training: Callable, uninterrupted: tuple[State, Path], tmp_path: Path
+) -> None:
+    """As an older version left it before its first checkpoint."""
+    with pytest.raises(StoppedError):
+        training().train(tmp_path, settings_of(seed=1), checkpoint_every=20, report=stop_after(2))
+    (tmp_path / CHECKPOINT).unlink()
+    weights, folder = uninterrupted
+    assert equal(training().train(tmp_path, settings_of(steps=5), resume=True), weights)
+    assert (tmp_path / METRICS).read_bytes() == (folder / METRICS).read_bytes()
 
 
 @pytest.mark.parametrize("what", ["weights", "images", "preprocessing", "stage"])
@@ -425,7 +451,8 @@ def test_metrics_that_are_read_a_step_later_are_the_same(
 
     def report(task: str, done: int, _total: int, _note: str = "") -> None:
         if task == "fine-tuning":
-            reported.append((done, (tmp_path / str(behind) / CHECKPOINT).exists()))
+            stored = torch.load(tmp_path / str(behind) / CHECKPOINT, weights_only=True)
+            reported.append((done, stored["step"]))
 
     for behind in (0, 1):
         monkeypatch.setattr(fine_tune_module, "_steps_behind", lambda _, behind=behind: behind)
@@ -433,7 +460,7 @@ def test_metrics_that_are_read_a_step_later_are_the_same(
         rows.append(read_metrics(tmp_path / str(behind) / METRICS, StepMetrics))
     assert rows[0] == rows[1]
     assert [row.step for row in rows[0]] == [1, 2, 3, 4]
-    assert reported == 2 * [(1, False), (2, False), (3, True), (4, True)]
+    assert reported == 2 * [(1, 0), (2, 0), (3, 2), (4, 2)]
 
 
 @pytest.mark.parametrize("behind", [0, 1])

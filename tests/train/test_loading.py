@@ -9,7 +9,7 @@ import torch
 from msc_edge.errors import UnreadableImageError
 from msc_edge.images import DecodePolicy
 from msc_edge.preprocessing import PresetName, Region, preset
-from msc_edge.train.loading import decoded, training_copy
+from msc_edge.train.loading import decoded, pixel_digest, training_copy
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -104,3 +104,10 @@ def test_twelve_bit_images_are_decoded_with_the_bit_depth_of_the_policy(tmp_path
     (tmp_path / "deep.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
     ((_, image),) = decoded(tmp_path, ["deep.png"], DecodePolicy(bit_depth=12), task="reading")
     assert (image == 4000 >> 4).all()
+
+
+def test_the_digest_of_pixels_is_that_of_an_image_and_not_of_its_memory() -> None:
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert pixel_digest(image) == pixel_digest(np.asfortranarray(image)) == pixel_digest(image[::1].copy())
+    others = [image.reshape(2, 8, 3), image[::-1], image.transpose(1, 0, 2), image + np.uint8(1)]
+    assert len({pixel_digest(each) for each in [image, *others]}) == 5

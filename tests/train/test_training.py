@@ -249,6 +249,37 @@ def test_resuming_with_other_options_is_refused(
     assert contents(run, (CHECKPOINT, METRICS)) == contents(interrupted, (CHECKPOINT, METRICS))  # nothing was lost
 
 
+def test_before_the_second_checkpoint_only_the_same_options_resume_a_run(
+    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
+) -> None:
+    out = tmp_path / "run"
+
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
+        if task == "fine-tuning" and done == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(normal_images, out, options(), report=report)
+    started = contents(out, (METRICS, VIEWS))
+    for other in ({"seed": 8}, {"learning_rate": 1e-3}, {"steps": 5}):
+        with pytest.raises(UsageError, match="started with other options"):
+            train(normal_images, out, options(**other), resume=True)
+    assert contents(out, (METRICS, VIEWS)) == started
+    trained(normal_images, out, options(), resume=True)
+    assert contents(out) == contents(finished_run)
+
+
+def test_a_run_without_a_checkpoint_keeps_nothing_of_its_first_start(
+    normal_images: Path, interrupted: Path, tmp_path: Path, options: Callable
+) -> None:
+    """As an older version left it before its first checkpoint: the views of other settings would stay."""
+    run = shutil.copytree(interrupted, tmp_path / "run")
+    (run / CHECKPOINT).unlink()
+    trained(normal_images, run, options(seed=8), resume=True)
+    trained(normal_images, tmp_path / "other", options(seed=8))
+    assert contents(run) == contents(tmp_path / "other")
+
+
 def test_resuming_with_the_same_options_finishes_the_run(
     normal_images: Path, interrupted: Path, finished_run: Path, tmp_path: Path, options: Callable
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.train.backbones.backbone import Backbone, is_finite
-from msc_edge.train.checkpoint import restore_checkpoint, save_checkpoint
+from msc_edge.train.checkpoint import save_checkpoint, start_or_resume
 from msc_edge.train.devices import from_all_ranks, part_of_rank
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.losses import (
@@ -102,11 +102,14 @@ def distil_into(
         "settings": settings.model_dump_json(),
         "fingerprint": fingerprint,
     }
-    if resume:
-        restore_checkpoint(
-            fabric, folder / CHECKPOINT, state, same=lambda stored: _can_resume(stored, settings, fingerprint)
-        )
-        state["settings"] = settings.model_dump_json()
+    start_or_resume(
+        fabric,
+        folder / CHECKPOINT,
+        state,
+        resume=resume,
+        same=lambda stored: _can_resume(stored, settings, fingerprint),
+    )
+    state["settings"] = settings.model_dump_json()
 
     with MetricsLog(folder, DistilMetrics, keep_steps=state["step"], enabled=fabric.is_global_zero) as log:
         row = log.restored[-1] if log.restored else None

@@ -9,6 +9,8 @@ async function answer(response) {
   throw new Error(type.includes("json") ? (await response.json()).error : `the server answered ${response.status}`);
 }
 
+const controls = (part) => all("a[href], button, input", part);
+
 // Parts that show running work: loaded again each second, and the whole page when the work has ended.
 for (const part of all("[data-live]")) {
   const load = async () => {
@@ -17,7 +19,9 @@ for (const part of all("[data-live]")) {
       const text = await (await answer(response)).text();
       const running = text.includes("<progress") || text.includes("class=\"tasks\"");
       if (!running) return location.reload();
+      const focused = controls(part).indexOf(document.activeElement);
       part.innerHTML = text;
+      controls(part)[focused]?.focus();
     } catch {
       // The studio is stopped or restarted: the next try shows it again.
     }
@@ -77,6 +81,17 @@ for (const box of all("[data-upload]")) {
     if (!refused.length) return location.reload();
     status.textContent = `${files.length - refused.length} received. ${refused.slice(0, 5).join(" ")}`;
   });
+}
+
+// Comparing kits: on the labelled images of their own project.
+for (const form of all("[data-compare]")) {
+  const { first, second, test } = form.elements;
+  const projects = () => [first, second].map((kit) => kit.selectedOptions[0].dataset.project);
+  const choose = () => {
+    const known = [...test.options].map((option) => option.value);
+    test.value = projects().find((project) => known.includes(project)) ?? "";
+  };
+  for (const kit of [first, second]) kit.addEventListener("change", choose);
 }
 
 // The limit: the server says what each place would do.

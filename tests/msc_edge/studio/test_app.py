@@ -19,7 +19,7 @@ def project(studio) -> str:
 
 
 def test_a_project_is_made_once(studio, project):
-    assert studio.get("/")[1].count("Räder Co") == 1
+    assert studio.get("/")[1].count("<b>Räder Co</b>") == 1
     status, page = studio.post("/projects", name="räder co")
     assert status == 400
     assert "already" in page

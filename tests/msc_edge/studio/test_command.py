@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 
 from msc_edge.ignore_mask import IgnoreMask
+from msc_edge.images import read_image
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
 
@@ -165,6 +167,14 @@ def test_export_again_with_another_rate_and_compare(walked):
             limits = found.model("fp32").calibration.limits
         assert (limits.warn.target_rate, limits.reject.target_rate) == (0.4, 0.2)
         page.get_by_role("link", name="Compare kits").click()
+        page.wait_for_url("**/comparisons")  # with its script
+        images = page.get_by_label("Labelled images of")
+        expect(images).to_have_value("caps")
+        images.select_option("")
+        page.get_by_label("First kit").select_option("caps, training 1")
+        expect(images).to_have_value("caps")  # those of the project of the kit
+        page.get_by_label("First kit").select_option("caps, training 2")
+        page.get_by_label("Second kit").select_option("caps, training 1")
         page.get_by_role("button", name="Compare").click()
         expect(page.get_by_text("time of an image, one thread")).to_be_visible(timeout=WORK)
         expect(page.get_by_text("95 % interval")).to_be_visible()
@@ -176,6 +186,7 @@ def test_pages_are_accessible_and_fit(walked, size, scheme):
     studio, training = walked
     places = ["/", "/projects/caps/images", "/projects/caps/region", "/projects/caps/trainings", training]
     with opened(studio, size=size, scheme=scheme) as page:
+        places += [f"{training}/delete", "/projects/caps/delete", "/projects/caps/dropped/normal"]
         for place in [*places, f"{training}/images/0", "/comparisons"]:
             page.goto(studio.address + place)
             page.wait_for_load_state("networkidle")
@@ -194,3 +205,94 @@ def test_images_can_be_dropped(studio, parts):
         folder = studio.folder / "dropped" / "images" / "normal"
         assert sorted(path.name for path in folder.iterdir()) == [path.name for path in good]
         assert all((folder / path.name).read_bytes() == path.read_bytes() for path in good)
+
+
+def test_dropped_images_trainings_and_projects_are_removed_without_a_mouse(studio, parts):
+    good = sorted((parts / "train" / "good").glob("flange*"))
+    folder = studio.folder / "removed"
+    with opened(studio) as page:
+
+        def press(role, name: str) -> None:
+            page.get_by_role(role, name=name).focus()
+            page.keyboard.press("Enter")
+
+        page.goto(studio.address)
+        page.get_by_label("Name of the part").fill("removed")
+        page.keyboard.press("Enter")
+        page.locator("[data-which=normal] input").set_input_files(good)
+        press("link", f"See or remove the {len(good)} dropped images")
+        for name in (good[0].name, good[2].name):
+            page.get_by_role("checkbox", name=name).focus()
+            page.keyboard.press("Space")
+        assert Axe().run(page).response["violations"] == []
+        press("button", "Remove the chosen images")
+        expect(page.get_by_role("heading", name="Remove 2 dropped images?")).to_be_visible()
+        assert Axe().run(page).response["violations"] == []
+        press("button", "Remove 2 images")
+        expect(page.get_by_text(f"In use: {folder / 'images' / 'normal'}, {len(good) - 2} images")).to_be_visible()
+        assert not (folder / "images" / "normal" / good[0].name).exists()
+
+        page.goto(f"{studio.address}/projects/removed/trainings")
+        press("button", "Train")
+        cancel = page.get_by_role("button", name="Cancel")
+        cancel.focus()
+        for _ in range(2):  # the part of the page with the button is replaced before it is asked for again
+            with page.expect_response(lambda response: response.url.endswith("/progress")):
+                pass
+        expect(cancel).to_be_focused()
+        assert "cancel it first" in studio.get("/projects/removed/delete")[1]
+        press("button", "Cancel")
+        press("link", "Delete this training")
+        press("button", "Delete the training")
+        expect(page.get_by_role("heading", name="New training")).to_be_visible()
+        assert not (folder / "trainings" / "1").exists()
+        page.goto(studio.address)
+        press("link", "Delete the project removed")
+        press("button", "Delete the project")
+        expect(page.get_by_role("heading", name="Projects")).to_be_visible()
+    assert not folder.exists()
+    assert all(path.is_file() for path in good)
+
+
+def test_what_a_check_shows_side_by_side_is_accessible_and_fits(studio, parts, tmp_path):
+    good, test = tmp_path / "good", tmp_path / "test"
+    good.mkdir()
+    for path in sorted((parts / "train" / "good").glob("plate*")):
+        shutil.copy(path, good)
+    shutil.copytree(parts / "test" / "wrong_part", test / "wrong_part")
+    (test / "good").mkdir()
+    shutil.copy(good / "plate_000.png", test / "good" / "seen.png")
+    image = read_image(good / "plate_001.png").copy()
+    image[0, 0] ^= 1
+    cv2.imwrite(str(good / "plate_again.png"), image[..., ::-1])
+    studio.post("/projects", name="twins")
+    for which, folder in (("normal", good), ("test", test)):
+        studio.post("/projects/twins/images", which=which, folder=str(folder))
+    studio.post("/projects/twins/check")
+    place = f"{studio.address}/projects/twins/images"
+    looks: list[tuple[tuple[int, int], Literal["light", "dark"]]] = [(SIZES[0], "dark"), (SIZES[1], "light")]
+    for size, scheme in looks:
+        with opened(studio, size=size, scheme=scheme) as page:
+            page.goto(place)
+            expect(page.get_by_text("can be used")).to_be_visible(timeout=WORK)
+            page.get_by_role("link", name="near-duplicate (2)").click()
+            expect(page.get_by_text("shows the same part as plate_again.png")).to_be_visible()
+            leaked = page.get_by_label("Labelled images that are also normal images").get_by_role("img")
+            assert [each.get_attribute("alt") for each in leaked.all()] == [
+                "good/seen.png, labelled good",
+                "plate_000.png",
+            ]
+            left, right = (each.bounding_box() for each in leaked.all())
+            assert left
+            assert right
+            assert left["y"] == right["y"]
+            assert right["x"] > left["x"] + left["width"] - 1
+            assert left["width"] > 90
+            page.wait_for_load_state("networkidle")
+            assert Axe().run(page).response["violations"] == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shutil.rmtree(good)
+    with opened(studio) as page:
+        page.goto(place)
+        expect(page.get_by_text(f"The folder of the last check, {good}, is no longer there")).to_be_visible()
+        assert Axe().run(page).response["violations"] == []

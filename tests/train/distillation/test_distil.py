@@ -250,6 +250,15 @@ def test_resuming_with_other_options_images_or_weights_is_refused(
             distil(images, out, changed, resume=True)
 
 
+def test_resuming_with_other_options_is_refused_before_the_first_measurement_too(
+    scenes: Path, out: Path, options: DistilOptions
+) -> None:
+    with pytest.raises(StoppedError):
+        distil([scenes], out, replace(options, measure_every=100), report=stop_after(1))
+    with pytest.raises(UsageError, match="started with other options, images or weights"):
+        distil([scenes], out, replace(options, seed=1), resume=True)
+
+
 def test_a_damaged_checkpoint_is_refused(scenes: Path, out: Path, options: DistilOptions, interrupted: Path) -> None:
     shutil.copytree(interrupted, work_folder(out))
     checkpoint = work_folder(out) / CHECKPOINT

@@ -1,3 +1,4 @@
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,12 @@ def patch_run(tmp_path_factory: pytest.TempPathFactory, normal_images: Path) -> 
 
 
 class TestPatches:
+    def test_the_documentation_lists_the_files_of_a_run(self, patch_run: Path, finished_run: Path) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "train.md").read_text(encoding="utf-8")
+        table = page.partition("## The run folder")[2].partition("\n\n`export`")[0]
+        listed = {name.rstrip("/") for row in table.splitlines() for name in re.findall(r"`([\w./]+)`", row[:40])}
+        assert listed == {path.name for run in (patch_run, finished_run) for path in run.iterdir()}
+
     def test_both_scores_are_the_default(self, patch_run: Path) -> None:
         record = read_record(patch_run)
         assert (record.scores, record.patch_rows) == ("both", 30)

@@ -1,0 +1,54 @@
+"""What the path and the fields of a request name."""
+
+import math
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from msc_edge.errors import UsageError
+from msc_edge.studio.training import Training
+from msc_edge.studio.workspace import Comparison, Project, Workspace
+
+
+def project_of(workspace: Workspace, request: Request) -> Project:
+    """The project in the path of a request. HTTPException 404 if there is none."""
+    project = workspace.project(request.path_params["project"])
+    if project is None:
+        raise HTTPException(404, "there is no such project")
+    return project
+
+
+def training_of(workspace: Workspace, request: Request) -> tuple[Project, Training]:
+    """The project and the training in the path of a request. HTTPException 404 if there is none."""
+    project = project_of(workspace, request)
+    training = project.training(request.path_params["number"])
+    if training is None:
+        raise HTTPException(404, "there is no such training")
+    return project, training
+
+
+def comparison_of(workspace: Workspace, request: Request) -> Comparison:
+    """The comparison in the path of a request. HTTPException 404 if there is none."""
+    number = request.path_params["number"]
+    found = next((each for each in workspace.comparisons() if each.number == number), None)
+    if found is None or not found.job.exists:
+        raise HTTPException(404, "there is no such comparison")
+    return found
+
+
+def whole_number(text: str, what: str) -> int:
+    """A whole number in a form or an address. UsageError if it is none."""
+    if not text.isdecimal() or len(text) > 9:
+        raise UsageError(f"{what} {text!r}: expected a whole number")
+    return int(text)
+
+
+def number_in(text: str, what: str) -> float:
+    """A number in a form. UsageError if it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{what} {text!r}: expected a number")
+    return value
