@@ -179,7 +179,11 @@ class TestScoreFolder:
             ({"resume": True}, "name it with --out"),
             ({"out": "s.txt"}, r"\.csv or \.jsonl"),
             ({"out": "s.csv", "threshold": float("nan")}, "finite"),
-            ({"out": "s.csv", "threads": 0}, "threads is 0; expected at least 1"),
+            ({"out": "s.csv", "threads": 0}, "threads is 0; expected a whole number from 1"),
+            ({"excluded": [3]}, r"excluded\[0\] is 3; expected a path"),
+            ({"on_result": print}, "on_result is .*; expected a list of functions"),
+            ({"on_image": 3}, "on_image is 3; expected a function"),
+            ({"threshold": "0.3"}, "threshold is '0.3'; expected a number"),
         ],
         ids=str,
     )
@@ -189,6 +193,11 @@ class TestScoreFolder:
         with pytest.raises(UsageError, match=reason):
             score_folder(toy_kit, [photos], **options)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("paths", [None, 3, b"images", [None]])
+    def test_what_is_no_path_is_refused(self, toy_kit, paths):
+        with pytest.raises(UsageError, match=r"paths.* expected a path"):
+            score_folder(toy_kit, paths)
 
     def test_an_existing_file_is_kept(self, toy_kit, photos, tmp_path):
         out = tmp_path / "s.csv"
