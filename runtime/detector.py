@@ -137,9 +137,9 @@ class Detector:
     def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
         """The same detector with another reject limit: for a target false-alarm rate in (0, 1), or at a score.
 
-        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it. UsageError for a
-        threshold outside of the scores that an image can have. One far above all calibration scores is logged as a
-        warning.
+        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it, and no image gets
+        `warn`. A score equal to a limit is not above it. UsageError for a threshold outside of the scores that an image
+        can have. One far above all calibration scores is logged as a warning.
         """
         if false_alarm_rate is not None and threshold is not None:
             raise UsageError("a false-alarm rate and a threshold exclude each other: the rate sets the threshold")

@@ -220,6 +220,29 @@ class TestLimits:
         assert moved.limits.reject.expected_rate == pytest.approx(flagged / 13)
         assert sum(moved.calibration.p_value(score) <= rate for score in moved.calibration.scores) == flagged - 1
 
+    def test_a_score_equal_to_both_limits_is_normal_and_none_is_a_warning(self, detector):
+        limit = detector.limits.warn.score
+        for threshold in (limit, limit - 1e-3):
+            limits = detector.with_limits(threshold=threshold).limits
+            assert limits.warn.score == limits.reject.score == threshold
+            assert [limits.verdict(threshold + step) for step in (-1e-9, 0, 1e-9)] == ["normal", "normal", "reject"]
+
+    def test_the_limit_of_the_map_is_in_the_result_and_does_not_move(self, detector, patches, toy):
+        image = toy.draw(200, "stain")
+        regions = patches.manifest.models["fp32"].calibration.regions
+        for each in (patches, patches.with_limits(threshold=50.0)):
+            assert each.score(image).region_limit == regions.limit.score
+        assert detector.score(image).region_limit is None
+
+    def test_the_patch_score_is_the_peak_of_the_grid_which_pixels_between_its_positions_do_not_reach(
+        self, patches, toy
+    ):
+        for seed in range(200, 206):
+            result = patches.score(toy.draw(seed, "stain")[:45, :61], heatmap=True)
+            assert result.patch_score == result.grid_map.grid.max()
+            assert 0.8 * result.patch_score < result.anomaly_map.max() <= result.patch_score * (1 + 1e-6)
+            assert result.regions[0].peak == pytest.approx(result.patch_score, rel=1e-6)
+
     def test_a_threshold_of_numpy_is_a_number_in_the_result(self, detector, toy):
         result = detector.with_limits(threshold=np.float32(0.5)).score(toy.draw(100))
         assert json.loads(json.dumps(result.to_dict()))["limit"] == 0.5

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class TestHeatmap:
         answer = server.request("/heatmap", (photos / "warn.png").read_bytes())
         assert answer.status == 404
         assert "whole images only" in answer.json["error"]
-        assert server.request("/kit").json["heatmaps"] is False
+        facts = server.request("/kit").json
+        assert (facts["heatmaps"], facts["region_limit"]) == (False, None)
 
 
 class TestRefused:
@@ -200,6 +202,9 @@ class TestPages:
         facts = server.request("/kit").json
         assert (facts["kit"], facts["name"]) == (detector.kit.sha256, detector.kit.name)
         assert facts["limits"]["reject"]["score"] == detector.limits.reject.score
+        regions = detector.manifest.models["fp32"].calibration.regions
+        assert regions
+        assert facts["region_limit"] == asdict(regions.limit)
         assert (facts["max_bytes"], facts["heatmaps"], facts["scores"]) == (200_000, True, "both")
 
     def test_health_and_readiness(self, server):
