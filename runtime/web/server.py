@@ -14,6 +14,7 @@ from msc_edge.runtime.web.accepting import Acceptor
 from msc_edge.runtime.web.connection import Connection
 from msc_edge.runtime.web.listening import is_loopback, listening_socket
 from msc_edge.runtime.web.open_files import raise_open_files_limit
+from msc_edge.runtime.web.refused_requests import LARGEST_HEAD
 from msc_edge.runtime.web.settings import TOKEN_VARIABLE, WebSettings
 
 
@@ -55,6 +56,7 @@ class Port:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
             timeout_keep_alive=self.settings.timeout,
             timeout_graceful_shutdown=2 * self.settings.timeout,
             ssl_certfile=self.settings.tls_cert,

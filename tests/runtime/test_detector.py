@@ -102,6 +102,15 @@ def test_a_grey_frame_scores_as_the_grey_file_and_as_its_repeated_channel(detect
         assert detector.score(frame, order=order) == expected
 
 
+def test_the_alpha_of_a_file_is_dropped_and_an_array_with_it_is_refused(detector, toy):
+    image = toy.draw(100, "stain")
+    hidden = np.dstack([image[..., ::-1], np.zeros(image.shape[:2], np.uint8)])  # as OpenCV has it, all transparent
+    assert detector.score_bytes(cv2.imencode(".png", hidden)[1].tobytes()) == detector.score(image)
+    with pytest.raises(SourceError, match=r"remove alpha with frame\[\.\.\., :3\]"):
+        detector.score(hidden, order="BGR")
+    assert detector.score(hidden[..., :3], order="BGR") == detector.score(image)
+
+
 @pytest.fixture(scope="module")
 def deep(toy_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Detector]:
     """The detector of the toy kit for files and frames with this number of bits."""

@@ -154,6 +154,7 @@ class TestRefused:
         answer = server.request("/score", body, headers)
         assert (answer.status, answer.kind) == (status, JSON)
         assert message in answer.json["error"]
+        assert "; " in answer.json["error"], "what to do"
 
     def test_a_form_that_is_cut_or_has_no_image_or_many(self, server, photos, form):
         data = (photos / "warn.png").read_bytes()
@@ -193,6 +194,7 @@ class TestRefused:
         answer = server.request(path, method=method)
         assert (answer.status, answer.kind, list(answer.json)) == (status, JSON, ["error"])
         assert ("Allow" in answer.headers) == (status == 405)
+        assert "; " in answer.json["error"], "what to do"
         assert not any(name.lower().startswith("access-control") for name in answer.headers)
 
 
