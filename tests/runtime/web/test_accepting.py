@@ -79,18 +79,30 @@ def test_silent_clients_are_counted_before_the_handshake_and_keep_nobody_out(sec
         assert all(is_closed(client) for client in clients[:40])  # the oldest ones
 
 
-def test_connections_far_beyond_the_limit_get_no_response(start, toy_kit):
-    server = start(toy_kit)
-    before = open_files(server)
-    with ExitStack() as stack:
-        clients = [stack.enter_context(connect(server.port)) for _ in range(MOST_OPEN + 40)]
-        assert is_closed(clients[-1])
-        assert open_files(server) <= before + MOST_OPEN
-    while server.request("/healthz").status == 503:  # until the server has noticed that they are gone
-        pass
+def test_connections_far_beyond_the_limit_are_closed_until_others_end():
+    class Made(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(b"made")
+
+    async def run() -> bytes:
+        connections: list[object] = [None] * MOST_OPEN
+        listening = listening_socket("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        acceptor = Acceptor(listening, Made, connections=connections, tls=None)
+        with connect(port) as client:
+            assert await asyncio.to_thread(is_closed, client)
+        del connections[-1]
+        with connect(port) as client:
+            response = await asyncio.to_thread(client.recv, 4)
+        acceptor.close()
+        await acceptor.wait_closed()
+        return response
+
+    assert asyncio.run(run()) == b"made"
 
 
-def test_without_free_file_descriptors_a_server_prints_one_line_and_recovers(start, toy_kit):
+def test_without_free_file_descriptors_a_server_logs_the_cause_and_recovers(start, toy_kit):
     server = start(toy_kit)
     assert server.document  # the answers below are compared with it
     limit = open_files(server) + 8
@@ -106,6 +118,8 @@ def test_without_free_file_descriptors_a_server_prints_one_line_and_recovers(sta
         assert late.recv(65536).startswith(b"HTTP/1.1 200")
     assert server.request("/healthz").status == 200
     code, printed = server.stop()
-    assert (code, len(printed.splitlines())) == (0, 1), printed
-    assert f"all {limit} files and connections that this process may open are in use" in printed
-    assert "ulimit -n" in printed
+    assert code == 0
+    assert printed
+    for line in printed.splitlines():  # one, or one more for each ten seconds that this takes
+        assert f"all {limit} files and connections that this process may open are in use" in line
+        assert "ulimit -n" in line
