@@ -20,7 +20,12 @@ def export(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the training images, if they were moved."),
     ] = None,
-    warn_rate: Annotated[float, typer.Option(metavar="RATE", help="Target false-alarm rate of the warn limit.")] = 0.05,
+    warn_rate: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE", help="Target false-alarm rate of the warn limit; equal to --reject-rate: no warnings."
+        ),
+    ] = 0.05,
     reject_rate: Annotated[
         float, typer.Option(metavar="RATE", help="Target false-alarm rate of the reject limit.")
     ] = 0.01,

@@ -28,6 +28,8 @@ from msc_edge.intervals import ROUNDING, alarm_count_interval, rate_interval
 
 Verdict = Literal["normal", "warn", "reject"]
 
+AT_A_LIMIT = "a score equal to a limit is not above it; where both limits are equal, no image gets warn"
+"""The rule for the texts that explain the limits."""
 LEAST_RATE = 1e-12
 """Smallest target false-alarm rate: a trillion images would be needed for it."""
 # For the two classes below, which pydantic reads from manifest.json.
@@ -57,7 +59,11 @@ class Limit:
 
 @dataclass(frozen=True)
 class Limits:
-    """The two limits of a kit. Scores above `warn` need a look, scores above `reject` are rejected."""
+    """The two limits of a kit. Scores above `warn` need a look, scores above `reject` are rejected.
+
+    A score equal to a limit is not above it: equal to `reject` it gets `warn`, if that limit is lower. Where both are
+    equal, no image gets `warn`, and a score equal to both is `normal`.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -65,7 +71,7 @@ class Limits:
     reject: Limit
 
     def verdict(self, score: float) -> Verdict:
-        """`normal`, `warn` or `reject` for one score."""
+        """`normal`, `warn` or `reject` for one score. A score equal to a limit is not above it."""
         if score > self.reject.score:
             return "reject"
         return "warn" if score > self.warn.score else "normal"

@@ -45,7 +45,7 @@ class SourceError(MscEdgeError):
 
 
 class UnreadableImageError(SourceError):
-    """One image cannot be read. The message does not name the path: the caller or the row does."""
+    """One image cannot be read. The message does not name the path: the caller does, such as `Detector.score_file`."""
 
 
 class KitError(MscEdgeError):

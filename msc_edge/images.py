@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from msc_edge.errors import SourceError, UnreadableImageError
+from msc_edge.arguments import described
+from msc_edge.errors import SourceError, UnreadableImageError, UsageError
 from msc_edge.files import open_regular
-from msc_edge.formats import DAMAGED, FIRST_BYTES, NOT_SUPPORTED, is_image
+from msc_edge.formats import FIRST_BYTES, NO_MEMORY, NOT_SUPPORTED, damaged, is_image
 from msc_edge.formats.bmp import decode_bmp, is_bmp
 from msc_edge.formats.jpeg import START, jpeg_header, with_tables
 from msc_edge.formats.jpeg_decoder import check_jpeg, decode_jpeg
@@ -68,11 +69,11 @@ def read_image(path: Path, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
 def decode_image(data: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.ndarray:
     """Decode the bytes of an image file, uint8 (n,), to uint8 RGB (height, width, 3). Errors as for `read_image`."""
     if data.size == 0:
-        raise UnreadableImageError("the file is empty")
+        raise UnreadableImageError("the file is empty; copy, save or take it again")
     try:
         image, bits = _decoded(data, policy.jpeg_keep)
     except MemoryError as error:
-        raise UnreadableImageError("there is not enough memory to decode it") from error
+        raise UnreadableImageError(NO_MEMORY) from error
     return _to_eight_bits(image, policy, bits=bits)
 
 
@@ -85,7 +86,7 @@ def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nd
     allow.
     """
     if not isinstance(frame, np.ndarray):
-        raise _not_a_frame(type(frame).__name__, "pass a numpy array")
+        raise _not_a_frame(type(frame).__name__, _array_instead_of(frame))
     found = f"{frame.dtype} {frame.shape}"
     if frame.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         bits, kind = (8, "uint8") if policy.bit_depth == 8 else (policy.bit_depth, "uint16")
@@ -95,7 +96,7 @@ def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nd
         raise _not_a_frame(found, "remove alpha with frame[..., :3], and pass several frames as a list")
     height, width = pixels.shape[:2]
     if height == 0 or width == 0:
-        raise SourceError(f"the image is empty: {width}x{height} pixels")
+        raise SourceError(f"the image is empty: {width}x{height} pixels; check what cut or read it")
     pixels = pixels.astype(frame.dtype.newbyteorder("="), copy=False)  # some cameras send the other byte order
     if pixels.dtype == np.uint16 and policy.bit_depth == 8:
         raise UnreadableImageError(
@@ -104,6 +105,17 @@ def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nd
         )
     pixels = _to_eight_bits(pixels, policy, bits=_SIXTEEN)
     return pixels if pixels.shape[2] == 3 else three_channels(np.ascontiguousarray(pixels))
+
+
+def _array_instead_of(given: object) -> str:
+    """How to get a frame, or a score, from something that is no array."""
+    if given is None:
+        return "the camera or the reader gave no image: check the path or the camera"
+    if isinstance(given, str | os.PathLike):
+        return "score a file with Detector.score_file"
+    if isinstance(given, bytes | bytearray | memoryview):
+        return "score the content of a file with Detector.score_bytes"
+    return "pass a numpy array; numpy.asarray converts images of other libraries"
 
 
 def _not_a_frame(found: str, remedy: str) -> SourceError:
@@ -137,7 +149,7 @@ def _decoded(data: np.ndarray, jpeg_keep: int | None) -> tuple[np.ndarray, int]:
 def _decoded_jpeg(data: np.ndarray, keep: int | None) -> np.ndarray:
     header = jpeg_header(data.data)
     if header is None:
-        raise UnreadableImageError(DAMAGED)
+        raise damaged()
     factor = header.reduction(keep) if keep else 1
     refuse_too_many_pixels(header.height // factor, header.width // factor)
     return three_channels(decode_jpeg(data, header, keep=keep))
@@ -163,24 +175,39 @@ def bytes_of(path: Path) -> np.ndarray:
     """
     try:
         if path.is_dir():
-            reason = "it is a folder; check its permissions and the length of its path"
-            raise UnreadableImageError(f"cannot be opened: {reason}")
+            raise UnreadableImageError(
+                "cannot be opened: it is a folder; pass a file, or check the permissions and the length of the path"
+            )
         with open_regular(path) as file:
             start = file.read(FIRST_BYTES)
             if start and not is_image(start):
                 raise UnreadableImageError(NOT_SUPPORTED)
             size, most = os.fstat(file.fileno()).st_size, _METADATA + _LARGEST_PIXEL * pixel_limit()
             if size > (most := int(min(most, _LARGEST_FILE))):
-                raise UnreadableImageError(f"the file has {size >> 20} MiB; at most {most >> 20} MiB are read")
+                raise UnreadableImageError(
+                    f"the file has {size >> 20} MiB; at most {most >> 20} MiB are read; shrink or tile the image"
+                )
             file.seek(0)
             # Avoid cv2.imread: it cannot open non-ASCII paths on Windows.
             return np.fromfile(file, dtype=np.uint8, count=size)
     except OSError as error:
-        raise UnreadableImageError(f"cannot be opened: {error.strerror or error}") from error
+        raise UnreadableImageError(f"cannot be opened: {error.strerror or error}; check the path") from error
     except ValueError as error:  # an embedded zero byte in the path
-        raise UnreadableImageError(f"cannot be opened: {error}") from error
+        raise UnreadableImageError(f"cannot be opened: {error}; check the path") from error
     except MemoryError as error:
-        raise UnreadableImageError("there is not enough memory to read it") from error
+        raise UnreadableImageError(NO_MEMORY) from error
+
+
+def file_content(data: bytes | np.ndarray) -> np.ndarray:
+    """The content of an image file as uint8 (n,), for `decode_image`. UsageError for anything else."""
+    expected = "expected the content of an image file, as bytes or uint8 (n,)"
+    if isinstance(data, np.ndarray):
+        if data.dtype == np.uint8 and data.ndim == 1:
+            return data
+        raise UsageError(f"data is {data.dtype} {data.shape}; {expected}; score pixels with Detector.score")
+    if isinstance(data, bytes | bytearray | memoryview):
+        return np.frombuffer(data, np.uint8)
+    raise UsageError(f"data is {described(data)}; {expected}; score a file by its path with Detector.score_file")
 
 
 def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int) -> np.ndarray:
@@ -200,6 +227,6 @@ def _to_eight_bits(image: np.ndarray, policy: DecodePolicy, *, bits: int) -> np.
     if (largest := int(image.max())) >> policy.bit_depth:
         raise UnreadableImageError(
             f"its largest value is {largest}, more than {policy.bit_depth} bits hold; "
-            "it does not fit the bit depth given at training"
+            "save it as the training images, or train with another --bit-depth"
         )
     return (image >> (policy.bit_depth - 8)).astype(np.uint8)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msc_edge.arguments import check_functions, functions_argument, path_argument, paths_argument
 from msc_edge.drawing import SHOWN_SIDE, fit, thumbnail
 from msc_edge.errors import OtherColumnsError, UnreadableImageError, UsageError
 from msc_edge.image_files import find_images
@@ -176,12 +177,13 @@ def score_folder(
     Raises SourceError when no image is found, KitError, UsageError when `out` exists or was written with another kit,
     model or limit, and OutputError when it cannot be written.
     """
-    out = None if out is None else Path(out)
+    out = None if out is None else path_argument("out", out, "'scores.csv'")
+    excluded = [Path(path) for path in paths_argument("excluded", excluded, "'scores.html'")]
+    check_functions(thumbnail_if=thumbnail_if, on_image=on_image, report=report)
     _check_options(out, resume=resume, overwrite=overwrite, threads=threads)
-    found = find_images([paths] if isinstance(paths, str | Path) else paths)
+    found = find_images(paths_argument("paths", paths, "'images/'"))
     images = list(found.paths)
-    summary = Summary()
-    receivers = (summary.add, *on_result)
+    receivers = ((summary := Summary()).add, *functions_argument("on_result", on_result))
     with ExitStack() as stack:
         opened = kit if isinstance(kit, Kit) else stack.enter_context(Kit.open(kit))
         for path in (*([out] if out else []), *excluded):

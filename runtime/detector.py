@@ -9,11 +9,12 @@ from typing import Literal, Self, get_args, overload
 import numpy as np
 
 from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
+from msc_edge.arguments import number_argument, path_argument
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
 from msc_edge.formats.opencv import refuse_too_many_pixels
-from msc_edge.images import bytes_of, decode_image, frame_to_rgb
+from msc_edge.images import bytes_of, decode_image, file_content, frame_to_rgb
 from msc_edge.kit.manifest import Manifest, Precision
 from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.kit.thumbnails import read_thumbnail
@@ -24,6 +25,7 @@ from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.search import SearchChoice, open_bank
 from msc_edge.scoring import Scoring
+from msc_edge.text import one_line
 
 ChannelOrder = Literal["RGB", "BGR"]
 Frames = list[np.ndarray] | tuple[np.ndarray, ...]
@@ -67,7 +69,8 @@ class Detector:
         model, see `select_backend`. Raises KitError when any byte of the kit was changed, and when the kit does not
         give a score for its check image, or needs too much memory for it.
         """
-        with enough_memory(Path(kit)), Kit.open(kit) as opened:
+        path = path_argument("kit", kit, "'kit'")
+        with enough_memory(path), Kit.open(path) as opened:
             return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend)
 
     @classmethod
@@ -134,15 +137,16 @@ class Detector:
     def with_limits(self, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Self:
         """The same detector with another reject limit: for a target false-alarm rate in (0, 1), or at a score.
 
-        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it. UsageError for a
-        threshold outside of the scores that an image can have. One far above all calibration scores is logged as a
-        warning.
+        The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it, and no image gets
+        `warn`. A score equal to a limit is not above it. UsageError for a threshold outside of the scores that an image
+        can have. One far above all calibration scores is logged as a warning.
         """
         if false_alarm_rate is not None and threshold is not None:
             raise UsageError("a false-alarm rate and a threshold exclude each other: the rate sets the threshold")
         if false_alarm_rate is not None:
-            reject = self.calibration.limit(false_alarm_rate)
+            reject = self.calibration.limit(number_argument("false_alarm_rate", false_alarm_rate, 0.01))
         elif threshold is not None:
+            threshold = number_argument("threshold", threshold, float(f"{self.limits.reject.score:.3g}"))
             self._check_threshold(threshold)
             reject = Limit(score=threshold, target_rate=None, expected_rate=None)
         else:
@@ -198,12 +202,16 @@ class Detector:
         return results
 
     def score_file(self, path: str | Path, *, heatmap: bool = False) -> Result:
-        """Score one image file, decoded by the kit's policy. UnreadableImageError when it cannot be read."""
-        return self.score_bytes(bytes_of(Path(path)), heatmap=heatmap)
+        """Score one image file, decoded by the kit's policy. UnreadableImageError names it when it cannot be read."""
+        path = path_argument("path", path, "'part.png'")
+        try:
+            return self.score_bytes(bytes_of(path), heatmap=heatmap)
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"{one_line(str(path))}: {error}") from error
 
     def score_bytes(self, data: bytes | np.ndarray, *, heatmap: bool = False) -> Result:
         """Score the content of an image file, as bytes or uint8 (n,); see `score_file`."""
-        image = decode_image(np.frombuffer(data, np.uint8), self.manifest.decode)
+        image = decode_image(file_content(data), self.manifest.decode)
         return self.score_decoded(image, heatmap=heatmap)
 
     def score_decoded(self, image: np.ndarray, *, heatmap: bool = False) -> Result:

@@ -18,7 +18,12 @@ PrecisionOption = Annotated[
 ]
 """`auto` is deprecated: the kit's default model."""
 Threshold = Annotated[
-    float | None, typer.Option(help="Reject scores above this value instead of the kit's limit.", show_default=False)
+    float | None,
+    typer.Option(
+        help="Reject scores above this value instead of the kit's limit; a score equal to it is not rejected. A warn "
+        "limit above it becomes equal to it: no image then gets warn.",
+        show_default=False,
+    ),
 ]
 FalseAlarmRate = Annotated[
     float | None,

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from msc_edge.errors import UsageError
+from msc_edge.arguments import whole_argument
+
+_MOST_THREADS = 4096
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -78,9 +80,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def check_threads(threads: int | None) -> None:
-    """UsageError for a number of threads below 1; None is the default."""
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; expected at least 1")
+    """UsageError for what is no number of threads; None is the default."""
+    if threads is not None:
+        whole_argument("threads", threads, least=1, most=_MOST_THREADS)
 
 
 def processor_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.formats import DAMAGED
+from msc_edge.formats import damaged
 from msc_edge.formats.opencv import refuse_too_many_pixels
 
 _RGB, _RLE8, _RLE4, _BITFIELDS = 0, 1, 2, 3
@@ -78,19 +78,19 @@ def _header(data: memoryview) -> _Header:
         else:
             width, height, _, bits, compression, _, _, _, colours = struct.unpack_from("<iiHHIIiiI", data, 18)
     except struct.error as error:
-        raise UnreadableImageError(DAMAGED) from error
+        raise damaged() from error
     if size not in _HEADERS:
         raise UnreadableImageError(f"it is a BMP with a header of {size} bytes, which is not supported; save it as PNG")
     if width <= 0 or height == 0 or bits not in _BITS or (size == _OS2_HEADER and bits in (16, 32)):
-        raise UnreadableImageError(f"{DAMAGED}: the header of this BMP is not valid")
+        raise damaged("the header of this BMP is not valid")
     refuse_too_many_pixels(abs(height), width)
     end = _FILE_HEADER + size + (12 if size == _INFO_HEADER and compression == _BITFIELDS else 0)
     if offset < end:
-        raise UnreadableImageError(f"{DAMAGED}: the pixels of this BMP overlap its header; save it as PNG")
+        raise damaged("the pixels of this BMP overlap its header")
     if bits <= 8 and size != _OS2_HEADER:
         colours = min(colours or 1 << bits, 1 << bits)
         if offset < end + 4 * colours:
-            raise UnreadableImageError(f"{DAMAGED}: the pixels of this BMP overlap its palette")
+            raise damaged("the pixels of this BMP overlap its palette")
     return _Header(offset, size, width, height, bits, compression, colours)
 
 
@@ -98,7 +98,7 @@ def _masks(data: memoryview) -> tuple[int, ...]:
     try:
         masks = struct.unpack_from("<3I", data, _FILE_HEADER + _INFO_HEADER)
     except struct.error as error:
-        raise UnreadableImageError(DAMAGED) from error
+        raise damaged() from error
     if any(bin(mask).count("1") not in _MASK_BITS or "01" in bin(mask)[2:] for mask in masks):
         raise UnreadableImageError("it is a BMP with bit masks that are not supported; save it as PNG")
     return masks
@@ -108,7 +108,7 @@ def _pixels(data: memoryview, header: _Header) -> np.ndarray:
     """The rows as stored, uint8 (|height|, bytes)."""
     height, stride = abs(header.height), (header.width * header.bits + 31) // 32 * 4
     if header.offset + height * stride > len(data):
-        raise UnreadableImageError(f"{DAMAGED}: the last rows of this BMP are missing")
+        raise damaged("the last rows of this BMP are missing")
     return np.frombuffer(data, np.uint8, height * stride, header.offset).reshape(height, stride)
 
 
@@ -123,9 +123,7 @@ def _numbers(pixels: np.ndarray, header: _Header) -> np.ndarray:
 
 def _check_colours(largest: int, header: _Header) -> None:
     if largest >= header.colours:
-        raise UnreadableImageError(
-            f"{DAMAGED}: a pixel of this BMP has colour {largest}, and its palette has {header.colours}"
-        )
+        raise damaged(f"a pixel of this BMP has colour {largest}, and its palette has {header.colours}")
 
 
 def _decoded_os2(data: memoryview, header: _Header, pixels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.formats import DAMAGED
+from msc_edge.formats import NO_MEMORY, damaged
 from msc_edge.formats.jpeg import JpegHeader, is_complete, jpeg_header, restart_intervals, without_metadata
 from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.formats.orientation import turned
@@ -38,15 +38,15 @@ def decode_jpeg(data: np.ndarray, header: JpegHeader, *, keep: int | None) -> np
     if scans * header.height * header.width > _MOST_PIXELS_OF_SCANS:
         raise UnreadableImageError(f"it is a JPEG of {scans} scans, which takes too long to decode; save it as PNG")
     if not is_complete(data.data):
-        raise UnreadableImageError(f"{DAMAGED}: scans of this progressive JPEG are missing")
+        raise damaged("scans of this progressive JPEG are missing")
     factor = header.reduction(keep) if keep else 1
     try:
         pixels = _accepted(data.data, header, factor)
     except (ValueError, IndexError) as error:  # IndexError: a segment is shorter than its kind
         reason = "its subsampling of colours is not supported" if "subsampling" in str(error) else str(error)
-        raise UnreadableImageError(f"{DAMAGED}: {reason}") from error
+        raise damaged(reason) from error
     except MemoryError as error:
-        raise UnreadableImageError("there is not enough memory to decode it") from error
+        raise UnreadableImageError(NO_MEMORY) from error
     return turned(pixels, header.orientation)
 
 
@@ -55,7 +55,7 @@ def check_jpeg(data: bytes, *, height: int, width: int) -> None:
     view = memoryview(data)
     header = jpeg_header(view)
     if header is None or header.height < height or header.width < width:
-        raise UnreadableImageError(f"{DAMAGED}: a JPEG within it is missing, or smaller than its place")
+        raise damaged("a JPEG within it is missing, or smaller than its place")
     refuse_too_many_pixels(header.height, header.width)
     decode_jpeg(np.frombuffer(view, np.uint8), header, keep=None)
 

@@ -14,7 +14,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from msc_edge.errors import UnreadableImageError  # noqa: E402
-from msc_edge.formats import DAMAGED  # noqa: E402
+from msc_edge.formats import NO_MEMORY, damaged  # noqa: E402
 
 # Avoid IMREAD_COLOR_RGB: for a colour TIFF with 16 bits it returns uninitialised memory (OpenCV 4.11 to 5.0). OpenCV
 # reads EXIF in WebP in one of two forms only.
@@ -35,11 +35,11 @@ def decode_by_opencv(data: np.ndarray) -> np.ndarray:
         if "CV_IO_MAX_IMAGE_PIXELS" in str(error):
             raise _too_many_pixels() from error
         if error.code == cv2.Error.StsNoMem:
-            raise UnreadableImageError("there is not enough memory to decode it") from error
-        raise UnreadableImageError(f"the decoder refused it: {error.err}") from error
+            raise UnreadableImageError(NO_MEMORY) from error
+        raise UnreadableImageError(f"the decoder refused it: {error.err}; save it as PNG") from error
     if image is None:
-        raise UnreadableImageError(DAMAGED)
-    raise UnreadableImageError(f"its pixels are {image.dtype}; only 8 and 16 bits a channel are supported")
+        raise damaged()
+    raise UnreadableImageError(f"its pixels are {image.dtype}, and 8 or 16 bits a channel are read; save it as PNG")
 
 
 def three_channels(image: np.ndarray) -> np.ndarray:

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from isal import isal_zlib
 
-from msc_edge.errors import UnreadableImageError
-from msc_edge.formats import DAMAGED
+from msc_edge.formats import damaged
 from msc_edge.formats.opencv import decode_by_opencv, refuse_too_many_pixels
 from msc_edge.formats.orientation import turned
 from msc_edge.formats.tiff import orientation_of, without_prefix
@@ -78,7 +77,7 @@ def decode_png(data: np.ndarray) -> np.ndarray | None:
     del kept, pixels  # each copy of 100 megapixels may have 800 MB
     image = decode_by_opencv(file)
     if unused is not None and (image[..., 0] == unused).any():
-        raise _damaged("a pixel of this PNG has a colour that its palette does not have")
+        raise damaged("a pixel of this PNG has a colour that its palette does not have")
     return turned(image, orientation)
 
 
@@ -89,27 +88,27 @@ def _chunks(view: memoryview) -> _Chunks:
         previous, kind = kind, bytes(view[position + 4 : position + 8])
         end = position + 12 + int.from_bytes(view[position : position + 4])
         if len(kind) < 4 or end > len(view):
-            raise _damaged("a chunk of this PNG runs past the end of the file")
+            raise damaged("a chunk of this PNG runs past the end of the file")
         chunk = view[position:end]
         position = end
         if header is None and kind != b"IHDR":
-            raise _damaged("this PNG does not begin with its header")
+            raise damaged("this PNG does not begin with its header")
         if kind not in _USED:
             continue
         if isal_zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
-            raise _damaged(f"the checksum of a chunk ({kind.decode()}) of this PNG is wrong")
+            raise damaged(f"the checksum of a chunk ({kind.decode()}) of this PNG is wrong")
         content = chunk[8:-4]
         if kind == b"IHDR":
             if header is not None:
-                raise _damaged("this PNG has two headers")
+                raise damaged("this PNG has two headers")
             header = _header(content)
         elif kind == b"PLTE":
             if palette or pixels:
-                raise _damaged("this PNG has two palettes, or one after its pixels")
+                raise damaged("this PNG has two palettes, or one after its pixels")
             palette = bytes(content)
         elif kind == b"IDAT":
             if pixels and previous != b"IDAT":
-                raise _damaged("the pixels of this PNG are in several places")
+                raise damaged("the pixels of this PNG are in several places")
             pixels.append(content)
         elif kind == b"eXIf":
             orientation = orientation_of(without_prefix(content))
@@ -119,11 +118,11 @@ def _chunks(view: memoryview) -> _Chunks:
 
 def _header(content: memoryview) -> _Header:
     if len(content) != 13 or content[8] not in _DEPTHS.get(content[9], ()):
-        raise _damaged("the header of this PNG has no valid number of bits and colour type")
+        raise damaged("the header of this PNG has no valid number of bits and colour type")
     width, height = int.from_bytes(content[:4]), int.from_bytes(content[4:8])
     compression, filtering, interlaced = content[10:]
     if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE) or compression or filtering or interlaced > 1:
-        raise _damaged("the header of this PNG has no valid size or method")
+        raise damaged("the header of this PNG has no valid size or method")
     refuse_too_many_pixels(height, width)
     return _Header(width, height, content[8], content[9], interlaced)
 
@@ -137,16 +136,16 @@ def _inflated(compressed: bytes, header: _Header) -> bytes:
         pixels = stream.decompress(compressed, wanted)
         more = stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum
     except isal_zlib.error as error:  # pyright: ignore[reportGeneralTypeIssues]  (declared as an instance)
-        raise _damaged(f"the pixels of this PNG are damaged ({error})") from error
+        raise damaged(f"the pixels of this PNG are damaged ({error})") from error
     if len(pixels) < wanted or not (stream.eof or more):
-        raise _damaged("the last rows of this PNG are missing, or their checksum is")
+        raise damaged("the last rows of this PNG are missing, or their checksum is")
     if more:
-        raise _damaged("this PNG has more pixels than its header states")
+        raise damaged("this PNG has more pixels than its header states")
     position = 0
     for rows, stride in passes:
         filters = np.frombuffer(pixels, np.uint8, rows * stride, position)[::stride]
         if filters.max() > _LARGEST_FILTER:
-            raise _damaged("a row of this PNG has a filter that does not exist")
+            raise damaged("a row of this PNG has a filter that does not exist")
         position += rows * stride
     return pixels
 
@@ -165,7 +164,7 @@ def _stored(content: bytes) -> list[bytes | memoryview]:
 def _filled(palette: bytes, colours: int) -> tuple[bytes, int | None]:
     """The palette with all colours that a pixel can name, and the red that only the added ones have; None: no such."""
     if not palette or len(palette) % 3:
-        raise _damaged("the palette of this PNG is missing, or not a list of colours")
+        raise damaged("the palette of this PNG is missing, or not a list of colours")
     missing = colours - len(palette) // 3
     if missing <= 0:
         return palette[: 3 * colours], None
@@ -179,7 +178,3 @@ def _chunk(kind: bytes, *content: bytes | memoryview) -> list[bytes | memoryview
     for part in content:
         checksum = isal_zlib.crc32(part, checksum)
     return [sum(map(len, content)).to_bytes(4), kind, *content, checksum.to_bytes(4)]
-
-
-def _damaged(reason: str) -> UnreadableImageError:
-    return UnreadableImageError(f"{DAMAGED}: {reason}")

@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
-from msc_edge.formats import DAMAGED
+from msc_edge.formats import damaged
 from msc_edge.formats.opencv import refuse_too_many_pixels, three_channels
 
 _BLANK = b" \t\r\n\v\f"
@@ -41,12 +41,12 @@ def decode_pnm(data: memoryview) -> tuple[np.ndarray, int]:
     """
     header = _HEADER.match(data[:_LONGEST_HEADER])
     if header is None:
-        raise _damaged("the header of this PNM is not valid")
+        raise damaged("the header of this PNM is not valid")
     kind = header[0][1:2]
     numbers = [int(found) for found in header.groups() if found is not None]
     width, height, largest = (*numbers, 1)[:3]
     if not width or not height:
-        raise _damaged("the header of this PNM is not valid")
+        raise damaged("the header of this PNM is not valid")
     bits = 1 if kind in _BITMAPS else _BITS.get(largest)
     if bits is None:
         raise UnreadableImageError(
@@ -73,17 +73,17 @@ def _bitmap(raster: memoryview, height: int, width: int, *, text: bool) -> np.nd
         rows = _binary(raster, (height, -(-width // 8)), np.dtype(np.uint8))
         black = np.unpackbits(rows, axis=1)[:, :width, None]
     if black.max() > 1:
-        raise _damaged("a pixel of this PNM is neither 0 nor 1")
+        raise damaged("a pixel of this PNM is neither 0 nor 1")
     return (1 - black) * np.uint8(255)
 
 
 def _numbers(raster: memoryview, shape: tuple[int, ...], largest: int) -> np.ndarray:
     text = _without_comments(raster)
     if _NO_NUMBER.search(text) or text[-1:] not in _BLANK:
-        raise _damaged("a value of this PNM is not a whole number, or is cut off")
+        raise damaged("a value of this PNM is not a whole number, or is cut off")
     values = _of_size(np.fromstring(text.decode("ascii"), np.float32, sep=" "), shape)  # exact up to 2**24
     if values.max() > largest:
-        raise _damaged(f"a value of this PNM is above {largest}, its largest one")
+        raise damaged(f"a value of this PNM is above {largest}, its largest one")
     return values
 
 
@@ -93,7 +93,7 @@ def _binary(raster: memoryview, shape: tuple[int, ...], kind: np.dtype) -> np.nd
     extra = bytes(raster[size : size + _LONGEST_HEADER]).lstrip(b"\r\n")
     # Behind the line end of Windows, or a comment, the pixels may begin later.
     if len(raster) > size and (raster[:1] in (b"\n", b"#") or (extra and not _HEADER.match(extra))):
-        raise _damaged("this PNM has more pixels than it states")
+        raise damaged("this PNM has more pixels than it states")
     return _of_size(np.frombuffer(raster[: min(size, len(raster) // kind.itemsize * kind.itemsize)], kind), shape)
 
 
@@ -104,9 +104,5 @@ def _without_comments(raster: memoryview) -> bytes:
 def _of_size(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """UnreadableImageError where there are fewer values, or more."""
     if values.size != math.prod(shape):
-        raise _damaged(f"this PNM has {'fewer' if values.size < math.prod(shape) else 'more'} pixels than it states")
+        raise damaged(f"this PNM has {'fewer' if values.size < math.prod(shape) else 'more'} pixels than it states")
     return values.reshape(shape)
-
-
-def _damaged(reason: str) -> UnreadableImageError:
-    return UnreadableImageError(f"{DAMAGED}: {reason}")

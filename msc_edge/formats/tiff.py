@@ -3,8 +3,7 @@
 import struct
 from typing import NamedTuple
 
-from msc_edge.errors import UnreadableImageError
-from msc_edge.formats import DAMAGED
+from msc_edge.formats import damaged
 from msc_edge.formats.opencv import refuse_too_many_pixels
 
 _MAGIC = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
@@ -114,7 +113,7 @@ def tiff_header(data: memoryview) -> TiffHeader | None:
     try:
         return _first_page(data, order, big=data[2 if order == "<" else 3] == ord("+"))
     except (struct.error, LookupError, ArithmeticError, ValueError) as error:
-        raise UnreadableImageError(f"{DAMAGED}: its first page is cut off, or contradicts itself") from error
+        raise damaged("its first page is cut off, or contradicts itself") from error
 
 
 def orientation_of(exif: memoryview) -> int:

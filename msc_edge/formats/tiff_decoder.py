@@ -6,6 +6,7 @@ import logging
 import numpy as np
 
 from msc_edge.errors import UnreadableImageError
+from msc_edge.formats import NO_MEMORY
 from msc_edge.formats.orientation import turned
 from msc_edge.formats.tiff import BLACK_IS_ZERO, CMYK, PALETTE, RGB, WHITE_IS_ZERO, TiffHeader
 
@@ -57,7 +58,7 @@ def decode_tiff(data: np.ndarray, header: TiffHeader) -> np.ndarray:
     except UnreadableImageError:
         raise
     except MemoryError as error:
-        raise UnreadableImageError("there is not enough memory to decode it") from error
+        raise UnreadableImageError(NO_MEMORY) from error
     except Exception as error:  # tifffile and imagecodecs raise many types
         raise UnreadableImageError(f"the TIFF decoder refused it ({error!s:.200}); {_REMEDY}") from error
     return turned(_three_channels(pixels, header, bits), header.orientation)

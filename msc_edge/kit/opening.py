@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 
+from msc_edge.arguments import path_argument
 from msc_edge.errors import KitError, OutputError
 from msc_edge.kit.container import Verified, verify_folder, verify_zip
 from msc_edge.kit.layout import MANIFEST
@@ -58,7 +59,7 @@ class Kit:
 
         What processes have left that were killed while they wrote this kit is cleaned up first; see `recover`.
         """
-        path = Path(path)
+        path = path_argument("kit", path, "'kit'")
         recover(path)
         try:
             mode = path.stat().st_mode

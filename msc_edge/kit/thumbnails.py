@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msc_edge.arguments import whole_argument
 from msc_edge.errors import KitError, UnreadableImageError, UsageError
 from msc_edge.images import decode_image
 from msc_edge.kit.container import read_file
@@ -18,8 +19,7 @@ def read_thumbnail(kit: Path, manifest: Manifest, row: int) -> np.ndarray:
     without thumbnails, KitError when the file has changed, cannot be read or is not an image.
     """
     count = manifest.normal_images.count
-    if not 0 <= row < count:
-        raise UsageError(f"row {row}: the memory bank of this kit has the rows 0 to {count - 1}")
+    row = whole_argument("row of the memory bank", row, least=0, most=count - 1)
     name = thumbnail_file(row)
     if name not in manifest.files:
         raise UsageError(f"kit {manifest.name} has no thumbnail of row {row}; export it again with --thumbnails")

@@ -55,11 +55,8 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def scored(path: Path, kit: Path) -> Result:
-    """The result of an image file. SourceError if it cannot be read."""
-    try:
-        return detector_of(kit).score_file(path)
-    except UnreadableImageError as error:
-        raise SourceError(f"{path}: {error}") from error
+    """The result of an image file. UnreadableImageError if it cannot be read."""
+    return detector_of(kit).score_file(path)
 
 
 def detector_of(kit: Path) -> Detector:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
-from msc_edge.calibration import Verdict
+from msc_edge.calibration import AT_A_LIMIT, Verdict
 from msc_edge.kit.manifest import Precision
 from msc_edge.runtime.results.result import Result
 
@@ -82,7 +82,7 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
         name="verdict",
         type="text",
         choices=get_args(Verdict),
-        description="normal, warn or reject, by the limits of the kit",
+        description=f"normal, warn (score above the warn limit) or reject (above the reject limit); {AT_A_LIMIT}",
         value=lambda result: result.verdict,
     ),
     Field(

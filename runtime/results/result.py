@@ -48,7 +48,10 @@ class Result:
     embedding: np.ndarray | None = field(default=None, compare=False)
     """Unit embedding of the image, float32 (dim,). Files and events do not contain it."""
     anomaly_map: np.ndarray | None = field(default=None, compare=False)
-    """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it."""
+    """float32 (height, width), for each pixel of the image; only on request. Files and events do not contain it.
+
+    Interpolated from `grid_map`: its largest value is at most `patch_score`, which is that of the grid.
+    """
 
     def __repr__(self) -> str:
         p_value = "None" if self.p_value is None else f"{self.p_value:.6g}"
@@ -62,6 +65,14 @@ class Result:
         """The score divided by the limit; None where the limit is not above 0, or too small to divide by."""
         quotient = self.score / self.limit if self.limit > 0 else math.inf
         return quotient if math.isfinite(quotient) else None
+
+    @property
+    def region_limit(self) -> float | None:
+        """The limit of the anomaly map: parts of the image above it are regions. Not changed by `with_limits`.
+
+        None for a kit that compares whole images only, and for a result that was read from a file.
+        """
+        return None if self.grid_map is None else self.grid_map.limit
 
     @property
     def nearest(self) -> str:

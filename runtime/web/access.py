@@ -51,7 +51,8 @@ class Access:
         if self._hosts is not None and _name(headers.get("host", "")) not in self._hosts | _LOOPBACK:
             refused = error_response(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                "this server answers to 127.0.0.1 and localhost only; use one of them in the address",
+                "the Host header names neither 127.0.0.1 nor localhost, and this server answers to no other name, "
+                "because web pages could reach it by one; use 127.0.0.1 or localhost in the address",
             )
         elif "content-length" in headers and "transfer-encoding" in headers:
             # A proxy may take the other one, and see another end of the request (RFC 9112, section 6.3).
@@ -60,7 +61,8 @@ class Access:
             )
         elif not _same_origin(headers):
             refused = error_response(
-                HTTPStatus.FORBIDDEN, "requests of web pages from another address are refused; send it from a program"
+                HTTPStatus.FORBIDDEN,
+                "requests of web pages from another address (header Origin) are refused; send it from a program",
             )
         elif not (scope["path"] in self._open or self._is_authorized(headers)):
             if self._login and "text/html" in headers.get("accept", ""):
@@ -68,7 +70,7 @@ class Access:
                 return
             refused = error_response(
                 HTTPStatus.UNAUTHORIZED,
-                "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'",
+                "the token is missing or wrong; send that of the server in the header 'Authorization: Bearer TOKEN'",
                 {"WWW-Authenticate": 'Bearer realm="msc-edge"'},
             )
         await (refused or self._app)(scope, receive, send)

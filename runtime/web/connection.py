@@ -1,12 +1,14 @@
 """uvicorn's connection, with a limit of connections and of time. uvicorn itself waits for a request without end."""
 
 import asyncio
+import sys
 from http import HTTPStatus
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from msc_edge.runtime.web.error_response import error_json
+from msc_edge.runtime.web.refused_requests import refusal
 
 MOST = 256
 """Connections at once; others are refused with 503."""
@@ -28,7 +30,11 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
         if len(self.connections) > MOST:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again later", "Retry-After: 1\r\n")
+            self._refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MOST} connections are open, as many as this server takes; close idle ones, or try again later",
+                "Retry-After: 1\r\n",
+            )
         else:
             self._head = self.loop.call_later(self.timeout_keep_alive, transport.abort)
 
@@ -71,10 +77,10 @@ class Connection(H11Protocol):
         self._head, self._written = _cancelled(self._head), _cancelled(self._written)
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer a request that is not HTTP, in the form of all errors."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Answer a request that h11 refuses, in the form of all errors."""
         if self._is_idle() or not self.cycle.response_started:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"{msg.rstrip('.').replace('Invalid', 'invalid')}")
+            self._refuse(*refusal(sys.exception()))  # uvicorn calls this where it handles the error of h11
         else:
             self.transport.close()
 

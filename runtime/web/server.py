@@ -10,8 +10,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from msc_edge.errors import UsageError
+from msc_edge.runtime.web.accepting import Acceptor
 from msc_edge.runtime.web.connection import Connection
 from msc_edge.runtime.web.listening import is_loopback, listening_socket
+from msc_edge.runtime.web.open_files import raise_open_files_limit
+from msc_edge.runtime.web.refused_requests import LARGEST_HEAD
 from msc_edge.runtime.web.settings import TOKEN_VARIABLE, WebSettings
 
 
@@ -53,12 +56,14 @@ class Port:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
             timeout_keep_alive=self.settings.timeout,
             timeout_graceful_shutdown=2 * self.settings.timeout,
             ssl_certfile=self.settings.tls_cert,
             ssl_keyfile=self.settings.tls_key,
         )
-        _Server(config, lambda: on_start(self.address)).run([self.opened])
+        raise_open_files_limit()
+        _Server(config, self.opened, lambda: on_start(self.address)).run()
 
 
 @contextmanager
@@ -76,11 +81,14 @@ def open_port(settings: WebSettings) -> Iterator[Port]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server: stopping it by a signal is its regular end, and not passed on as a signal."""
+    """uvicorn's server, with an `Acceptor` in place of that of asyncio.
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+    Stopping it by a signal is its regular end, and not passed on as a signal.
+    """
+
+    def __init__(self, config: uvicorn.Config, opened: socket.socket, on_start: Callable[[], None]) -> None:
         super().__init__(config)
-        self._on_start = on_start
+        self._opened, self._on_start = opened, on_start
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -91,6 +99,12 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        config, state = self.config, self.server_state
+        acceptor = Acceptor(
+            self._opened, lambda: Connection(config, state, {}), connections=state.connections, tls=config.ssl
+        )
+        # uvicorn closes its servers, and waits for their end.
+        self.servers = [acceptor]  # pyright: ignore[reportAttributeAccessIssue]
+        self.started = True
         self._on_start()

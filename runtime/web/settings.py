@@ -6,6 +6,7 @@ import string
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msc_edge.arguments import whole_argument
 from msc_edge.errors import UsageError
 
 TOKEN_VARIABLE = "MSC_EDGE_TOKEN"
@@ -31,16 +32,14 @@ class WebSettings:
 
     def __post_init__(self) -> None:
         self._check_least("timeout", 1)
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port is {self.port}; expected 0 to 65535")
+        whole_argument("port", self.port, least=0, most=65535)
         if self.token is not None:
             _check_token(self.token)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("TLS needs a certificate and its key; pass both --tls-cert and --tls-key")
 
     def _check_least(self, name: str, least: int) -> None:
-        if (value := getattr(self, name)) < least:
-            raise UsageError(f"{name} is {value}; expected at least {least}")
+        whole_argument(name, getattr(self, name), least=least)
 
     @property
     def scheme(self) -> str:

@@ -138,7 +138,7 @@ for argument in sys.argv[2:]:
             print(path, error)
 """
     lines = in_child(code, tmp_path, ".", "x.jpg", "*.jpg", "**").splitlines()
-    assert lines == ["x.jpg cannot be opened: it is not a regular file"] * 4
+    assert lines == ["x.jpg cannot be opened: it is not a regular file; check the path"] * 4
 
 
 # --- finding ----------------------------------------------------------------------------------------------------

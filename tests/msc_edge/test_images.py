@@ -314,7 +314,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, share: float) ->
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "^the file is empty$"),
+        (b"", "^the file is empty; copy, save or take it again$"),
         (b"\0", "not an image"),
         (b"\0" * 10_000, "not an image"),
         (b"not an image, but a sentence about one\n", "not an image"),

@@ -165,6 +165,22 @@ def server(start: Callable[..., Server], patch_kit: Path) -> Server:
 
 
 @pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cert.pem, a certificate of localhost that signed itself, and its key.pem."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", "key.pem"),
+            *("-out", "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def form() -> Callable[..., tuple[bytes, dict[str, str]]]:
     """The body and the headers of a multipart form with one file."""
 

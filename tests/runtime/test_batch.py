@@ -1,5 +1,7 @@
 """Scoring many files: one result each, in order, and score files that an interrupted run continues."""
 
+import csv
+import json
 import logging
 import os
 import threading
@@ -25,6 +27,7 @@ from msc_edge.runtime import Detector, score_folder
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.results.formats import path_as_written
 from msc_edge.runtime.results.image_result import ImageResult, read_score_file
+from msc_edge.text import csv_text
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 
@@ -179,7 +182,11 @@ class TestScoreFolder:
             ({"resume": True}, "name it with --out"),
             ({"out": "s.txt"}, r"\.csv or \.jsonl"),
             ({"out": "s.csv", "threshold": float("nan")}, "finite"),
-            ({"out": "s.csv", "threads": 0}, "threads is 0; expected at least 1"),
+            ({"out": "s.csv", "threads": 0}, "threads is 0; expected a whole number from 1"),
+            ({"excluded": [3]}, r"excluded\[0\] is 3; expected a path"),
+            ({"on_result": print}, "on_result is .*; expected a list of functions"),
+            ({"on_image": 3}, "on_image is 3; expected a function"),
+            ({"threshold": "0.3"}, "threshold is '0.3'; expected a number"),
         ],
         ids=str,
     )
@@ -189,6 +196,11 @@ class TestScoreFolder:
         with pytest.raises(UsageError, match=reason):
             score_folder(toy_kit, [photos], **options)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("paths", [None, 3, b"images", [None]])
+    def test_what_is_no_path_is_refused(self, toy_kit, paths):
+        with pytest.raises(UsageError, match=r"paths.* expected a path"):
+            score_folder(toy_kit, paths)
 
     def test_an_existing_file_is_kept(self, toy_kit, photos, tmp_path):
         out = tmp_path / "s.csv"
@@ -229,6 +241,24 @@ class TestExcluded:
             with pytest.raises(UsageError, match="lies within the kit"):
                 score_folder(kit, [photos], **options)  # pyright: ignore[reportArgumentType]
         assert sorted(kit.rglob("*")) == before
+
+
+@SUFFIXES
+def test_names_with_line_breaks_are_kept_and_read_back(toy_kit, toy, save, tmp_path, suffix):
+    names = ["a\nb.png", "c\rd.png", "e\r\nf.png", "\nbegin.png", "end.png\n.png", 'q"\n".png', "u\u2028\x85.png"]
+    paths = [save(tmp_path / "images" / name, toy.draw(100)) for name in names]
+    paths.append(save(tmp_path / "images" / "sub\nfolder" / "x.png", toy.draw(101)))
+    (tmp_path / "images" / "empty\n.png").touch()
+    out = tmp_path / f"s{suffix}"
+    score_folder(toy_kit, tmp_path / "images", out, threads=1)
+    expected = sorted(map(str, [*paths, tmp_path / "images" / "empty\n.png"]))
+    assert sorted(image.path for image in read_score_file(out)) == expected
+    before = out.read_bytes()
+    assert score_folder(toy_kit, tmp_path / "images", out, resume=True).scored_now == 0
+    assert out.read_bytes() == before
+    with out.open(encoding="utf-8", newline="") as file:  # as other programs read it
+        rows = list(csv.DictReader(file)) if suffix == ".csv" else [json.loads(line) for line in file]
+    assert sorted(csv_text(row["path"]) for row in rows) == expected
 
 
 class TestResume:

@@ -102,6 +102,15 @@ def test_a_grey_frame_scores_as_the_grey_file_and_as_its_repeated_channel(detect
         assert detector.score(frame, order=order) == expected
 
 
+def test_the_alpha_of_a_file_is_dropped_and_an_array_with_it_is_refused(detector, toy):
+    image = toy.draw(100, "stain")
+    hidden = np.dstack([image[..., ::-1], np.zeros(image.shape[:2], np.uint8)])  # as OpenCV has it, all transparent
+    assert detector.score_bytes(cv2.imencode(".png", hidden)[1].tobytes()) == detector.score(image)
+    with pytest.raises(SourceError, match=r"remove alpha with frame\[\.\.\., :3\]"):
+        detector.score(hidden, order="BGR")
+    assert detector.score(hidden[..., :3], order="BGR") == detector.score(image)
+
+
 @pytest.fixture(scope="module")
 def deep(toy_kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Detector]:
     """The detector of the toy kit for files and frames with this number of bits."""
@@ -220,6 +229,33 @@ class TestLimits:
         assert moved.limits.reject.expected_rate == pytest.approx(flagged / 13)
         assert sum(moved.calibration.p_value(score) <= rate for score in moved.calibration.scores) == flagged - 1
 
+    def test_a_score_equal_to_both_limits_is_normal_and_none_is_a_warning(self, detector):
+        limit = detector.limits.warn.score
+        for threshold in (limit, limit - 1e-3):
+            limits = detector.with_limits(threshold=threshold).limits
+            assert limits.warn.score == limits.reject.score == threshold
+            assert [limits.verdict(threshold + step) for step in (-1e-9, 0, 1e-9)] == ["normal", "normal", "reject"]
+
+    def test_the_limit_of_the_map_is_in_the_result_and_does_not_move(self, detector, patches, toy):
+        image = toy.draw(200, "stain")
+        regions = patches.manifest.models["fp32"].calibration.regions
+        for each in (patches, patches.with_limits(threshold=50.0)):
+            assert each.score(image).region_limit == regions.limit.score
+        assert detector.score(image).region_limit is None
+
+    def test_the_patch_score_is_the_peak_of_the_grid_which_pixels_between_its_positions_do_not_reach(
+        self, patches, toy
+    ):
+        for seed in range(200, 206):
+            result = patches.score(toy.draw(seed, "stain")[:45, :61], heatmap=True)
+            assert result.patch_score == result.grid_map.grid.max()
+            assert 0.8 * result.patch_score < result.anomaly_map.max() <= result.patch_score * (1 + 1e-6)
+            assert result.regions[0].peak == pytest.approx(result.patch_score, rel=1e-6)
+
+    def test_a_threshold_of_numpy_is_a_number_in_the_result(self, detector, toy):
+        result = detector.with_limits(threshold=np.float32(0.5)).score(toy.draw(100))
+        assert json.loads(json.dumps(result.to_dict()))["limit"] == 0.5
+
     def test_without_options_the_limits_stay(self, detector):
         assert detector.with_limits() == detector
 
@@ -233,6 +269,10 @@ class TestLimits:
             {"threshold": float("nan")},
             {"threshold": float("inf")},
             {"threshold": 0.1, "false_alarm_rate": 0.1},
+            {"threshold": "0.1"},
+            {"threshold": True},
+            {"false_alarm_rate": "0.1"},
+            {"false_alarm_rate": [0.1]},
         ],
         ids=str,
     )
@@ -268,10 +308,57 @@ class TestLimits:
         assert replace(moved, verdict=result.verdict, limit=result.limit, p_value=result.p_value) == result
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_threads_must_be_positive(toy_kit, threads):
-    with pytest.raises(UsageError, match="at least 1"):
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True, 2**70])
+def test_threads_must_be_a_positive_number(toy_kit, threads):
+    with pytest.raises(UsageError, match="a whole number from 1 to 4096"):
         Detector.load(toy_kit, threads=threads)
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"kit", [], ""])
+def test_what_is_no_path_is_refused(detector, wrong):
+    with pytest.raises(UsageError, match=r"^kit is .* such as 'kit'$"):
+        Detector.load(wrong)
+    with pytest.raises(UsageError, match=r"^path is .* such as 'part.png'$"):
+        detector.score_file(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        (None, "check the path or the camera"),
+        ("part.png", "Detector.score_file"),
+        (Path("part.png"), "Detector.score_file"),
+        (b"content", "Detector.score_bytes"),
+        (3, "pass a numpy array"),
+    ],
+)
+def test_what_is_no_frame_is_refused_with_what_to_do(detector, wrong, remedy):
+    for given in (wrong, [wrong]):
+        with pytest.raises(SourceError, match=remedy):
+            detector.score(given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        (None, "score_file"),
+        ("part.png", "score_file"),
+        (Path("part.png"), "score_file"),
+        ([1, 2], "score_file"),
+        (np.zeros(4), r"float64 \(4,\).*score pixels with Detector.score"),
+        (np.zeros((4, 4, 3), np.uint8), r"uint8 \(4, 4, 3\).*score pixels with Detector.score"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_content_of_a_file_is_refused_with_what_to_do(detector, wrong, remedy):
+    with pytest.raises(UsageError, match=remedy):
+        detector.score_bytes(wrong)
+
+
+def test_the_content_of_a_file_may_be_any_bytes(detector, photos):
+    content = (photos / "warn.png").read_bytes()
+    expected = detector.score_bytes(content)
+    assert detector.score_bytes(bytearray(content)) == detector.score_bytes(memoryview(content)) == expected
 
 
 def test_scoring_imports_no_package_of_training(toy_kit, photos):
@@ -290,7 +377,14 @@ def test_each_unreadable_image_has_a_reason(detector, photos):
     for name in ("cut.png", "zero.png", "missing.png", "notes.txt", "."):
         with pytest.raises(UnreadableImageError) as caught:
             detector.score_file(photos / name)
-        assert str(caught.value)
+        path, _, reason = str(caught.value).partition(": ")
+        assert path == str(photos / name)
+        assert "; " in reason, "what to do"
+
+
+def test_a_path_with_a_line_break_is_one_line_of_an_error(detector, photos):
+    with pytest.raises(UnreadableImageError, match=r"part\\n2\.png: cannot be opened"):
+        detector.score_file(photos / "part\n2.png")
 
 
 @pytest.mark.parametrize("order", ["bgr", "RGBA", "", None])

@@ -381,7 +381,7 @@ def test_unreadable_images_and_duplicates_are_skipped_and_reported(
     images = read_image_table(tmp_path / "run" / IMAGE_TABLE)
     roles = {image.path: image.role for image in images}
     assert sorted(unreadable) == ["broken.jpg", "link.png", "link2.png", "part_03.png", "pipe.png"]
-    assert unreadable["pipe.png"] == "cannot be opened: it is not a regular file"
+    assert unreadable["pipe.png"] == "cannot be opened: it is not a regular file; check the path"
     assert {name for name, role in roles.items() if role == "unreadable"} == set(unreadable)
     assert (roles["zz copy.png"], roles["zz metadata.png"]) == ("duplicate", "duplicate")
     used = [image for image in images if image.role in ("bank", "calibration")]

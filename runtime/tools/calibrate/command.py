@@ -21,7 +21,11 @@ def calibrate(
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace KIT instead.")] = False,
     warn_rate: Annotated[
         float | None,
-        typer.Option(metavar="RATE", help="Target false-alarm rate of the warn limit.", show_default="the kit's"),
+        typer.Option(
+            metavar="RATE",
+            help="Target false-alarm rate of the warn limit; equal to --reject-rate: no warnings.",
+            show_default="the kit's",
+        ),
     ] = None,
     reject_rate: Annotated[
         float | None,

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from msc_edge.arguments import check_functions, path_argument, whole_argument
 from msc_edge.errors import UsageError
 from msc_edge.files import folder_written_whole, kind_of
 from msc_edge.kit.manifest import Precision
@@ -48,12 +49,16 @@ def evaluate(
     cannot be read, UsageError when `out` is taken or lies within the kit or the data set, MissingExtraError without
     scikit-learn, and OutputError when it cannot be written.
     """
-    out = Path(out)
+    out = path_argument("out", out, "'evaluation'")
+    kit = path_argument("kit", kit, "'kit'")
     check_threads(threads)
+    whole_argument("resamples", resamples, least=1)
+    whole_argument("gallery", gallery, least=0)
+    check_functions(report=report)
     sklearn_metrics()  # missing: known before all images are scored
     if not isinstance(dataset, LabelledDataset):
-        dataset = labelled_dataset(Path(dataset))
-    _check_out(out, (Path(kit), *dataset.folders), overwrite=overwrite)
+        dataset = labelled_dataset(path_argument("dataset", dataset, "'dataset'"))
+    _check_out(out, (kit, *dataset.folders), overwrite=overwrite)
     with Kit.open(kit) as opened:
         detector = Detector.of(opened, threads=1, precision=precision).with_limits(
             threshold=threshold, false_alarm_rate=false_alarm_rate

@@ -166,9 +166,13 @@ def create_app(service: Service, *, hosts: frozenset[str] | None) -> ASGIApp:
     return CountedResponses(EarlyResponses(guarded, timeout=service.settings.timeout), service.metrics, paths)
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {404: "no such path; GET /docs lists them", 405: "the path has another method; see the header Allow"}
+    allowed = (error.headers or {}).get("Allow", "another method")
+    known = {
+        404: "the server has no such path; GET /docs lists all paths",
+        405: f"the path does not accept {request.method!r:.20}; use {allowed}",
+    }
     detail = known.get(error.status_code) if error.detail == HTTPStatus(error.status_code).phrase else None
     return error_response(error.status_code, detail or error.detail, error.headers)
 

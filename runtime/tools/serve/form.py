@@ -13,6 +13,7 @@ FIELD = "image"
 _MAX_PARTS = 16
 _LONGEST_NAME = 255
 _AT_ONCE = 1 << 20  # bytes
+_REMEDY = "let an HTTP library build the form, or send the content of the image file as the body"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class MediaType:
         found = name.decode("latin-1")
         if found == FORM:
             if not (boundary := options.get(b"boundary", b"")):
-                raise HTTPException(HTTPStatus.BAD_REQUEST, "the form has no boundary in its Content-Type")
+                raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form has no boundary in its Content-Type; {_REMEDY}")
             return cls(found, boundary)
         if not found.startswith("image/") and found != "application/octet-stream":
             raise HTTPException(
@@ -68,7 +69,7 @@ def image_in(body: bytearray, media_type: MediaType) -> tuple[str, np.ndarray]:
     try:
         images = [part for part in _parts(body, media_type.boundary) if part.name == FIELD.encode()]
     except FormParserError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form is broken: {error}") from error
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form is broken: {error}; {_REMEDY}") from error
     if len(images) != 1:
         raise HTTPException(
             HTTPStatus.BAD_REQUEST, f"the form has {len(images)} fields {FIELD!r}; send one image in each request"
@@ -84,7 +85,7 @@ def _parts(body: bytearray, boundary: bytes) -> list[_Part]:
 
     def begin() -> None:
         if len(parts) == _MAX_PARTS:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form has more than {_MAX_PARTS} fields")
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form has more than {_MAX_PARTS} fields; send one image")
         parts.append(_Part())
 
     def end_header() -> None:
@@ -116,7 +117,7 @@ def _parts(body: bytearray, boundary: bytes) -> list[_Part]:
         parser.write(bytes(memoryview(body)[start : start + _AT_ONCE]))
     parser.finalize()
     if not complete:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "the form is broken: its last boundary is missing")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form is broken: its last boundary is missing; {_REMEDY}")
     return parts
 
 

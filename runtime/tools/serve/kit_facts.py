@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from msc_edge import __version__
-from msc_edge.calibration import Limits
+from msc_edge.calibration import AT_A_LIMIT, Limit, Limits
 from msc_edge.formats.opencv import pixel_limit
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import Precision
@@ -27,7 +27,11 @@ class KitFacts(BaseModel):
     model: Precision = Field(description="model of the kit that scores")
     backend: str = Field(description="library that computes the model")
     scores: ScoreKind = Field(description="what the score is made of")
-    limits: Limits = Field(description="scores above warn need a look, scores above reject are rejected")
+    limits: Limits = Field(description=f"scores above warn need a look, scores above reject are rejected; {AT_A_LIMIT}")
+    region_limit: Limit | None = Field(
+        description="limit of the anomaly map: parts of an image above it are regions; null: the kit compares whole "
+        "images only"
+    )
     normal_images: int = Field(description="normal images in the memory bank")
     calibration_images: int = Field(description="held-out normal images that the limits are from")
     decode: DecodePolicy = Field(description="how image files are decoded")
@@ -40,6 +44,7 @@ class KitFacts(BaseModel):
     def of(cls, detector: Detector, settings: ServeSettings) -> Self:
         """The facts of an open kit."""
         manifest = detector.manifest
+        regions = manifest.models[detector.model].calibration.regions
         return cls(
             name=detector.kit.name,
             kit=detector.kit.sha256,
@@ -49,6 +54,7 @@ class KitFacts(BaseModel):
             backend=detector.spec.name,
             scores=detector.scoring.kind,
             limits=detector.limits,
+            region_limit=regions and regions.limit,
             normal_images=len(detector.normal_images),
             calibration_images=len(detector.calibration.scores),
             decode=manifest.decode,

@@ -72,7 +72,7 @@ def openapi_document(facts: KitFacts, *, address: str, token: bool) -> dict[str,
     score = operation(
         "/score",
         "Score an image",
-        (*samples.SCORE, *samples.FORM),
+        (*(samples.SECURE if token and address.startswith("https:") else samples.SCORE), *samples.FORM),
         requestBody=_image_body(),
         responses={
             200: {"description": _ROW, "content": {"application/json": {"schema": _ref("Row")}}},

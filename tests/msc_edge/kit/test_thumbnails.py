@@ -26,7 +26,7 @@ def test_a_thumbnail_is_the_small_copy_of_the_normal_image(toy_kit, toy, tmp_pat
 
 @pytest.mark.parametrize("row", [-1, 12, 10**9])
 def test_a_row_that_the_bank_does_not_have_is_refused(detector, row):
-    with pytest.raises(UsageError, match=rf"row {row}: the memory bank of this kit has the rows 0 to 11"):
+    with pytest.raises(UsageError, match=rf"row of the memory bank is {row!r}; expected a whole number from 0 to 11"):
         detector.thumbnail(row)
 
 

@@ -181,7 +181,9 @@ def test_a_frame_that_cannot_be_scored_has_an_error_and_no_verdict(
     bench.run(wrong, frame(toy.draw(100), index=1))
     row, next_row = rows_of(bench.rows)
     assert row["verdict"] is None
-    assert row["error"] == ("not enough memory to score it" if failure else "the image is empty: 64x0 pixels")
+    assert row["error"] == (
+        "not enough memory to score it" if failure else "the image is empty: 64x0 pixels; check what cut or read it"
+    )
     assert next_row["error"] is None
     messages = [record.getMessage() for record in caplog.records]
     assert f"cam: a frame cannot be scored: {row['error']}" in messages

@@ -90,26 +90,29 @@ def test_a_client_that_does_not_read_its_response_is_disconnected(impatient, pho
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "expected"),
     [
-        b"garbage\r\n\r\n",
-        b"POST /score HTTP/1.1\r\n\r\n",  # without Host
-        HEAD + b"Content-Length: -1\r\n\r\n",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a length\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * 1_000_000 + b"\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS to a server without it
-        b"GET /kit HTTP/1.1\r\nHost: a\x00b\r\n\r\n",
+        (b"garbage\r\n\r\n", 400),
+        (b"POST /score HTTP/1.1\r\n\r\n", 400),  # without Host
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 501),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a length\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * 1_000_000 + b"\r\n\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS to a server without it
+        (b"GET /kit HTTP/1.1\r\nHost: a\x00b\r\n\r\n", 400),
+        (b"BREW /score HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        (b"GET /kit HTTP/1.0\r\n\r\n", 421),
     ],
 )
-def test_what_is_not_http_is_400_in_json(impatient, sent):
+def test_every_error_is_json_and_says_what_to_do(impatient, sent, expected):
     with connect(impatient) as client:
         client.sendall(sent)
         response = received(client)
-        if response:  # a head without an end is waited for
-            assert status(response) == 400
-            assert list(json.loads(response.partition(b"\r\n\r\n")[2])) == ["error"]
-        else:
-            assert sent.startswith(b"\x16")
+    assert status(response) == expected
+    ((name, text),) = json.loads(response.partition(b"\r\n\r\n")[2]).items()
+    assert name == "error"
+    assert "; " in text, "what to do"
 
 
 def test_a_client_that_leaves_in_the_middle_harms_nobody(impatient, photos):

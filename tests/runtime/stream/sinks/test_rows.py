@@ -108,6 +108,22 @@ class TestOneRow:
         )
 
 
+@SUFFIXES
+def test_names_with_line_breaks_are_kept_also_when_the_file_is_opened_again(tmp_path, suffix):
+    names = ["a\nb.png", "c\rd.png", "e\r\nf.png", 'q"\n".png', "end\n"]
+    target = tmp_path / f"rows{suffix}"
+    for number, name in enumerate(names):
+        file = opened(target)
+        file.write(scored(f"a{number}", path=name))
+        file.write(unreadable(f"b{number}", name, f"{name} is broken"))
+        file.close()
+    rows = read(target)
+    assert [(row["id"], row["path"]) for row in rows] == [
+        (f"{kind}{number}", name) for number, name in enumerate(names) for kind in "ab"
+    ]
+    assert [row["error"] for row in rows if row["error"]] == [f"{name} is broken" for name in names]
+
+
 class TestOpening:
     @pytest.mark.parametrize("name", ["rows", "rows.txt", "rows.json", ".csv"])
     def test_another_suffix_is_refused_by_naming_the_two(self, tmp_path, name):

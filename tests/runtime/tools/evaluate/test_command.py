@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
+from msc_edge.errors import UsageError
 from msc_edge.runtime import evaluate
 from msc_edge.runtime.results.image_result import read_score_file
 from msc_edge.runtime.tools.evaluate.evaluation import Evaluation
@@ -98,6 +99,15 @@ class TestWhatItWrites:
         for number, named in enumerate((dataset, str(dataset), labelled_dataset(dataset))):
             out = tmp_path / str(number)
             assert evaluate(str(toy_kit), named, out, resamples=100, gallery=0) == expected
+
+    @pytest.mark.parametrize("wrong", [{"resamples": "9"}, {"resamples": 0}, {"gallery": -1}, {"report": 3}], ids=str)
+    def test_a_python_user_is_told_what_an_argument_lacks(self, toy_kit, dataset, tmp_path, wrong):
+        ((name, value),) = wrong.items()
+        with pytest.raises(UsageError, match=rf"^{name} is {value!r}; expected "):
+            evaluate(toy_kit, dataset, tmp_path / "out", **wrong)
+        for kit, images, out in ((3, dataset, tmp_path / "out"), (toy_kit, 3, tmp_path / "out"), (toy_kit, dataset, 3)):
+            with pytest.raises(UsageError, match=r"is 3; expected a path"):
+                evaluate(kit, images, out)  # pyright: ignore[reportArgumentType]
 
     def test_a_zipped_kit_gives_the_same(self, done, toy_kit, dataset, tmp_path):
         zipped = shutil.make_archive(str(tmp_path / "kit"), "zip", toy_kit)
@@ -211,7 +221,7 @@ class TestOddImages:
         found = json.loads((tmp_path / "out" / "evaluation.json").read_bytes())
         assert {each["path"]: each["error"] for each in found["unreadable"]}[
             "test/good/zero.png"
-        ] == "the file is empty"
+        ] == "the file is empty; copy, save or take it again"
         assert (found["normal_images"], found["anomalous_images"]) == (12, 12)
         assert len(list(read_score_file(tmp_path / "out" / "scores.csv"))) == 26
         report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

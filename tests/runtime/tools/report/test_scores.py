@@ -87,6 +87,16 @@ class TestContent:
         assert "zero.png the file is empty" in text
         assert "1 unreadable , 100.0 %" in text
 
+    def test_a_name_with_line_breaks_is_one_line(self, toy_kit, toy, save, tmp_path):
+        save(tmp_path / "in" / "a\nb\r.png", toy.draw(200, "stain"))
+        (tmp_path / "in" / "c\nd.png").touch()
+        run(toy_kit, tmp_path / "in", "--report", tmp_path / "r.html")
+        page = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert r"a\nb\r.png" in page
+        assert r"c\nd.png" in page
+        assert "a\nb" not in page
+        assert "c\nd" not in page
+
     def test_an_empty_gallery_shows_no_image(self, toy_kit, parts, tmp_path):
         run(toy_kit, parts, "--report", tmp_path / "r.html", "--gallery", 0)
         assert "<article" not in (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -46,6 +46,14 @@ class TestSummary:
         assert lines[5] == "unreadable [red]0[/red].png: the file is empty"
         assert lines[7].startswith("1 other file skipped: the name does not end in .bmp ")
 
+    def test_a_name_with_line_breaks_is_one_line(self, scored):
+        found = Summary()
+        found.add(ImageResult("a\nb\r.png", None, error="broken\nfile"))
+        found.add(scored("c\nd.png", nearest_images=(NearestImage(0, "n\n.png", 0.1),)))
+        unreadable = shown(show_summary, found, scored_now=2, seconds=1.0, other_files=0)
+        assert r"a\nb\r.png: broken\nfile" in unreadable
+        assert all(name in shown(show_most_anomalous, found) for name in (r"c\nd.png", r"n\n.png"))
+
     @pytest.mark.parametrize(
         ("scored_now", "expected"),
         [

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class TestHeatmap:
         answer = server.request("/heatmap", (photos / "warn.png").read_bytes())
         assert answer.status == 404
         assert "whole images only" in answer.json["error"]
-        assert server.request("/kit").json["heatmaps"] is False
+        facts = server.request("/kit").json
+        assert (facts["heatmaps"], facts["region_limit"]) == (False, None)
 
 
 class TestRefused:
@@ -152,6 +154,7 @@ class TestRefused:
         answer = server.request("/score", body, headers)
         assert (answer.status, answer.kind) == (status, JSON)
         assert message in answer.json["error"]
+        assert "; " in answer.json["error"], "what to do"
 
     def test_a_form_that_is_cut_or_has_no_image_or_many(self, server, photos, form):
         data = (photos / "warn.png").read_bytes()
@@ -191,6 +194,7 @@ class TestRefused:
         answer = server.request(path, method=method)
         assert (answer.status, answer.kind, list(answer.json)) == (status, JSON, ["error"])
         assert ("Allow" in answer.headers) == (status == 405)
+        assert "; " in answer.json["error"], "what to do"
         assert not any(name.lower().startswith("access-control") for name in answer.headers)
 
 
@@ -200,6 +204,9 @@ class TestPages:
         facts = server.request("/kit").json
         assert (facts["kit"], facts["name"]) == (detector.kit.sha256, detector.kit.name)
         assert facts["limits"]["reject"]["score"] == detector.limits.reject.score
+        regions = detector.manifest.models["fp32"].calibration.regions
+        assert regions
+        assert facts["region_limit"] == asdict(regions.limit)
         assert (facts["max_bytes"], facts["heatmaps"], facts["scores"]) == (200_000, True, "both")
 
     def test_health_and_readiness(self, server):

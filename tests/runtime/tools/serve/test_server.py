@@ -66,18 +66,9 @@ def test_a_certificate_without_a_key_or_that_is_none(toy_kit, tmp_path):
     assert "PEM" in refused(toy_kit, "--port", 0, "--tls-cert", tmp_path / "a.pem", "--tls-key", tmp_path / "a.pem")
 
 
-def test_https(start, toy_kit, tmp_path, photos):
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", "key.pem"),
-            *("-out", "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    server = start(toy_kit, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
-    trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+def test_https(start, toy_kit, certificate, photos):
+    server = start(toy_kit, "--tls-cert", certificate / "cert.pem", "--tls-key", certificate / "key.pem")
+    trusted = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
     connection = http.client.HTTPSConnection("localhost", server.port, timeout=TIMEOUT, context=trusted)
     connection.request("POST", "/score", (photos / "warn.png").read_bytes(), {"Content-Type": "image/png"})
     assert json.load(connection.getresponse())["verdict"] == "warn"
