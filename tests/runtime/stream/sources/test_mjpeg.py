@@ -181,7 +181,7 @@ def test_a_stream_scores_no_image_that_never_existed(
 
 
 def test_a_camera_that_sends_nothing_but_damaged_images_is_lost(http_camera: str, watch: Callable) -> None:
-    watched = watch(f"http://{http_camera}/damaged-from-5", lost_after=1)
+    watched = watch(f"http://{http_camera}/damaged-from-5", lost_after=4)
     watched.wait_for("source_up")
     kind, reason, _ = watched.event()
     assert kind == "source_lost"
