@@ -28,7 +28,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
         r"pass the number of bits that hold the signal when training: msc-edge train --bit-depth \S+",
         "save it with 8 bits a channel",
     ),
-    (r", or train with --bit-depth \S+", ""),
+    (r", or train with (another --bit-depth|--bit-depth \S+)", ""),
     # region and ignore mask
     (
         r"^--ignore-mask .+?: is (\S+x\S+) pixels, and --roi is not inside it; .*$",

@@ -54,7 +54,8 @@ NOT_CAUSED = {
         "runtime.backends.selection": ("--backend", "--precision both"),
     },
     "frames in memory": {"images": ("pass a numpy array", "several frames")},
-    "calls of the library with wrong arguments": {"map_metrics.metrics": ("pass",)},
+    "calls of the library with wrong arguments": {"arguments": ("pass a path",), "map_metrics.metrics": ("pass",)},
+    "only files are listed": {"images": ("it is a folder",)},
     "files of other commands": {
         "kit.thumbnails": ("--thumbnails",),
         "kit.writing": ("--out", "NEWKIT"),
@@ -71,6 +72,7 @@ NOT_CAUSED = {
     },
     "before there is a page": {
         "runtime.option_types": ("--insecure", "--precision"),
+        "runtime.web.refused_requests": ("--tls-cert",),
         "runtime.web.listening": ("--port", "--host"),
         "runtime.web.server": ("--token-file",),
         "runtime.web.settings": ("--tls-cert", "--token-file"),
