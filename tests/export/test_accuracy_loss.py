@@ -62,6 +62,7 @@ def auroc_at(detector: Detector, images: RunImages, strength: float) -> float:
 
 
 class TestFaintAnomalies:
+    @pytest.mark.slow
     def test_a_smaller_share_of_the_anomaly_is_harder_to_find(self, fp32: Detector, held_out: RunImages) -> None:
         aurocs = [auroc_at(fp32, held_out, strength) for strength in STRENGTHS]
         assert aurocs == sorted(aurocs, reverse=True)
@@ -112,6 +113,7 @@ class TestTheLoss:
         one, other = (accuracy_loss(fp32, noisy(fp32, 1.0), held_out, seed=3) for _ in range(2))
         assert one == other
 
+    @pytest.mark.slow
     def test_more_noise_loses_more(self, fp32: Detector, held_out: RunImages) -> None:
         found = [accuracy_loss(fp32, noisy(fp32, share), held_out, seed=0) for share in (0.0, 0.5, 1.0, 2.0)]
         losses = [each.auroc_loss for each in found]

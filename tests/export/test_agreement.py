@@ -132,6 +132,7 @@ class TestMaps:
         assert maps.au_pro == pytest.approx(maps.au_pro_fp32, abs=1e-3)
         assert maps.au_pro > 0.15  # that of a constant map
 
+    @pytest.mark.slow
     def test_int8_maps_agree_although_their_products_are_int8(
         self, maps_test: AgreementTest, trained_patch_kit: tuple[Path, Manifest], toy: ModuleType, tmp_path: Path
     ) -> None:

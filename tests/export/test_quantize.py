@@ -104,6 +104,7 @@ def test_images_are_decoded_for_the_first_model_only(resnet: Path, toy: ModuleTy
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_matrix_products_of_the_patch_head_are_fused_with_float_results(
     trained_patch_kit: tuple[Path, Manifest], quantizer: Callable, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ def ended(job: Job) -> str:
     return job.state
 
 
+@pytest.mark.slow
 def test_work_that_fails_says_why_and_can_be_resumed(job, tmp_path):
     assert job.state == "waiting"
     job.start("check", normal=str(tmp_path / "missing"), test=None)

@@ -358,6 +358,7 @@ def test_every_reject_arrives_although_broker_and_server_were_down_under_load(
     assert len(set(rejects)) == len(rejects)
 
 
+@pytest.mark.slow
 def test_no_recorded_reject_is_lost_when_the_process_is_killed(
     camera: Any, stream: Callable, in_process: Callable, server: Any, until: Callable
 ) -> None:

@@ -54,6 +54,7 @@ def write_images(folder: Path, encoded: list[bytes], rate: float) -> None:
         time.sleep(max(0.0, started + (number + 1) / rate - time.monotonic()))
 
 
+@pytest.mark.slow
 def test_each_file_is_scored_or_reported_once_although_the_process_is_killed(
     stream: Callable, in_process: Callable, until: Callable, rows_of: Callable, toy: Any, tmp_path: Path
 ) -> None:

@@ -254,6 +254,7 @@ def test_a_signal_ends_it_with_what_is_there(
     assert read_image(tmp_path / "parts-contact-sheet.jpg").ndim == 3
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_whole_files_only(
     start: Callable[..., Capture], line: str, tmp_path: Path, until: Callable
 ) -> None:
@@ -334,6 +335,7 @@ def test_a_source_of_a_configuration_file_has_its_login_and_its_roi(
     assert "hunter2" not in error
 
 
+@pytest.mark.slow
 def test_images_of_an_rtsp_camera_with_h264(start: Callable[..., Capture], own_camera: object, tmp_path: Path) -> None:
     """The one of GStreamer, with bottles on a table."""
     options = ("--out", "parts", "--every", 0.2, "--images", 10, "--keep-similar")
