@@ -12,7 +12,7 @@ def template_environment(package: str, folder: str = "") -> Environment:
     """The templates in a package, or in a folder of it.
 
     Texts are escaped, and control characters become escapes; Markup is inserted as it is. A name without a value is an
-    error. The filters `percent` and `many` are those of `msc_edge.text`.
+    error. The filters `percent` and `many` are those of `msc_edge.text`; `lines` keeps line breaks, for `<pre>`.
     """
 
     def source(name: str) -> str:
@@ -26,8 +26,12 @@ def template_environment(package: str, folder: str = "") -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "many": many}
+    environment.filters |= {"percent": percent, "many": many, "lines": _lines}
     return environment
+
+
+def _lines(text: str) -> Markup:
+    return Markup("\n").join(one_line(line) for line in text.split("\n"))
 
 
 def _finalize(value: object) -> object:

@@ -15,6 +15,11 @@ def test_texts_are_escaped_and_show_control_characters(environment):
     assert page.render(text="<b>\n\x1b", markup=Markup("<b>"), number=3) == r"&lt;b&gt;\n\x1b <b> 3"
 
 
+def test_lines_of_code_stay_lines(environment):
+    page = environment.from_string("<pre>{{ text|lines }}</pre>")
+    assert page.render(text="if a < b:\n  \x1b\n\nend") == "<pre>if a &lt; b:\n  \\x1b\n\nend</pre>"
+
+
 def test_a_name_without_a_value_is_an_error(environment):
     with pytest.raises(UndefinedError):
         environment.from_string("{{ nothing }}").render()

@@ -4,6 +4,7 @@ Models and memory banks stay as they are, byte by byte. The scores of the new im
 msc_edge.calibration). Each model of the kit has its own limits.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, images_needed
 from msc_edge.errors import SourceError
+from msc_edge.intervals import ROUNDING
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.model_entry import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration, RegionCalibration
 from msc_edge.kit.opening import Kit
@@ -194,11 +196,17 @@ def _require(usable: float, rate: float, found: str) -> None:
     """SourceError where `usable` independent images are too few for a target false-alarm rate."""
     if usable >= (needed := images_needed(rate)):
         return
-    larger = f", or pass --reject-rate {percent(1 / (usable + 1))} or more" if usable else ""
+    larger = f", or pass --reject-rate {_rounded_up(1 / (usable + 1))} or more" if usable else ""
     raise SourceError(
         f"--normal: {found}, and a target false-alarm rate of {percent(rate)} needs at least {needed}; "
         f"add normal images from the line{larger}"
     )
+
+
+def _rounded_up(rate: float) -> str:
+    """A rate that is not below this one, to three digits."""
+    step = 10 ** (math.floor(math.log10(rate)) - 2)
+    return f"{math.ceil(rate / step * (1 - ROUNDING)) * step:.3g}"
 
 
 def _drift(limit: Limit, calibration: Calibration, scores: list[float]) -> Drift:

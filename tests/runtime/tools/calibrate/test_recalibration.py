@@ -1,3 +1,4 @@
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -171,11 +172,22 @@ def test_without_out_and_in_place_nothing_is_written(kit: Path, fresh: Path) -> 
 def test_too_few_images_are_refused_with_the_needed_number(toy_kit: Path, fresh: Path, place: Path) -> None:
     reason = (
         r"120 image files found, and a target false-alarm rate of 0\.1 % needs at least 999; "
-        r"add normal images from the line, or pass --reject-rate 0\.83 % or more"
+        r"add normal images from the line, or pass --reject-rate 0\.00827 or more"
     )
     with pytest.raises(SourceError, match=reason):
         calibrate(toy_kit, fresh, out=place, reject_rate=0.001)
     assert list(place.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("images", [19, 98, 120])
+def test_the_suggested_rate_is_enough(images: int, toy_kit: Path, fresh: Path, tmp_path: Path) -> None:
+    for path in sorted(fresh.iterdir())[:images]:
+        shutil.copy(path, tmp_path)
+    with pytest.raises(SourceError) as refused:
+        calibrate(toy_kit, tmp_path, reject_rate=0.001)
+    rate = float(re.search(r"pass --reject-rate (\S+) or more", str(refused.value))[1])  # pyright: ignore[reportOptionalSubscript]
+    assert calibrate(toy_kit, tmp_path, reject_rate=rate).limits["fp32"].after.limits.reject.meets_target
+    assert 1 / (images + 1) <= rate < 1.01 / (images + 1)
 
 
 def test_images_of_the_memory_bank_do_not_count(toy_kit: Path, toy, save, tmp_path: Path, place: Path) -> None:

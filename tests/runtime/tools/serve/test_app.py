@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,10 @@ class TestPages:
         assert all(f"<code>{path}</code>" in page for path in document["paths"])
         assert re.findall(r"<(?:script|link|img|iframe)\b|@import|url\(|src=", page) == []
         assert re.findall(r"https?://[\w.]+", page) == ["http://127.0.0.1"] * page.count("http://")
+        shown = {unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)}
+        operations = [each for path in document["paths"].values() for each in path.values()]
+        samples = {sample["source"] for each in operations for sample in each.get("x-codeSamples", [])}
+        assert shown == samples
         assert f"http://127.0.0.1:{server.port}/score" in page
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
