@@ -91,6 +91,11 @@ class Results:
         """
         return self.calibration.p_value(math.nextafter(score, math.inf))
 
+    @property
+    def highest_limit(self) -> float:
+        """The highest limit that a target rate gives: the largest score of the held-out images."""
+        return float(self.calibration.scores[-1])
+
     def at(self, score: float) -> AtLimit | None:
         """The verdicts on the labelled images at any limit; None without labelled images."""
         if not self.images:

@@ -131,6 +131,9 @@ for (const box of all("[data-limit]")) {
     if (rate === undefined) return;
     const field = $("[data-rate]");
     field.value = rate;
+    // The warn limit is never above the reject limit.
+    const warn = $("[name=warn_rate]", field.form);
+    if (Number(warn.value) < Number(rate)) warn.value = rate;
     field.focus();
   });
 }

@@ -128,16 +128,26 @@ def test_the_downloaded_kit_scores_as_the_page_says(walked, parts, tmp_path):
         expect(page.locator(".verdict-line")).to_contain_text(f"score {score:.4f}")
 
 
+ENDS = ("0 false alarms in 6", "15 missed of 15", "No target rate gives a limit above", "at most about")
+
+
 def test_the_slider_says_what_each_limit_would_do(walked):
     studio, training = walked
     with opened(studio) as page:
         page.goto(studio.address + training)
         shown = page.locator("#at-limit")
-        for end, words in (("Home", ("0 missed of 15",)), ("End", ("0 false alarms in 6", "15 missed of 15"))):
+        for end, words in (("Home", ("0 missed of 15",)), ("End", ENDS)):
             page.get_by_label("Reject limit", exact=True).focus()
             page.keyboard.press(end)
             for text in words:
                 expect(shown).to_contain_text(text)
+        with Kit.open(studio.folder / "caps" / "trainings" / "1" / "kit") as kit:
+            second_highest = kit.model("fp32").calibration.scores[-2]
+        page.get_by_label("Score", exact=True).fill(str(second_highest))
+        page.get_by_role("button", name="Show", exact=True).click()
+        page.get_by_role("button", name="Fill in this rate").click()
+        rate, warn_rate = (page.locator(f"[name={kind}_rate]").input_value() for kind in ("reject", "warn"))
+        assert 0 < float(rate) <= float(warn_rate) < 100
         page.get_by_role("button", name="Back to the kit's limit").click()
         expect(shown).to_contain_text("the kit's limit")
 

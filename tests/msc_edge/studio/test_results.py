@@ -55,6 +55,7 @@ def test_the_rate_of_a_limit_gives_this_limit(results, count, size, monkeypatch)
         assert 0 < rate <= 1
         if rate < 1:
             assert calibration.limit(rate).score == score
+    assert results.highest_limit == calibration.limit(1e-6).score
 
 
 def test_without_labelled_images_there_are_no_counts(toy_kit):
