@@ -3,9 +3,11 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from torch import nn
 
+from msc_edge.errors import UsageError
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from msc_edge.train.weight_files import Pretrained
 
@@ -14,6 +16,14 @@ Trunk = OrderedDict[str, nn.Module]
 
 def _unchanged(key: str) -> str:
     return key
+
+
+def no_weights(name: str) -> NoReturn:
+    """`pretrained` of a network without published weights."""
+    raise UsageError(
+        f"--backbone {name} has no published weights; make some with msc-edge distil --student {name}, and pass them "
+        "as --weights FILE"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

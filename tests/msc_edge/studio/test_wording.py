@@ -28,6 +28,7 @@ NOT_CAUSED = {
         "export.pack": ("--region-rate", "--scores", "--name", "--precision fp32"),
         "images": ("pass uint8",),
         "preprocessing": ("--image-size", "--tiles"),
+        "train.backbones.architecture": ("no published weights",),
         "train.backbones.efficientnet_lite": ("is not the file",),
         "train.checkpoint_selection": ("--select synthetic",),
         "train.dataset": ("--group-by",),
