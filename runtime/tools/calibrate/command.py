@@ -102,7 +102,9 @@ def _show(to: "Console", found: "Recalibration") -> None:
         to.print("nothing was written: pass --out NEWKIT or --in-place to use the new limits")
     else:
         place = shlex.quote(str(found.written))
-        to.print(one_line(f"{place} has the new limits; a running stream loads them with: msc-edge reload"))
+        to.print(
+            one_line(f"{place} has the new limits; a running stream loads them with: msc-edge reload --config FILE")
+        )
 
 
 def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import sync_playwright
 
 from msc_edge.errors import KitError
 from msc_edge.kit.opening import Kit
@@ -71,47 +72,43 @@ def test_the_kit_is_identified_by_name_and_sha(page, toy_kit, text_of):
     assert "another model" not in text
 
 
-def measured(page: Path, browse, script: str, *, width: int, folder: Path) -> Any:
-    """What a script finds in a page that is shown in a frame of this width: the page itself runs none."""
-    frame = html.escape(page.read_text(encoding="utf-8"))
-    program = f"""
-        document.querySelector("iframe").onload = event => {{
-            const shown = event.target.contentDocument, frame = event.target.contentWindow;
-            const found = (() => {{ {script} }})();
-            document.body.innerHTML = "<pre></pre>";
-            document.querySelector("pre").textContent = JSON.stringify(found);
-        }};
-    """
-    wrapper = folder / "frame.html"
-    text = f'<!doctype html><meta charset="utf-8"><iframe width="{width}" height="900" srcdoc="{frame}"></iframe>'
-    wrapper.write_text(f"{text}<script>{program}</script>", encoding="utf-8")
-    opened = browse(wrapper)
-    found = re.search(r"<pre>(.*)</pre>", opened.dom, re.DOTALL)
-    assert found, opened.console
-    return json.loads(html.unescape(found[1]))
+def measured(page: Path, script: str, *, width: int) -> Any:
+    """What a script finds in a page that is shown in a window of this width: the page itself runs none."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium, which is not installed")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": width, "height": 900})
+        shown.goto(page.as_uri())
+        # What depends on scrolling is known after a frame has been drawn.
+        shown.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        found = shown.evaluate(f"() => {{ {script} }}")
+        browser.close()
+    return found
 
 
 @pytest.mark.parametrize("width", [360, 1100])
 @pytest.mark.parametrize("name", ["evaluation", "maps", "scores"])
-def test_nothing_is_wider_than_the_window(name, width, request, browse, tmp_path):
+def test_nothing_is_wider_than_the_window(name, width, request):
     folder = request.getfixturevalue(
         {"evaluation": "evaluated", "maps": "evaluated_maps", "scores": "score_report"}[name]
     )
     script = """
-        frame.scrollTo(50, 0);
-        const beyond = [...shown.querySelectorAll("body *")].filter(
-            each => each.getBoundingClientRect().right > frame.innerWidth + 0.5 && !each.closest(".scroll, svg"));
-        const fits = shown.documentElement.scrollWidth <= frame.innerWidth && frame.scrollX === 0;
+        window.scrollTo(50, 0);
+        const beyond = [...document.querySelectorAll("body *")].filter(
+            each => each.getBoundingClientRect().right > window.innerWidth + 0.5 && !each.closest(".scroll, svg"));
+        const fits = document.documentElement.scrollWidth <= window.innerWidth && window.scrollX === 0;
         return [fits, beyond.map(each => each.outerHTML.slice(0, 200))];
     """
     page = folder / ("s.html" if name == "scores" else "report.html")
-    assert measured(page, browse, script, width=width, folder=tmp_path) == [True, []]
+    assert measured(page, script, width=width) == [True, []]
 
 
-def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps, browse, tmp_path):
+def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps):
     """The masks are circles around (8.5, 40.5) or (50.5, 12.5), of radius 8.5, in images of 64 x 48 pixels."""
     script = """
-        return [...shown.querySelectorAll(".own svg")].map(svg => {
+        return [...document.querySelectorAll(".own svg")].map(svg => {
             const image = svg.parentElement.querySelector("img").getBoundingClientRect();
             const mask = svg.querySelector(".mask").getBBox();
             const matrix = svg.querySelector(".mask").getScreenCTM();
@@ -120,7 +117,7 @@ def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps, br
             return [(centre.x - image.left) / scale, (centre.y - image.top - top) / scale];
         });
     """
-    found = measured(evaluated_maps / "report.html", browse, script, width=1100, folder=tmp_path)
+    found = measured(evaluated_maps / "report.html", script, width=1100)
     assert isinstance(found, list)
     assert len(found) == 4
     for centre in found:
@@ -129,15 +126,15 @@ def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps, br
 
 
 @pytest.mark.parametrize("width", [360, 1100])
-def test_a_table_scrolls_in_its_own_box_and_the_hint_is_seen_where_it_does(width, evaluated_maps, browse, tmp_path):
+def test_a_table_scrolls_in_its_own_box_and_the_hint_is_seen_where_it_does(width, evaluated_maps):
     script = """
-        return [...shown.querySelectorAll(".scroll:has(.hint)")].map(box => {
+        return [...document.querySelectorAll(".scroll:has(.hint)")].map(box => {
             const before = box.scrollWidth > box.clientWidth;
             box.scrollLeft = 1000;
             return [before, box.scrollLeft > 0, box.querySelector(".hint").offsetHeight > 0, box.tabIndex];
         });
     """
-    found = measured(evaluated_maps / "report.html", browse, script, width=width, folder=tmp_path)
+    found = measured(evaluated_maps / "report.html", script, width=width)
     assert len(found) == 4
     assert all(scrolls == moved == hint and tab == 0 for scrolls, moved, hint, tab in found)
     assert sum(scrolls for scrolls, *_ in found) == (0 if width > 1000 else 3)
