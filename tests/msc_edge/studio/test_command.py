@@ -210,6 +210,7 @@ def test_images_can_be_dropped(studio, parts):
         page.goto(studio.address)
         page.get_by_label("Name of the part").fill("dropped")
         page.get_by_role("button", name="Create").click()
+        page.wait_for_url("**/images")  # with its script
         page.locator("[data-which=normal] input").set_input_files(good)
         expect(page.get_by_text("In use:")).to_be_visible()
         folder = studio.folder / "dropped" / "images" / "normal"
@@ -229,6 +230,7 @@ def test_dropped_images_trainings_and_projects_are_removed_without_a_mouse(studi
         page.goto(studio.address)
         page.get_by_label("Name of the part").fill("removed")
         page.keyboard.press("Enter")
+        page.wait_for_url("**/images")  # with its script
         page.locator("[data-which=normal] input").set_input_files(good)
         press("link", f"See or remove the {len(good)} dropped images")
         for name in (good[0].name, good[2].name):
