@@ -90,8 +90,7 @@ def tiles_of(names: Sequence[str]) -> np.ndarray:
     Each tile was photographed at up to six exposures, in ascending order, and the images were numbered on the way:
     `exp5_num_326642`, `exp6_num_326679`. A new tile begins where the exposure falls back, or the number jumps.
     """
-    found = [re.match(r"exp([0-9])_num_([0-9]+)", name) for name in names]
-    exposures, numbers = (np.array([int(each[group]) for each in found if each]) for group in (1, 2))
+    exposures, numbers = np.array([re.findall("[0-9]+", name) for name in names], dtype=np.int64).T
     order = np.argsort(numbers)
     begins = (np.diff(exposures[order]) <= 0) | (np.diff(numbers[order]) > _NUMBERS_OF_A_TILE)
     tiles = np.empty(len(names), dtype=np.int64)

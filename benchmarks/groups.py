@@ -20,6 +20,10 @@ from networks import pretrained_network
 from msc_edge.groups import near_duplicates, orders_of
 from msc_edge.images import read_image
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
+from msc_edge.train.dataset import groups_of
+
+PATTERN = r"num_([0-9]+)[0-9][0-9]\.jpg"
+"""Of `--group-by`: nearly the tiles, but a tile is cut in two where the hundreds change."""
 
 
 def embeddings_of(paths: Sequence[Path]) -> np.ndarray:
@@ -42,8 +46,12 @@ def main() -> None:
 
     tile = magnetic_tile(options.shared)
     names, embeddings = [path.name for path in tile.train], embeddings_of(tile.train)
-    for label, orders in (("embeddings alone", []), ("and names", orders_of(names))):
-        groups = near_duplicates(embeddings, orders)
+    found_groups = {
+        "embeddings alone": near_duplicates(embeddings),
+        "and names": near_duplicates(embeddings, orders_of(names)),
+        "a pattern": groups_of(names, PATTERN),
+    }
+    for label, groups in found_groups.items():
         shared, of_tiles, together = shared_pairs(groups, tiles_of(names))
         print(
             f"magnetic_tile, {label}: {len(groups)} images in {groups.max() + 1} groups, the largest has "

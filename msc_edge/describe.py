@@ -27,7 +27,7 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
     else:
         yield "warn", "not used: the warn limit is equal to the reject limit"
     n = calibration.scores.size
-    counted = _counted(calibration)
+    counted = describe_groups(calibration)
     if counted:
         yield "groups", f"{many(n, 'calibration image')}{counted}"
     for name, limit in used:
@@ -41,7 +41,7 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
             )
 
 
-def _counted(calibration: Calibration) -> str:
+def describe_groups(calibration: Calibration) -> str:
     """How many independent images the calibration images count as; empty if all are independent."""
     groups = calibration.stored_groups
     if groups is None:

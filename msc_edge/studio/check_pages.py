@@ -12,11 +12,10 @@ from starlette.routing import Route
 from msc_edge.errors import UsageError
 from msc_edge.studio.checked import KINDS, Changes, CheckResult
 from msc_edge.studio.images import side_of, thumbnail_response
-from msc_edge.studio.parameters import project_of, whole_number
+from msc_edge.studio.parameters import list_page, project_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Project, Workspace
 
-_PER_PAGE = 60  # images in a list
 _LEAKED_SHOWN = 24
 
 
@@ -87,14 +86,13 @@ def check_values(project: Project, request: Request) -> dict[str, Any]:
     shown = request.query_params.get("show", "all")
     shown = shown if shown in KINDS else "all"
     matching = result.shown(shown)
-    pages = max(1, -(-len(matching) // _PER_PAGE))
-    number = min(max(1, whole_number(request.query_params.get("page", "1"), "page")), pages)
+    number, pages, places = list_page(request, len(matching))
     return values | {
         "is_current": result.normal == str(project.normal) and result.test == (project.test and str(project.test)),
         "changes": Changes.since(result),
         "counts": {kind: len(result.shown(kind)) for kind in KINDS},
         "shown": shown,
-        "matching": matching[_PER_PAGE * (number - 1) : _PER_PAGE * number],
+        "matching": matching[places],
         "number": number,
         "pages": pages,
         "sizes": result.group_sizes,

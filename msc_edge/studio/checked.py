@@ -73,7 +73,7 @@ class CheckResult(Stored):
     def of(cls, job: Job) -> Self | None:
         """The result of a check; None unless it is done, by this version of msc-edge."""
         try:
-            return cls.model_validate(job.result) if job.result else None
+            return job.result_as(cls)
         except ValidationError:  # the page offers to check the images
             return None
 

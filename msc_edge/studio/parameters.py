@@ -9,6 +9,8 @@ from msc_edge.errors import UsageError
 from msc_edge.studio.training import Training
 from msc_edge.studio.workspace import Comparison, Project, Workspace
 
+_PER_PAGE = 60  # images
+
 
 def project_of(workspace: Workspace, request: Request) -> Project:
     """The project in the path of a request. HTTPException 404 if there is none."""
@@ -41,6 +43,13 @@ def whole_number(text: str, what: str) -> int:
     if not text.isdecimal() or len(text) > 9:
         raise UsageError(f"{what} {text!r}: expected a whole number")
     return int(text)
+
+
+def list_page(request: Request, count: int) -> tuple[int, int, slice]:
+    """The page of a list of images that a request asks for, from 1; the number of pages; and the places on it."""
+    pages = max(1, -(-count // _PER_PAGE))
+    number = min(max(1, whole_number(request.query_params.get("page", "1"), "page")), pages)
+    return number, pages, slice(_PER_PAGE * (number - 1), _PER_PAGE * number)
 
 
 def number_in(text: str, what: str) -> float:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from msc_edge.errors import KitError, UsageError
 from msc_edge.studio.images import side_of, thumbnail_response
-from msc_edge.studio.parameters import comparison_of, project_of, training_of, whole_number
+from msc_edge.studio.parameters import comparison_of, list_page, project_of, training_of
 from msc_edge.studio.removal import (
     Which,
     check_idle,
@@ -27,8 +27,6 @@ from msc_edge.studio.removal import (
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.workspace import Project, Workspace
 from msc_edge.text import many
-
-_PER_PAGE = 60  # images in a list
 
 
 @dataclass(frozen=True)
@@ -136,10 +134,8 @@ class RemovalPages:
         """The dropped images, to choose those that are removed."""
         project, which = self._of(request)
         images = dropped_images(project, which)
-        pages = max(1, -(-len(images) // _PER_PAGE))
-        number = min(max(1, whole_number(request.query_params.get("page", "1"), "page")), pages)
-        shown = images[_PER_PAGE * (number - 1) : _PER_PAGE * number]
-        values = {"which": which, "images": shown, "count": len(images), "number": number, "pages": pages}
+        number, pages, places = list_page(request, len(images))
+        values = {"which": which, "images": images[places], "count": len(images), "number": number, "pages": pages}
         return page("dropped.html.j2", project=project, tab="images", **values)
 
     def image(self, request: Request) -> Response:

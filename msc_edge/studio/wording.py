@@ -14,7 +14,7 @@ _START_AGAIN = "start a new training"
 
 _ROWS: tuple[tuple[str, str], ...] = (
     # the images
-    (r"pass --normal DIR if the images were moved", f"put it back, or choose the images anew and {_START_AGAIN}"),
+    (r"pass --normal DIR if the images were moved", f"put it back, or choose the images again and {_START_AGAIN}"),
     (r"pass --normal (.+)$", rf"choose \1 {_CHOOSE}"),
     (r"^--normal (.*); check the path$", rf"the folder of normal images \1; choose another one {_CHOOSE}"),
     (r"^--normal ", "the folder of normal images "),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, images_needed
+from msc_edge.describe import describe_groups
 from msc_edge.errors import SourceError
 from msc_edge.intervals import ROUNDING
 from msc_edge.kit.manifest import Precision
@@ -114,9 +115,9 @@ def calibrate(
             )
             for precision, each in scored.items()
         }
-        independent = min(each.after.calibration.independent for each in limits.values())
-        shown = f"which show {many(len(set(images.groups)), 'part')} and count as {independent:.0f} independent images"
-        _require(independent, reject_rate, f"{left}, {shown}")
+        for each in limits.values():
+            calibration = each.after.calibration
+            _require(calibration.independent, reject_rate, f"{left}{describe_groups(calibration)}")
         if target is not None:
             after: dict[Precision, CalibrationInfo] = {precision: each.after for precision, each in limits.items()}
             rewrite(opened, manifest.with_calibrations(after), target)

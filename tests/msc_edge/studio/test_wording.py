@@ -40,7 +40,7 @@ NOT_CAUSED = {
         "train.preparation": ("--reduced-jpeg",),
         "train.torchvision_weights": ("backbone",),
     },
-    "a training that has finished, or was interrupted, is not started anew": {
+    "a training that has finished, or was interrupted, is not started again": {
         "train.run_folder": ("resume the training", "no training to resume", "not empty"),
         "train.training": ("export it with",),
     },
