@@ -30,6 +30,7 @@ from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.stream.training_images.command import capture
 from msc_edge.runtime.tools.bench.command import bench
 from msc_edge.runtime.tools.calibrate.command import calibrate
+from msc_edge.runtime.tools.compare.command import compare
 from msc_edge.runtime.tools.doctor.command import doctor
 from msc_edge.runtime.tools.evaluate.command import evaluate
 from msc_edge.runtime.tools.kit.command import info, upgrade, verify
@@ -124,6 +125,7 @@ app.command()(info)
 app.command()(verify)
 app.command()(upgrade)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(calibrate)
 app.command()(stream)
 app.command()(reload)

@@ -1,6 +1,6 @@
 """Scoring with a kit on a plain CPU, without torch.
 
-The public names are `Detector`, `Result`, `score_folder` and `evaluate`:
+The public names are `Detector`, `Result`, `score_folder`, `evaluate` and `compare`:
 
     from msc_edge.runtime import Detector
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from msc_edge.runtime.batch import score_folder
     from msc_edge.runtime.detector import Detector
     from msc_edge.runtime.results.result import Result
+    from msc_edge.runtime.tools.compare.run import compare
     from msc_edge.runtime.tools.evaluate.run import evaluate
 
-__all__ = ["Detector", "Result", "evaluate", "score_folder"]
+__all__ = ["Detector", "Result", "compare", "evaluate", "score_folder"]
 
 _MODULES = {
     "Detector": "msc_edge.runtime.detector",
     "Result": "msc_edge.runtime.results.result",
+    "compare": "msc_edge.runtime.tools.compare.run",
     "evaluate": "msc_edge.runtime.tools.evaluate.run",
     "score_folder": "msc_edge.runtime.batch",
 }

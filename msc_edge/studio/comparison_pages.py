@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.tools.evaluate import comparison
+from msc_edge.runtime.tools.compare import comparison
 from msc_edge.studio.folders import chosen_folder
 from msc_edge.studio.images import heatmap_response, side_of
 from msc_edge.studio.parameters import comparison_of

@@ -14,7 +14,7 @@ from msc_edge.files import written_whole
 from msc_edge.kit.layout import kit_name
 from msc_edge.preprocessing import Tiles
 from msc_edge.progress import Report
-from msc_edge.runtime.tools.evaluate.comparison import compare
+from msc_edge.runtime.tools.compare.comparison import compute_comparison
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
 from msc_edge.runtime.tools.evaluate.run import evaluate
 from msc_edge.studio.checked import CheckedImage, CheckResult, LeakedImage, twins_of
@@ -162,7 +162,7 @@ def kit_name_of(training: Training) -> str:
 def compare_kits(*, first: str, second: str, test: str, report: Report) -> dict[str, Any]:
     """Compare two kits on the same labelled images."""
     dataset = labelled_dataset(Path(test))
-    return compare((Path(first), Path(second)), dataset, report=report).model_dump(mode="json")
+    return compute_comparison((Path(first), Path(second)), dataset, report=report).model_dump(mode="json")
 
 
 TASKS: Mapping[str, Callable[..., Any]] = {

@@ -16,6 +16,7 @@ from msc_edge.runtime import evaluate, score_folder
 from msc_edge.runtime.tools.evaluate import evaluation, metrics
 from msc_edge.runtime.tools.report.scores import ScoreReport
 
+DEFECTS = ("empty", "scratch", "stain")
 SCRIPT = "<script>alert(1)<"  # a folder with the file "script>.png"
 
 
@@ -31,6 +32,19 @@ def few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "with_intervals", few)
         yield
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType, save: Callable) -> Path:
+    """Twelve normal images and four of each of three defect types, in the MVTec-AD layout; not to be changed."""
+    folder = tmp_path_factory.mktemp("drawn") / "parts"
+    for seed in range(300, 312):
+        save(folder / "test" / "good" / f"{seed}.png", toy.draw(seed))
+    for number, defect in enumerate(DEFECTS):
+        for seed in range(4):
+            save(folder / "test" / defect / f"{seed:03d}.png", toy.draw(400 + 10 * number + seed, defect))
+    save(folder / "train" / "good" / "000.png", toy.draw(0))
+    return folder
 
 
 @pytest.fixture(scope="session")

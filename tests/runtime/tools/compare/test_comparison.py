@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from msc_edge.runtime.tools.evaluate.comparison import Comparison, auroc_difference, compare
+from msc_edge.runtime.tools.compare.comparison import Comparison, auroc_difference, compute_comparison
 from msc_edge.runtime.tools.evaluate.labelled import labelled_folders
 
 
@@ -65,7 +65,7 @@ def dataset(photos: Path, tmp_path: Path):
 
 
 def test_a_kit_compared_with_itself(toy_kit, dataset):
-    result = compare((toy_kit, toy_kit), dataset, resamples=100)
+    result = compute_comparison((toy_kit, toy_kit), dataset, resamples=100)
     one, other = result.kits
     assert one.model_copy(update={"milliseconds": 0}) == other.model_copy(update={"milliseconds": 0})
     assert result.auroc_difference.value == 0

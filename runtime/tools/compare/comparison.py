@@ -63,9 +63,20 @@ class Comparison(_Part):
     unreadable: NonNegativeInt
     images: list[ComparedImage]
 
+    @property
+    def differing(self) -> list[int]:
+        """The positions of the images with different verdicts, those with the largest difference of p-values first."""
 
-def compare(
-    kits: tuple[Path, Path], dataset: LabelledDataset, *, resamples: int = RESAMPLES, report: Report = silent
+        def difference(position: int) -> float:
+            first, second = self.images[position].p_values
+            return abs(first - second)
+
+        positions = (number for number, image in enumerate(self.images) if len(set(image.verdicts)) > 1)
+        return sorted(positions, key=difference, reverse=True)
+
+
+def compute_comparison(
+    kits: Sequence[Path], dataset: LabelledDataset, *, resamples: int = RESAMPLES, report: Report = silent
 ) -> Comparison:
     """Score the images of a data set with two kits, each with its own limits.
 

@@ -1,0 +1,1 @@
+"""`msc-edge compare`: two kits on the same labelled images."""
