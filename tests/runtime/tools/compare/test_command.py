@@ -82,4 +82,4 @@ def test_python_users_pass_text(toy_kit, dataset):
     found = compare(str(toy_kit), str(toy_kit), str(dataset), resamples=100)
     assert (found.auroc_difference.value, found.differing) == (0, [])
     with pytest.raises(UsageError, match="second is None; expected a path"):
-        compare(toy_kit, None, dataset)
+        compare(toy_kit, None, dataset)  # pyright: ignore[reportArgumentType]
