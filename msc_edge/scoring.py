@@ -99,6 +99,14 @@ class Scoring(BaseModel):
             return patch_score
         return max(self.image.standardised(image_score), self.patch.standardised(patch_score))
 
+    def deciding_score(self, image_score: float, patch_score: float | None) -> Literal["image", "patch"]:
+        """Which of the two makes the score of one image: with kind `both`, the larger one in standard deviations."""
+        if self.kind == "image" or patch_score is None:
+            return "image"
+        if self.image is None or self.patch is None:
+            return "patch"
+        return "image" if self.image.standardised(image_score) > self.patch.standardised(patch_score) else "patch"
+
 
 def calibration_scores(
     kind: ScoreKind, image_scores: np.ndarray, patch_scores: np.ndarray | None, settings: MapSettings | None

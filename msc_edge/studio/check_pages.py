@@ -40,6 +40,7 @@ class CheckPages:
         project = project_of(self.workspace, request)
         if project.normal is None:
             raise UsageError("no normal images are chosen; choose a folder, or drop images")
+        project.check_folders()
         test = project.test
         start = project.check.start
         await asyncio.to_thread(start, "check", normal=str(project.normal), test=test and str(test))

@@ -14,11 +14,13 @@ from starlette.routing import Route
 
 from msc_edge.errors import UsageError
 from msc_edge.runtime.tools.compare import comparison
+from msc_edge.studio.agreement import disagree
 from msc_edge.studio.folders import chosen_folder
 from msc_edge.studio.images import heatmap_response, side_of
 from msc_edge.studio.parameters import comparison_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.training import Training
+from msc_edge.studio.training_settings import differing
 from msc_edge.studio.workspace import Workspace
 
 _SHOWN = 60  # images with different verdicts
@@ -55,7 +57,15 @@ class ComparisonPages:
         chosen = next((pair for pair in pairs if kits[pair[0]].project == kits[pair[1]].project), names[:2])
         projects = [kits[name].project for name in chosen]
         test = next((project for project in projects if project in tests), None)
-        return page("comparisons.html.j2", kits=kits, tests=tests, chosen=chosen, test=test, comparisons=done)
+        return page(
+            "comparisons.html.j2",
+            kits=kits,
+            settings=differing(kits.values()),
+            tests=tests,
+            chosen=chosen,
+            test=test,
+            comparisons=done,
+        )
 
     def _kits(self) -> Mapping[str, Training]:
         """The trainings that have a kit, by their names on pages; those of a project follow each other."""
@@ -74,7 +84,9 @@ class ComparisonPages:
         if first is None or second is None or first == second:
             raise UsageError("choose two different kits")
         typed = str(form.get("folder", "")).strip()
-        test = await asyncio.to_thread(chosen_folder, typed) if typed else self._tests().get(str(form.get("test")))
+        test = self._tests().get(str(form.get("test")))
+        if typed:
+            test = await asyncio.to_thread(chosen_folder, typed, self.workspace.folder)
         if test is None:
             raise UsageError("choose the images: those of a project, or a folder with good/ and defect types")
         made = await asyncio.to_thread(self.workspace.new_comparison)
@@ -88,11 +100,19 @@ class ComparisonPages:
         values: dict[str, Any] = {}
         if found.job.state == "done":
             result = comparison.Comparison.model_validate(found.job.result)
-            differing = [(index, image) for index, image in enumerate(result.images) if len(set(image.verdicts)) > 1]
+            disputed = [(index, image) for index, image in enumerate(result.images) if len(set(image.verdicts)) > 1]
             # First where one kit is right and the other wrong; the largest change of the p-value first.
-            differing.sort(key=lambda each: -abs(each[1].p_values[0] - each[1].p_values[1]))
-            values = {"result": result, "differing": differing[:_SHOWN], "differing_count": len(differing)}
-        return page("comparison.html.j2", comparison=found, job=found.job, **values)
+            disputed.sort(key=lambda each: -abs(each[1].p_values[0] - each[1].p_values[1]))
+            shown = disputed[:_SHOWN]
+            values = {"result": result, "differing": shown, "differing_count": len(disputed)}
+            values["disagreeing"] = any(
+                disagree(flagged=verdict != "normal", regions=regions)
+                for _, image in shown
+                for verdict, regions in zip(image.verdicts, image.regions, strict=True)
+            )
+        return page(
+            "comparison.html.j2", comparison=found, job=found.job, settings=differing(found.trainings), **values
+        )
 
     def progress(self, request: Request) -> Response:
         """A part of a page: the progress."""

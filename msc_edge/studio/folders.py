@@ -9,6 +9,7 @@ from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import kind_of, sha256_of
 from msc_edge.image_files import IMAGE_SUFFIXES, find_images
 from msc_edge.left_over import hidden_beside
+from msc_edge.studio.workspace import check_apart
 
 _MOST_SHOWN = 500  # folders in a list
 _LARGEST = 512 << 20  # bytes of a dropped file
@@ -52,14 +53,15 @@ def image_count(folder: Path | None) -> int:
         return 0
 
 
-def chosen_folder(text: str) -> Path:
-    """A folder whose path was typed. SourceError if it is none."""
+def chosen_folder(text: str, studio: Path) -> Path:
+    """A folder of images whose path was typed. SourceError if it is none; UsageError: see `check_apart`."""
     path = Path(text.strip()).expanduser()
     if not text.strip() or not path.is_absolute():
         raise SourceError(f"{text.strip() or 'the path'}: is not a whole path; begin with / or a drive")
     kind, reason = kind_of(path)
     if kind != "folder":
         raise SourceError(f"{path}: {reason or 'is not a folder'}; check the path")
+    check_apart(path, studio)
     return path
 
 

@@ -1,5 +1,6 @@
 """Images of the studio's pages: thumbnails, and heatmaps of a kit."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from msc_edge.runtime.results.result import Result
 
 THUMBNAIL, LARGE = THUMBNAIL_SIDE, 1600
 """Longest side in pixels."""
+_VIEW_BOX = re.compile(r'viewBox="0 0 (\d+) (\d+)"')
 _UNREADABLE = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128"><title>unreadable</title>'
     '<text x="64" y="80" font-size="48" text-anchor="middle" fill="#808080">?</text></svg>'
@@ -54,9 +56,19 @@ def size_of(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def scored(path: Path, kit: Path) -> Result:
-    """The result of an image file. UnreadableImageError if it cannot be read."""
-    return detector_of(kit).score_file(path)
+def size_of_figure(path: Path) -> tuple[int, int]:
+    """Width and height of a figure of `msc_edge.figures`, an SVG file. SourceError if it is none."""
+    found = _VIEW_BOX.search(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if found is None:
+        raise SourceError(f"{path}: is not a figure of msc-edge; delete it")
+    return int(found[1]), int(found[2])
+
+
+def scored(path: Path, kit: Path) -> tuple[Result, tuple[int, int]]:
+    """The result of an image file, and its width and height. UnreadableImageError if it cannot be read."""
+    detector = detector_of(kit)
+    image = read_image(path, detector.manifest.decode)
+    return detector.score_decoded(image), (image.shape[1], image.shape[0])
 
 
 def detector_of(kit: Path) -> Detector:

@@ -23,9 +23,9 @@ from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
 
 _Model = TypeVar("_Model", bound=BaseModel)
-State = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
+State = Literal["not started", "queued", "running", "done", "failed", "cancelled", "interrupted"]
 _REQUEST, _PROGRESS, _RESULT, _ERROR = "request.json", "progress.json", "result.json", "error.txt"
-_CANCELLED, _LOCK, _PROCESS, LOG = "cancelled", "lock", "process.txt", "log.txt"
+_CANCELLED, _QUEUED, _LOCK, _PROCESS, LOG = "cancelled", "queued", "lock", "process.txt", "log.txt"
 _ENDS: tuple[tuple[str, State], ...] = ((_RESULT, "done"), (_ERROR, "failed"), (_CANCELLED, "cancelled"))
 _STOP_AFTER = 20.0  # seconds that a process has to stop
 _LOOK = 5.0  # seconds: a look at the state holds the lock for a moment
@@ -64,13 +64,27 @@ class Job:
     def state(self) -> State:
         """The state of the work, from its files and its lock."""
         if not self.exists:
-            return "waiting"
+            return "not started"
         if self._is_running():
             return "running"
+        if self.place is not None:
+            return "queued"
         for name, state in _ENDS:
             if (self.folder / name).is_file():
                 return state
         return "interrupted"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or waits to run."""
+        return self.state in ("running", "queued")
+
+    @property
+    def place(self) -> int | None:
+        """Its place in a queue, the smallest first; None if it does not wait in one."""
+        with suppress(OSError, ValueError):
+            return int((self.folder / _QUEUED).read_text(encoding="utf-8"))
+        return None
 
     @property
     def result(self) -> Any:
@@ -97,22 +111,39 @@ class Job:
         return [TaskProgress(**row) for row in rows]
 
     def start(self, task: str, **arguments: Any) -> None:
-        """Start a task; see `tasks`. UsageError if the last one still runs."""
-        if self.state == "running":
-            raise UsageError("this work is running already; wait for it, or cancel it")
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove(_PROGRESS, _RESULT, _ERROR, _CANCELLED)
-            _write(self.folder / _REQUEST, json.dumps({"task": task, **arguments}, indent=1))
+        """Start a task; see `tasks`. UsageError if the last one still runs or waits."""
+        self._ask(task, arguments)
         self._run()
 
     def resume(self) -> None:
         """Start the same task again, after it was interrupted or cancelled, or failed."""
-        if self.state not in ("interrupted", "cancelled", "failed"):
-            raise UsageError("this work is not interrupted; nothing to resume")
-        with writing(self.folder):
-            self._remove(_PROGRESS, _ERROR, _CANCELLED)
+        self._ask_again()
         self._run()
+
+    def enqueue(self, place: int, task: str, **arguments: Any) -> None:
+        """As `start`, but wait in a queue until `begin`."""
+        self._ask(task, arguments)
+        self._wait_at(place)
+
+    def enqueue_again(self, place: int) -> None:
+        """As `resume`, but wait in a queue until `begin`."""
+        self._ask_again()
+        self._wait_at(place)
+
+    def begin(self) -> None:
+        """Start the task that waits. OutputError if it cannot be started; it waits no longer."""
+        try:
+            self._run()
+        finally:
+            with writing(self.folder):
+                self._remove(_QUEUED)
+
+    def leave_queue(self) -> None:
+        """Cancel a task that waits; nothing for another one."""
+        if self.state == "queued":
+            with writing(self.folder):
+                _write(self.folder / _CANCELLED, "")
+                self._remove(_QUEUED)
 
     def cancel(self) -> None:
         """Stop the process; the work can be resumed."""
@@ -143,6 +174,7 @@ class Job:
             return
         try:
             _write(self.folder / _PROCESS, str(os.getpid()))
+            self._remove(_QUEUED)  # the server may have been killed right after it started this process
             yield True
         finally:
             lock.release()
@@ -158,6 +190,24 @@ class Job:
     def fail(self, reason: str) -> None:
         """Write why the work failed, in the process of the job."""
         _write(self.folder / _ERROR, reason)
+
+    def _ask(self, task: str, arguments: dict[str, Any]) -> None:
+        if self.is_active:
+            raise UsageError(f"this work is {self.state} already; wait for it, or cancel it")
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove(_PROGRESS, _RESULT, _ERROR, _CANCELLED)
+            _write(self.folder / _REQUEST, json.dumps({"task": task, **arguments}, indent=1))
+
+    def _ask_again(self) -> None:
+        if self.state not in ("interrupted", "cancelled", "failed"):
+            raise UsageError("this work is not interrupted; nothing to resume")
+        with writing(self.folder):
+            self._remove(_PROGRESS, _ERROR, _CANCELLED)
+
+    def _wait_at(self, place: int) -> None:
+        with writing(self.folder):
+            _write(self.folder / _QUEUED, str(place))
 
     def _run(self) -> None:
         # A session of its own: Ctrl-C at the server's terminal must not reach it, the server stops it in order.
@@ -175,7 +225,8 @@ class Job:
         if process:
             if process.poll() is None:
                 return True
-            del _started[self.folder]
+            if _started.get(self.folder) is process:  # no other thread has started it again
+                _started.pop(self.folder, None)
         if not (self.folder / _LOCK).exists():
             return False
         lock = FileLock(self.folder / _LOCK, timeout=0)

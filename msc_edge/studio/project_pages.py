@@ -105,7 +105,7 @@ class ProjectPages:
         which, text = str(form.get("which")), str(form.get("folder", ""))
         if which not in ("normal", "test"):
             raise UsageError("the form is not complete; load the page again")
-        chosen = str(await asyncio.to_thread(chosen_folder, text)) if text.strip() else None
+        chosen = str(await asyncio.to_thread(chosen_folder, text, self.workspace.folder)) if text.strip() else None
         await asyncio.to_thread(project.change, **{which: chosen})
         return see("projects", project.name, "images")
 

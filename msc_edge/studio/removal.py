@@ -97,8 +97,8 @@ def check_idle(
     if project and project.check.state == "running":
         raise UsageError("the check of the images is running; cancel it first, on the page Images")
     for each in trainings:
-        if each.job.state == "running":
-            raise UsageError(f"{each.title} is running; cancel it first, on its page")
+        if each.job.is_active:
+            raise UsageError(f"{each.title} is {each.job.state}; cancel it first, on its page")
     concerned = {*comparisons_of(workspace, *trainings), *((comparison,) if comparison else ())}
     for each in workspace.comparisons():
         reads = project and each.job.exists and Path(each.job.request["test"]).is_relative_to(project.folder)

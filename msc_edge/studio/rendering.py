@@ -12,6 +12,10 @@ from msc_edge import __version__
 from msc_edge.describe import describe_least_p_value, is_least_p_value
 from msc_edge.errors import SourceError
 from msc_edge.progress import clock
+from msc_edge.runtime.tools.evaluate.metrics import METRICS
+from msc_edge.runtime.tools.report.legend import heatmap_scale_url
+from msc_edge.studio.agreement import disagree, explain_disagreement
+from msc_edge.studio.training_settings import DETAILS, created
 from msc_edge.templates import template_environment
 
 HEADERS = {
@@ -23,8 +27,9 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+_REPORT = "msc_edge.runtime.tools.report"
 _STATIC: Mapping[str, tuple[str, str]] = {
-    "base.css": ("msc_edge.runtime.tools.report", "text/css"),  # the reports have the same look
+    "base.css": (_REPORT, "text/css"),  # the reports have the same look
     "studio.css": ("msc_edge.studio", "text/css"),
     "studio.js": ("msc_edge.studio", "text/javascript"),
     "draw.js": ("msc_edge.studio", "text/javascript"),
@@ -61,10 +66,17 @@ def _number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}f}"
 
 
-_environment = template_environment("msc_edge.studio", "pages")
+# With the tables and the legend of the reports.
+_environment = template_environment("msc_edge.studio", "pages", shared=[_REPORT])
 _environment.filters |= {"clock": clock, "number": _number}
 _environment.globals |= {
+    "DETAILS": DETAILS,
     "address": address,
+    "created": created,
     "describe_least_p_value": describe_least_p_value,
+    "disagree": disagree,
+    "explain_disagreement": explain_disagreement,
+    "heatmap_scale": heatmap_scale_url(),
     "is_least_p_value": is_least_p_value,
+    "metrics": METRICS,
 }

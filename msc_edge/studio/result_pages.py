@@ -20,6 +20,7 @@ from msc_edge.images import decode_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.writing import write_zip
 from msc_edge.overlay import overlay
+from msc_edge.studio.agreement import disagree
 from msc_edge.studio.folders import body_of
 from msc_edge.studio.images import LARGE, detector_of, heatmap_response, image_response, scored, side_of
 from msc_edge.studio.parameters import number_in, training_of
@@ -90,7 +91,8 @@ class ResultPages:
         project, training = training_of(self.workspace, request)
         results = finished(training)
         image = _image(results, request.path_params["index"])
-        values = {"results": results, "image": image, "result": scored(image.path, results.kit)}
+        result, size = scored(image.path, results.kit)
+        values = {"results": results, "image": image, "result": result, "size": size}
         return page("image.html.j2", project=project, training=training, tab="trainings", **values)
 
     def image_file(self, request: Request) -> Response:
@@ -122,7 +124,13 @@ class ResultPages:
         result = detector.score_decoded(image)
         drawn = overlay(image, result.grid_map) if result.grid_map else image
         return page(
-            "tried.html.j2", project=project, training=training, result=result, url=_data_url(drawn), results=results
+            "tried.html.j2",
+            project=project,
+            training=training,
+            result=result,
+            url=_data_url(drawn),
+            size=(image.shape[1], image.shape[0]),
+            results=results,
         )
 
 
@@ -148,6 +156,7 @@ def at(results: Results, score: float) -> dict[str, Any]:
         "rate": results.rate_of(score),
         "at": results.at(score),
         "types": results.types_at(score),
+        "disagreeing": sum(disagree(flagged=image.score > score, regions=image.regions) for image in results.images),
         "galleries": [(*about, found[:_SHOWN], len(found)) for *about, found in galleries if results.images],
     }
 

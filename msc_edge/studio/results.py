@@ -18,6 +18,7 @@ from msc_edge.kit.opening import Kit
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, at_limit
 from msc_edge.runtime.tools.evaluate.labelled import GOOD
 from msc_edge.runtime.tools.evaluate.run import JSON, SCORES
+from msc_edge.scoring import Scoring
 from msc_edge.studio.training import LABELS, Training
 from msc_edge.text import csv_text
 
@@ -35,6 +36,8 @@ class ScoredImage:
     label: str
     score: float
     p_value: float
+    regions: int | None
+    """Regions of its heatmap; None where the kit has no heatmaps."""
 
     @property
     def is_anomalous(self) -> bool:
@@ -67,6 +70,11 @@ class Results:
     def calibration(self) -> Calibration:
         """The calibration of the model that scores."""
         return self.manifest.models[self.manifest.default_precision].calibration.calibration
+
+    @property
+    def scoring(self) -> Scoring:
+        """What the score of this model is made of."""
+        return self.manifest.models[self.manifest.default_precision].scoring
 
     @property
     def limits(self) -> Limits:
@@ -144,7 +152,13 @@ def _read(kit: Path, evaluation: Path | None, labels: Path, stamps: tuple[int, .
             rows = [(csv_text(row["path"]), row) for row in csv.DictReader(file) if row["score"]]
         images = tuple(
             ScoredImage(
-                index, name, Path(known[name]["path"]), known[name]["label"], float(row["score"]), float(row["p_value"])
+                index,
+                name,
+                Path(known[name]["path"]),
+                known[name]["label"],
+                float(row["score"]),
+                float(row["p_value"]),
+                len(json.loads(row["regions"])) if row["patch_score"] else None,
             )
             for index, (name, row) in enumerate(rows)
             if name in known

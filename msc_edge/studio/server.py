@@ -7,6 +7,7 @@ from msc_edge.runtime.web.server import open_port
 from msc_edge.runtime.web.settings import WebSettings
 from msc_edge.studio.app import create_app
 from msc_edge.studio.removal import empty_trash
+from msc_edge.studio.training_queue import TrainingQueue
 from msc_edge.studio.workspace import Workspace
 
 
@@ -20,11 +21,12 @@ def studio(folder: str | Path, settings: WebSettings, *, on_start: Callable[[str
     workspace = Workspace.at(Path(folder))
     with open_port(settings) as port:
         empty_trash(workspace)
-        for job in workspace.jobs():
-            if job.state == "interrupted":
-                job.resume()
         try:
-            port.run(create_app(workspace, settings, hosts=port.hosts), on_start=on_start)
+            with TrainingQueue(workspace).kept_moving():
+                for job in workspace.jobs():
+                    if job.state == "interrupted":
+                        job.resume()
+                port.run(create_app(workspace, settings, hosts=port.hosts), on_start=on_start)
         finally:
             for job in workspace.jobs():
                 if job.state == "running":

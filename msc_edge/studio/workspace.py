@@ -95,6 +95,12 @@ class Project:
         """The check of the images."""
         return Job(self.folder / "check")
 
+    def check_folders(self) -> None:
+        """UsageError for a chosen folder that `check_apart` refuses: chosen by an older version, or moved since."""
+        for chosen in (self.settings.normal, self.settings.test):
+            if chosen:
+                check_apart(Path(chosen), self.folder.parent)
+
     def trainings(self) -> list[Training]:
         """All trainings, the newest first."""
         return [Training(folder) for folder in _numbered(self.folder / "trainings")]
@@ -106,11 +112,12 @@ class Project:
     def new_training(self, *, detail: Detail, steps: int | None) -> Training:
         """A training with the images and settings of now.
 
-        UsageError without normal images, SourceError where their folder has gone, and for a folder of labelled images
-        with another layout: all before the training, not after it.
+        UsageError without normal images, and see `check_folders`; SourceError where their folder has gone, and for a
+        folder of labelled images with another layout: all before the training, not after it.
         """
         if self.normal is None:
             raise UsageError("no normal images are chosen; choose a folder, or drop images, on the page Images")
+        self.check_folders()
         normal_folder(self.normal)
         if self.test is not None:
             labelled_dataset(self.test)
@@ -154,9 +161,15 @@ class Comparison:
         return Path(request["first"]), Path(request["second"])
 
     @property
+    def trainings(self) -> tuple[Training, Training]:
+        """The trainings of the two kits."""
+        first, second = (Training(kit.parent) for kit in self.kits)
+        return first, second
+
+    @property
     def names(self) -> tuple[str, str]:
         """The trainings of the two kits, as on their pages."""
-        first, second = (Training(kit.parent).title for kit in self.kits)
+        first, second = (training.title for training in self.trainings)
         return first, second
 
 
@@ -212,6 +225,26 @@ class Workspace:
             yield project.check
             yield from (training.job for training in project.trainings())
         yield from (comparison.job for comparison in self.comparisons())
+
+
+def check_apart(images: Path, studio: Path) -> None:
+    """UsageError for a folder of images that contains the folder of the studio, or lies in it.
+
+    A folder of images is searched with all folders in it: images that the studio writes, such as thumbnails and
+    heatmaps, would be used as images of parts. Dropped images are not concerned: they have a folder of their own.
+    """
+    real, written = images.resolve(), studio.resolve()
+    harm = "so images that it writes would be used as images of parts"
+    if written.is_relative_to(real):
+        raise UsageError(
+            f"{images}: contains {written}, where the studio writes, {harm}; choose another folder of images, or start "
+            "the studio in a folder outside of this one"
+        )
+    if real.is_relative_to(written):
+        raise UsageError(
+            f"{images}: lies in {written}, where the studio writes, {harm}; move the images to a folder outside of it "
+            "and choose that one, or drop them"
+        )
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -16,6 +16,16 @@ def test_both_is_the_larger_one_in_standard_deviations() -> None:
     assert scoring.score(0.1, 1.0) == pytest.approx(-1)
 
 
+@pytest.mark.parametrize(("image", "patch", "part"), [(0.5, 2.0, "image"), (0.2, 6.0, "patch"), (0.1, 1.5, "patch")])
+def test_the_deciding_score_is_the_one_that_the_score_equals(image: float, patch: float, part: str) -> None:
+    scoring = Scoring.fitted("both", IMAGES, PATCHES, MAP)
+    assert scoring.deciding_score(image, patch) == part
+    other = {"image": (image, -100.0), "patch": (-100.0, patch)}[part]  # without the other part
+    assert scoring.score(image, patch) == scoring.score(*other)
+    assert Scoring().deciding_score(0.25, None) == "image"
+    assert Scoring.fitted("patch", IMAGES, PATCHES, MAP).deciding_score(0.25, 1.5) == "patch"
+
+
 def test_both_does_not_depend_on_the_units_of_its_parts() -> None:
     one, other = Scoring.fitted("both", IMAGES, PATCHES, MAP), Scoring.fitted("both", 5 * IMAGES, PATCHES / 7, MAP)
     for image, patch in zip(IMAGES, reversed(PATCHES), strict=True):

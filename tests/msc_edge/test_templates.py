@@ -1,5 +1,5 @@
 import pytest
-from jinja2 import UndefinedError
+from jinja2 import TemplateNotFound, UndefinedError
 from markupsafe import Markup
 
 from msc_edge.templates import template_environment
@@ -29,3 +29,12 @@ def test_templates_are_found_in_the_package(environment):
     assert "{% block content %}" not in environment.get_template("problem.html.j2").render(
         status=404, message="<m>", back="/", version="1"
     )
+
+
+def test_templates_that_the_package_does_not_have_are_those_of_shared_packages():
+    shared = template_environment("msc_edge.studio", "pages", shared=["msc_edge.runtime.tools.report"])
+    assert "sign" in dir(shared.get_template("signs.html.j2").module)
+    with pytest.raises(TemplateNotFound):
+        shared.get_template("nothing.html.j2")
+    with pytest.raises(TemplateNotFound):
+        template_environment("msc_edge.studio", "pages").get_template("signs.html.j2")

@@ -11,14 +11,14 @@ async function answer(response) {
 
 const controls = (part) => all("a[href], button, input", part);
 
-// Parts that show running work: loaded again each second, and the whole page when the work has ended.
+// Parts that show work that runs or waits: loaded again each second, and the whole page when its state has changed.
 for (const part of all("[data-live]")) {
+  const state = $("[data-work]", part)?.dataset.work;
   const load = async () => {
     try {
       const response = await fetch(part.dataset.live, { headers: { accept: "text/plain" } });
       const text = await (await answer(response)).text();
-      const running = text.includes("<progress") || text.includes("class=\"tasks\"");
-      if (!running) return location.reload();
+      if (!text.includes(`data-work="${state}"`)) return location.reload();
       const focused = controls(part).indexOf(document.activeElement);
       part.innerHTML = text;
       controls(part)[focused]?.focus();

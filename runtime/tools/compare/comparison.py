@@ -17,6 +17,7 @@ from msc_edge.progress import Report, silent
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.image_result import ImageResult
+from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, at_limit
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES, Interval, auroc, average_precision, sklearn_metrics
@@ -51,6 +52,9 @@ class ComparedImage(_Part):
     scores: tuple[float, float]
     p_values: tuple[float, float]
     verdicts: tuple[Verdict, Verdict]
+    regions: tuple[int | None, int | None] = Field(
+        default=(None, None), description="regions of the heatmaps; null for a kit that compares whole images only"
+    )
 
 
 class Comparison(_Part):
@@ -102,6 +106,7 @@ def compute_comparison(
             scores=(one.result.score, other.result.score),
             p_values=(one.result.p_value, other.result.p_value),
             verdicts=(one.result.verdict, other.result.verdict),
+            regions=(_regions(one.result), _regions(other.result)),
         )
         for label, one, other in zip(dataset.images, *scored, strict=True)
         if one.result and other.result
@@ -124,6 +129,10 @@ def compute_comparison(
         unreadable=len(dataset.images) - len(images),
         images=images,
     )
+
+
+def _regions(result: Result) -> int | None:
+    return None if result.patch_score is None else len(result.regions)
 
 
 def auroc_difference(

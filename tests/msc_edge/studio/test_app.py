@@ -172,6 +172,25 @@ def test_wrong_forms_get_a_message_and_a_way_back(studio, project, path, fields,
     assert "Back" in page
 
 
+@pytest.mark.parametrize("which", ["normal", "test"])
+def test_a_folder_that_the_studio_writes_into_is_refused(studio, project, which):
+    for folder, words in ((studio.folder.parent, "contains"), (studio.folder / "Räder Co", "lies in")):
+        status, page = studio.post(f"{project}/images", which=which, folder=str(folder))
+        assert status == 400
+        assert f"{folder}: {words} {studio.folder}, where the studio writes" in page
+    status, page = studio.post("/comparisons", first="", second="", folder=str(studio.folder.parent))
+    assert status == 400
+    assert studio.post(f"{project}/images", which=which, folder="")[0] == 303
+
+
+def test_the_page_names_the_layout_of_labelled_images(studio, project):
+    page = studio.get(f"{project}/images")[1]
+    normal, labelled = re.findall(r'placeholder="([^"]+)"', page)
+    assert (normal, labelled) == ("/data/parts/train/good", "/data/parts/test")
+    assert re.search(r"/data/parts/test\n +good/ .*\n +dent/ .*\n +scratch/ ", page)
+    assert "a folder good and a folder for each defect type" in page
+
+
 def test_a_mask_must_be_an_image(studio, project):
     response, text = studio.send("PUT", f"{project}/mask", b"no image")
     assert response.status == 400

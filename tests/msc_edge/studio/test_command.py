@@ -1,5 +1,6 @@
 """From a folder of images to a kit by clicks alone, in a real browser."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
@@ -15,10 +17,16 @@ from msc_edge.ignore_mask import IgnoreMask
 from msc_edge.images import read_image
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.tools.evaluate.metrics import METRICS
+from msc_edge.studio.agreement import explain_disagreement
 
 pytestmark = pytest.mark.slow
 WORK = 600_000  # milliseconds for a training on a busy machine
 SIZES = ((1280, 900), (390, 800))
+LOAD_ALL = """async () => {
+    for (const each of document.images) { each.loading = "eager"; await each.decode(); }
+}"""
+IMAGES = re.compile(r"/(heatmap|plain|normal/\d+|leaked/\d+|curves|views)(\?|$)")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +136,7 @@ def test_the_downloaded_kit_scores_as_the_page_says(walked, parts, tmp_path):
         expect(page.locator(".verdict-line")).to_contain_text(f"score {score:.4f}")
 
 
-ENDS = ("0 false alarms in 6", "15 missed of 15", "No target rate gives a limit above", "at most about")
+ENDS = ("0 false alarms in 6", "15 missed of 15", "No target false-alarm rate gives a limit above", "at most about")
 
 
 def test_the_slider_says_what_each_limit_would_do(walked):
@@ -163,6 +171,56 @@ def test_any_image_can_be_tried(walked, parts):
         expect(page.locator("[data-result]")).to_contain_text(f"score {Detector.load(kit).score_file(image).score:.4f}")
 
 
+def test_a_verdict_that_the_heatmap_does_not_show_is_explained_beside_it(walked, parts, tmp_path):
+    studio, training = walked
+    detector = Detector.load(studio.folder / "caps" / "trainings" / "1" / "kit")
+    good = [read_image(path) for path in sorted((parts / "test" / "good").iterdir())]
+    # Brighter and brighter good parts: the verdict and the regions do not change at the same place.
+    brighter = (
+        np.clip(image * (1 + percent / 100), 0, 255).astype(np.uint8) for image in good for percent in range(1, 80)
+    )
+    image, text = next(
+        (image, text)
+        for image in brighter
+        if (text := explain_disagreement(detector.score_decoded(image), detector.scoring))
+    )
+    cv2.imwrite(str(tmp_path / "brighter.png"), image[..., ::-1])
+    with opened(studio, size=SIZES[1], scheme="dark") as page:
+        page.goto(studio.address + training)
+        page.locator("[data-try] input").set_input_files(tmp_path / "brighter.png")
+        expect(page.locator("[data-result] [data-difference]")).to_have_text(text)
+        expect(page.locator("[data-result] .legend")).to_contain_text("yellow is its limit")
+        assert Axe().run(page).response["violations"] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[1][0]
+
+
+def test_metrics_have_the_names_of_the_reports(walked):
+    studio, training = walked
+    with opened(studio) as page:
+        page.goto(studio.address + training)
+        heads = page.get_by_label("Metrics over all thresholds").locator("tbody th").all_inner_texts()
+        assert [" ".join(head.split()) for head in heads] == [
+            f"{metric.title} {metric.meaning}" for metric in METRICS.values()
+        ]
+
+
+def test_images_have_their_size_before_they_are_loaded(walked):
+    studio, training = walked
+    boxes = "() => [...document.images].map(each => [each.clientWidth, each.clientHeight])"
+    with opened(studio) as page:
+        for place in (training, f"{training}/images/0", "/projects/caps/images", "/projects/caps/region"):
+            page.route(IMAGES, lambda _: None)  # neither answered nor refused
+            page.goto(studio.address + place, wait_until="domcontentloaded")
+            page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            before = page.evaluate(boxes)
+            page.unroute_all(behavior="ignoreErrors")
+            page.goto(studio.address + place)
+            page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            page.evaluate(LOAD_ALL)
+            assert before == page.evaluate(boxes), place
+            assert before
+
+
 def test_export_again_with_another_rate_and_compare(walked):
     studio, training = walked
     kit = studio.folder / "caps" / "trainings" / "1" / "kit"
@@ -189,6 +247,17 @@ def test_export_again_with_another_rate_and_compare(walked):
         expect(page.get_by_text("time of an image, one thread")).to_be_visible(timeout=WORK)
         expect(page.get_by_text("95 % interval")).to_be_visible()
         assert Axe().run(page).response["violations"] == []
+        differing = page.get_by_role("row", name="target false-alarm rate of the reject limit")
+        expect(differing.get_by_role("cell")).to_have_text(["20 %", "1 %"])
+        expect(page.get_by_role("row", name="steps of fine-tuning")).to_have_count(0)  # the same
+        comparison = page.url
+    for size in SIZES:
+        with opened(studio, size=size) as page:
+            page.goto(comparison)
+            table = page.get_by_label("Both kits")
+            scrolls = table.evaluate("box => box.scrollWidth > box.clientWidth")
+            assert scrolls == (size == SIZES[1])
+            expect(table.get_by_text("More columns: scroll sideways")).to_be_visible(visible=scrolls)
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(SIZES[0], "light"), (SIZES[1], "dark")])

@@ -19,15 +19,15 @@ def test_a_folder_is_listed_without_hidden_ones(tmp_path):
 @pytest.mark.parametrize("text", ["", "  ", "relative/path", "."])
 def test_a_typed_path_must_be_whole(text):
     with pytest.raises(SourceError, match="whole path"):
-        chosen_folder(text)
+        chosen_folder(text, Path("/studio"))
 
 
 def test_a_typed_path_must_be_a_folder(tmp_path):
     (tmp_path / "file.png").touch()
     for name in ("file.png", "missing"):
         with pytest.raises(SourceError, match=name):
-            chosen_folder(str(tmp_path / name))
-    assert chosen_folder(f" {tmp_path} ") == tmp_path
+            chosen_folder(str(tmp_path / name), Path("/studio"))
+    assert chosen_folder(f" {tmp_path} ", Path("/studio")) == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def ended(job: Job) -> str:
 
 @pytest.mark.slow
 def test_work_that_fails_says_why_and_can_be_resumed(job, tmp_path):
-    assert job.state == "waiting"
+    assert job.state == "not started"
     job.start("check", normal=str(tmp_path / "missing"), test=None)
     assert job.state == "running"
     with pytest.raises(UsageError, match="running already"):

@@ -210,6 +210,17 @@ def test_running_work_must_be_cancelled_first(workspace, project):
     assert workspace.projects() == []
 
 
+def test_what_waits_in_the_queue_must_be_cancelled_first(workspace, project):
+    training = project.training(2)
+    training.job.enqueue(1, "train", folder="x")
+    for remove_it in (lambda: delete_training(workspace, training), lambda: delete_project(workspace, project)):
+        with pytest.raises(UsageError, match="caps, training 2 is queued; cancel it first"):
+            remove_it()
+    training.job.leave_queue()
+    delete_training(workspace, training)
+    assert project.training(2) is None
+
+
 def test_what_a_killed_studio_left_is_deleted_at_the_next_start(workspace):
     (workspace.folder / ".removed" / "0a" / "kit").mkdir(parents=True)
     empty_trash(workspace)

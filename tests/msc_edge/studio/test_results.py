@@ -17,7 +17,7 @@ def results(toy_kit: Path) -> Results:
     labels = random.choice(["good", "dent", "scratch"], 60).tolist()
     scores = random.integers(0, 20, 60) / 100
     images = (
-        ScoredImage(index, f"{label}/{index}.png", Path(f"{index}.png"), label, float(score), 0.5)
+        ScoredImage(index, f"{label}/{index}.png", Path(f"{index}.png"), label, float(score), 0.5, None)
         for index, (label, score) in enumerate(zip(labels, scores, strict=True))
     )
     return Results(toy_kit, manifest, tuple(images), None)

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.preprocessing import Region
+from msc_edge.studio.folders import chosen_folder
 from msc_edge.studio.training import MASK
 from msc_edge.studio.workspace import Workspace
 
@@ -13,6 +15,12 @@ REGION = Region(x=1, y=2, width=3, height=4)
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace.at(tmp_path / "work")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (folder := tmp_path / "images").mkdir()
+    return folder
 
 
 @pytest.mark.parametrize("name", ["caps", "Bottle caps 3", "a", "x" * 60, "Räder", "v1.2_b-c"])
@@ -39,14 +47,14 @@ def test_names_that_differ_in_case_only_are_one_name(workspace):
         workspace.create("caps")
 
 
-def test_a_training_keeps_the_settings_of_its_start(workspace, tmp_path):
+def test_a_training_keeps_the_settings_of_its_start(workspace, images):
     project = workspace.create("caps")
-    project.change(normal=str(tmp_path), region=REGION)
+    project.change(normal=str(images), region=REGION)
     project.mask.write_bytes(b"mask")
     training = project.new_training(detail="fast", steps=None)
     project.change(normal=None, region=None)
     project.mask.unlink()
-    assert training.plan.normal == str(tmp_path)
+    assert training.plan.normal == str(images)
     assert training.plan.region == REGION
     assert training.mask == training.folder / MASK
     assert training.mask.read_bytes() == b"mask"
@@ -60,26 +68,26 @@ def test_without_normal_images_there_is_no_training(workspace):
     assert project.trainings() == []
 
 
-def test_labelled_images_that_cannot_be_used_are_refused_before_the_training(workspace, tmp_path):
+def test_labelled_images_that_cannot_be_used_are_refused_before_the_training(workspace, images):
     project = workspace.create("caps")
-    project.change(normal=str(tmp_path), test=str(tmp_path))
+    project.change(normal=str(images), test=str(images))
     with pytest.raises(SourceError, match="test/good"):
         project.new_training(detail="fast", steps=None)
     assert project.trainings() == []
 
 
-def test_dropped_images_are_used_where_no_folder_is_chosen(workspace, tmp_path):
+def test_dropped_images_are_used_where_no_folder_is_chosen(workspace, images):
     project = workspace.create("caps")
     assert (project.normal, project.test) == (None, None)
     (project.dropped / "normal").mkdir(parents=True)
     assert project.normal == project.dropped / "normal"
-    project.change(normal=str(tmp_path))
-    assert project.normal == tmp_path
+    project.change(normal=str(images))
+    assert project.normal == images
 
 
-def test_trainings_are_counted_from_one_and_the_newest_is_first(workspace, tmp_path):
+def test_trainings_are_counted_from_one_and_the_newest_is_first(workspace, images):
     project = workspace.create("caps")
-    project.change(normal=str(tmp_path))
+    project.change(normal=str(images))
     for _ in range(11):
         project.new_training(detail="tiles", steps=0)
     assert [training.number for training in project.trainings()] == list(range(11, 0, -1))
@@ -97,3 +105,42 @@ def test_a_file_is_no_workspace(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
         Workspace.at(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (".", "contains .*work, where the studio writes"),
+        ("work", "contains .*work, where the studio writes"),
+        ("work/caps", "lies in .*work, where the studio writes"),
+        ("work/caps/images/normal", "lies in"),
+        ("link", "contains"),
+        ("beside", None),
+        ("work 2", None),
+    ],
+)
+def test_folders_of_images_that_the_studio_writes_into_are_refused(tmp_path, place, words):
+    """Such a folder may have been chosen by an older version: training, check and choice refuse it alike."""
+    project = Workspace.at(tmp_path / "work").create("caps")
+    (tmp_path / "link").symlink_to(tmp_path)
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    project.change(normal=str(folder))
+    if words is None:
+        project.new_training(detail="fast", steps=0)
+        return
+    for refuse in (
+        project.check_folders,
+        lambda: project.new_training(detail="fast", steps=0),
+        lambda: chosen_folder(str(folder), tmp_path / "work"),
+    ):
+        with pytest.raises(UsageError, match=words) as error:
+            refuse()
+        assert re.search("; (choose|move) ", str(error.value))
+    assert project.trainings() == []
+
+
+def test_dropped_images_may_be_in_the_folder_of_the_studio(workspace):
+    project = workspace.create("caps")
+    (project.dropped / "normal").mkdir(parents=True)
+    assert project.new_training(detail="fast", steps=0).plan.normal == str(project.dropped / "normal")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from msc_edge.runtime import Detector
 from msc_edge.runtime.tools.compare.comparison import Comparison, auroc_difference, compute_comparison
 from msc_edge.runtime.tools.evaluate.labelled import labelled_folders
 
@@ -73,3 +74,13 @@ def test_a_kit_compared_with_itself(toy_kit, dataset):
     assert len(result.images) == result.normal_images + result.anomalous_images == len(dataset.images) - 3
     assert all(len(set(image.verdicts)) == len(set(image.scores)) == 1 for image in result.images)
     assert Comparison.model_validate(json.loads(result.model_dump_json())) == result
+
+
+def test_each_image_has_the_regions_of_both_kits(toy_kit, patch_kit, dataset):
+    found = compute_comparison((toy_kit, patch_kit), dataset, resamples=100)
+    detector = Detector.load(patch_kit, threads=1)
+    # The first kit compares whole images only.
+    assert [image.regions for image in found.images] == [
+        (None, len(detector.score_file(image.path).regions)) for image in found.images
+    ]
+    assert len({image.regions for image in found.images}) > 1

@@ -74,7 +74,8 @@ class TestReport:
                 assert card.count('<path class="mask"') == card.count('<path class="casing"') == 1
                 assert "with its heatmap and the outline of its mask" in card
             text = text_of(page.partition(f"<h2>{title}</h2>")[2].partition("<article")[0])
-            assert "0 limit 2 \u00d7 limit heatmap region: heatmap above the limit mask: the true defect" in text
+            legend = "heatmap: yellow is its limit region: heatmap above the limit mask: the true defect"
+            assert f"0 limit 2 \u00d7 limit {legend}" in text
             assert "of 5 images" in text
         # The masks are seen in these two galleries only.
         assert page.count('<path class="mask"') == 4 + 2

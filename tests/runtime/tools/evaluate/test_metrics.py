@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
 from msc_edge.runtime.tools.evaluate.metrics import METRICS, Metric, tpr_at, with_intervals
+
+DOCS = Path(__file__).parents[4] / "docs"
 
 # A few values, so that normal and anomalous images tie; and any values.
 SCORES = st.one_of(st.sampled_from([0.0, 0.1, 0.2, 0.3]), st.floats(0, 2))
@@ -61,6 +64,12 @@ ORACLES = {
     "tpr_at_5_fpr": lambda normal, anomalous: tpr_by_cuts(normal, anomalous, percent=5),
     "best_f1": best_f1_by_cuts,
 }
+
+
+@pytest.mark.parametrize("page", ["integrate.md", "studio.md"])
+def test_docs_name_each_metric_as_reports_and_the_studio_do(page):
+    text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+    assert [metric.title for metric in METRICS.values() if metric.title not in text] == []
 
 
 def test_every_metric_has_an_oracle():
