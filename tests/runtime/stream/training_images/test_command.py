@@ -122,14 +122,29 @@ def test_a_second_run_continues_in_a_folder_with_an_odd_name(
     before = {path: path.read_bytes() for path in images_of(tmp_path / out)}
     code, lines, _ = start(video, "--out", out, "--every", 0, "--images", 7).end()
     assert (first[0], code) == (0, 0)
-    assert lines[0].startswith(f"{out}: 7 of 7 images; skipped: ")  # the first three parts are there already
+    assert lines[0].startswith(f"{out}: 7 of 7 images, 3 of them from earlier runs; skipped: ")
     assert lines[-1] == """next: msc-edge train --normal 'odd '"'"'name'"'"' [x] & ümlaut' --out RUN"""
     images = images_of(tmp_path / out)
     assert [path.stem[-4:] for path in images] == [f"{number:04d}" for number in range(1, 8)]
     assert {path: path.read_bytes() for path in images[:3]} == before
     kept = [read_image(path) for path in images]
     assert all(np.array_equal(*pair) for pair in zip(kept, frames_of(video)[::STANDS][:7], strict=True))
-    assert start(video, "--out", out, "--images", 7).end()[1][0] == f"{out}: 7 of 7 images"
+    assert start(video, "--out", out, "--images", 7).end()[1][0] == f"{out}: 7 of 7 images, 7 of them from earlier runs"
+
+
+def test_the_same_video_again_adds_no_image(
+    start: Callable[..., Capture], noisy: Callable, scene: Callable, tmp_path: Path
+) -> None:
+    """Also where its images are many: the first of thirty is far from the latest."""
+    writer = cv2.VideoWriter(str(tmp_path / "line.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (320, 240))
+    for number in range(30):
+        writer.write(noisy(scene(number), 2, number)[..., ::-1])
+    writer.release()
+    lines = [start("line.avi", "--out", "parts", "--every", 0).end() for _ in range(2)]
+    assert lines[0][1][0] == "parts: 30 of 200 images"
+    assert lines[1][1][0] == "parts: 30 of 200 images, 30 of them from earlier runs; skipped: 30 similar"
+    assert "parts: 30 images of earlier runs are there; frames that are similar to them are skipped" in lines[1][2]
+    assert len(images_of(tmp_path / "parts")) == 30
 
 
 @pytest.mark.parametrize(
