@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from msc_edge.calibration import Calibration, Limit, Limits, images_needed
+from msc_edge.calibration import Calibration, Limit, Limits, Verdict, images_needed
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.quantization import MAX_LOSS, MIN_HELD_OUT
 from msc_edge.scoring import ScoreKind
@@ -76,6 +76,18 @@ def describe_regions(limit: Limit, calibration: Calibration) -> str:
     assert limit.target_rate is not None
     rates = _rates(limit.target_rate, limit.expected_rate, describe_interval(calibration, limit))
     return f"map above {limit.score:.6f}; share of normal images with any region: {rates}"
+
+
+def describe_disagreement(verdict: Verdict, *, regions: int | None) -> str:
+    """Why a rejected image has no region, or a normal one has some: one sentence; empty where there is nothing to say.
+
+    `regions`: their number; None for a kit that compares whole images only.
+    """
+    if verdict == "reject" and regions == 0:
+        return "Rejected, although the heatmap has no region above its limit: the score decides, with its own limit."
+    if verdict == "normal" and regions:
+        return "Not rejected, although the heatmap has a region above its limit: the score decides, with its own limit."
+    return ""
 
 
 def describe_default_model(manifest: Manifest) -> str:
