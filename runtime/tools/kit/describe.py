@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msc_edge.describe import SCORE_KINDS, describe_default_model, describe_limits, describe_regions
+from msc_edge.describe import SCORE_KINDS, describe_default_model, describe_limits
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.model_entry import CalibrationInfo, MemoryBank, Model, Parity
@@ -77,9 +77,7 @@ def _describe_model(manifest: Manifest, model: Model) -> Iterator[tuple[str, str
     yield "search", _describe_search(bank)
     yield "calibration", _describe_calibration(model.calibration)
     yield "calibrated", _describe_history(manifest, model.calibration)
-    yield from describe_limits(model.calibration.limits, model.calibration.calibration)
-    if regions := model.calibration.regions:
-        yield "regions", describe_regions(regions.limit, regions.calibration)
+    yield from describe_limits(model.calibration.limits, model.calibration.calibration, model.calibration.regions)
     if model.quantization and model.agreement:
         yield "quantization", _describe_quantization(model.quantization, model.agreement)
     else:
