@@ -95,6 +95,7 @@ def train(
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.preprocessing import Region, Tiles
     from msc_edge.progress import progress_bars
+    from msc_edge.terminal import echo
 
     with explain_missing_extra("train"):
         from msc_edge.train.options import TrainingOptions, check_learning_rate
@@ -140,6 +141,7 @@ def train(
             resume=resume,
             report=report,
             unreadable=lambda name, reason: failed.append(f"{name}: {reason}"),
+            note=lambda line: echo(line, err=True),
         )
     if record is not None:
         _print_summary(out, record, failed, frozen_requested=steps == 0, default_selection=default_selection)

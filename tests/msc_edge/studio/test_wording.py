@@ -44,6 +44,7 @@ NOT_CAUSED = {
         "train.run_folder": ("resume the training", "no training to resume", "not empty"),
         "train.training": ("export it with",),
     },
+    "only the command line prints it": {"train.announcement": ("--holdout",)},
     "the log of the process shows it": {"train.collapse": ("collapsing",)},
     "the page asks for it, and checks it": {
         "calibration": ("warn rate",),
