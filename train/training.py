@@ -16,6 +16,7 @@ from msc_edge.files import written_whole
 from msc_edge.progress import Report, silent
 from msc_edge.train.announcement import announcement
 from msc_edge.train.backbones.backbone import Backbone, is_finite
+from msc_edge.train.checkpoint import steps_in
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import (
@@ -39,6 +40,8 @@ from msc_edge.train.run_record import (
     CALIBRATION,
     IMAGE_TABLE,
     PACKAGES,
+    PATCH_CALIBRATION,
+    PATCHES,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -69,7 +72,12 @@ def train(
     """
     folder = normal_folder(normal)
     with exclusive_run_folder(
-        out, record=RECORD, hint=f"export it with: msc-edge export {out} --out KIT", resume=resume
+        out,
+        record=RECORD,
+        hint=f"export it with: msc-edge export {out} --out KIT",
+        resume=resume,
+        steps_in=steps_in,
+        files=(BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, PATCHES, PATCH_CALIBRATION),
     ):
         return _train(
             folder, out, options or TrainingOptions(), resume=resume, report=report, unreadable=unreadable, note=note
