@@ -248,6 +248,30 @@ def test_a_camera_gives_sharp_well_lit_images_of_different_parts(
     assert "hunter2" not in error + "".join(lines)
 
 
+@pytest.mark.slow
+def test_images_of_an_rtsp_camera_are_trained_on_at_once(
+    start: Callable[..., Capture], rtsp_line: str, tmp_path: Path, scene: Callable
+) -> None:
+    """From a camera, with blurred, dark and bright frames, to scores: the commands that each step names."""
+    code, lines, error = start(rtsp_line, "--out", "parts", "--every", 0, "--images", 8).end()
+    assert (code, lines[-1]) == (0, "next: msc-edge train --normal parts --out RUN"), error
+    cv2.imwrite(str(tmp_path / "good.png"), scene(1000)[..., ::-1])
+    for command in (
+        "train --normal parts --out run --steps 0 --image-size 64 --patch-rows 50",
+        "export run --out kit --precision fp32",
+        "score kit good.png parts --out scores.csv",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "msc_edge", *command.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 1 + 8
+
+
 def test_each_line_of_a_pipe_takes_one_frame(start: Callable[..., Capture], line: str, tmp_path: Path) -> None:
     code, lines, error = start(line, "--out", "parts", "--trigger", "key", "--keep-all").end("\n\npart 3\n")
     assert (code, lines[0]) == (0, "parts: 3 of 200 images"), error
