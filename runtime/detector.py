@@ -16,7 +16,6 @@ from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageEr
 from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image, file_content, frame_to_rgb
 from msc_edge.kit.manifest import Manifest, Precision
-from msc_edge.kit.model_entry import RegionCalibration
 from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.kit.thumbnails import read_thumbnail
 from msc_edge.runtime.backends.check_image import check_image
@@ -124,11 +123,6 @@ class Detector:
             f"backend={self.spec.name!r}, normal_images={len(self.normal_images)}, "
             f"limit={self.limits.reject.score:.6g})"
         )
-
-    @property
-    def region_calibration(self) -> RegionCalibration | None:
-        """The limit of the anomaly map and the values that it follows from; None for a kit without one."""
-        return self.manifest.models[self.model].calibration.regions
 
     @property
     def scoring(self) -> Scoring:

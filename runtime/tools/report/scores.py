@@ -81,5 +81,5 @@ def _common(one: str, other: str) -> str:
 
 
 def _describe_map(detector: Detector) -> Iterator[tuple[str, str]]:
-    if regions := detector.region_calibration:
+    if regions := detector.manifest.models[detector.model].calibration.regions:
         yield "heatmap", f"{describe_regions(regions.limit, regions.calibration)}. In heatmaps this limit is yellow."
