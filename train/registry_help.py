@@ -4,7 +4,8 @@ The registries import torch. So they are imported for the help of these commands
 the base install has the commands, too.
 """
 
-import click
+from typing import Any
+
 from typer.core import TyperCommand
 
 BACKBONES, RECIPES, METHODS = "{backbones}", "{recipes}", "{methods}"
@@ -15,7 +16,7 @@ _WITHOUT_TORCH = "--help lists them where the extra `train` is installed"
 class RegistryCommand(TyperCommand):
     """A command with options of this kind."""
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # their classes have moved between versions of typer
         """See click."""
         texts = _texts()
         for option in self.params:

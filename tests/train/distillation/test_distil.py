@@ -256,7 +256,7 @@ def test_resuming_with_other_options_is_refused_before_the_first_measurement_too
     """A process that is killed leaves its first checkpoint; one that stops itself leaves nothing."""
     killed = out.with_name("killed.safetensors")
 
-    def report(task: str, done: int, _total: int, _note: str = "") -> None:
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
         if task == "distilling" and done == 1:
             shutil.copytree(work_folder(out), work_folder(killed), ignore=shutil.ignore_patterns(".*"))
             raise StoppedError
