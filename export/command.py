@@ -87,7 +87,7 @@ def export(
 
 
 def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
-    from msc_edge.describe import describe_default_model, describe_limits, describe_regions
+    from msc_edge.describe import describe_default_model, describe_limits
     from msc_edge.export.parity import TOLERANCE, unit_of
     from msc_edge.terminal import echo
     from msc_edge.text import size
@@ -118,8 +118,6 @@ def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
             f"parity: {parity.images} images scored as in training, synthetic anomalies among them; largest difference "
             f"{parity.max_score_difference:.1e}{of_scores}, allowed {TOLERANCE * unit:.1e}; no changed verdict"
         )
-    for name, text in describe_limits(fp32.calibration.limits, fp32.calibration.calibration):
+    for name, text in describe_limits(fp32.calibration.limits, fp32.calibration.calibration, fp32.calibration.regions):
         echo(f"{name}: {text}", err=name == "caution")
-    if regions := fp32.calibration.regions:
-        echo(f"regions: {describe_regions(regions.limit, regions.calibration)}")
     echo(f"next: msc-edge score {shlex.quote(str(out))} IMAGES --out scores.csv")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from msc_edge import __version__
 from msc_edge.bank import Bank
-from msc_edge.calibration import Calibration
+from msc_edge.calibration import REJECT_RATE, WARN_RATE, Calibration
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import UsageError
 from msc_edge.export.accuracy_loss import accuracy_loss
@@ -55,7 +55,7 @@ from msc_edge.train.run_record import BANK as RUN_BANK
 from msc_edge.train.weights import load_into
 
 Precisions = Literal["both", "fp32", "int8"]
-WARN_RATE, REJECT_RATE, REGION_RATE = 0.05, 0.01, 0.01
+REGION_RATE = 0.01
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "hnswlib", "numpy", "opencv-python")
 
 

@@ -30,6 +30,8 @@ Verdict = Literal["normal", "warn", "reject"]
 
 AT_A_LIMIT = "a score equal to a limit is not above it; where both limits are equal, no image gets warn"
 """The rule for the texts that explain the limits."""
+WARN_RATE, REJECT_RATE = 0.05, 0.01
+"""The target false-alarm rates of a kit, unless it is exported with others."""
 LEAST_RATE = 1e-12
 """Smallest target false-alarm rate: a trillion images would be needed for it."""
 # For the two classes below, which pydantic reads from manifest.json.

@@ -41,6 +41,7 @@ from msc_edge.text import lines, one_line
 from msc_edge.train.command import train
 from msc_edge.train.distillation.command import distil
 from msc_edge.train.one_vs_rest.command import benchmark
+from msc_edge.train.registry_help import RegistryCommand
 
 _BUG, _INTERRUPTED, _CLOSED_PIPE, _TERMINATED = 70, 130, 141, 143
 
@@ -118,7 +119,7 @@ def _root(
 
 app.command()(demo)
 app.command()(capture)
-app.command()(train)
+app.command(cls=RegistryCommand)(train)
 app.command()(export)
 app.command()(score)
 app.command()(info)
@@ -133,7 +134,7 @@ app.command()(serve)
 app.command()(studio)
 app.command()(doctor)
 app.command()(bench)
-app.command()(distil)
+app.command(cls=RegistryCommand)(distil)
 app.add_typer(benchmark, name="benchmark")
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from msc_edge.calibration import Calibration, Limit, Limits, images_needed
+from msc_edge.calibration import Calibration, Limit, Limits, Verdict, images_needed
 from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.model_entry import RegionCalibration
 from msc_edge.kit.quantization import MAX_LOSS, MIN_HELD_OUT
 from msc_edge.scoring import ScoreKind
 from msc_edge.text import many, percent
@@ -15,11 +16,14 @@ SCORE_KINDS: dict[ScoreKind, str] = {
 }
 
 
-def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[str, str]]:
+def describe_limits(
+    limits: Limits, calibration: Calibration, regions: RegionCalibration | None = None
+) -> Iterator[tuple[str, str]]:
     """Describe the limits and their false-alarm rates, as pairs of name and text.
 
     The names are `warn` and `reject`. `caution` follows a limit whose expected rate is above its target rate. `groups`
-    comes before them if several images show the same part.
+    comes before them if several images show the same part, and `regions`, the limit of the anomaly map, after them if
+    it is given.
     """
     used = (("reject", limits.reject),)
     if limits.warn.score < limits.reject.score:
@@ -39,6 +43,8 @@ def describe_limits(limits: Limits, calibration: Calibration) -> Iterator[tuple[
                 f"{percent(limit.target_rate)}: that target needs at least {images_needed(limit.target_rate)} "
                 f"{'independent ' if counted else ''}calibration images, and the kit has {n}{counted}",
             )
+    if regions is not None:
+        yield "regions", describe_regions(regions.limit, regions.calibration)
 
 
 def describe_groups(calibration: Calibration) -> str:
@@ -76,6 +82,18 @@ def describe_regions(limit: Limit, calibration: Calibration) -> str:
     assert limit.target_rate is not None
     rates = _rates(limit.target_rate, limit.expected_rate, describe_interval(calibration, limit))
     return f"map above {limit.score:.6f}; share of normal images with any region: {rates}"
+
+
+def describe_disagreement(verdict: Verdict, *, regions: int | None) -> str:
+    """Why a rejected image has no region, or a normal one has some: one sentence; empty where there is nothing to say.
+
+    `regions`: their number; None for a kit that compares whole images only.
+    """
+    if verdict == "reject" and regions == 0:
+        return "Rejected, although the heatmap has no region above its limit: the score decides, with its own limit."
+    if verdict == "normal" and regions:
+        return "Not rejected, although the heatmap has a region above its limit: the score decides, with its own limit."
+    return ""
 
 
 def describe_default_model(manifest: Manifest) -> str:

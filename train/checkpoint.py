@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 
 from msc_edge.errors import KitError, UsageError, writing
@@ -17,6 +18,14 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
         fabric.barrier()
         if fabric.is_global_zero:
             partial.replace(path)
+
+
+def steps_in(path: Path) -> int:
+    """The number of steps in a checkpoint; 0 for a damaged one."""
+    try:
+        return int(torch.load(path, weights_only=True, mmap=True, map_location="cpu")["step"])
+    except Exception:  # many types; a damaged checkpoint cannot be resumed
+        return 0
 
 
 def start_or_resume(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from msc_edge.train import option_types
+from msc_edge.train.registry_help import RECIPES
 
 
 def train(
@@ -20,9 +21,7 @@ def train(
     backbone: option_types.Backbone = "edge-small",
     weights: option_types.BackboneWeights = None,
     stop_at: option_types.StopAt = None,
-    recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="v2: mean-shifted loss. v1: mean-shifted and angular centre loss.")
-    ] = "v2",
+    recipe: Annotated[str, typer.Option(metavar="NAME", help=f"The loss, and what belongs to it. {RECIPES}.")] = "v2",
     preset: option_types.Preset = "whole-frame",
     image_size: option_types.ImageSize = 224,
     roi: Annotated[
@@ -95,6 +94,7 @@ def train(
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.preprocessing import Region, Tiles
     from msc_edge.progress import progress_bars
+    from msc_edge.terminal import echo
 
     with explain_missing_extra("train"):
         from msc_edge.train.options import TrainingOptions, check_learning_rate
@@ -140,6 +140,7 @@ def train(
             resume=resume,
             report=report,
             unreadable=lambda name, reason: failed.append(f"{name}: {reason}"),
+            note=lambda line: echo(line, err=True),
         )
     if record is not None:
         _print_summary(out, record, failed, frozen_requested=steps == 0, default_selection=default_selection)

@@ -108,6 +108,7 @@ def fine_tune(
         if evaluator and best and not best.candidates:
             best.consider(fabric.broadcast(evaluator.evaluate(0, report=report)))
             recorder.add_candidate(best.candidates[-1])
+        report(STEPS, state["step"], settings.steps)
         for step in range(state["step"], settings.steps):
             views = _views_of(step, training_copies, network, settings, fabric)
             with fast_convolutions:

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option
+from msc_edge.train.registry_help import BACKBONES
 
 Backbone = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="edge-small or edge-small-2, whose weights are part of msc-edge; efficientnet_lite0, 1 or 2, with the "
-        "extra `backbones`; or a torchvision network such as resnet18.",
+        help=f"The pretrained network. {BACKBONES}.",
     ),
 ]
 BackboneWeights = Annotated[

@@ -30,6 +30,8 @@ class Recipe:
 
     name: str
     loss: Loss
+    about: str = ""
+    """What --help says of it."""
     unit_center: bool = False
     """Whether the centre is scaled to unit length."""
     paper_epochs: int = 20
@@ -57,9 +59,18 @@ def _contrastive(first: Tensor, second: Tensor, _center: Tensor, temperature: fl
 
 RECIPES = (
     Recipe(name="contrastive", loss=_contrastive, is_baseline=True),
-    Recipe(name="v1", loss=_v1, unit_center=True, paper_epochs=100),
-    Recipe(name="v2", loss=_v2),
+    Recipe(name="v1", loss=_v1, about="mean-shifted and angular centre loss", unit_center=True, paper_epochs=100),
+    Recipe(name="v2", loss=_v2, about="mean-shifted loss"),
 )
+
+
+def describe_recipes() -> str:
+    """The names of the recipes that `train` takes, with what --help says of them."""
+    return "; ".join(
+        f"{recipe.name}: {recipe.about}" if recipe.about else recipe.name
+        for recipe in RECIPES
+        if not recipe.is_baseline
+    )
 
 
 def recipe_named(name: str) -> Recipe:

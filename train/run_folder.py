@@ -4,13 +4,14 @@ Imports neither torch nor Lightning, so that a check of a folder is fast.
 """
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from msc_edge.errors import UsageError, writing
+from msc_edge.errors import MscEdgeError, UsageError, writing
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
@@ -18,14 +19,27 @@ TENSORBOARD = "tensorboard"
 CURVES = "curves.svg"
 VIEWS = "views.png"
 _STARTED = (METRICS, CHECKPOINT)  # the files of a training that was interrupted
+_WRITTEN = (*_STARTED, Path(CHECKPOINT).with_suffix(".partial").name, CURVES, VIEWS)
 _LOCK = ".msc-edge-lock"  # exists while a training runs; after kill -9 the file stays, but it is not locked
 
 
 @contextmanager
-def exclusive_run_folder(out: Path, *, record: str, hint: str, resume: bool) -> Iterator[None]:
-    """Create the folder, or reopen it to resume, and lock it. If it is still empty after an error, remove it.
+def exclusive_run_folder(
+    out: Path,
+    *,
+    record: str,
+    hint: str,
+    resume: bool,
+    steps_in: Callable[[Path], int] = lambda _: 1,
+    files: Sequence[str] = (),
+) -> Iterator[None]:
+    """Create the folder, or reopen it to resume, and lock it.
 
-    `record` is the file that only a finished training has, `hint` the advice for a finished training. Raises
+    After an error, a training without a step in its checkpoint leaves nothing, so that the same command can be given
+    again; other files in the folder stay. One with steps stays, and the error gets a note that it can be resumed.
+
+    `record` is the file that only a finished training has, `hint` the advice for a finished training. `steps_in`: how
+    many steps a checkpoint holds. `files`: names of what the training writes beside its checkpoint and metrics. Raises
     UsageError if the folder is in use or its name is not valid text, OutputError if it cannot be created.
     """
     try:
@@ -43,12 +57,32 @@ def exclusive_run_folder(out: Path, *, record: str, hint: str, resume: bool) -> 
             yield
         else:
             with folder_lock(out):
-                _check_unused(out, record=record, hint=hint, resume=resume)
-                yield
+                resumed = _check_unused(out, record=record, hint=hint, resume=resume)
+                try:
+                    yield
+                except BaseException as error:
+                    _leave(out, error, steps_in=steps_in, files=() if resumed else (*_WRITTEN, *files))
+                    raise
     except BaseException:
         with suppress(OSError):  # the folder is not empty
             out.rmdir()
         raise
+
+
+def _leave(out: Path, error: BaseException, *, steps_in: Callable[[Path], int], files: Sequence[str]) -> None:
+    """Say how a training with steps is resumed; of another one remove the `files`, empty for one that was resumed."""
+    checkpoint = out / CHECKPOINT
+    if checkpoint.is_file() and (steps := steps_in(checkpoint)):
+        if not isinstance(error, MscEdgeError):  # its message has its own remedy
+            error.add_note(
+                f"{out}: the checkpoint of step {steps} is kept; give the same command with --resume to go on from it"
+            )
+        return
+    with suppress(OSError):
+        for name in files:
+            (out / name).unlink(missing_ok=True)
+        if files:
+            shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
 
 
 @contextmanager
@@ -70,7 +104,8 @@ def folder_lock(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_unused(out: Path, *, record: str, hint: str, resume: bool) -> None:
+def _check_unused(out: Path, *, record: str, hint: str, resume: bool) -> bool:
+    """Whether there is a training to resume. UsageError where the folder cannot be used."""
     with writing(out):
         finished = (out / record).is_file()
         started = any((out / name).is_file() for name in _STARTED) and not finished
@@ -82,5 +117,6 @@ def _check_unused(out: Path, *, record: str, hint: str, resume: bool) -> None:
             raise UsageError(
                 f"{out}: is not empty, and contains no training to resume; delete it, or choose another name"
             )
-        remedy = "resume the training there with --resume, or choose" if started else "choose"
+        remedy = "resume the training there with --resume, delete it, or choose" if started else "choose"
         raise UsageError(f"{out}: is not empty; {remedy} another name")
+    return occupied

@@ -14,7 +14,9 @@ from msc_edge.bank import Bank
 from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.progress import Report, silent
+from msc_edge.train.announcement import announcement
 from msc_edge.train.backbones.backbone import Backbone, is_finite
+from msc_edge.train.checkpoint import steps_in
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import (
@@ -38,6 +40,8 @@ from msc_edge.train.run_record import (
     CALIBRATION,
     IMAGE_TABLE,
     PACKAGES,
+    PATCH_CALIBRATION,
+    PATCHES,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -57,18 +61,27 @@ def train(
     resume: bool = False,
     report: Report = silent,
     unreadable: Callable[[str, str], None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> RunRecord | None:
     """Train on the images below `normal` and write the run folder `out`.
 
     `unreadable` is called with the name and the reason of each image that cannot be read; these images are skipped.
+    `note` is called with lines about the images and the settings, before the fine-tuning: see `announcement`.
     Raises SourceError for too few images, UsageError for invalid options and if `out` is in use. With several
     devices, only the first process returns the record; the others return None.
     """
     folder = normal_folder(normal)
     with exclusive_run_folder(
-        out, record=RECORD, hint=f"export it with: msc-edge export {out} --out KIT", resume=resume
+        out,
+        record=RECORD,
+        hint=f"export it with: msc-edge export {out} --out KIT",
+        resume=resume,
+        steps_in=steps_in,
+        files=(BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, PATCHES, PATCH_CALIBRATION),
     ):
-        return _train(folder, out, options or TrainingOptions(), resume=resume, report=report, unreadable=unreadable)
+        return _train(
+            folder, out, options or TrainingOptions(), resume=resume, report=report, unreadable=unreadable, note=note
+        )
 
 
 def _train(
@@ -79,6 +92,7 @@ def _train(
     resume: bool,
     report: Report,
     unreadable: Callable[[str, str], None] | None,
+    note: Callable[[str], None],
 ) -> RunRecord | None:
     fabric = launch_fabric(options.accelerator, options.devices, options.dtype)
     report = report if fabric.is_global_zero else silent
@@ -89,6 +103,12 @@ def _train(
 
     count, recipe, seed = int(in_bank.sum()), options.recipe, options.seed
     settings = fine_tuning(options, backbone=backbone, images=count, recipe=recipe, scores=scores, seed=seed)
+    if fabric.is_global_zero:
+        kind = fabric.device.type
+        for line in announcement(
+            prepared.images, settings, backbone=options.backbone, device=kind, holdout=options.holdout
+        ):
+            note(line)
     embeddings = initial
     best = None
     if settings.steps:

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from msc_edge.calibration import Verdict
-from msc_edge.runtime.stream.config import AlarmConfig
+from msc_edge.runtime.stream.config import AlarmConfig, MofN
 
 _GRACE = 1.0  # seconds; a `reject` event that comes at once after a cooldown counts the suppressed rejects itself
 
@@ -17,6 +17,23 @@ class Suppressed:
     count: int
     since: float
     """`time.monotonic()` of the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A rejected frame raises an event."""
+
+    suppressed: int
+    """Rejects before it that raised none, and were not taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A rejected frame raises no event: so far there are too few rejects among the last frames."""
+
+    rejects: int
+    """Among the last n frames, with this one."""
+    after: MofN
 
 
 class Debounce:
@@ -35,11 +52,10 @@ class Debounce:
         self._in_cooldown = False  # rejects were suppressed in the last cooldown, and were not taken since
         self._suppressed: Suppressed | None = None
 
-    def event_for(self, verdict: Verdict, now: float) -> int | None:
-        """Add a frame's verdict. None: it raises no event.
+    def add(self, verdict: Verdict, now: float) -> Raised | Waiting | None:
+        """Add a frame's verdict. None: it is no reject, or one in a cooldown.
 
-        Otherwise the number of rejects before it that raised none, and were not taken. `now`: `time.monotonic()` of the
-        frame. An event resets the rule: the next one takes m more rejects.
+        `now`: `time.monotonic()` of the frame. An event resets the rule: the next one takes m more rejects.
         """
         with self._lock:
             rule = self.rule
@@ -50,14 +66,15 @@ class Debounce:
                 return None
             cooling = self._last_event is not None and now - self._last_event < rule.cooldown
             self._in_cooldown |= cooling
-            if cooling or sum(self._rejected) < rule.after.m:
+            rejects = sum(self._rejected)
+            if cooling or rejects < rule.after.m:
                 before = self._suppressed or Suppressed(0, now)
                 self._suppressed = Suppressed(before.count + 1, before.since)
-                return None
+                return None if cooling else Waiting(rejects, rule.after)
             self._rejected.clear()
             self._last_event = now
             suppressed = self._take()
-            return suppressed.count if suppressed else 0
+            return Raised(suppressed.count if suppressed else 0)
 
     def take_after_cooldown(self, now: float) -> Suppressed | None:
         """The suppressed rejects once after each cooldown; None before its end, later, and where there are none.

@@ -139,7 +139,6 @@ def rejection(decision: Decision, image: Path | None, *, station: str, suppresse
     """The event of a rejected part. `image`: where its frame was saved. `suppressed`: see `Event`."""
     frame, result = decision.frame, decision.result
     assert result is not None, "only a scored frame is rejected"
-    times = f", {result.score_to_limit:.2f} times the limit" if result.score_to_limit is not None else ""
     others = f"; {suppressed} rejects before it raised no event" if suppressed else ""
     return Event(
         id=decision.id,
@@ -147,7 +146,7 @@ def rejection(decision: Decision, image: Path | None, *, station: str, suppresse
         time=frame.time,
         station=station,
         source=frame.source,
-        message=f"{frame.source}: rejected, score {result.score:.6f}, limit {result.limit:.6f}{times}{others}",
+        message=f"{describe_rejection(decision)}{others}",
         frame=frame.index,
         path=_text(frame.path),
         position=frame.position,
@@ -165,6 +164,14 @@ def rejection(decision: Decision, image: Path | None, *, station: str, suppresse
         image=_text(str(image)) if image else None,
         kit=result.kit,
     )
+
+
+def describe_rejection(decision: Decision) -> str:
+    """Source, score and limit of a rejected frame, in words."""
+    result = decision.result
+    assert result is not None, "only a scored frame is rejected"
+    times = f", {result.score_to_limit:.2f} times the limit" if result.score_to_limit is not None else ""
+    return f"{decision.frame.source}: rejected, score {result.score:.6f}, limit {result.limit:.6f}{times}"
 
 
 def unreadable(decision: Decision, *, station: str) -> Event:

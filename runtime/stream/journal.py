@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 
 from msc_edge.runtime.stream.active_kit import ActiveKits
-from msc_edge.runtime.stream.events import Event, EventKind, new_id, now, rejection, unreadable
+from msc_edge.runtime.stream.alarm import Waiting
+from msc_edge.runtime.stream.events import Event, EventKind, describe_rejection, new_id, now, rejection, unreadable
 from msc_edge.runtime.stream.frame import Decision, ProcessedFile
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.outbox import Outbox
@@ -67,6 +68,29 @@ class EventJournal:
         `suppressed`: see `Event`.
         """
         return rejection(decision, image, station=self._station, suppressed=suppressed)
+
+    def log_waiting(self, decision: Decision, waiting: Waiting) -> None:
+        """Log a rejected frame that raises no event yet."""
+        frame, result, after = decision.frame, decision.result, waiting.after
+        assert result is not None, "only a scored frame is rejected"
+        LOG.info(
+            "%s; no `reject` event yet: %d of %d rejects among the last %d frames",
+            describe_rejection(decision),
+            waiting.rejects,
+            after.m,
+            after.n,
+            extra={
+                "fields": {
+                    "source": frame.source,
+                    "frame": frame.index,
+                    "verdict": result.verdict,
+                    "score": result.score,
+                    "limit": result.limit,
+                    "rejects": waiting.rejects,
+                    "after": str(after),
+                }
+            },
+        )
 
     def unreadable(self, decision: Decision) -> Event:
         """Build the event of a file that could not be read or scored, not yet recorded."""

@@ -11,7 +11,7 @@ import numpy as np
 from msc_edge.errors import MscEdgeError, SourceError
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.stream.active_kit import ActiveKits
-from msc_edge.runtime.stream.alarm import Debounce, Suppressed
+from msc_edge.runtime.stream.alarm import Debounce, Raised, Suppressed, Waiting
 from msc_edge.runtime.stream.config import AlarmConfig
 from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages, cut
@@ -147,8 +147,12 @@ class Worker(threading.Thread):
         """Write the row, the image and the event."""
         frame, file = decision.frame, decision.frame.file
         image = self._recorder.save_image(decision, wait=not self.source.is_live)
-        suppressed = self.debounce.event_for(decision.verdict, frame.captured) if decision.verdict else None
-        event = None if suppressed is None else self._journal.rejection(decision, image, suppressed=suppressed)
+        alarm = self.debounce.add(decision.verdict, frame.captured) if decision.verdict else None
+        event = None
+        if isinstance(alarm, Raised):
+            event = self._journal.rejection(decision, image, suppressed=alarm.suppressed)
+        elif isinstance(alarm, Waiting):
+            self._journal.log_waiting(decision, alarm)
         if frame.path and decision.result is None:
             event = self._journal.unreadable(decision)
         # A file must be neither lost nor scored twice: its row first, then its mark, together with its event.

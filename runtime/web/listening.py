@@ -41,6 +41,34 @@ def why_not_opened(error: OSError | UnicodeError) -> tuple[str, Literal["host", 
     return error.strerror or str(error), "port"
 
 
+def reachable_hosts(opened: socket.socket, *, name_first: bool = False) -> list[str]:
+    """Hosts by which other PCs reach a listening socket.
+
+    That is its address. For a socket of all addresses, it is the one that this PC has in its network, and its name.
+    """
+    address = opened.getsockname()[0]
+    if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
+        return [address]
+    families = [opened.family]
+    if opened.family == socket.AF_INET6 and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        families.insert(0, socket.AF_INET)
+    found = [own for own in map(_own_address, families) if own]
+    name = socket.gethostname()
+    names = [name] if name and name != "localhost" else []
+    return ([*names, *found] if name_first else [*found, *names]) or ["localhost"]
+
+
+def _own_address(family: int) -> str | None:
+    """The address from which this PC would send to others; None without a network. Nothing is sent."""
+    with socket.socket(family, socket.SOCK_DGRAM) as unconnected:
+        try:
+            # Addresses for documentation, which no PC has: the route to them is the one to everywhere else.
+            unconnected.connect(("198.51.100.1" if family == socket.AF_INET else "2001:db8::1", 9))
+        except OSError:
+            return None
+        return unconnected.getsockname()[0]
+
+
 def is_loopback(address: str) -> bool:
     """Whether an IP address, with or without a zone, is one that only this PC reaches."""
     found = ipaddress.ip_address(address.partition("%")[0])

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from msc_edge.errors import UsageError
 from msc_edge.runtime.web.accepting import Acceptor
 from msc_edge.runtime.web.connection import Connection
-from msc_edge.runtime.web.listening import is_loopback, listening_socket
+from msc_edge.runtime.web.listening import is_loopback, listening_socket, reachable_hosts
 from msc_edge.runtime.web.open_files import raise_open_files_limit
 from msc_edge.runtime.web.refused_requests import LARGEST_HEAD
 from msc_edge.runtime.web.settings import TOKEN_VARIABLE, WebSettings
@@ -31,10 +31,11 @@ class Port:
         return frozenset({self.settings.host.lower()}) if self._is_local else None
 
     @property
-    def address(self) -> str:
-        """The address of the server, as a URL."""
-        host, port = self.opened.getsockname()[:2]
-        return f"{self.settings.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    def addresses(self) -> list[str]:
+        """The addresses of the server, as URLs that can be opened. With TLS names come first, as certificates have."""
+        port = self.opened.getsockname()[1]
+        hosts = reachable_hosts(self.opened, name_first=self.settings.tls_cert is not None)
+        return [f"{self.settings.scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]
 
     @property
     def _is_local(self) -> bool:
@@ -43,7 +44,7 @@ class Port:
     def run(self, app: ASGIApp, *, on_start: Callable[[str], None]) -> None:
         """Answer requests until SIGTERM or Ctrl-C; then, those that have started. On the main thread only.
 
-        `on_start` receives the address as soon as requests are answered.
+        `on_start` receives the first address as soon as requests are answered.
         """
         config = uvicorn.Config(
             app,
@@ -63,7 +64,7 @@ class Port:
             ssl_keyfile=self.settings.tls_key,
         )
         raise_open_files_limit()
-        _Server(config, self.opened, lambda: on_start(self.address)).run()
+        _Server(config, self.opened, lambda: on_start(self.addresses[0])).run()
 
 
 @contextmanager

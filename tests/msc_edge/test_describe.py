@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.calibration import Calibration, Limit, Limits, Verdict
 from msc_edge.describe import (
     describe_default_model,
+    describe_disagreement,
     describe_interval,
     describe_least_p_value,
     describe_limits,
@@ -51,6 +52,27 @@ def test_each_limit_gets_a_caution_of_its_own() -> None:
     lines = list(describe_limits(Limits(warn=limits.warn, reject=by_hand(0.5)), CALIBRATION))
     assert [name for name, _ in lines] == ["warn", "caution", "reject"]
     assert "at least 19 calibration images" in lines[1][1]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "regions", "beginning"),
+    [
+        ("reject", 0, "Rejected, although the heatmap has no region"),
+        ("normal", 2, "Not rejected, although the heatmap has a region"),
+        ("reject", 1, ""),
+        ("normal", 0, ""),
+        ("warn", 0, ""),  # a warning claims neither
+        ("warn", 1, ""),
+        ("reject", None, ""),  # no heatmap
+        ("normal", None, ""),
+    ],
+)
+def test_a_verdict_and_a_heatmap_that_disagree_are_explained(
+    verdict: Verdict, regions: int | None, beginning: str
+) -> None:
+    sentence = describe_disagreement(verdict, regions=regions)
+    assert sentence.split(" above")[0] == beginning
+    assert sentence == "" or sentence.endswith("the score decides, with its own limit.")
 
 
 class TestPValue:

@@ -70,6 +70,8 @@ class Server:
 
     process: subprocess.Popen[str]
     port: int
+    started: str
+    """The line that it printed at its start."""
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def start() -> Iterator[Callable[..., Server]]:
         line = process.stderr.readline()
         assert _START in line, line + process.stderr.read()
         port = int(line.partition(_START)[2].partition(";")[0].rpartition(":")[2])
-        running.append(Server(process, port))
+        running.append(Server(process, port, line))
         return running[-1]
 
     yield begin

@@ -450,7 +450,7 @@ def test_metrics_that_are_read_a_step_later_are_the_same(
     rows, reported = [], []
 
     def report(task: str, done: int, _total: int, _note: str = "") -> None:
-        if task == "fine-tuning":
+        if task == "fine-tuning" and done:
             stored = torch.load(tmp_path / str(behind) / CHECKPOINT, weights_only=True)
             reported.append((done, stored["step"]))
 

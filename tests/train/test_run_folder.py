@@ -83,6 +83,31 @@ def test_an_error_removes_an_empty_folder_only(files: list[str], tmp_path: Path)
     assert [path.name for path in tmp_path.rglob("*")] == (["run", *files] if files else [])
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError, UsageError])
+@pytest.mark.parametrize("steps", [0, 20])
+def test_an_error_leaves_a_training_with_steps_or_nothing_of_it(
+    steps: int, kind: type[BaseException], tmp_path: Path
+) -> None:
+    out, error = tmp_path / "run", kind("a mistake in a loss")
+
+    def fail() -> None:
+        for name in (CHECKPOINT, "metrics.csv", "bank.npy", "mine"):
+            (out / name).touch()
+        raise error
+
+    with (
+        pytest.raises(kind),
+        exclusive_run_folder(
+            out, record=RECORD, hint="", resume=False, steps_in=lambda _: steps, files=("bank.npy", "patches")
+        ),
+    ):
+        fail()
+    left = {path.name for path in out.iterdir()}
+    assert left == ({CHECKPOINT, "metrics.csv", "bank.npy", "mine"} if steps else {"mine"})
+    noted = "".join(getattr(error, "__notes__", []))
+    assert ("--resume" in noted) == (steps > 0 and not isinstance(error, UsageError))
+
+
 def test_a_finished_run_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / RECORD).touch()
     with pytest.raises(UsageError, match="already finished; export it"), exclusive(tmp_path, resume=True):

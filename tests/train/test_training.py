@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +23,14 @@ from msc_edge.bank import Bank
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Region
+from msc_edge.train import recipes
 from msc_edge.train import training as training_module
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TrainingOptions
+from msc_edge.train.recipes import recipe_named
 from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, VIEWS
 from msc_edge.train.run_record import (
     BACKBONE,
@@ -125,8 +129,8 @@ def test_the_views_can_be_seen_while_the_training_runs(
 ) -> None:
     seen: list[bool] = []
 
-    def report(task: str, _done: int, _total: int, _note: str = "") -> None:
-        if task == "fine-tuning":
+    def report(task: str, done: int, _total: int, _note: str = "") -> None:
+        if task == "fine-tuning" and done:
             seen.append((tmp_path / "run" / VIEWS).exists())
 
     trained(normal_images, tmp_path / "run", options(), report=report)
@@ -252,14 +256,17 @@ def test_resuming_with_other_options_is_refused(
 def test_before_the_second_checkpoint_only_the_same_options_resume_a_run(
     normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
 ) -> None:
+    """A process that is killed leaves its first checkpoint; one that stops itself leaves nothing before the second."""
     out = tmp_path / "run"
 
     def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
         if task == "fine-tuning" and done == 2:
+            shutil.copytree(tmp_path / "stopped", out, ignore=shutil.ignore_patterns(".*"))
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train(normal_images, out, options(), report=report)
+        train(normal_images, tmp_path / "stopped", options(), report=report)
+    assert not (tmp_path / "stopped").exists()
     started = contents(out, (METRICS, VIEWS))
     for other in ({"seed": 8}, {"learning_rate": 1e-3}, {"steps": 5}):
         with pytest.raises(UsageError, match="started with other options"):
@@ -451,6 +458,39 @@ def test_a_diverged_training_is_refused(steps: int, normal_images: Path, tmp_pat
         train(normal_images, tmp_path / "run", options(steps=steps, learning_rate=1e30))
     with pytest.raises(KitError):
         read_record(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("fails_at", "kept"), [(1, 0), (3, 0), (4, 3)])
+def test_after_a_crash_in_a_loss_the_same_command_works_or_the_error_says_resume(
+    fails_at: int,
+    kept: int,
+    normal_images: Path,
+    finished_run: Path,
+    tmp_path: Path,
+    options: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A checkpoint each three steps: before the first one there is nothing to resume from."""
+    v2, calls = recipe_named("v2"), itertools.count(1)
+
+    def own_loss(*arguments: Any) -> torch.Tensor:
+        if next(calls) == fails_at:
+            raise RuntimeError("a mistake in a loss")
+        return v2.loss(*arguments)
+
+    monkeypatch.setattr(recipes, "RECIPES", (replace(v2, loss=own_loss),))
+    run = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="a mistake") as caught:
+        train(normal_images, run, options(checkpoint_every=3))
+    notes = getattr(caught.value, "__notes__", [])
+    if kept:
+        said = f"the checkpoint of step {kept} is kept; give the same command with --resume to go on from it"
+        assert notes == [f"{run}: {said}"]
+    else:
+        assert (notes, run.exists()) == ([], False)
+    trained(normal_images, run, options(checkpoint_every=3), resume=bool(kept))
+    learned = (BACKBONE, BANK, CALIBRATION)
+    assert contents(run, learned) == contents(finished_run, learned)
 
 
 def test_a_collapsed_training_is_refused(normal_images: Path, tmp_path: Path, options: Callable) -> None:

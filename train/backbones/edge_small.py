@@ -17,6 +17,7 @@ from msc_edge.train.weight_files import Pretrained, weights_from_file
 EDGE_SMALL = "edge-small"
 EDGE_SMALL_2 = "edge-small-2"
 NAMES = (EDGE_SMALL_2, EDGE_SMALL)
+ABOUT = "with weights that are part of msc-edge"
 
 # A MobileNetV2 (Sandler et al., arXiv 1801.04381, table 2): expansion, channels, repeats and stride of each stage. Its
 # expansion is 6 throughout. The first stages take most of the time and can be narrower; the last ones hold most of the

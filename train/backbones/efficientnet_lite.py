@@ -65,6 +65,7 @@ VARIANTS = {
 
 
 NAMES = tuple(VARIANTS)
+ABOUT = "with weights of the extra `backbones`"
 
 
 class SamePaddingConv2d(nn.Conv2d):

@@ -17,6 +17,11 @@ class Family(Protocol):
         """The names that errors list."""
         ...
 
+    @property
+    def ABOUT(self) -> str:  # noqa: N802
+        """What --help says of these names."""
+        ...
+
     def architecture(self, name: str) -> Architecture | None:
         """The architecture with this name; None for the name of another family."""
         ...
@@ -28,6 +33,11 @@ FAMILIES: tuple[Family, ...] = (edge_small, efficientnet_lite, torchvision_netwo
 def backbone_names() -> list[str]:
     """The names of all families."""
     return [name for family in FAMILIES for name in family.NAMES]
+
+
+def describe_backbones() -> str:
+    """The names of all families, with what --help says of them."""
+    return "; ".join(f"{', '.join(family.NAMES)}: {family.ABOUT}" for family in FAMILIES)
 
 
 def architecture(name: str) -> Architecture:

@@ -23,6 +23,7 @@ NAMES = (
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
     *(f"efficientnet_b{i}" for i in range(5)),
 )
+ABOUT = "of torchvision, also narrower, such as mobilenet_v2_x0.5 and resnet50_x0.5"
 BLOCKS: dict[type[nn.Module], str] = {InvertedResidual: "conv", InvertedResidualV3: "block", MBConv: "block"}
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from msc_edge.train import option_types
+from msc_edge.train.registry_help import BACKBONES
 
 
 def distil(
@@ -19,7 +20,7 @@ def distil(
         Path | None, typer.Option(metavar="RUN", help="Use the fine-tuned backbone of this run as teacher.")
     ] = None,
     teacher_backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use this pretrained backbone as teacher.")
+        str | None, typer.Option(metavar="NAME", help="Use this pretrained backbone as teacher, such as resnet50.")
     ] = None,
     teacher_weights: Annotated[
         Path | None,
@@ -30,9 +31,7 @@ def distil(
     ] = None,
     student: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="edge-small, a torchvision network, or a narrower network such as resnet50_x0.5."
-        ),
+        typer.Option(metavar="NAME", help=f"The network to train. {BACKBONES}."),
     ] = "edge-small",
     student_weights: Annotated[
         Path | None,

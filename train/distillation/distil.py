@@ -20,6 +20,7 @@ from msc_edge.files import sha256_of, written_whole
 from msc_edge.kit.manifest import Weights
 from msc_edge.preprocessing import preset
 from msc_edge.progress import Report, silent
+from msc_edge.train.checkpoint import steps_in
 from msc_edge.train.devices import launch_fabric, resolve_dtype
 from msc_edge.train.distillation.crops import batch_of, make_crops
 from msc_edge.train.distillation.loop import distil_into
@@ -86,7 +87,9 @@ def distil(
         # Any other file at `out` is not ours, also a dangling link, and also with --resume.
         if out.is_dir() or (os.path.lexists(out) and not started):
             raise UsageError(f"{out}: exists already; choose another name")
-    with exclusive_run_folder(folder, record=DISTIL_RECORD, hint=f"the student is {out}", resume=resume):
+    with exclusive_run_folder(
+        folder, record=DISTIL_RECORD, hint=f"the student is {out}", resume=resume, steps_in=steps_in
+    ):
         return _distil(images, out, folder, options, resume=resume, report=report, unreadable=unreadable)
 
 

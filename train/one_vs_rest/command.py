@@ -7,6 +7,7 @@ import typer
 
 from msc_edge.deprecation import deprecated_option
 from msc_edge.train import option_types
+from msc_edge.train.registry_help import METHODS, RegistryCommand
 
 benchmark = typer.Typer(help="Benchmarks of the method, as in the literature.", no_args_is_help=True)
 
@@ -16,7 +17,7 @@ def _benchmark() -> None:
     """Benchmarks of the method, as in the literature."""
 
 
-@benchmark.command("one-vs-rest")
+@benchmark.command("one-vs-rest", cls=RegistryCommand)
 def one_vs_rest(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for tables, curves and finished jobs.")],
     train: Annotated[Path | None, typer.Option(metavar="DIR", help="Training images, one folder per class.")] = None,
@@ -32,7 +33,7 @@ def one_vs_rest(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", show_default="all", help="dn2 (frozen backbone), contrastive, v1 or v2; may be repeated."
+            metavar="NAME", show_default="all", help=f"dn2 (frozen backbone), or a recipe: {METHODS}; may be repeated."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each class and method, with seeds 0, 1, ...")] = 1,

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 from msc_edge.calibration import Verdict
+from msc_edge.runtime.metrics_registry import MetricsRegistry
 from msc_edge.runtime.stream.events import SCORED_AFTER, Event, EventKind
 from msc_edge.runtime.stream.frame import Decision
 
@@ -16,7 +17,7 @@ class Metrics:
     """The metrics of one stream. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
+        self._registry = registry = MetricsRegistry()
 
         def counter(name: str, description: str, *labels: str) -> Counter:
             return Counter(f"msc_edge_{name}", description, labels, registry=registry)

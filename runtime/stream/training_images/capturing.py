@@ -35,11 +35,16 @@ class Capture:
     """The part of each frame to keep."""
     report_each: bool = False
     """Log what happens to each examined frame."""
+    earlier: int = field(init=False)
+    """Number of images of earlier runs in the folder."""
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     """Number of examined frames that were not kept, by reason."""
     has_ended: bool = field(default=False, init=False)
     """Whether the source, a video file, was read to its end."""
     _stopped: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.earlier = len(self.folder.paths)
 
     def run(self, show: Callable[[str], None] = lambda _: None) -> None:
         """Capture. `show` takes the running count. OutputError when an image cannot be written,
@@ -75,10 +80,11 @@ class Capture:
         return "; ".join(part for part in parts if part)
 
     def summary(self) -> str:
-        """The count alone, such as `87 of 200 images; skipped: 412 similar, 9 blurred`."""
+        """The count alone: `87 of 200 images, 40 of them from earlier runs; skipped: 412 similar, 9 blurred`."""
         counts = [f"{self.skipped[reason]} {reason}" for reason in (*REFUSALS, _UNREADABLE) if self.skipped[reason]]
         skipped = f"; skipped: {', '.join(counts)}" if counts else ""
-        return f"{len(self.folder.paths)} of {many(self.wanted, 'image')}{skipped}"
+        earlier = f", {self.earlier} of them from earlier runs" if self.earlier else ""
+        return f"{len(self.folder.paths)} of {many(self.wanted, 'image')}{earlier}{skipped}"
 
     def _take(self, frame: Frame) -> None:
         moment = self._moment(frame)

@@ -1,4 +1,4 @@
-"""Which frames are worth keeping: not dark, bright, blurred, or similar to an image that was kept lately."""
+"""Which frames are worth keeping: not dark, bright, blurred, or similar to an image that is kept."""
 
 from collections.abc import Collection, Iterable
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ Refusal = Literal["similar", "blurred", "dark", "bright"]
 REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
 
 EXPLANATIONS: dict[Refusal, str] = {
-    "similar": "it shows nothing that the last images do not show; --keep-similar keeps such frames",
+    "similar": "it shows nothing that the images in the folder do not show; --keep-similar keeps such frames",
     "blurred": "its edges are less sharp than those of the sharpest frames; check focus, exposure time and vibration, "
     "or pass --keep-all",
     "dark": "nearly all of it is dark; check lamp, exposure time and lens cap, or pass --keep-all",

@@ -42,7 +42,7 @@ def capture(
         typer.Option(help="Examine one frame for each Enter, or each line of standard input, instead. Cameras only."),
     ] = None,
     keep_similar: Annotated[
-        bool, typer.Option("--keep-similar", help="Keep frames that are similar to the images kept lately.")
+        bool, typer.Option("--keep-similar", help="Keep frames that are similar to images in DIR.")
     ] = False,
     keep_bright: Annotated[
         bool,
@@ -61,7 +61,7 @@ def capture(
 ) -> None:
     """Capture images of good parts for training, before a kit exists.
 
-    Frames that are similar to the last images, blurred, too dark or too bright are skipped and counted. Images are
+    Frames that are similar to images in DIR, blurred, too dark or too bright are skipped and counted. Images are
     lossless PNG files. A contact sheet is written beside DIR at the end. Ctrl-C ends the capture; the same command
     continues it.
 
@@ -83,16 +83,18 @@ def capture(
     log = LogConfig(status_every=_LOG_INTERVAL)
     log_to(standard_error(), log.format)
     with ExitStack() as stack:
-        capturing = stack.enter_context(
-            open_capture(
-                _source(source, config),
-                out,
-                images=images,
-                every=1.0 if every is None else every,
-                trigger=trigger,
-                allowed=_allowed(similar=keep_similar, bright=keep_bright, everything=keep_all),
+        with progress_bars() as report:
+            capturing = stack.enter_context(
+                open_capture(
+                    _source(source, config),
+                    out,
+                    images=images,
+                    every=1.0 if every is None else every,
+                    trigger=trigger,
+                    allowed=_allowed(similar=keep_similar, bright=keep_bright, everything=keep_all),
+                    report=report,
+                )
             )
-        )
         stop_on_signals(capturing.stop, stack)
         with status_line(log) as show:
             capturing.run(show)

@@ -1,4 +1,4 @@
-"""Near-duplicates: whether a frame shows anything that the images kept lately do not show.
+"""Near-duplicates: whether a frame shows anything that the images of the folder do not show.
 
 Frames are compared in a small, blurred view, in which the noise of a sensor averages out. One view is first brought to
 the light of the other one, in each part of the frame, so that a flickering lamp or a soft shadow changes little. The
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 VIEW_SIDE = 64  # cells of the longer side of a view
-KEPT_LATELY = 20  # images
+COMPARED = 1000  # images, the latest ones: 25 MB at most
 LEAST_LIMIT = 6.0  # grey levels of a cell: soft shadows and compression alone make differences of five
 MOST_LIMIT = 12.0  # grey levels: parts differ by more, also where a scene never stands still
 NOISE_FACTOR = 3.0  # times the noise, which is that of the quietest moments
@@ -38,18 +38,27 @@ def view_of(image: np.ndarray) -> np.ndarray:
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     """The difference of two views in the cell that differs most, in grey levels. Infinite for other proportions."""
-    if one.shape != other.shape:
-        return float("inf")
-    light, other_light = (cv2.GaussianBlur(each + 1, (0, 0), _LIGHT_BLUR) for each in (one, other))
-    return float(np.abs(one - light / other_light * other).max())
+    light = _light(one)
+    return _difference(light, one / light, other / _light(other))
+
+
+def _light(view: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(view + 1, (0, 0), _LIGHT_BLUR)
+
+
+def _difference(light: np.ndarray, relative: np.ndarray, other: np.ndarray) -> float:
+    """The difference of a view from another one in the light of the first one; both given relative to their light."""
+    return float(np.abs(light * (relative - other)).max()) if relative.shape == other.shape else float("inf")
 
 
 class SimilarityCheck:
-    """Compares frames with the images that were kept lately."""
+    """Compares frames with the images of a folder, of which it remembers the latest thousand."""
 
     def __init__(self, kept: Iterable[np.ndarray] = ()) -> None:
         """`kept`: images that were kept by an earlier run, the latest one last."""
-        self._kept = deque((view_of(image) for image in kept), maxlen=KEPT_LATELY)
+        self._kept: deque[np.ndarray] = deque(maxlen=COMPARED)
+        for image in kept:
+            self.keep(view_of(image))
         self._differences: deque[float] = deque(maxlen=_REMEMBERED)
         self._previous: tuple[np.ndarray, float] | None = None
 
@@ -68,9 +77,13 @@ class SimilarityCheck:
             self._differences.append(changed)
 
     def is_similar(self, view: np.ndarray) -> bool:
-        """Whether a frame differs too little from one of the images that were kept lately."""
-        return any(difference(view, kept) <= self.limit for kept in self._kept)
+        """Whether a frame differs too little from one of the images that are kept."""
+        limit, light = self.limit, _light(view)
+        relative = view / light
+        # The latest image first: most frames that are similar show the part that still stands there.
+        return any(_difference(light, relative, kept) <= limit for kept in reversed(self._kept))
 
     def keep(self, view: np.ndarray) -> None:
         """The frame of this view was kept."""
-        self._kept.append(view)
+        # Half precision is exact to an eighth of a grey level.
+        self._kept.append((view / _light(view)).astype(np.float16))

@@ -121,14 +121,19 @@ def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:
     table.add_row("with", many(before.count, "image"), many(len(after.scores), "image"))
     table.add_row("warn: target rate", percent(before.warn_rate), percent(after.warn_rate))
     table.add_row("reject: target rate", percent(before.reject_rate), percent(after.reject_rate))
+    if after.regions:
+        table.add_row("regions: target rate", "", percent(after.regions.rate))
     table.add_row("warn above", f"{before.limits.warn.score:.6f}", f"{after.limits.warn.score:.6f}")
     table.add_row("reject above", f"{before.limits.reject.score:.6f}", f"{after.limits.reject.score:.6f}")
+    if before.region_limit and after.regions:
+        table.add_row("regions: map above", f"{before.region_limit.score:.6f}", f"{after.regions.limit.score:.6f}")
     to.print(table)
     to.print("the new images at the old limits")
-    for name, drift in (("warn", new.warn), ("reject", new.reject)):
-        to.print(f"  {name:<10} {_describe(drift)}")
+    for name, drift in (("warn", new.warn), ("reject", new.reject), ("regions", new.regions)):
+        if drift:
+            to.print(f"  {name:<10} {_describe(drift)}")
     to.print("the new limits")
-    show_limits(to, after.limits, after.calibration)
+    show_limits(to, after.limits, after.calibration, after.regions)
 
 
 def _describe(drift: "Drift") -> str:

@@ -50,6 +50,8 @@ class NewLimits:
     after: CalibrationInfo
     warn: Drift
     reject: Drift
+    regions: Drift | None
+    """The limit of the anomaly map; None for a kit that has none."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def _new_limits(
         after=after,
         warn=_drift(old.limits.warn, old.calibration, scores),
         reject=_drift(old.limits.reject, old.calibration, scores),
+        regions=old.regions and _drift(old.regions.limit, old.regions.calibration, images.patch_scores),
     )
 
 

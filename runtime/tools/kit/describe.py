@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msc_edge.describe import SCORE_KINDS, describe_default_model, describe_limits, describe_regions
+from msc_edge.describe import SCORE_KINDS, describe_default_model, describe_limits
 from msc_edge.images import DecodePolicy
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.model_entry import CalibrationInfo, MemoryBank, Model, Parity
@@ -37,7 +37,7 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     """The facts of a kit, as (name, value) pairs."""
     manifest, made = kit.manifest, kit.manifest.provenance
     network, weights = manifest.network, made.weights
-    yield "kit", one_line(f"{manifest.name}, {kit.path}")
+    yield "kit", one_line(describe_place(kit))
     yield "SHA-256", kit.identity.sha256
     yield "size", describe_size(kit)
     created = f"{made.created} by msc-edge {manifest.msc_edge_version} from {many(made.images, 'normal image')}"
@@ -54,6 +54,12 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     yield "seed", str(made.seed)
     yield "data", f"fingerprint {made.data_fingerprint[:12]}..."
     yield "versions", one_line(", ".join(f"{key} {value}" for key, value in made.versions.items()))
+
+
+def describe_place(kit: Kit) -> str:
+    """The path of a kit, and its name where the path does not end in it, as after a copy."""
+    name, path = kit.manifest.name, kit.path
+    return str(path) if name in (path.name, path.stem) else f"{name}, {path}"
 
 
 def describe_size(kit: Kit) -> str:
@@ -77,9 +83,7 @@ def _describe_model(manifest: Manifest, model: Model) -> Iterator[tuple[str, str
     yield "search", _describe_search(bank)
     yield "calibration", _describe_calibration(model.calibration)
     yield "calibrated", _describe_history(manifest, model.calibration)
-    yield from describe_limits(model.calibration.limits, model.calibration.calibration)
-    if regions := model.calibration.regions:
-        yield "regions", describe_regions(regions.limit, regions.calibration)
+    yield from describe_limits(model.calibration.limits, model.calibration.calibration, model.calibration.regions)
     if model.quantization and model.agreement:
         yield "quantization", _describe_quantization(model.quantization, model.agreement)
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.calibration import Verdict
-from msc_edge.describe import describe_least_p_value, describe_p_value, is_least_p_value
+from msc_edge.describe import describe_disagreement, describe_least_p_value, describe_p_value, is_least_p_value
 from msc_edge.drawing import SHOWN_SIDE, thumbnail
 from msc_edge.errors import KitError, UnreadableImageError
 from msc_edge.images import decode_image, read_image
@@ -70,6 +70,12 @@ class Card:
     def kind(self) -> str:
         """What colours and signs show: `right` or `wrong` where the label is known, else the verdict."""
         return self.outcome.kind if self.outcome else self.result.verdict
+
+    @property
+    def disagreement(self) -> str:
+        """Why verdict and heatmap say different things; "" where they agree, or where the kit has no heatmap."""
+        regions = None if self.result.patch_score is None else len(self.result.regions)
+        return describe_disagreement(self.result.verdict, regions=regions)
 
     @property
     def alt_text(self) -> str:

@@ -196,7 +196,9 @@ def _show(done: "FolderScores", out: Path | None, report: Path | None, *, quiet:
         screen.print(f"model: {detector.model} (the kit has another one; --precision selects)")
     if detector.spec.name != "onnxruntime":
         screen.print(f"backend: {detector.spec.name}")
-    show_limits(screen, detector.limits, detector.calibration)
+    show_limits(
+        screen, detector.limits, detector.calibration, detector.manifest.models[detector.model].calibration.regions
+    )
     if out:
         screen.print(f"{many(done.summary.images, 'row')} in {one_line(str(out))}")
     if report:

@@ -7,6 +7,7 @@ from rich.text import Text
 from msc_edge.calibration import Calibration, Limits
 from msc_edge.describe import describe_limits
 from msc_edge.image_files import IMAGE_SUFFIXES
+from msc_edge.kit.model_entry import RegionCalibration
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.summary import Summary
 from msc_edge.terminal import STYLES
@@ -68,8 +69,8 @@ def _show_unreadable(to: Console, images: list[ImageResult], count: int) -> None
         to.print(f"      ... and {count - len(images)} more")
 
 
-def show_limits(to: Console, limits: Limits, calibration: Calibration) -> None:
-    """The limits in use and their expected false-alarm rates."""
+def show_limits(to: Console, limits: Limits, calibration: Calibration, regions: RegionCalibration | None) -> None:
+    """The limits in use and their expected rates, and the limit of the anomaly map if there is one."""
     to.print("limits")
-    for name, text in describe_limits(limits, calibration):
+    for name, text in describe_limits(limits, calibration, regions):
         to.print(Text.assemble("  ", (f"{name:<10}", STYLES.get(name, "")), f" {text}"))

@@ -80,8 +80,8 @@ class Service:
         media_type = MediaType.of(dict(request.headers))
         self.pool.refuse_if_full()  # before the body is read
         async with self.bodies.read(request) as body:
-            scored, png = await self.pool.run(lambda: self._score(body, media_type, draw=draw))
-        self.metrics.add_image(scored)
+            (scored, png), seconds = await self.pool.run(lambda: self._score(body, media_type, draw=draw))
+        self.metrics.add_image(scored, seconds)
         if scored.result is None:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"the image cannot be read: {scored.error}")
         return scored, png

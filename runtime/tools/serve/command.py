@@ -86,5 +86,7 @@ def serve(
         threshold=threshold,
         false_alarm_rate=false_alarm_rate,
         precision=None if precision == "auto" else precision,
-        on_start=lambda address: screen.print(f"{kit} is served at {address}; {address}/docs describes the server"),
+        on_start=lambda addresses: screen.print(
+            f"{kit} is served at {' and '.join(addresses)}; {addresses[0]}/docs describes the server"
+        ),
     )

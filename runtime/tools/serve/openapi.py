@@ -60,7 +60,7 @@ def openapi_document(facts: KitFacts, *, address: str, token: bool) -> dict[str,
             **rest,
             "responses": {str(status): responses[status] for status in sorted(responses)},
             "x-codeSamples": [
-                {"lang": each.lang, "source": each.source}
+                {"lang": each.lang, "label": each.title, "source": each.source}
                 for each in (samples.for_server(one, address=address, token=secured) for one in shown)
             ],
         }

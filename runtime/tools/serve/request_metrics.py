@@ -1,12 +1,14 @@
 """Metrics of a server for Prometheus: requests, images, time of the stages."""
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from msc_edge.calibration import Verdict
 from msc_edge.kit.opening import KitIdentity
+from msc_edge.runtime.metrics_registry import MetricsRegistry
 from msc_edge.runtime.results.image_result import ImageResult
 
 Stage = Literal["queue", "score"]
@@ -17,7 +19,7 @@ class RequestMetrics:
     """The metrics of one server. Safe to use from several threads."""
 
     def __init__(self, kit: KitIdentity) -> None:
-        self._registry = registry = CollectorRegistry()
+        self._registry = registry = MetricsRegistry()
         self._requests = Counter(
             "msc_edge_requests_total", "Responses, by path and status", ["path", "status"], registry=registry
         )
@@ -28,7 +30,7 @@ class RequestMetrics:
         self._in_work = Gauge("msc_edge_images_in_work", "Images that wait or are scored now", registry=registry)
         self._stages = Histogram(
             "msc_edge_image_seconds",
-            "Duration of the stages of an image: queue (wait for a thread), score (decode and score)",
+            "Duration of the stages of an image that was scored: queue (wait for a thread), score (decode and score)",
             ["stage"],
             registry=registry,
             buckets=_BUCKETS,
@@ -46,16 +48,14 @@ class RequestMetrics:
         """Count a response. `path`: one of a fixed set."""
         self._requests.labels(path, str(status)).inc()
 
-    def add_image(self, image: ImageResult) -> None:
-        """Count an image by its verdict, or as unreadable."""
+    def add_image(self, image: ImageResult, seconds: Mapping[Stage, float]) -> None:
+        """Count an image by its verdict, with the duration of its stages in seconds; or as unreadable, without."""
         if image.result is None:
             self._unreadable.inc()
-        else:
-            self._images.labels(image.result.verdict).inc()
-
-    def add_stage(self, stage: Stage, seconds: float) -> None:
-        """Count the duration of a stage of an image."""
-        self._stages.labels(stage).observe(seconds)
+            return
+        self._images.labels(image.result.verdict).inc()
+        for stage, duration in seconds.items():
+            self._stages.labels(stage).observe(duration)
 
     def set_in_work(self, images: int) -> None:
         """Set the number of images that wait or are scored now."""

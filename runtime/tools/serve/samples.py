@@ -1,6 +1,6 @@
 """Code that sends an image to a server, for the pages of the server and of the documentation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BASE = "http://127.0.0.1:8000"
 """The address in the samples."""
@@ -12,6 +12,13 @@ class Sample:
 
     lang: str
     source: str
+    label: str = ""
+    """What it does, where a path has two samples of a language."""
+
+    @property
+    def title(self) -> str:
+        """The language, and the label."""
+        return f"{self.lang}, {self.label}" if self.label else self.lang
 
 
 SCORE = (
@@ -100,7 +107,7 @@ Console.WriteLine(await response.Content.ReadAsStringAsync());""",
     ),
 )
 """The token is in the file `token`, and in ca.pem the certificate of the authority, or the server's own."""
-FORM = (Sample("curl", f"curl --form image=@part.png {BASE}/score"),)
+FORM = (Sample("curl", f"curl --form image=@part.png {BASE}/score", "as a form"),)
 HEATMAP = (
     Sample(
         "curl",
@@ -119,4 +126,4 @@ def for_server(sample: Sample, *, address: str, token: bool) -> Sample:
     source = sample.source.replace(BASE, address).replace(SECURE_BASE, address)
     if token and sample.lang == "curl" and sample not in SECURE:
         source = source.replace("curl ", "curl --header 'Authorization: Bearer TOKEN' ", 1)
-    return Sample(sample.lang, source)
+    return replace(sample, source=source)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.exceptions import HTTPException
 
 from msc_edge.runtime.tools.serve.bodies import RETRY_AFTER
-from msc_edge.runtime.tools.serve.request_metrics import RequestMetrics
+from msc_edge.runtime.tools.serve.request_metrics import RequestMetrics, Stage
 
 Output = TypeVar("Output")
 
@@ -36,18 +36,18 @@ class ScoringPool:
                 HTTPStatus.SERVICE_UNAVAILABLE, f"{self._tasks} images are in work; try again later", RETRY_AFTER
             )
 
-    async def run(self, task: Callable[[], Output]) -> Output:
-        """What a task returns, computed on a thread. What it raises is raised; HTTPException 503 where it is full."""
+    async def run(self, task: Callable[[], Output]) -> tuple[Output, dict[Stage, float]]:
+        """What a task returns, computed on a thread, and the seconds that its stages took.
+
+        What it raises is raised; HTTPException 503 where it is full.
+        """
         self.refuse_if_full()
         submitted = time.perf_counter()
 
-        def timed() -> Output:
+        def timed() -> tuple[Output, dict[Stage, float]]:
             started = time.perf_counter()
-            self._metrics.add_stage("queue", started - submitted)
-            try:
-                return task()
-            finally:
-                self._metrics.add_stage("score", time.perf_counter() - started)
+            output = task()
+            return output, {"queue": started - submitted, "score": time.perf_counter() - started}
 
         self._tasks += 1
         self._metrics.set_in_work(self._tasks)

@@ -1,6 +1,6 @@
 """The whole of `msc-edge serve`, for Python users."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msc_edge.kit.manifest import Precision
@@ -17,12 +17,12 @@ def serve(
     threshold: float | None = None,
     false_alarm_rate: float | None = None,
     precision: Precision | None = None,
-    on_start: Callable[[str], None] = lambda _: None,
+    on_start: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
     """Score images over HTTP until SIGTERM or Ctrl-C: the whole of `msc-edge serve`.
 
     `threshold`, `false_alarm_rate`: see `Detector.with_limits`. `precision`: see `Detector.load`. `on_start` receives
-    the address as soon as requests are answered. On a signal, no new connections are accepted, and the requests that
+    the addresses as soon as requests are answered. On a signal, no new connections are accepted, and the requests that
     have started are answered. Call this on the main thread.
 
     Raises UsageError when the port cannot be opened, or other PCs could use it without a token; KitError.
@@ -35,6 +35,6 @@ def serve(
         )
         service = Service.of(detector, settings)
         try:
-            port.run(create_app(service, hosts=port.hosts), on_start=on_start)
+            port.run(create_app(service, hosts=port.hosts), on_start=lambda _: on_start(port.addresses))
         finally:
             service.pool.close()

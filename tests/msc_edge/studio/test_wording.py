@@ -41,9 +41,10 @@ NOT_CAUSED = {
         "train.torchvision_weights": ("backbone",),
     },
     "a training that has finished, or was interrupted, is not started again": {
-        "train.run_folder": ("resume the training", "no training to resume", "not empty"),
+        "train.run_folder": ("resume the training", "no training to resume", "not empty", "go on from it"),
         "train.training": ("export it with",),
     },
+    "only the command line prints it": {"train.announcement": ("--holdout",)},
     "the log of the process shows it": {"train.collapse": ("collapsing",)},
     "the page asks for it, and checks it": {
         "calibration": ("warn rate",),

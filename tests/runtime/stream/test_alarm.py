@@ -1,6 +1,6 @@
 import pytest
 
-from msc_edge.runtime.stream.alarm import Debounce, Suppressed
+from msc_edge.runtime.stream.alarm import Debounce, Raised, Suppressed, Waiting
 from msc_edge.runtime.stream.config import AlarmConfig, MofN
 
 LETTERS = {"r": "reject", "w": "warn", ".": "normal"}
@@ -13,10 +13,10 @@ def rule(m: int, n: int, cooldown: float = 0) -> AlarmConfig:
 def events(debounce: Debounce, verdicts: str, start: int = 0) -> dict[int, int]:
     """The frames, one a second, that raise an event, and the rejects that each of them counts."""
     found = {
-        second: debounce.event_for(LETTERS[letter], second)  # pyright: ignore[reportArgumentType]
+        second: debounce.add(LETTERS[letter], second)  # pyright: ignore[reportArgumentType]
         for second, letter in enumerate(verdicts, start)
     }
-    return {second: suppressed for second, suppressed in found.items() if suppressed is not None}
+    return {second: alarm.suppressed for second, alarm in found.items() if isinstance(alarm, Raised)}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,26 @@ def test_an_event_counts_the_rejects_before_it_that_raised_none() -> None:
     assert events(Debounce(rule(1, 1, 31)), "r" * 32) == {0: 0, 31: 30}
     assert events(Debounce(rule(2, 3)), "r..rr..r") == {4: 2}
     assert events(Debounce(rule(1, 1)), "rrr") == {0: 0, 1: 0, 2: 0}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "m", "n", "cooldown", "expected"),
+    [
+        ("r.rrr", 2, 3, 0, {0: 1, 3: 1}),
+        ("r...r", 2, 3, 0, {0: 1, 4: 1}),
+        ("rr.r", 3, 4, 0, {0: 1, 1: 2}),
+        ("rrr", 1, 1, 0, {}),
+        (".w.", 2, 3, 0, {}),
+        ("rrrrr", 2, 3, 9, {0: 1}),  # from the event at 1 on, the cooldown is the reason, and is reported at its end
+    ],
+)
+def test_a_reject_that_the_rule_waits_with_says_how_many_there_are(
+    verdicts: str, m: int, n: int, cooldown: float, expected: dict[int, int]
+) -> None:
+    debounce = Debounce(rule(m, n, cooldown))
+    alarms = {second: debounce.add(LETTERS[letter], second) for second, letter in enumerate(verdicts)}  # pyright: ignore[reportArgumentType]
+    waiting = {second: alarm for second, alarm in alarms.items() if isinstance(alarm, Waiting)}
+    assert waiting == {second: Waiting(rejects, MofN(m=m, n=n)) for second, rejects in expected.items()}
 
 
 def test_a_rule_can_be_replaced_while_frames_arrive() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from msc_edge.runtime.stream.active_kit import ActiveKits, KitOptions, KitUse, load_kits
 from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.config import AlarmConfig, LimitsConfig
+from msc_edge.runtime.stream.config import AlarmConfig, LimitsConfig, MofN
 from msc_edge.runtime.stream.config_file import check_config
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame, ProcessedFile
@@ -156,6 +156,32 @@ def test_suppressed_rejects_are_reported_when_the_cooldown_and_the_source_end(be
     ]
     assert events[2]["message"].startswith("cam: 1 reject since 2")
     assert 55 <= events[2]["seconds"] < 55 + TIMEOUT
+
+
+def test_a_reject_that_the_alarm_waits_with_is_in_the_log_and_in_a_row(
+    bench: Bench, toy: ModuleType, rows_of: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="msc_edge.stream")
+    worker = bench.worker(*(frame(toy.draw(200, "scratch"), index) for index in range(3)))
+    worker.debounce.rule = AlarmConfig(after=MofN(m=3, n=5))
+    worker.run()
+    rows = rows_of(bench.rows)
+    assert [row["verdict"] for row in rows] == ["reject"] * 3
+    logged = [record for record in caplog.records if "rejected" in record.getMessage()]
+    assert [record.getMessage().partition("; ")[2] for record in logged] == [
+        "no `reject` event yet: 1 of 3 rejects among the last 5 frames",
+        "no `reject` event yet: 2 of 3 rejects among the last 5 frames",
+        "2 rejects before it raised no event",
+    ]
+    assert logged[0].getMessage().startswith(f"cam: rejected, score {rows[0]['score']:.6f}, limit ")
+    fields = getattr(logged[1], "fields", {})
+    assert {name: fields[name] for name in ("frame", "verdict", "rejects", "after")} == {
+        "frame": 1,
+        "verdict": "reject",
+        "rejects": 2,
+        "after": "3-of-5",
+    }
+    assert [kind for kind, _ in bench.events()] == ["source_up", "reject"]
 
 
 @pytest.mark.parametrize("failure", [MemoryError(), None])

@@ -253,10 +253,19 @@ def test_resuming_with_other_options_images_or_weights_is_refused(
 def test_resuming_with_other_options_is_refused_before_the_first_measurement_too(
     scenes: Path, out: Path, options: DistilOptions
 ) -> None:
+    """A process that is killed leaves its first checkpoint; one that stops itself leaves nothing."""
+    killed = out.with_name("killed.safetensors")
+
+    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
+        if task == "distilling" and done == 1:
+            shutil.copytree(work_folder(out), work_folder(killed), ignore=shutil.ignore_patterns(".*"))
+            raise StoppedError
+
     with pytest.raises(StoppedError):
-        distil([scenes], out, replace(options, measure_every=100), report=stop_after(1))
+        distil([scenes], out, replace(options, measure_every=100), report=report)
+    assert not work_folder(out).exists()
     with pytest.raises(UsageError, match="started with other options, images or weights"):
-        distil([scenes], out, replace(options, seed=1), resume=True)
+        distil([scenes], killed, replace(options, seed=1), resume=True)
 
 
 def test_a_damaged_checkpoint_is_refused(scenes: Path, out: Path, options: DistilOptions, interrupted: Path) -> None:

@@ -122,14 +122,29 @@ def test_a_second_run_continues_in_a_folder_with_an_odd_name(
     before = {path: path.read_bytes() for path in images_of(tmp_path / out)}
     code, lines, _ = start(video, "--out", out, "--every", 0, "--images", 7).end()
     assert (first[0], code) == (0, 0)
-    assert lines[0].startswith(f"{out}: 7 of 7 images; skipped: ")  # the first three parts are there already
+    assert lines[0].startswith(f"{out}: 7 of 7 images, 3 of them from earlier runs; skipped: ")
     assert lines[-1] == """next: msc-edge train --normal 'odd '"'"'name'"'"' [x] & ümlaut' --out RUN"""
     images = images_of(tmp_path / out)
     assert [path.stem[-4:] for path in images] == [f"{number:04d}" for number in range(1, 8)]
     assert {path: path.read_bytes() for path in images[:3]} == before
     kept = [read_image(path) for path in images]
     assert all(np.array_equal(*pair) for pair in zip(kept, frames_of(video)[::STANDS][:7], strict=True))
-    assert start(video, "--out", out, "--images", 7).end()[1][0] == f"{out}: 7 of 7 images"
+    assert start(video, "--out", out, "--images", 7).end()[1][0] == f"{out}: 7 of 7 images, 7 of them from earlier runs"
+
+
+def test_the_same_video_again_adds_no_image(
+    start: Callable[..., Capture], noisy: Callable, scene: Callable, tmp_path: Path
+) -> None:
+    """Also where its images are many: the first of thirty is far from the latest."""
+    writer = cv2.VideoWriter(str(tmp_path / "line.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (320, 240))
+    for number in range(30):
+        writer.write(noisy(scene(number), 2, number)[..., ::-1])
+    writer.release()
+    lines = [start("line.avi", "--out", "parts", "--every", 0).end() for _ in range(2)]
+    assert lines[0][1][0] == "parts: 30 of 200 images"
+    assert lines[1][1][0] == "parts: 30 of 200 images, 30 of them from earlier runs; skipped: 30 similar"
+    assert "parts: 30 images of earlier runs are there; frames that are similar to them are skipped" in lines[1][2]
+    assert len(images_of(tmp_path / "parts")) == 30
 
 
 @pytest.mark.parametrize(
@@ -231,6 +246,30 @@ def test_a_camera_gives_sharp_well_lit_images_of_different_parts(
     assert all(reason in lines[0] for reason in ("similar", "blurred", "dark", "bright"))
     assert_good(images_of(tmp_path / "parts"))
     assert "hunter2" not in error + "".join(lines)
+
+
+@pytest.mark.slow
+def test_images_of_an_rtsp_camera_are_trained_on_at_once(
+    start: Callable[..., Capture], rtsp_line: str, tmp_path: Path, scene: Callable
+) -> None:
+    """From a camera, with blurred, dark and bright frames, to scores: the commands that each step names."""
+    code, lines, error = start(rtsp_line, "--out", "parts", "--every", 0, "--images", 8).end()
+    assert (code, lines[-1]) == (0, "next: msc-edge train --normal parts --out RUN"), error
+    cv2.imwrite(str(tmp_path / "good.png"), scene(1000)[..., ::-1])
+    for command in (
+        "train --normal parts --out run --steps 0 --image-size 64 --patch-rows 50",
+        "export run --out kit --precision fp32",
+        "score kit good.png parts --out scores.csv",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "msc_edge", *command.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 1 + 8
 
 
 def test_each_line_of_a_pipe_takes_one_frame(start: Callable[..., Capture], line: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from msc_edge.runtime.stream.training_images.similarity import (
-    KEPT_LATELY,
+    COMPARED,
     LEAST_LIMIT,
     MOST_LIMIT,
     SimilarityCheck,
@@ -107,11 +107,13 @@ def test_images_of_an_earlier_run_count(scene: Callable) -> None:
     assert not check.is_similar(view_of(scene(3)))
 
 
-def test_only_the_images_kept_lately_count(scene: Callable) -> None:
+def test_as_many_images_count_as_memory_is_meant_for(scene: Callable) -> None:
     check = SimilarityCheck()
-    for number in range(KEPT_LATELY + 1):
+    for number in (0, *[1] * (COMPARED - 1)):
         check.keep(view_of(scene(number)))
-    assert [check.is_similar(view_of(scene(number))) for number in (0, 1, KEPT_LATELY)] == [False, True, True]
+    assert [check.is_similar(view_of(scene(number))) for number in (0, 1, 2)] == [True, True, False]
+    check.keep(view_of(scene(2)))
+    assert [check.is_similar(view_of(scene(number))) for number in (0, 1, 2)] == [False, True, True]
 
 
 def test_frames_of_other_proportions_differ(scene: Callable) -> None:

@@ -33,6 +33,26 @@ def test_old_and_new_limits_are_printed_side_by_side_with_the_false_alarms(toy_k
     assert f"reject above {before.reject.score:.6f}" in facts
 
 
+def test_the_limit_of_the_map_is_among_the_limits(patch_kit, fresh, tmp_path):
+    done = run("calibrate", patch_kit, "--normal", fresh, "--out", tmp_path / "new.kit", "--reject-rate", "0.02")
+    assert done.exit_code == 0, done.stderr
+    with Kit.open(patch_kit) as old, Kit.open(tmp_path / "new.kit") as new:
+        before, after = (kit.model("fp32").calibration.regions for kit in (old, new))
+    text = words(done.stdout)
+    assert before
+    assert after
+    assert f"regions: map above │ {before.limit.score:.6f} │ {after.limit.score:.6f} │" in text
+    above = sum(score > before.limit.score for score in after.patch_scores)
+    assert f"regions {above} of 120 flagged, expected " in text
+    for command in (
+        ("info", tmp_path / "new.kit"),
+        ("score", tmp_path / "new.kit", fresh, "--out", tmp_path / "s.csv"),
+    ):
+        done = run(*command)
+        assert f"map above {after.limit.score:.6f}; share of normal images with any region: " in done.output
+        assert f"map above {after.limit.score:.6f}; share" in text
+
+
 def test_without_out_and_in_place_nothing_is_written(toy_kit, fresh):
     done = run("calibrate", toy_kit, "--normal", fresh)
     assert done.exit_code == 0

@@ -29,7 +29,7 @@ def shown(kit, *, terminal: bool = False) -> str:
 
 def test_the_facts_of_the_toy_kit(toy_kit):
     facts = facts_of(toy_kit)
-    assert facts["kit"] == f"toy, {toy_kit}"
+    assert facts["kit"] == str(toy_kit)
     assert facts["SHA-256"] == (toy_kit / "manifest.sha256").read_text().split()[0]
     assert facts["backbone"] == "toy_pixels"
     assert facts["model"] == "model.onnx, embeddings of 192 values, opset 20"
@@ -41,6 +41,10 @@ def test_the_facts_of_the_toy_kit(toy_kit):
     for name in ("warn", "reject"):
         assert facts[name].startswith("score above ")
     assert facts["caution"].startswith("reject: the expected false-alarm rate is 7.7 %, above the target of 1 %")
+
+
+def test_a_kit_that_was_renamed_has_its_name_beside_the_path(kit):
+    assert facts_of(kit)["kit"] == f"toy, {kit}"
 
 
 def test_each_model_of_a_kit_has_its_own_facts(int8_kit):

@@ -68,6 +68,16 @@ def test_colours_show_right_or_wrong_where_the_label_is_known(opened, warned, ve
     assert card(opened, image, name="w", truth=truth).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("verdict", "patch_score", "beginning"),
+    [("reject", 0.5, "Rejected, although"), ("normal", 0.5, ""), ("reject", None, "")],
+)
+def test_a_card_explains_a_verdict_that_its_heatmap_does_not_show(opened, warned, verdict, patch_score, beginning):
+    result = replace(warned.result, verdict=verdict, patch_score=patch_score, regions=())
+    made = card(opened, replace(warned, result=result), name="w")
+    assert made.disagreement.partition(" the heatmap")[0] == beginning
+
+
 def test_the_alt_text_says_what_is_seen(opened, warned, toy):
     drawn = thumbnail(toy.draw(7))
     result = replace(warned.result, verdict="reject", score=0.41, limit=0.33)

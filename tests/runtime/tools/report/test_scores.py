@@ -53,6 +53,19 @@ class TestContent:
         assert f"report: {report}" in done.stderr
         assert sections(report) == sections(score_report / "s.html")
 
+    def test_a_rejected_image_without_a_region_is_explained(self, patch_kit, masked_parts, text_of, tmp_path):
+        rows, report = tmp_path / "s.csv", tmp_path / "r.html"
+        run(patch_kit, masked_parts / "test", "--out", rows)
+        results = [image.result for image in read_score_file(rows) if image.result]
+        lowest = min(result.score for result in results)
+        run(patch_kit, masked_parts / "test", "--out", rows, "--report", report, "--threshold", lowest, "--overwrite")
+        results = [image.result for image in read_score_file(rows) if image.result]
+        without = [result for result in results if result.verdict == "reject" and not result.regions]
+        assert 0 < len(without) < len(results) - 1  # not the stains
+        text = text_of(report.read_text(encoding="utf-8"))
+        assert text.count("Rejected, although the heatmap has no region above its limit") == len(without)
+        assert "Not rejected" not in text
+
     def test_paths_are_those_within_the_folder_of_all_images(self, toy_kit, toy, save, text_of, tmp_path, monkeypatch):
         for number, name in enumerate(("monday/line 3/a.png", "monday/line 4/b.png")):
             save(tmp_path / name, toy.draw(number, "stain"))

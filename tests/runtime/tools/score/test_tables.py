@@ -94,7 +94,9 @@ class TestMostAnomalous:
 class TestLimits:
     def lines(self, detector, **change) -> dict[str, str]:
         moved = detector.with_limits(**change)
-        _, *lines = shown(show_limits, moved.limits, moved.calibration).splitlines()
+        _, *lines = shown(
+            show_limits, moved.limits, moved.calibration, moved.manifest.models[moved.model].calibration.regions
+        ).splitlines()
         return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
 
     def test_a_target_that_needs_more_images_gets_a_caution(self, detector):

@@ -213,13 +213,18 @@ class TestPages:
     def test_health_and_readiness(self, server):
         assert [server.request(path).body for path in ("/healthz", "/readyz")] == [b"ok\n", b"ready\n"]
 
+    def test_metrics_have_no_times_of_creation(self, server):
+        assert "_created" not in server.request("/metrics").body.decode()
+
     def test_metrics_count_requests_and_images(self, server, photos):
+        """The time of an image that was refused, because it cannot be read, is none of a scored image."""
         names = [
             ("msc_edge_images_total", {"verdict": "warn"}),
             ("msc_edge_unreadable_total", {}),
             ("msc_edge_requests_total", {"path": "/score", "status": "422"}),
             ("msc_edge_requests_total", {"path": "other", "status": "404"}),
             ("msc_edge_image_seconds_count", {"stage": "score"}),
+            ("msc_edge_image_seconds_count", {"stage": "queue"}),
         ]
         before = [metric(server, name, **labels) for name, labels in names]
         answer = server.request("/score", (photos / "warn.png").read_bytes())
@@ -227,7 +232,7 @@ class TestPages:
         server.request("/a/path/that/is/not/there")
         after = [metric(server, name, **labels) for name, labels in names]
         is_warn = answer.json["verdict"] == "warn"
-        assert [now - then for now, then in zip(after, before, strict=True)] == [float(is_warn), 1, 1, 1, 2]
+        assert [now - then for now, then in zip(after, before, strict=True)] == [float(is_warn), 1, 1, 1, 1, 1]
         assert metric(server, "msc_edge_images_in_work") == 0
 
     def test_the_openapi_document_is_valid(self, server):
@@ -246,6 +251,8 @@ class TestPages:
         operations = [each for path in document["paths"].values() for each in path.values()]
         samples = {sample["source"] for each in operations for sample in each.get("x-codeSamples", [])}
         assert shown == samples
+        for titles in ([sample["label"] for sample in each.get("x-codeSamples", [])] for each in operations):
+            assert len(set(titles)) == len(titles)
         assert f"http://127.0.0.1:{server.port}/score" in page
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import signal
 import socket
 import ssl
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.request import urlopen
 
 import pytest
 
@@ -46,6 +48,17 @@ def test_an_address_of_another_pc_is_one_line(toy_kit):
 def test_other_pcs_need_a_token_or_insecure_in_so_many_words(toy_kit, start):
     assert "--token-file FILE" in refused(toy_kit, "--port", 0, "--host", "0.0.0.0")
     assert start(toy_kit, "--host", "0.0.0.0", "--insecure").request("/kit").status == 200
+
+
+def test_the_addresses_of_a_server_for_other_pcs_can_be_opened(toy_kit, start):
+    """0.0.0.0 is no address that a browser opens."""
+    printed = start(toy_kit, "--host", "0.0.0.0", "--insecure").started
+    addresses = re.findall(r"http://[^ ;]+(?= and |;)", printed)
+    assert addresses
+    assert "//0.0.0.0" not in printed
+    assert f"{addresses[0]}/docs describes the server" in printed
+    with urlopen(f"{addresses[0]}/healthz", timeout=TIMEOUT) as response:
+        assert response.read() == b"ok\n"
 
 
 @pytest.mark.parametrize("content", ["short", "two words in one token", "", "ü" * 20, "a" * 20 + "\nsecond line"])

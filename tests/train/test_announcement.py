@@ -1,0 +1,80 @@
+"""The lines at the start of a training: which images are used for what, the settings, and what the images allow."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from msc_edge.calibration import Calibration
+from msc_edge.text import percent
+from msc_edge.train.announcement import announcement, held_out_warning
+from msc_edge.train.dataset import NormalImage
+from msc_edge.train.settings import FineTuning
+
+SETTINGS = FineTuning(recipe="v2", steps=8, batch=16, learning_rate=3e-4, dtype="bf16", seed=0)
+
+
+def images_of(bank: int, held_out: Sequence[int]) -> list[NormalImage]:
+    """`bank` images of different parts for training, and as many parts held out, with these numbers of images."""
+    parts = [(part, "calibration") for part, size in enumerate(held_out) for _ in range(size)]
+    parts += [(len(held_out) + part, "bank") for part in range(bank)]
+    return [
+        NormalImage(f"{place}.png", f"{place:064x}", role, group=part)  # pyright: ignore[reportArgumentType]
+        for place, (part, role) in enumerate(parts)
+    ]
+
+
+@pytest.mark.parametrize("held_out", [1, 14, 98])
+def test_the_rate_is_the_expected_one_of_that_many_scores(held_out: int) -> None:
+    warning = held_out_warning(images_of(4 * held_out + 2, [1] * held_out), holdout=0.2)
+    expected = Calibration([float(score) for score in range(held_out)]).limit(0.01).expected_rate
+    assert expected
+    assert f"the expected false-alarm rate of a kit is {percent(expected)}, above the target of 1 %" in warning
+    # 99 is the least number that gives 1 / (n + 1) = 1 %; a fifth of 495 images is held out.
+    assert "The target needs 99 held-out images of different parts: train with about 495 images" in warning
+
+
+@pytest.mark.parametrize("held_out", [99, 300])
+def test_enough_images_of_different_parts_get_no_warning(held_out: int) -> None:
+    assert held_out_warning(images_of(400, [1] * held_out), holdout=0.2) == ""
+
+
+def test_images_that_are_enough_with_a_larger_share_get_that_share() -> None:
+    assert held_out_warning(images_of(240, [1] * 60), holdout=0.2).endswith("different parts, or pass --holdout 0.33")
+    assert "--holdout" not in held_out_warning(images_of(56, [1] * 14), holdout=0.2), "half of 70 are not 99"
+
+
+@pytest.mark.parametrize("alike", [0.0, 1.0])
+def test_images_of_the_same_parts_are_a_range_that_has_the_rate_in_it(alike: float) -> None:
+    """The scores of a part are equal, or have nothing in common."""
+    sizes = [1, 2, 3, 4] * 5
+    groups = [part for part, size in enumerate(sizes) for _ in range(size)]
+    scores = [part + (1 - alike) * ((7919 * place) % 101) for place, part in enumerate(groups)]
+    independent = Calibration(scores, groups).independent
+    warning = held_out_warning(images_of(200, sizes), holdout=0.2)
+    least = 50**2 / sum(size**2 for size in sizes)  # by the formula of Calibration, with equal scores in each group
+    assert f"50 held-out images show 20 parts and count as {least:.0f} to 50 independent ones" in warning
+    assert least - 0.5 <= independent <= 50
+    assert "at least 2 to 5.7 %, above the target of 1 %" in warning
+
+
+def test_many_images_of_few_parts_may_be_too_few() -> None:
+    warning = held_out_warning(images_of(400, [10] * 20), holdout=0.2)
+    assert "200 held-out images show 20 parts and count as 20 to 200 independent ones" in warning
+    assert "and may be above the target of 1 %" in warning
+    assert "--holdout" not in warning, "more images of the same parts do not help"
+
+
+def test_the_lines_name_images_settings_and_the_warning() -> None:
+    images = [*images_of(56, [1] * 14), NormalImage("copy.png", "0" * 64, "duplicate")]
+    lines = list(announcement(images, SETTINGS, backbone="edge-small", device="cpu", holdout=0.2))
+    assert lines[0] == (
+        "71 images: 56 for training and the memory bank, 14 held out; 1 left out, duplicates or unreadable"
+    )
+    assert lines[1].startswith("edge-small on cpu: 8 steps of v2, 16 images each, in bf16; learning rate 0.0003; ")
+    assert lines[2].startswith("warning: with 14 held-out images, ")
+    frozen = SETTINGS.model_copy(update={"steps": 0})
+    lines = list(announcement(images_of(400, [2] * 100), frozen, backbone="resnet18", device="cuda", holdout=0.2))
+    assert lines == [
+        "600 images: 400 for training and the memory bank, 200 held out: 100 of 500 groups",
+        "resnet18 on cuda: frozen, without fine-tuning",
+    ]
