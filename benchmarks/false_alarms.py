@@ -1,11 +1,12 @@
 """Observed false-alarm rates compared with the expected rates: magnetic_tile, many splits, frozen backbones.
 
     python benchmarks/false_alarms.py --shared ../shared [--parts image patch] [--group-by none similar]
-        [--splits 200] [--banks 40] [--kinds random blocks tiles parts]
+        [--held-out once turn] [--splits 200] [--banks 40] [--kinds random blocks tiles parts]
 
 All 952 normal images (train/good and test/good, by file name) are split many times into 761 images to train on and 191
-new ones. The images to train on are held out as `msc-edge train` does it, a fifth of them in whole groups; they set the
-limits for target rates of 1, 2 and 5 %; and the new images above each limit are counted. No defect is used.
+new ones. The images to train on are held out as `msc-edge train` does it: `turn`, each in turn, as with a pretrained
+network, or `once`, a fifth of them in whole groups, as with a fine-tuned one. They set the limits for target rates of
+1, 2 and 5 %, and the new images above each limit are counted. No defect is used.
 
 How the new images are chosen: `random`, image by image. `blocks` cuts the files in the order of their names into 50
 blocks and chooses blocks: successive files were taken with the same exposure, and stay together. `tiles` chooses all
@@ -19,7 +20,8 @@ the coreset of 4000 patches are fitted again, from feature maps that are compute
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +32,10 @@ from networks import pretrained_network
 from torch import Tensor
 
 from msc_edge.anomaly_map import patch_score
+from msc_edge.bank import Bank, K
 from msc_edge.calibration import Calibration
 from msc_edge.groups import near_duplicates, orders_of
+from msc_edge.held_out import can_be_held_out_in_turn, image_scores_in_turn
 from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
 from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
@@ -49,11 +53,12 @@ NEW = 191  # of 952 images
 BLOCKS = 50
 KINDS = ("random", "blocks", "tiles", "parts")
 GROUPS = ("none", SIMILAR)
-K = 2  # nearest normal images of a score
+ONCE, TURN = "once", "turn"
 HEADINGS = (
     "backbone",
     "score",
     "group by",
+    "held out",
     "splits",
     "target",
     "independent images",
@@ -65,7 +70,7 @@ HEADINGS = (
 
 
 class Split(NamedTuple):
-    """The images, as places in the order of their names."""
+    """The images, as places in the order of their names. Held out in turn, `bank` and `calibration` are the same."""
 
     bank: np.ndarray
     calibration: np.ndarray
@@ -73,9 +78,14 @@ class Split(NamedTuple):
     """Of the calibration images."""
     new: np.ndarray
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether each calibration image is left out of the bank in turn, with its group."""
+        return len(self.bank) == len(self.calibration)
+
 
 class Scores(NamedTuple):
-    """Scores of all images against one bank, float64 (images,); not a number for the images of the bank."""
+    """Scores of some images, float64 (n,)."""
 
     image: np.ndarray
     patch: np.ndarray | None = None
@@ -112,9 +122,7 @@ class Images:
                 embeddings.append(torch.nn.functional.normalize(features, dim=1))
                 if patches:
                     grids.append(torch.cat(grids_of(maps, taps), dim=3))
-        unit = torch.cat(embeddings).numpy().astype(np.float64)
-        self._similarity = unit @ unit.T
-        self._embeddings, self._names = unit.astype(np.float32), [path.name for path in paths]
+        self._embeddings, self._names = torch.cat(embeddings).numpy(), [path.name for path in paths]
         self._grids = torch.cat(grids) if patches else None  # float32 (images, rows, columns, channels): 525 MB
 
     def units(self, kind: str) -> list[np.ndarray]:
@@ -127,8 +135,8 @@ class Images:
         groups = near_duplicates(self._embeddings, orders_of(self._names)) if kind == "parts" else tiles_of(self._names)
         return [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
 
-    def split(self, units: list[np.ndarray], group_by: str, random: np.random.Generator) -> Split:
-        """Choose new images in whole units, but for the last one, and hold out a fifth of the others."""
+    def split(self, units: list[np.ndarray], group_by: str, held_out: str, random: np.random.Generator) -> Split:
+        """Choose new images in whole units, but for the last one, and hold out others, once or in turn."""
         order = np.concatenate([units[i] for i in random.permutation(len(units))])
         new, trained = np.sort(order[:NEW]), np.sort(order[NEW:])
         names = [self._names[i] for i in trained]
@@ -137,55 +145,64 @@ class Images:
             if group_by == SIMILAR
             else np.arange(len(trained))
         )
+        if held_out == TURN:
+            assert can_be_held_out_in_turn(groups.tolist(), k=K)
+            return Split(trained, trained, groups, new)
         images = [NormalImage(name, "", "bank") for name in names]
         held = hold_out(images, holdout=0.2, groups=groups.tolist(), group_by=group_by)
         calibration = np.array([image.role == "calibration" for image in held])
         return Split(trained[~calibration], trained[calibration], groups[calibration], new)
 
-    def scores(self, bank: np.ndarray) -> Scores:
-        """The scores of the images that are not in `bank`."""
-        others = np.setdiff1d(np.arange(len(self._similarity)), bank)
-        image, patch = (np.full(len(self._similarity), np.nan) for _ in range(2))
-        # As in the product: the mean cosine distance to the K nearest rows of the bank.
-        nearest = np.partition(self._similarity[np.ix_(others, bank)], -K, axis=1)[:, -K:]
-        image[others] = 1 - nearest.mean(axis=1)
+    def scores(self, split: Split) -> tuple[Scores, Scores]:
+        """The scores of the calibration images and of the new ones."""
+        bank = Bank(self._embeddings[split.bank], k=K)
+        if split.in_turn:
+            image = image_scores_in_turn(bank, split.groups.tolist())
+        else:
+            image = np.array([bank.score(row) for row in self._embeddings[split.calibration]])
+        new = np.array([bank.score(row) for row in self._embeddings[split.new]])
         if self._grids is None:
-            return Scores(image)
-        patch[others] = _patch_scores(self._grids, torch.from_numpy(bank), torch.from_numpy(others))
-        return Scores(image, patch)
+            return Scores(image), Scores(new)
+        of_calibration, of_new = _patch_scores(self._grids, split)
+        return Scores(image, of_calibration), Scores(new, of_new)
 
 
 @torch.no_grad()
-def _patch_scores(grids: Tensor, bank: Tensor, others: Tensor) -> np.ndarray:
-    """The patch scores of `others` against a patch bank fitted to `bank`, as `fit_patch_head` does it."""
+def _patch_scores(grids: Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The patch scores of both, against a patch bank fitted as `fit_patch_head` does it."""
+    bank = torch.from_numpy(split.bank)
     statistics = StreamingCovariance(grids.shape[3], grids.device)
     for part in bank.split(64):
         statistics.add(grids[part].flatten(0, 2))
     whitening = whitening_of(*statistics.moments(), DIM)
 
-    def embedded(images: Tensor) -> Iterator[Tensor]:
-        return ((grids[part].flatten(0, 2) - whitening.mean) @ whitening.matrix.T for part in images.split(64))
+    def embedded(image: int | Tensor) -> Tensor:
+        return (grids[image].flatten(0, -2) - whitening.mean) @ whitening.matrix.T
 
     coreset = Coreset(ROWS)
-    for patches in embedded(bank):
-        coreset.add(patches)
-    rows = coreset.select()
-    distances = torch.cat([distances_to(rows, patches) for patches in embedded(others)])
-    maps = distances.unflatten(0, (len(others), *grids.shape[1:3])).numpy()
-    return np.array([patch_score(each, smoothing=MAP_SETTINGS.smoothing) for each in maps])
+    for place, image in enumerate(split.bank):
+        patches = embedded(int(image))
+        coreset.add(patches, torch.full((len(patches),), place))
+    rows, images = coreset.select()
+    groups = split.groups[images.numpy()] if split.in_turn else None
+
+    def score(image: int, group: int | None = None) -> float:
+        others = rows if groups is None or group is None else rows[torch.from_numpy(groups != group)]
+        distances = distances_to(others, embedded(image)).reshape(grids.shape[1:3]).numpy()
+        return patch_score(distances, smoothing=MAP_SETTINGS.smoothing)
+
+    own = [score(int(image), int(group)) for image, group in zip(split.calibration, split.groups, strict=True)]
+    return np.array(own), np.array([score(int(image)) for image in split.new])
 
 
-def alarms_in(kind: ScoreKind, scores: Scores, split: Split) -> list[Alarms]:
+def alarms_in(kind: ScoreKind, scores: tuple[Scores, Scores], split: Split) -> list[Alarms]:
     """The alarms among the new images at the limits of RATES, with scores and limits as in a kit of this kind."""
     settings = None if kind == "image" else MAP_SETTINGS
-    held_out, new = (
-        (scores.image[part], None if scores.patch is None else scores.patch[part])
-        for part in (split.calibration, split.new)
-    )
+    held_out, new = scores
     calibration = Calibration(calibration_scores(kind, *held_out, settings), split.groups)
     scoring = Scoring.fitted(kind, *held_out, settings)
-    patch = [None] * len(split.new) if new[1] is None else new[1].tolist()
-    found = np.array([scoring.score(*each) for each in zip(new[0].tolist(), patch, strict=True)])
+    patch = [None] * len(split.new) if new.patch is None else new.patch.tolist()
+    found = np.array([scoring.score(*each) for each in zip(new.image.tolist(), patch, strict=True)])
     alarms = []
     for limit in map(calibration.limit, RATES):
         interval = calibration.alarm_interval(limit, len(split.new))
@@ -201,7 +218,7 @@ def with_error(shares: np.ndarray, decimals: int) -> str:
     return f"{shares.mean():.{decimals}%} ± {2 * shares.std(ddof=1) / math.sqrt(len(shares)):.{decimals}%}"
 
 
-def show(backbone: str, score: str, group_by: str, kind: str, found: list[list[Alarms]]) -> None:
+def show(backbone: str, score: str, group_by: str, held_out: str, kind: str, found: list[list[Alarms]]) -> None:
     """Print a row of the table for each rate. `found`: of each split, for each rate."""
     for rate, of_splits in zip(RATES, zip(*found, strict=True), strict=True):
         counts = np.array([each.alarms for each in of_splits])
@@ -209,8 +226,8 @@ def show(backbone: str, score: str, group_by: str, kind: str, found: list[list[A
         inside = (least <= counts) & (counts <= most)
         independent, expected = (np.mean([each[field] for each in of_splits]) for field in (0, 1))
         print(
-            f"| {backbone} | {score} | {group_by} | {kind}, {len(found)} | {rate:.0%} | {independent:.0f} | "
-            f"{expected:.2%} | {with_error(counts / NEW, 2)} | {with_error(inside, 1)} | "
+            f"| {backbone} | {score} | {group_by} | {held_out} | {kind}, {len(found)} | {rate:.0%} | "
+            f"{independent:.0f} | {expected:.2%} | {with_error(counts / NEW, 2)} | {with_error(inside, 1)} | "
             f"{(counts > most).mean():.1%} |",
             flush=True,
         )
@@ -223,6 +240,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=("image", "patch"), default=["image", "patch"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of splits; default: all")
     parser.add_argument("--group-by", nargs="+", choices=GROUPS, default=GROUPS, help="default: both")
+    parser.add_argument("--held-out", nargs="+", choices=(ONCE, TURN), default=[TURN], help="default: turn")
     parser.add_argument("--splits", type=int, default=200, help="of each kind, part image; default: %(default)s")
     parser.add_argument("--banks", type=int, default=40, help="splits of each kind, part patch; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -231,17 +249,16 @@ def main() -> None:
     print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|")
 
     def measure(backbone: str, images: Images, kinds: Sequence[ScoreKind], splits: int) -> None:
-        for group_by in options.group_by:
-            for kind in options.kinds:
-                random, units = np.random.default_rng(options.seed), images.units(kind)
-                found: dict[ScoreKind, list[list[Alarms]]] = {score: [] for score in kinds}
-                for _ in range(splits):
-                    split = images.split(units, group_by, random)
-                    scores = images.scores(split.bank)
-                    for score, of_splits in found.items():
-                        of_splits.append(alarms_in(score, scores, split))
+        for group_by, held_out, kind in product(options.group_by, options.held_out, options.kinds):
+            random, units = np.random.default_rng(options.seed), images.units(kind)
+            found: dict[ScoreKind, list[list[Alarms]]] = {score: [] for score in kinds}
+            for _ in range(splits):
+                split = images.split(units, group_by, held_out, random)
+                scores = images.scores(split)
                 for score, of_splits in found.items():
-                    show(backbone, score, group_by, kind, of_splits)
+                    of_splits.append(alarms_in(score, scores, split))
+            for score, of_splits in found.items():
+                show(backbone, score, group_by, held_out, kind, of_splits)
 
     if "image" in options.parts:
         weights = options.shared / "weights/mobilenet_v2.safetensors"

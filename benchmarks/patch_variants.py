@@ -172,8 +172,9 @@ def distances_of(patches: Patches, in_bank: Tensor, variant: Variant) -> Measure
     def bank_of(grids: Tensor) -> Tensor:
         coreset = Coreset(variant.rows)
         for part in embedded(grids):
-            coreset.add(part.flatten(0, 2))
-        return coreset.select()
+            patches = part.flatten(0, 2)
+            coreset.add(patches, torch.zeros(len(patches), dtype=torch.int64))
+        return coreset.select()[0]
 
     def compared(grids: Tensor, bank: Tensor) -> Tensor:
         distances = torch.cat([distances_to(bank, part.flatten(0, 2)) for part in embedded(grids)])

@@ -10,11 +10,15 @@ import numpy as np
 from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
+from msc_edge.export.held_out_model import HeldOutModel
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.onnx_model import OPSET
 from msc_edge.export.run_images import RunImages
+from msc_edge.held_out import image_scores_in_turn
 from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MODEL_FILES, Precision
 from msc_edge.kit.model_entry import (
+    HELD_OUT,
+    HELD_OUT_IN_TURN,
     Banks,
     CalibrationInfo,
     MemoryBank,
@@ -27,6 +31,7 @@ from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.processor import usable_cores
 from msc_edge.scoring import MapSettings, ScoreKind, Scoring, calibration_scores
+from msc_edge.train.patches.head import PatchHead
 
 
 class Rates(NamedTuple):
@@ -45,6 +50,16 @@ class ScorePlan:
     kind: ScoreKind
     map: MapSettings | None = None
     patches: PatchBank | None = None
+    row_images: np.ndarray | None = None
+    """The image of each row of the patch bank, int64 (rows,)."""
+
+    @classmethod
+    def of(cls, kind: ScoreKind, settings: MapSettings | None, head: PatchHead | None) -> "ScorePlan":
+        """The plan for a patch head; None: whole images only."""
+        if head is None:
+            return cls("image")
+        rows, dim = head.bank.shape
+        return cls(kind, settings, PatchBank(count=rows, dim=dim), head.images.numpy())
 
     def fitted(self, image_scores: np.ndarray, patch_scores: np.ndarray | None) -> Scoring:
         """The scoring of a model, from its scores of held-out normal images, float64 (n,), in the same order."""
@@ -76,12 +91,19 @@ def model_entry(
 ) -> Model:
     """Write memory bank and index of one model, and return its entry. The model's own scores set its limits."""
     np.save(kit / BANK_FILES[precision], bank.embeddings)
-    found = outputs_of(kit / MODEL_FILES[precision], outputs, images.decoded(images.held_out, "calibrating"))
-    queries = np.stack([each.embedding for each in found])
-    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
-    image_scores = np.array([bank.score(query) for query in queries])
+    file, groups = kit / MODEL_FILES[precision], images.split.groups
+    decoded = images.decoded(images.calibration, "calibrating")
+    if images.split.in_turn:
+        assert groups is not None
+        queries = bank.embeddings[:0]  # each of them is a row: noisy copies measure the recall
+        image_scores = image_scores_in_turn(bank, groups)
+        found = () if plan.row_images is None else HeldOutModel(file, outputs, plan.row_images).in_turn(decoded, groups)
+    else:
+        found = outputs_of(file, outputs, decoded)
+        queries = np.stack([each.embedding for each in found])
+        image_scores = np.array([bank.score(query) for query in queries])
     patch_scores = _patch_scores(found, plan.map) if plan.map else None
-    groups = images.held_out_groups
+    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
     calibration = plan.calibration(image_scores, patch_scores, groups)
     patches = None if patch_scores is None else Calibration(patch_scores, groups)
     return Model(
@@ -105,6 +127,7 @@ def model_entry(
             warn_rate=rates.warn,
             reject_rate=rates.reject,
             limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),
+            reason=HELD_OUT_IN_TURN if images.split.in_turn else HELD_OUT,
             regions=patches and RegionCalibration.of(patches, rate=rates.region),
         ),
     )

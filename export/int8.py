@@ -7,7 +7,7 @@ images and synthetic anomalies made from them the same ranks, and that their ano
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,9 @@ from msc_edge.kit.quantization import MIN_HELD_OUT, Agreement, MapAgreement, Qua
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report
 from msc_edge.runtime.backends.check_image import check_image
+from msc_edge.runtime.backends.interface import ModelOutput
+from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from msc_edge.runtime.processor import usable_cores
 from msc_edge.scoring import MapSettings
 from msc_edge.text import many
 
@@ -96,14 +99,7 @@ def quantised_model(
     """
     report = images.report
     with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
-        range_images = evenly(images.in_bank, _RANGE_IMAGES)
-        quantizer = Quantizer(
-            model,
-            lambda: (image for _, image in images.decoded(range_images, "int8: activation ranges")),
-            target=target,
-            scratch=Path(scratch),
-        )
-        layers = list(quantizer.layers)
+        quantizer, range_images = _quantizer(model, images, target, Path(scratch))
         test = AgreementTest(model, outputs, bank, spec, images, maps=maps, seed=seed)
         agreement, float_layers = None, []
         by_harm = None
@@ -114,23 +110,45 @@ def quantised_model(
             int8 = test.open(path)
             agreement = test.agreement(int8)
             if passes_gates(agreement):
-                check = int8.run(check_image(spec))
-                return (
-                    Quantization(
-                        target=target,
-                        images=len(range_images),
-                        layers=len(layers),
-                        float_layers=sorted(float_layers, key=layers.index),
-                        check_embedding=[round(float(value), 7) for value in check.embedding],
-                        check_patch_distances=None
-                        if check.patch_distances is None
-                        else [round(float(value), 5) for value in check.patch_distances.ravel()],
-                    ),
-                    agreement,
-                )
+                quantization = _quantization(int8.run(check_image(spec)), target, quantizer, float_layers, range_images)
+                return quantization, agreement
         path.unlink()
         assert agreement is not None  # there is at least one attempt
-        return Int8Rejected(agreement, len(float_layers), len(layers), len(images.held_out))
+        return Int8Rejected(agreement, len(float_layers), len(quantizer.layers), len(images.held_out))
+
+
+def quantised_again(
+    model: Path, path: Path, outputs: Outputs, spec: Preprocessing, images: RunImages, like: Quantization
+) -> Quantization:
+    """Write the int8 model `path` from an fp32 `model` with another patch bank, as `like` was written from `images`."""
+    with TemporaryDirectory(prefix="msc-edge-int8-", ignore_cleanup_errors=True) as scratch:
+        quantizer, range_images = _quantizer(model, images, like.target, Path(scratch))
+        quantizer.write(path, float_layers=like.float_layers)
+        check = OnnxRuntimeBackend(path, outputs=outputs, threads=usable_cores()).run(check_image(spec))
+        return _quantization(check, like.target, quantizer, like.float_layers, range_images)
+
+
+def _quantizer(model: Path, images: RunImages, target: Target, scratch: Path) -> tuple[Quantizer, list[str]]:
+    """The quantiser of a model, and the images that set its ranges."""
+    chosen = evenly(images.in_bank, _RANGE_IMAGES)
+    task = "int8: activation ranges"
+    return Quantizer(
+        model, lambda: (image for _, image in images.decoded(chosen, task)), target=target, scratch=scratch
+    ), chosen
+
+
+def _quantization(
+    check: ModelOutput, target: Target, quantizer: Quantizer, float_layers: Sequence[str], range_images: Sequence[str]
+) -> Quantization:
+    layers, patches = list(quantizer.layers), check.patch_distances
+    return Quantization(
+        target=target,
+        images=len(range_images),
+        layers=len(layers),
+        float_layers=sorted(float_layers, key=layers.index),
+        check_embedding=[round(float(value), 7) for value in check.embedding],
+        check_patch_distances=None if patches is None else [round(float(value), 5) for value in patches.ravel()],
+    )
 
 
 def _attempts(quantizer: Quantizer, by_harm: Callable[[], list[str]] | None) -> Iterator[list[str]]:

@@ -1,11 +1,9 @@
 """From a run folder to a kit: the whole of `msc-edge export`, for Python users."""
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from safetensors.torch import load_file
@@ -15,25 +13,21 @@ from msc_edge.bank import Bank
 from msc_edge.calibration import REJECT_RATE, WARN_RATE, Calibration
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import UsageError
-from msc_edge.export.accuracy_loss import accuracy_loss
-from msc_edge.export.entry import Rates, ScorePlan, model_entry, outputs_of
-from msc_edge.export.int8 import Int8Rejected, quantised_model
-from msc_edge.export.onnx_model import export_onnx
+from msc_edge.export.entry import Rates, ScorePlan
+from msc_edge.export.models import Parts, Precisions, write_models
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
-from msc_edge.export.run_images import RunImages, groups_of_held_out
+from msc_edge.export.run_images import RunImages
 from msc_edge.files import folder_written_whole
 from msc_edge.kit.layout import (
     MANIFEST,
-    MODEL_FILES,
     NORMAL_IMAGES,
     THUMBNAILS,
     thumbnail_file,
 )
 from msc_edge.kit.manifest import Manifest, Network, NormalImages, Precision, Provenance, kit_name
-from msc_edge.kit.model_entry import Model, Outputs, Parity, PatchBank
-from msc_edge.kit.quantization import MIN_HELD_OUT, AccuracyLoss, Target
+from msc_edge.kit.model_entry import Model, Parity
+from msc_edge.kit.quantization import Target
 from msc_edge.kit.writing import refuse_zip, seal, write_manifest
-from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
 from msc_edge.scoring import ScoreKind, Scoring
@@ -52,9 +46,9 @@ from msc_edge.train.run_record import (
     read_record,
 )
 from msc_edge.train.run_record import BANK as RUN_BANK
+from msc_edge.train.split import Split
 from msc_edge.train.weights import load_into
 
-Precisions = Literal["both", "fp32", "int8"]
 REGION_RATE = 0.01
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "hnswlib", "numpy", "opencv-python")
 
@@ -98,88 +92,64 @@ def export(
     name = _checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
-    bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
-    head, plan, torch_scoring, torch_scores = _scoring_of(run, record, table, scores)
+    rates = Rates(warn_rate, reject_rate, REGION_RATE if region_rate is None else region_rate)
+    backbone = build_backbone(record.backbone, stop_at=record.stop_at)
+    load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
+    network = EmbeddingNetwork(backbone, record.preprocessing).eval()
+    head, plan = _plan_of(run, record, scores)
     if head is None and region_rate is not None:
         raise UsageError(
             "--region-rate: the kit compares whole images only and has no heatmap; omit one of the options"
         )
+    torch_scoring, torch_scores = _in_torch(run, plan, Split.of(table, in_turn=record.in_turn).groups)
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)
-    backbone = build_backbone(record.backbone, stop_at=record.stop_at)
-    load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
-    network = EmbeddingNetwork(backbone, record.preprocessing).eval()
-    rates = Rates(warn_rate, reject_rate, REGION_RATE if region_rate is None else region_rate)
-    seed = record.fine_tuning.seed
+    bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
 
     with folder_written_whole(out, replace=overwrite) as kit:
         images = RunImages.find(record, table, moved=normal, report=report)
-        report("exporting the model", 0, 1)
-        outputs = export_onnx(network, kit / MODEL_FILES["fp32"], head=head)
-        report("exporting the model", 1, 1)
-        (kit / NORMAL_IMAGES).write_text(json.dumps(images.in_bank, indent=0) + "\n", encoding="utf-8")
-        if thumbnails:
-            _write_thumbnails(kit, images.decoded(images.in_bank, "thumbnails"))
+        parts = Parts(network, bank, head, plan, images, rates, seed=record.fine_tuning.seed)
 
-        fp32 = model_entry(kit, "fp32", outputs, bank, plan, images, rates=rates, seed=seed)
-        models: dict[Precision, Model] = {"fp32": fp32}
-        if precision != "fp32":
-            int8 = _int8_model(
-                kit, outputs, bank, plan, images, record.preprocessing, target=target, rates=rates, seed=seed
-            )
-            if isinstance(int8, Model):
-                models["int8"] = int8
-            elif precision == "int8":
-                raise UsageError(f"{int8}; export with --precision fp32")
-            else:
-                note(str(int8))
-
-        manifest = seal(
-            kit,
-            Manifest(
+        def manifest_of(models: dict[Precision, Model], *, default: Precision, normal_images: int) -> Manifest:
+            return Manifest(
                 format_version=2,
                 name=name,
                 msc_edge_version=__version__,
                 decode=record.decode,
                 preprocessing=record.preprocessing,
                 network=Network(backbone=record.backbone, stop_at=record.stop_at),
-                normal_images=NormalImages(file=NORMAL_IMAGES, count=len(images.in_bank)),
+                normal_images=NormalImages(file=NORMAL_IMAGES, count=normal_images),
                 models=models,
-                default_model="int8" if precision == "int8" else "fp32",  # for now, see _with_loss
+                default_model=default,
                 provenance=_provenance(record, table, head),
                 files={},
-            ),
-        )
+            )
+
+        if thumbnails:
+            _write_thumbnails(kit, images.decoded(images.in_bank, "thumbnails"))
+        models, default = write_models(kit, parts, manifest_of, precision=precision, target=target, note=note)
+        manifest = seal(kit, manifest_of(models, default=default, normal_images=len(images.in_bank)))
         detector = Detector.load(kit, precision="fp32", backend="onnxruntime")
         chosen = parity_images(images.held_out, images.in_bank)
         reference = TorchScorer(network, bank, head, torch_scoring)
         comparisons = compare(reference, detector, images.decoded(chosen, "parity"), count=len(chosen))
         parity = check_parity(comparisons, torch_limits, detector.limits, unit=unit_of(torch_scoring))
-        manifest = _with_parity(manifest, parity)
-        if "int8" in models and len(images.held_out) >= MIN_HELD_OUT:
-            loss = accuracy_loss(
-                detector, Detector.load(kit, precision="int8", backend="onnxruntime"), images, seed=seed
-            )
-            manifest = _with_loss(manifest, loss)
-        return write_manifest(kit, manifest)
+        return write_manifest(kit, _with_parity(manifest, parity))
 
 
-def _scoring_of(
-    run: Path, record: RunRecord, table: Sequence[NormalImage], scores: ScoreKind | None
-) -> tuple[PatchHead | None, ScorePlan, Scoring, Calibration]:
-    """The patch head, what the score is made of, and the run's own scoring and scores of the calibration images."""
+def _plan_of(run: Path, record: RunRecord, scores: ScoreKind | None) -> tuple[PatchHead | None, ScorePlan]:
+    """The patch head, and what the score is made of."""
     kind = scores or record.scores
-    image_scores = np.load(run / CALIBRATION, allow_pickle=False)
-    groups = groups_of_held_out(table)
-    if kind == "image":
-        plan = ScorePlan("image")
-        return None, plan, plan.fitted(image_scores, None), plan.calibration(image_scores, None, groups)
-    if record.map is None:
+    if kind != "image" and record.map is None:
         raise UsageError(f"--scores {kind}: {run} compares whole images only; train with --scores {kind}")
-    head = read_head(run / PATCHES)
-    patch_scores = np.load(run / PATCH_CALIBRATION, allow_pickle=False)
-    rows, dim = head.bank.shape
-    plan = ScorePlan(kind, record.map, PatchBank(count=rows, dim=dim))
-    return head, plan, plan.fitted(image_scores, patch_scores), plan.calibration(image_scores, patch_scores, groups)
+    head = None if kind == "image" else read_head(run / PATCHES)
+    return head, ScorePlan.of(kind, record.map, head)
+
+
+def _in_torch(run: Path, plan: ScorePlan, groups: Sequence[int] | None) -> tuple[Scoring, Calibration]:
+    """The run's own scoring and scores of the calibration images."""
+    image_scores = np.load(run / CALIBRATION, allow_pickle=False)
+    patch_scores = np.load(run / PATCH_CALIBRATION, allow_pickle=False) if plan.map else None
+    return plan.fitted(image_scores, patch_scores), plan.calibration(image_scores, patch_scores, groups)
 
 
 def _refuse_no_kit(out: Path) -> None:
@@ -202,43 +172,10 @@ def _with_parity(manifest: Manifest, parity: Parity) -> Manifest:
     return manifest.model_copy(update={"models": {**manifest.models, "fp32": fp32}})
 
 
-def _with_loss(manifest: Manifest, loss: AccuracyLoss) -> Manifest:
-    """The manifest with the loss of the int8 model, which scores from now on if it is small."""
-    int8 = manifest.models["int8"]
-    assert int8.agreement is not None
-    int8 = int8.model_copy(update={"agreement": int8.agreement.model_copy(update={"loss": loss})})
-    default = "int8" if loss.is_small else manifest.default_model
-    return manifest.model_copy(update={"models": {**manifest.models, "int8": int8}, "default_model": default})
-
-
 def _write_thumbnails(kit: Path, images: Iterator[tuple[str, np.ndarray]]) -> None:
     (kit / THUMBNAILS).mkdir()
     for row, (_, image) in enumerate(images):
         (kit / thumbnail_file(row)).write_bytes(thumbnail(image))
-
-
-def _int8_model(
-    kit: Path,
-    outputs: Outputs,
-    bank: Bank,
-    plan: ScorePlan,
-    images: RunImages,
-    spec: Preprocessing,
-    *,
-    target: Target,
-    rates: Rates,
-    seed: int,
-) -> Model | Int8Rejected:
-    """Write the files of the int8 model and return its entry, or the reason why there is none."""
-    fp32, path = kit / MODEL_FILES["fp32"], kit / MODEL_FILES["int8"]
-    quantised = quantised_model(fp32, path, outputs, bank, spec, images, target=target, maps=plan.map, seed=seed)
-    if isinstance(quantised, Int8Rejected):
-        return quantised
-    quantization, agreement = quantised
-    in_bank = outputs_of(path, outputs, images.decoded(images.in_bank, "int8: memory bank"))
-    own = Bank(np.stack([each.embedding for each in in_bank]), k=bank.k)
-    model = model_entry(kit, "int8", outputs, own, plan, images, rates=rates, seed=seed)
-    return model.model_copy(update={"quantization": quantization, "agreement": agreement})
 
 
 def _provenance(record: RunRecord, table: Sequence[NormalImage], head: PatchHead | None) -> Provenance:

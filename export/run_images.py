@@ -1,7 +1,7 @@
 """The images that a run was trained on: where they are now, and a check that they are unchanged."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -14,6 +14,7 @@ from msc_edge.progress import Report, silent
 from msc_edge.train.dataset import NormalImage, normal_folder
 from msc_edge.train.loading import decoded
 from msc_edge.train.run_record import RunRecord
+from msc_edge.train.split import Split
 
 Item = TypeVar("Item")
 
@@ -24,25 +25,33 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def groups_of_held_out(images: Sequence[NormalImage]) -> tuple[int, ...] | None:
-    """The groups of the held-out images of a run, in their order; None: a run of an older msc-edge."""
-    groups = [image.group for image in images if image.role == "calibration"]
-    return None if None in groups else tuple(group for group in groups if group is not None)
-
-
 @dataclass(frozen=True)
 class RunImages:
-    """The normal images of a run, by role. Names are relative to `folder`, with forward slashes."""
+    """The normal images of a run. Names are relative to `folder`, with forward slashes."""
 
     folder: Path
-    in_bank: tuple[str, ...]
-    """Images of the memory bank, in the order of its rows."""
-    held_out: tuple[str, ...]
-    """Held-out normal images, which calibrate the kit."""
-    held_out_groups: tuple[int, ...] | None
-    """The group of each of them; None: a run of an older msc-edge."""
+    split: Split
     policy: DecodePolicy
     report: Report = silent
+
+    @property
+    def in_bank(self) -> tuple[str, ...]:
+        """Images of the memory bank, in the order of its rows."""
+        return tuple(image.path for image in self.split.bank)
+
+    @property
+    def calibration(self) -> tuple[str, ...]:
+        """Images that calibrate the kit, held out once or in turn."""
+        return tuple(image.path for image in self.split.calibration)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Images that training held out once. Held out in turn, they are in the memory bank all the same."""
+        return tuple(image.path for image in self.split.once().calibration)
+
+    def once(self) -> Self:
+        """The same images with a part of them held out once."""
+        return replace(self, split=self.split.once())
 
     @classmethod
     def find(
@@ -62,10 +71,7 @@ class RunImages:
             if sha256_of(path) != image.sha256:
                 raise SourceError(f"{path}: changed since the training; restore the file, or train again")
             report("checking the images", done, len(used))
-        in_bank, held_out = (
-            tuple(image.path for image in used if image.role == role) for role in ("bank", "calibration")
-        )
-        return cls(folder, in_bank, held_out, groups_of_held_out(images), record.decode, report)
+        return cls(folder, Split.of(used, in_turn=record.in_turn), record.decode, report)
 
     def decoded(self, names: Sequence[str], task: str) -> Iterator[tuple[str, np.ndarray]]:
         """Decode the images `names`: (name, uint8 (height, width, 3)) in order. `task` labels the progress bar."""

@@ -15,8 +15,10 @@ import numpy as np
 from msc_edge.errors import KitError, MissingExtraError
 from msc_edge.formats.hnsw import check_hnsw
 
-# The float32 search returns some more rows than needed, so that its rounding cannot change which ones are nearest.
-_SPARE = 4
+K = 2
+"""Nearest normal images that a score is the mean distance to."""
+# A search in float32 returns some more rows than needed, so that its rounding cannot change which ones are nearest.
+SPARE = 4
 
 
 class Search(Protocol):
@@ -79,7 +81,7 @@ class NearestRows:
 class Bank:
     """A memory bank: the embeddings of normal images, and a search over them."""
 
-    def __init__(self, embeddings: np.ndarray, *, search: Search | None = None, k: int = 2) -> None:
+    def __init__(self, embeddings: np.ndarray, *, search: Search | None = None, k: int = K) -> None:
         """`embeddings`: float32 of shape (n, dim), unit rows, n >= k. The default search is exact."""
         if embeddings.ndim != 2 or embeddings.dtype != np.float32 or len(embeddings) < k:
             raise ValueError(f"expected float32 of shape (n >= {k}, dim), got {embeddings.dtype} {embeddings.shape}")
@@ -90,11 +92,15 @@ class Bank:
 
     def nearest(self, query: np.ndarray) -> NearestRows:
         """The k rows nearest to one unit embedding, float32 of shape (dim,)."""
-        count = min(self.k + _SPARE, len(self.embeddings))
+        count = min(self.k + SPARE, len(self.embeddings))
         try:
             rows = self.search.rows(query, count)
         except RuntimeError:  # hnswlib: unreachable nodes leave too few results
             rows = self._exact.rows(query, count)
+        return self.nearest_of(query, rows)
+
+    def nearest_of(self, query: np.ndarray, rows: np.ndarray) -> NearestRows:
+        """The k nearest of some rows, int64 (n,), n >= k."""
         # Avoid `@`: BLAS rounds the sum of a row differently at different places of a block.
         distances = 1.0 - np.multiply(self.embeddings[rows], query, dtype=np.float64).sum(axis=1)
         nearest = sorted(zip(distances.tolist(), rows.tolist(), strict=True))[: self.k]

@@ -70,10 +70,10 @@ def describe_p_value(p_value: float, calibration: Calibration) -> str:
 
 
 def describe_least_p_value(calibration: Calibration) -> str:
-    """What the least p-value means: `at most 1 in 153: all 152 held-out normal images scored lower`."""
+    """What the least p-value means: `at most 1 in 153: all 152 calibration images scored lower`."""
     count = calibration.scores.size
-    held_out = f"all {count} held-out normal images" if count > 1 else "the only held-out normal image"
-    return f"{describe_p_value(calibration.least_p_value, calibration)}: {held_out} scored lower"
+    images = f"all {count} calibration images" if count > 1 else "the only calibration image"
+    return f"{describe_p_value(calibration.least_p_value, calibration)}: {images} scored lower"
 
 
 def describe_regions(limit: Limit, calibration: Calibration) -> str:
@@ -84,16 +84,21 @@ def describe_regions(limit: Limit, calibration: Calibration) -> str:
     return f"map above {limit.score:.6f}; share of normal images with any region: {rates}"
 
 
+def disagree(*, flagged: bool, regions: int | None) -> bool:
+    """Whether an image is flagged without a region, or has regions and is not flagged. None: there is no heatmap."""
+    return regions is not None and flagged != (regions > 0)
+
+
 def describe_disagreement(verdict: Verdict, *, regions: int | None) -> str:
-    """Why a rejected image has no region, or a normal one has some: one sentence; empty where there is nothing to say.
+    """Why a flagged image has no region, or a normal one has some: one sentence; empty where there is nothing to say.
 
     `regions`: their number; None for a kit that compares whole images only.
     """
-    if verdict == "reject" and regions == 0:
-        return "Rejected, although the heatmap has no region above its limit: the score decides, with its own limit."
-    if verdict == "normal" and regions:
-        return "Not rejected, although the heatmap has a region above its limit: the score decides, with its own limit."
-    return ""
+    if not disagree(flagged=verdict != "normal", regions=regions):
+        return ""
+    flagged = {"normal": "Normal", "warn": "Warning", "reject": "Rejected"}[verdict]
+    found = "a" if regions else "no"
+    return f"{flagged}, although the heatmap has {found} region above its limit: the score decides, with its own limit."
 
 
 def describe_default_model(manifest: Manifest) -> str:

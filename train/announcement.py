@@ -8,6 +8,7 @@ from msc_edge.calibration import REJECT_RATE, images_needed
 from msc_edge.text import many, percent
 from msc_edge.train.dataset import NormalImage
 from msc_edge.train.settings import FineTuning
+from msc_edge.train.split import Split, split_of
 
 _MOST_HOLDOUT = 0.5  # a larger share leaves fewer images to learn from than to measure with
 
@@ -15,51 +16,70 @@ _MOST_HOLDOUT = 0.5  # a larger share leaves fewer images to learn from than to 
 def announcement(
     images: Sequence[NormalImage], settings: FineTuning, *, backbone: str, device: str, holdout: float
 ) -> Iterator[str]:
-    """The images by their use, the settings, and a warning of too few held-out images."""
-    in_bank, held_out = ([image for image in images if image.role == role] for role in ("bank", "calibration"))
-    parts, of_parts = ({image.group for image in each} for each in (held_out, [*in_bank, *held_out]))
-    groups = f": {len(parts)} of {len(of_parts)} groups" if len(of_parts) < len(in_bank) + len(held_out) else ""
-    unused = len(images) - len(in_bank) - len(held_out)
+    """The images by their use, the settings, and a warning of too few images for the target false-alarm rate."""
+    split = split_of(images, trained=settings.steps > 0)
+    used = split.bank if split.in_turn else (*split.bank, *split.calibration)
+    groups, parts = (len({image.group for image in each}) for each in (split.calibration, used))
+    if split.in_turn:
+        of_groups = f", {many(parts, 'group')}" if parts < len(used) else ""
+        use = f"all in the memory bank, held out in turn{of_groups}"
+    else:
+        of_groups = f": {groups} of {parts} groups" if parts < len(used) else ""
+        use = f"{len(split.bank)} for training and the memory bank, {len(split.calibration)} held out{of_groups}"
+    unused = len(images) - len(used)
     left_out = f"; {unused} left out, duplicates or unreadable" if unused else ""
-    yield (
-        f"{many(len(images), 'image')}: {len(in_bank)} for training and the memory bank, "
-        f"{len(held_out)} held out{groups}{left_out}"
-    )
+    yield f"{many(len(images), 'image')}: {use}{left_out}"
     yield f"{backbone} on {device}: {_describe(settings)}"
-    if warning := held_out_warning(images, holdout=holdout):
+    if warning := rate_warning(split, holdout=holdout):
         yield f"warning: {warning}"
+        untrained = split_of(images, trained=False)
+        if untrained.in_turn and not split.in_turn and settings.select == "synthetic":
+            yield f"if the fine-tuning is undone: {_allowed(untrained, REJECT_RATE)}"
 
 
-def held_out_warning(images: Sequence[NormalImage], *, holdout: float, rate: float = REJECT_RATE) -> str:
-    """What the held-out images allow where that is not a target false-alarm rate of `rate`; else empty.
+def rate_warning(split: Split, *, holdout: float, rate: float = REJECT_RATE) -> str:
+    """What the calibration images allow where that is not a target false-alarm rate of `rate`; else empty.
 
     How many independent images a group counts as follows from its scores, which the training gives: here it is a range.
     """
-    groups = Counter(image.group for image in images if image.role == "calibration")
-    most = groups.total()
-    # The scores of a group can be equal: the number of images by the mean size of the group of an image.
-    least = most**2 / sum(size**2 for size in groups.values())
-    needed = images_needed(rate)
-    if least >= needed:
+    needed, most, groups = images_needed(rate), len(split.calibration), len(_sizes(split))
+    if _least(split) >= needed:
         return ""
-    share = f"above the target of {percent(rate)}"
-    held_out = many(most, "held-out image")
-    if len(groups) == most:
-        found = f"with {held_out}, the expected false-alarm rate of a kit is {percent(1 / (most + 1))}, {share}"
-    else:
-        lowest, highest = percent(1 / (most + 1)).removesuffix(" %"), percent(1 / (least + 1))
-        found = (
-            f"{held_out} {'shows' if most == 1 else 'show'} {many(len(groups), 'part')} and count as {least:.0f} to "
-            f"{most} independent ones: the expected false-alarm rate of a kit is at least {lowest} to {highest}"
-        )
-        found += f", {share}" if most < needed else f", and may be {share}"
-    usable = sum(image.role in ("bank", "calibration") for image in images)
-    larger = math.ceil(100 * needed / usable) / 100
-    more = f", or pass --holdout {larger:g}" if len(groups) == most and larger <= _MOST_HOLDOUT else ""
+    found = _allowed(split, rate)
+    if split.in_turn:
+        return f"{found}. The target needs {needed} images of different parts"
+    larger = math.ceil(100 * needed / len(split.bank + split.calibration)) / 100
+    more = f", or pass --holdout {larger:g}" if groups == most and larger <= _MOST_HOLDOUT else ""
     return (
         f"{found}. The target needs {needed} held-out images of different parts: train with about "
         f"{math.ceil(needed / holdout)} images of different parts{more}"
     )
+
+
+def _sizes(split: Split) -> list[int]:
+    return list(Counter(image.group for image in split.calibration).values())
+
+
+def _least(split: Split) -> float:
+    """The fewest independent images, where the scores of a group are equal: n by the mean size of an image's group."""
+    return len(split.calibration) ** 2 / sum(size**2 for size in _sizes(split))
+
+
+def _allowed(split: Split, rate: float) -> str:
+    most, least, groups = len(split.calibration), _least(split), len(_sizes(split))
+    share = f"above the target of {percent(rate)}"
+    images = f"{many(most, 'image')} held out in turn" if split.in_turn else many(most, "held-out image")
+    if groups == most:
+        text = f"with {images}, the expected false-alarm rate of a kit is {percent(1 / (most + 1))}"
+        return f"{text}, {share}" if most < images_needed(rate) else text
+    lowest, highest = percent(1 / (most + 1)).removesuffix(" %"), percent(1 / (least + 1))
+    text = (
+        f"{images} {'shows' if most == 1 else 'show'} {many(groups, 'part')} and count as {least:.0f} to {most} "
+        f"independent ones: the expected false-alarm rate of a kit is at least {lowest} to {highest}"
+    )
+    if most < images_needed(rate):
+        return f"{text}, {share}"
+    return f"{text}, and may be {share}" if least < images_needed(rate) else text
 
 
 def _describe(settings: FineTuning) -> str:

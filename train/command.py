@@ -54,7 +54,13 @@ def train(
         ),
     ] = False,
     holdout: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the images held out as calibration images.")
+        float,
+        typer.Option(
+            min=0.01,
+            max=0.9,
+            help="Share of the images held out of training. They set the limits of a fine-tuned network; "
+            "else all images do, each held out in turn.",
+        ),
     ] = 0.2,
     group_by: Annotated[
         str,
@@ -153,13 +159,14 @@ def _print_summary(
     from msc_edge.text import many, one_line
     from msc_edge.train.dataset import read_image_table
     from msc_edge.train.run_record import IMAGE_TABLE
+    from msc_edge.train.split import Split
 
     images = read_image_table(out / IMAGE_TABLE)
     roles = [image.role for image in images]
-    used = [image for image in images if image.group is not None]
-    parts = len({image.group for image in used})
-    held_out = len({image.group for image in used if image.role == "calibration"})
-    groups = f": {held_out} of {parts} groups" if parts < len(used) else ""
+    split = Split.of(images, in_turn=record.in_turn)
+    groups = len(set(split.groups or ()))
+    of_groups = f", {many(groups, 'group')}" if groups < len(split.calibration) else ""
+    held_out = f"{len(split.calibration)} held out {'in turn' if record.in_turn else 'of training'}{of_groups}"
     for line in failed[:5]:
         echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:
@@ -183,8 +190,8 @@ def _print_summary(
         )
     patches = f", {many(record.patch_rows, 'patch', 'patches')} in the patch bank" if record.patch_rows else ""
     echo(
-        f"{out}: {record.backbone}, {training}; {roles.count('bank')} images in the memory bank{patches}, "
-        f"{roles.count('calibration')} held out{groups}\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
+        f"{out}: {record.backbone}, {training}; {len(split.bank)} images in the memory bank{patches}, "
+        f"{held_out}\nnext: msc-edge export {shlex.quote(str(out))} --out KIT"
     )
 
 

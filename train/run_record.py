@@ -2,7 +2,7 @@
 
 RUN/backbone.safetensors    the fine-tuned trunk, with torchvision's key names
     bank.npy                float32 (n, dim): embeddings of the normal images in the memory bank
-    calibration.npy         float64 (m,): image scores of the calibration images
+    calibration.npy         float64 (m,): image scores of the calibration images, held out once or in turn
     patches.safetensors     the patch head, with its bank; missing in a run that compares whole images only
     patch_calibration.npy   float64 (m,): patch scores of the calibration images; likewise
     images.csv              path, SHA-256 and role of every image; the rows of both arrays follow its order
@@ -70,6 +70,11 @@ class RunRecord(BaseModel):
         default=None, description="modules of the backbone whose feature maps make the patches; null: likewise"
     )
     selection: SelectionRecord | None = Field(default=None, description="null: the weights of the last step")
+    in_turn: bool = Field(
+        default=False,
+        description="held out in turn: all images are in the memory bank, and the scores of the calibration are those "
+        "of each image without its own group. Else the calibration images are in no memory bank",
+    )
     holdout: float | None = Field(default=None, description="share held out; null: an older msc-edge did not record it")
     group_by: str | None = Field(default=None, description="held out in groups: a pattern, or folder; null: in blocks")
     weights: Weights

@@ -13,6 +13,7 @@ from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
+from msc_edge.held_out import image_scores_in_turn
 from msc_edge.progress import Report, silent
 from msc_edge.train.announcement import announcement
 from msc_edge.train.backbones.backbone import Backbone, is_finite
@@ -48,6 +49,7 @@ from msc_edge.train.run_record import (
     write_record,
 )
 from msc_edge.train.settings import fine_tuning
+from msc_edge.train.split import split_of
 from msc_edge.train.view_sheet import write_view_sheet
 
 _MIN_SPREAD_RATIO = 0.01  # of the mean cosine distance before training; a good training keeps or increases it
@@ -139,8 +141,14 @@ def _train(
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding images", report=report))
     _check_finite(backbone, embeddings)
     _check_spread(initial, embeddings)
-    bank = Bank(embeddings[in_bank])
-    image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
+    split = split_of(usable, trained=settings.steps > 0 and (best is None or best.step > 0))
+    if split.in_turn:
+        assert split.groups is not None
+        bank = Bank(embeddings)
+        image_scores = image_scores_in_turn(bank, split.groups)
+    else:
+        bank = Bank(embeddings[in_bank])
+        image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
     _write_files(out, backbone, bank, image_scores, prepared.images)
     head = None
     if scores != "image":
@@ -148,7 +156,7 @@ def _train(
             out,
             network,
             lambda names: decoded(folder, names, policy, task="comparing patches", report=report),
-            usable,
+            split,
             rows=options.patch_rows,
         )
     record = write_record(
@@ -168,6 +176,7 @@ def _train(
             patch_rows=head and len(head.bank),
             taps=head and tuple(tap.module for tap in head.taps),
             selection=best and SelectionRecord(candidates=tuple(best.candidates), selected_step=best.step),
+            in_turn=split.in_turn,
             holdout=options.holdout,
             group_by=options.group_by,
             weights=prepared.weights,

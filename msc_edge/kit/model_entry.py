@@ -13,6 +13,7 @@ from msc_edge.scoring import Scoring
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
 HELD_OUT = "held out of the training images"
+HELD_OUT_IN_TURN = "the training images, each without its own group"
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Groups = list[Annotated[int, Field(ge=0, lt=2**31)]]
@@ -157,7 +158,10 @@ class RegionCalibration(Part):
 
 
 class CalibrationInfo(Part):
-    """Scores of normal images outside the memory bank, computed by this model. Limits and p-values follow from them."""
+    """Scores of normal images, computed by this model. Limits and p-values follow from them.
+
+    No image was compared with itself or with its group: it is not in the memory bank, or was left out in turn.
+    """
 
     scores: list[float] = Field(min_length=1, description="in ascending order")
     groups: Groups | None = Field(default=None, description=_GROUPS)

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from msc_edge.describe import disagree
 from msc_edge.errors import UsageError
 from msc_edge.runtime.tools.compare import comparison
-from msc_edge.studio.agreement import disagree
 from msc_edge.studio.folders import chosen_folder
 from msc_edge.studio.images import heatmap_response, side_of
 from msc_edge.studio.parameters import comparison_of
@@ -100,11 +100,8 @@ class ComparisonPages:
         values: dict[str, Any] = {}
         if found.job.state == "done":
             result = comparison.Comparison.model_validate(found.job.result)
-            disputed = [(index, image) for index, image in enumerate(result.images) if len(set(image.verdicts)) > 1]
-            # First where one kit is right and the other wrong; the largest change of the p-value first.
-            disputed.sort(key=lambda each: -abs(each[1].p_values[0] - each[1].p_values[1]))
-            shown = disputed[:_SHOWN]
-            values = {"result": result, "differing": shown, "differing_count": len(disputed)}
+            shown = [(position, result.images[position]) for position in result.differing[:_SHOWN]]
+            values = {"result": result, "differing": shown, "differing_count": len(result.differing)}
             values["disagreeing"] = any(
                 disagree(flagged=verdict != "normal", regions=regions)
                 for _, image in shown

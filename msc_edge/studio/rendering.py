@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from msc_edge import __version__
-from msc_edge.describe import describe_least_p_value, is_least_p_value
+from msc_edge.describe import describe_least_p_value, disagree, is_least_p_value
 from msc_edge.errors import SourceError
 from msc_edge.progress import clock
 from msc_edge.runtime.tools.evaluate.metrics import METRICS
 from msc_edge.runtime.tools.report.legend import heatmap_scale_url
-from msc_edge.studio.agreement import disagree, explain_disagreement
+from msc_edge.studio.agreement import explain_disagreement
 from msc_edge.studio.training_settings import DETAILS, created
 from msc_edge.templates import template_environment
 

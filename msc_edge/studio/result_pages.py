@@ -14,13 +14,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from msc_edge.describe import describe_limits
+from msc_edge.describe import describe_limits, disagree
 from msc_edge.drawing import encode_image, fit
 from msc_edge.images import decode_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.writing import write_zip
 from msc_edge.overlay import overlay
-from msc_edge.studio.agreement import disagree
 from msc_edge.studio.folders import body_of
 from msc_edge.studio.images import LARGE, detector_of, heatmap_response, image_response, scored, side_of
 from msc_edge.studio.parameters import number_in, training_of

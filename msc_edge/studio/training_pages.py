@@ -181,7 +181,7 @@ def _file(path: Path | None, kind: str) -> Response:
 
 
 def _histogram(results: Results) -> Any:
-    groups = [Scores("held-out normal images", results.calibration.scores, NEUTRAL)]
+    groups = [Scores("calibration images", results.calibration.scores, NEUTRAL)]
     if results.images:
         groups = [
             Scores("normal images", results.scores(anomalous=False), NORMAL),

@@ -74,7 +74,7 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
         name="p_value",
         type="number",
         decimals=6,
-        description="share of images with at least this score, among the held-out normal images and this image; empty "
+        description="share of images with at least this score, among the calibration images and this image; empty "
         "where the limit was set by hand, which has no rate",
         value=lambda result: result.p_value,
     ),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from msc_edge.export import accuracy_loss as module
-from msc_edge.export import pack
+from msc_edge.export import models, pack
 from msc_edge.export.accuracy_loss import STRENGTHS, Found, accuracy_loss, choose_strength, samples
 from msc_edge.export.run_images import RunImages
 from msc_edge.images import DecodePolicy
@@ -15,6 +15,8 @@ from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.quantization import Agreement
 from msc_edge.runtime import Detector
 from msc_edge.runtime.backends.interface import Backend, ModelOutput
+from msc_edge.train.dataset import NormalImage
+from msc_edge.train.split import Split
 
 
 class Noisy:
@@ -51,7 +53,8 @@ def held_out(toy: ModuleType, save: Callable, tmp_path_factory: pytest.TempPathF
     names = tuple(f"{seed}.png" for seed in range(300, 400))
     for name in names:
         save(folder / name, toy.draw(int(name.removesuffix(".png"))))
-    return RunImages(folder, (), names, None, DecodePolicy())
+    images = [NormalImage(name, "", "calibration") for name in names]
+    return RunImages(folder, Split.of(images, in_turn=False), DecodePolicy())
 
 
 def auroc_at(detector: Detector, images: RunImages, strength: float) -> float:
@@ -153,9 +156,9 @@ class TestTheDefaultModel:
         def run(noise: float, *, held_out: int, **options: str) -> Manifest:
             nonlocal share
             share = noise
-            monkeypatch.setattr(pack, "quantised_model", quantised)
-            monkeypatch.setattr(pack, "MIN_HELD_OUT", held_out)
-            monkeypatch.setattr(pack, "Detector", Loaded)
+            monkeypatch.setattr(models, "quantised_model", quantised)
+            monkeypatch.setattr(models, "MIN_HELD_OUT", held_out)
+            monkeypatch.setattr(models, "Detector", Loaded)
             return pack.export(drawn_run, place, **options)  # pyright: ignore[reportArgumentType]
 
         return run

@@ -11,6 +11,7 @@ from msc_edge.describe import (
     describe_least_p_value,
     describe_limits,
     describe_p_value,
+    disagree,
 )
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest, parse_manifest
@@ -58,10 +59,10 @@ def test_each_limit_gets_a_caution_of_its_own() -> None:
     ("verdict", "regions", "beginning"),
     [
         ("reject", 0, "Rejected, although the heatmap has no region"),
-        ("normal", 2, "Not rejected, although the heatmap has a region"),
+        ("normal", 2, "Normal, although the heatmap has a region"),
         ("reject", 1, ""),
         ("normal", 0, ""),
-        ("warn", 0, ""),  # a warning claims neither
+        ("warn", 0, "Warning, although the heatmap has no region"),
         ("warn", 1, ""),
         ("reject", None, ""),  # no heatmap
         ("normal", None, ""),
@@ -75,6 +76,14 @@ def test_a_verdict_and_a_heatmap_that_disagree_are_explained(
     assert sentence == "" or sentence.endswith("the score decides, with its own limit.")
 
 
+@pytest.mark.parametrize(
+    ("flagged", "regions", "differ"),
+    [(True, 0, True), (True, 2, False), (False, 0, False), (False, 1, True), (True, None, False), (False, None, False)],
+)
+def test_verdict_and_regions_differ_where_one_of_them_is_missing(flagged, regions, differ):
+    assert disagree(flagged=flagged, regions=regions) == differ
+
+
 class TestPValue:
     """With twelve calibration scores a p-value is a multiple of 1/13."""
 
@@ -82,9 +91,9 @@ class TestPValue:
         assert CALIBRATION.p_value(5.0) == CALIBRATION.least_p_value == 1 / 13
         assert describe_p_value(1 / 13, CALIBRATION) == "at most 1 in 13"
         assert describe_p_value(round(1 / 13, 6), CALIBRATION) == "at most 1 in 13"
-        assert describe_least_p_value(CALIBRATION) == "at most 1 in 13: all 12 held-out normal images scored lower"
+        assert describe_least_p_value(CALIBRATION) == "at most 1 in 13: all 12 calibration images scored lower"
         only = Calibration([0.5])
-        assert describe_least_p_value(only) == "at most 1 in 2: the only held-out normal image scored lower"
+        assert describe_least_p_value(only) == "at most 1 in 2: the only calibration image scored lower"
 
     def test_others_are_numbers(self) -> None:
         assert describe_p_value(CALIBRATION.p_value(0.12), CALIBRATION) == "0.1538"
@@ -92,7 +101,7 @@ class TestPValue:
     def test_images_of_one_part_count_less(self) -> None:
         """Pairs of equal scores count as six images: the least p-value is 1/7."""
         pairs = Calibration(np.repeat([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 2), np.repeat(range(6), 2))
-        assert describe_least_p_value(pairs) == "at most 1 in 7: all 12 held-out normal images scored lower"
+        assert describe_least_p_value(pairs) == "at most 1 in 7: all 12 calibration images scored lower"
 
 
 def test_a_limit_set_by_hand_has_no_rates_and_gives_the_images_above_it() -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from msc_edge.calibration import Calibration
 from msc_edge.text import percent
-from msc_edge.train.announcement import announcement, held_out_warning
+from msc_edge.train.announcement import announcement, rate_warning
 from msc_edge.train.dataset import NormalImage
 from msc_edge.train.settings import FineTuning
+from msc_edge.train.split import Split, split_of
 
 SETTINGS = FineTuning(recipe="v2", steps=8, batch=16, learning_rate=3e-4, dtype="bf16", seed=0)
 
@@ -23,9 +24,13 @@ def images_of(bank: int, held_out: Sequence[int]) -> list[NormalImage]:
     ]
 
 
+def once(images: Sequence[NormalImage]) -> Split:
+    return Split.of(images, in_turn=False)
+
+
 @pytest.mark.parametrize("held_out", [1, 14, 98])
 def test_the_rate_is_the_expected_one_of_that_many_scores(held_out: int) -> None:
-    warning = held_out_warning(images_of(4 * held_out + 2, [1] * held_out), holdout=0.2)
+    warning = rate_warning(once(images_of(4 * held_out + 2, [1] * held_out)), holdout=0.2)
     expected = Calibration([float(score) for score in range(held_out)]).limit(0.01).expected_rate
     assert expected
     assert f"the expected false-alarm rate of a kit is {percent(expected)}, above the target of 1 %" in warning
@@ -35,12 +40,12 @@ def test_the_rate_is_the_expected_one_of_that_many_scores(held_out: int) -> None
 
 @pytest.mark.parametrize("held_out", [99, 300])
 def test_enough_images_of_different_parts_get_no_warning(held_out: int) -> None:
-    assert held_out_warning(images_of(400, [1] * held_out), holdout=0.2) == ""
+    assert rate_warning(once(images_of(400, [1] * held_out)), holdout=0.2) == ""
 
 
 def test_images_that_are_enough_with_a_larger_share_get_that_share() -> None:
-    assert held_out_warning(images_of(240, [1] * 60), holdout=0.2).endswith("different parts, or pass --holdout 0.33")
-    assert "--holdout" not in held_out_warning(images_of(56, [1] * 14), holdout=0.2), "half of 70 are not 99"
+    assert rate_warning(once(images_of(240, [1] * 60)), holdout=0.2).endswith("different parts, or pass --holdout 0.33")
+    assert "--holdout" not in rate_warning(once(images_of(56, [1] * 14)), holdout=0.2), "half of 70 are not 99"
 
 
 @pytest.mark.parametrize("alike", [0.0, 1.0])
@@ -50,7 +55,7 @@ def test_images_of_the_same_parts_are_a_range_that_has_the_rate_in_it(alike: flo
     groups = [part for part, size in enumerate(sizes) for _ in range(size)]
     scores = [part + (1 - alike) * ((7919 * place) % 101) for place, part in enumerate(groups)]
     independent = Calibration(scores, groups).independent
-    warning = held_out_warning(images_of(200, sizes), holdout=0.2)
+    warning = rate_warning(once(images_of(200, sizes)), holdout=0.2)
     least = 50**2 / sum(size**2 for size in sizes)  # by the formula of Calibration, with equal scores in each group
     assert f"50 held-out images show 20 parts and count as {least:.0f} to 50 independent ones" in warning
     assert least - 0.5 <= independent <= 50
@@ -58,7 +63,7 @@ def test_images_of_the_same_parts_are_a_range_that_has_the_rate_in_it(alike: flo
 
 
 def test_many_images_of_few_parts_may_be_too_few() -> None:
-    warning = held_out_warning(images_of(400, [10] * 20), holdout=0.2)
+    warning = rate_warning(once(images_of(400, [10] * 20)), holdout=0.2)
     assert "200 held-out images show 20 parts and count as 20 to 200 independent ones" in warning
     assert "and may be above the target of 1 %" in warning
     assert "--holdout" not in warning, "more images of the same parts do not help"
@@ -75,6 +80,25 @@ def test_the_lines_name_images_settings_and_the_warning() -> None:
     frozen = SETTINGS.model_copy(update={"steps": 0})
     lines = list(announcement(images_of(400, [2] * 100), frozen, backbone="resnet18", device="cuda", holdout=0.2))
     assert lines == [
-        "600 images: 400 for training and the memory bank, 200 held out: 100 of 500 groups",
+        "600 images: all in the memory bank, held out in turn, 500 groups",
         "resnet18 on cuda: frozen, without fine-tuning",
     ]
+
+
+def test_images_held_out_in_turn_all_count() -> None:
+    warning = rate_warning(split_of(images_of(26, [1] * 6), trained=False), holdout=0.2)
+    assert warning == (
+        "with 32 images held out in turn, the expected false-alarm rate of a kit is 3 %, above the target of 1 %. "
+        "The target needs 99 images of different parts"
+    )
+    assert rate_warning(split_of(images_of(80, [1] * 20), trained=False), holdout=0.2) == ""
+
+
+def test_where_fine_tuning_may_be_undone_the_rate_of_that_is_named_too() -> None:
+    selected, last = (SETTINGS.model_copy(update={"select": select}) for select in ("synthetic", "last"))
+    lines = list(announcement(images_of(56, [1] * 14), selected, backbone="edge-small", device="cpu", holdout=0.2))
+    assert lines[3] == (
+        "if the fine-tuning is undone: with 70 images held out in turn, the expected false-alarm rate of a kit is "
+        "1.4 %, above the target of 1 %"
+    )
+    assert len(list(announcement(images_of(56, [1] * 14), last, backbone="edge-small", device="cpu", holdout=0.2))) == 3

@@ -21,7 +21,7 @@ from msc_edge.train.checkpoint_selection import (
 )
 from msc_edge.train.loading import training_copy
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, patch_scores
+from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs, patch_scores
 from msc_edge.train.synthetic import KINDS
 
 
@@ -105,7 +105,7 @@ def test_patches_are_compared_with_a_bank_of_the_candidate(
 
     def parts(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         image_scores = [bank.score(row) for row in network.embed_all(named(images))]
-        return np.array(image_scores), patch_scores(network, head, named(images), MAP_SETTINGS)
+        return np.array(image_scores), patch_scores(outputs(network, head, named(images)), MAP_SETTINGS)
 
     of_normal = parts(normal)
     scoring = Scoring.fitted(scores, *of_normal, MAP_SETTINGS)

@@ -103,6 +103,35 @@ def test_the_arrays_of_a_run_belong_to_its_weights(finished_run: Path, normal_im
     assert record.dim == bank.shape[1] == 8
 
 
+def test_of_a_pretrained_network_all_images_are_in_the_bank_and_held_out_in_turn(frozen_run: Path) -> None:
+    record, images = read_record(frozen_run), read_image_table(frozen_run / IMAGE_TABLE)
+    bank, scores = np.load(frozen_run / BANK), np.load(frozen_run / CALIBRATION)
+    assert record.in_turn
+    assert len(bank) == len(scores) == len(images) == 20
+    groups = np.array([image.group for image in images])
+    expected = [Bank(bank[groups != group]).score(row) for row, group in zip(bank, groups, strict=True)]
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+
+
+def test_a_trained_network_knows_its_images_so_they_are_held_out_once(finished_run: Path) -> None:
+    assert read_record(finished_run).fine_tuning.steps > 0
+    assert not read_record(finished_run).in_turn
+
+
+def test_images_of_one_part_that_are_most_of_all_are_held_out_once(
+    normal_images: Path, tmp_path: Path, options: Callable
+) -> None:
+    names = sorted(path.name for path in normal_images.iterdir())
+    for number, name in enumerate(names):
+        folder = tmp_path / "normal" / ("most" if number < 12 else str(number))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(normal_images / name, folder)
+    train(tmp_path / "normal", tmp_path / "run", options(steps=0, group_by="folder"))
+    record, images = read_record(tmp_path / "run"), read_image_table(tmp_path / "run" / IMAGE_TABLE)
+    assert not record.in_turn
+    assert len(np.load(tmp_path / "run" / BANK)) == [image.role for image in images].count("bank") < 20
+
+
 def test_the_same_seed_gives_the_same_run_byte_for_byte(
     normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
 ) -> None:

@@ -1,9 +1,12 @@
-"""A coreset: few patch embeddings that stand for all patches of the normal images.
+"""A coreset: few patch embeddings that stand for all patches of the normal images, and the image of each.
 
 k-center greedy (Gonzalez 1985; Sener & Savarese, arXiv 1708.00489; PatchCore, Roth et al., arXiv 2106.08265, section
 3.2): each new centre is the patch that is farthest from the centres so far. The radius is at most twice the smallest
 possible one. Rare patches of normal images, which cause false alarms where they are missing, are chosen first.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,31 +27,41 @@ class Coreset:
         """`rows` of the coreset; fewer patches than that are all kept."""
         self._rows = rows
         self._block_rows = max(block_rows, 2 * _CENTRES_PER_ROW * rows)
-        self._block: list[Tensor] = []
+        self._block: list[_Patches] = []
         self._room = self._block_rows
-        self._centres: list[Tensor] = []
+        self._centres: list[_Patches] = []
 
-    def add(self, patches: Tensor) -> None:
-        """Add patch embeddings, float32 (n, dim)."""
+    def add(self, patches: Tensor, images: Tensor) -> None:
+        """Add patch embeddings, float32 (n, dim), and the number of the image of each, int64 (n,)."""
         while len(patches):
-            part, patches = patches[: self._room], patches[self._room :]
+            part = _Patches(patches[: self._room], images[: self._room])
+            patches, images = patches[self._room :], images[self._room :]
             self._block.append(part)
-            self._room -= len(part)
+            self._room -= len(part.embeddings)
             if self._room == 0:
                 self._reduce()
 
-    def select(self) -> Tensor:
-        """The coreset, float32 (rows, dim)."""
+    def select(self) -> tuple[Tensor, Tensor]:
+        """The coreset, float32 (rows, dim), and the number of the image of each row, int64 (rows,)."""
         if self._centres and self._block:
             self._reduce()
-        patches = torch.cat(self._centres or self._block)
-        return patches[k_center(patches, self._rows)]
+        return _chosen(self._centres or self._block, self._rows)
 
     def _reduce(self) -> None:
-        block = torch.cat(self._block)
-        self._centres.append(block[k_center(block, _CENTRES_PER_ROW * self._rows)])
+        self._centres.append(_chosen(self._block, _CENTRES_PER_ROW * self._rows))
         self._block.clear()
         self._room = self._block_rows
+
+
+class _Patches(NamedTuple):
+    embeddings: Tensor
+    images: Tensor
+
+
+def _chosen(parts: Sequence[_Patches], count: int) -> _Patches:
+    embeddings = torch.cat([part.embeddings for part in parts])
+    rows = k_center(embeddings, count)
+    return _Patches(embeddings[rows], torch.cat([part.images for part in parts])[rows])
 
 
 @torch.no_grad()

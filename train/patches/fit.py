@@ -1,12 +1,13 @@
 """Fit a patch head on the normal images of the memory bank, and compute patch distances and scores."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from msc_edge.anomaly_map import patch_score
+from msc_edge.held_out import members_of
 from msc_edge.scoring import MapSettings
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
@@ -39,21 +40,26 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
     grid = PatchGrid(network.preprocess.spec, stride=taps[-1].stride).to(network.preprocess.mean.device)
     tapped = TappedBackbone(folded(network.backbone), taps, tiles=grid.tiles)
 
+    device = network.preprocess.mean.device
+
     def maps() -> Iterator[list[Tensor]]:
         return (tapped(pixels)[1] for pixels in network.batches(images(), tiles=True))
 
     with exact_matrix_products():
-        statistics = StreamingCovariance(sum(tap.channels for tap in taps), network.preprocess.mean.device)
+        statistics = StreamingCovariance(sum(tap.channels for tap in taps), device)
         for each in maps():
             statistics.add(grid.patches(torch.cat(grids_of(each, taps), dim=3)))
         whitening = whitening_of(*statistics.moments(), DIM)
-        embedding = PatchHead.of(
-            taps, whitening, bank=torch.zeros(1, len(whitening.matrix), device=whitening.matrix.device)
-        )
-        coreset = Coreset(rows)
+        no_row = torch.zeros(1, len(whitening.matrix), device=device), torch.zeros(1, dtype=torch.int64, device=device)
+        embedding = PatchHead.of(taps, whitening, *no_row)
+        coreset, first = Coreset(rows), 0
         for each in maps():
-            coreset.add(grid.patches(embedding.embed(each)))
-        return PatchHead.of(taps, whitening, coreset.select())
+            in_batch = len(each[0]) // max(1, grid.tiles)
+            patches = grid.patches(embedding.embed(each))
+            numbers = torch.arange(first, first + in_batch, device=device)
+            coreset.add(patches, numbers.repeat_interleave(len(patches) // in_batch))
+            first += in_batch
+        return PatchHead.of(taps, whitening, *coreset.select())
 
 
 @torch.no_grad()
@@ -66,7 +72,25 @@ def outputs(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Itera
         yield from zip(embeddings.cpu().numpy(), distances.cpu().numpy(), strict=True)
 
 
-def patch_scores(network: EmbeddingNetwork, head: PatchHead, images: Images, settings: MapSettings) -> np.ndarray:
-    """The patch score of each image, float64 (n,): the largest value of its anomaly map."""
-    found = outputs(network, head, images)
+@torch.no_grad()
+def outputs_in_turn(
+    network: EmbeddingNetwork, head: PatchHead, images: Images, groups: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same of the images that the head was fitted on, each without the patches of its own group in the bank.
+
+    `images` in the order of the fit; `groups`: of each of them.
+    """
+    both = PatchNetwork(folded(network.backbone), head, network.preprocess.spec).to(network.preprocess.mean.device)
+    members = members_of(groups)
+    own = iter(groups)
+    for pixels in network.batches(images, tiles=True):
+        in_batch = len(pixels) // (1 + both.grid.tiles)
+        left_out = [torch.from_numpy(members[next(own)]) for _ in range(in_batch)]
+        with exact_matrix_products():
+            embeddings, distances = both.in_turn(pixels, left_out)
+        yield from zip(embeddings.cpu().numpy(), distances.cpu().numpy(), strict=True)
+
+
+def patch_scores(found: Iterable[tuple[np.ndarray, np.ndarray]], settings: MapSettings) -> np.ndarray:
+    """The patch score of each image, float64 (n,): the largest value of its anomaly map. `found`: see `outputs`."""
     return np.array([patch_score(distances, smoothing=settings.smoothing) for _, distances in found])

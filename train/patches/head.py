@@ -25,10 +25,13 @@ _ROUNDING = 3e-4
 class PatchHead(nn.Module):
     """Maps of the taps, (B, C, h, w) each, finest first -> patch distances, (B, rows, columns), in standard deviations.
 
-    The bank, and one mean and one matrix per tap are buffers, so that they are part of the state dict.
+    The bank, the image of each of its rows, and one mean and one matrix per tap are buffers, so that they are part of
+    the state dict.
     """
 
     bank: Tensor
+    images: Tensor
+    """The image that each row of the bank is a patch of, by its number in the order of the fit, int64 (rows,)."""
 
     def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int) -> None:
         """An empty head with a bank of `rows` patches; fill it with a state dict, or see `fit.fit_patch_head`."""
@@ -38,16 +41,25 @@ class PatchHead(nn.Module):
             self.register_buffer(f"mean{number}", torch.zeros(tap.channels))
             self.register_buffer(f"matrix{number}", torch.zeros(dim, tap.channels))
         self.register_buffer("bank", torch.zeros(rows, dim))
+        self.register_buffer("images", torch.zeros(rows, dtype=torch.int64))
 
     @classmethod
-    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor) -> "PatchHead":
-        """The head of a fitted whitening and patch bank."""
+    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor, images: Tensor) -> "PatchHead":
+        """The head of a fitted whitening and patch bank. `images`: of each row of the bank."""
         head = cls(taps, dim=len(whitening.matrix), rows=len(bank))
         channels = [tap.channels for tap in taps]
         parts = {"mean": whitening.mean.split(channels), "matrix": whitening.matrix.split(channels, dim=1)}
         state = {f"{name}{number}": part for name, split in parts.items() for number, part in enumerate(split)}
-        head.load_state_dict(state | {"bank": bank})
+        head.load_state_dict(state | {"bank": bank, "images": images})
         return head.to(bank.device).eval()
+
+    def without(self, images: Tensor) -> "PatchHead":
+        """The head whose bank has no patches of these images, int64 (n,)."""
+        kept = ~torch.isin(self.images, images.to(self.images.device))
+        rows, dim = int(kept.sum()), self.bank.shape[1]
+        head = PatchHead(self.taps, dim=dim, rows=rows)
+        head.load_state_dict(self.state_dict() | {"bank": self.bank[kept], "images": self.images[kept]})
+        return head.to(self.bank.device).eval()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Compute patch distances: Euclidean, to the nearest row of the bank."""

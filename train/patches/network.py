@@ -1,7 +1,9 @@
 """The network of `model.onnx` behind preprocessing: one pass gives the embedding and the patch distances."""
 
 import copy
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,4 +31,17 @@ class PatchNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute both outputs."""
         features, maps = self.tapped(images)
-        return F.normalize(features, dim=1), self.grid.masked(self.grid.stitched(self.head(maps)))
+        return F.normalize(features, dim=1), self._distances(self.head, maps)
+
+    def in_turn(self, images: Tensor, left_out: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Both outputs, where each image is compared with a patch bank that has no patches of its `left_out`.
+
+        `left_out`: for each image, the numbers of images that the head was fitted on, int64 (n,).
+        """
+        features, maps = self.tapped(images)
+        each = zip(left_out, *(tap.chunk(len(left_out)) for tap in maps), strict=True)
+        distances = [self._distances(self.head.without(images), own) for images, *own in each]
+        return F.normalize(features, dim=1), torch.cat(distances)
+
+    def _distances(self, head: PatchHead, maps: Sequence[Tensor]) -> Tensor:
+        return self.grid.masked(self.grid.stitched(head(maps)))

@@ -8,17 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
 from msc_edge.errors import KitError, writing
 from msc_edge.files import written_whole
-from msc_edge.train.dataset import NormalImage
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.patches.fit import MAP_SETTINGS, Images, fit_patch_head, patch_scores
+from msc_edge.train.patches.fit import MAP_SETTINGS, Images, fit_patch_head, outputs, outputs_in_turn, patch_scores
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.run_record import PATCH_CALIBRATION, PATCHES
+from msc_edge.train.split import Split
 
 _TAPS = "taps"
 
@@ -27,18 +28,23 @@ def write_patches(
     folder: Path,
     network: EmbeddingNetwork,
     load: Callable[[Sequence[str]], Images],
-    images: Sequence[NormalImage],
+    split: Split,
     *,
     rows: int,
 ) -> PatchHead:
-    """Fit a patch head to the bank's images and write it, with the patch scores of the calibration images.
+    """Fit a patch head to the images of the bank and write it, with the patch scores of the calibration images.
 
     Returns the head. Its bank has `rows` rows, or all patches if there are fewer. `load` decodes the images with these
     names. Errors as for `fit_patch_head`, and OutputError.
     """
-    in_bank, held_out = ([each.path for each in images if each.role == role] for role in ("bank", "calibration"))
-    head = fit_patch_head(network, lambda: load(in_bank), rows=rows)
-    scores = patch_scores(network, head, load(held_out), MAP_SETTINGS)
+    head = fit_patch_head(network, lambda: load([each.path for each in split.bank]), rows=rows)
+    own = load([each.path for each in split.calibration])
+    if split.in_turn:
+        assert split.groups is not None
+        found = outputs_in_turn(network, head, own, split.groups)
+    else:
+        found = outputs(network, head, own)
+    scores = patch_scores(found, MAP_SETTINGS)
     with writing(folder):
         write_head(folder / PATCHES, head)
         np.save(folder / PATCH_CALIBRATION, scores)
@@ -61,6 +67,7 @@ def read_head(path: Path) -> PatchHead:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             taps = [Tap(**tap) for tap in json.loads(file.metadata()[_TAPS])]
         rows, dim = state["bank"].shape
+        state.setdefault("images", torch.zeros(rows, dtype=torch.int64))  # held out once, by an older msc-edge
         head = PatchHead(taps, dim=dim, rows=rows)
         head.load_state_dict(state)
     except Exception as error:  # safetensors and torch raise many types

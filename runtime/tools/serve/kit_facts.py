@@ -33,7 +33,7 @@ class KitFacts(BaseModel):
         "images only"
     )
     normal_images: int = Field(description="normal images in the memory bank")
-    calibration_images: int = Field(description="held-out normal images that the limits are from")
+    calibration_images: int = Field(description="normal images that the limits are from")
     decode: DecodePolicy = Field(description="how image files are decoded")
     heatmaps: bool = Field(description="whether /heatmap is available")
     max_bytes: int = Field(description="largest body of a request")

@@ -25,7 +25,8 @@ OPTION = re.compile(
 # Modules and parts of their messages that no page can cause, by the reason.
 NOT_CAUSED = {
     "the choices of the page fix these options": {
-        "export.pack": ("--region-rate", "--scores", "--name", "--precision fp32"),
+        "export.models": ("--precision fp32",),
+        "export.pack": ("--region-rate", "--scores", "--name"),
         "images": ("pass uint8",),
         "preprocessing": ("--image-size", "--tiles"),
         "train.backbones.architecture": ("no published weights",),

@@ -49,19 +49,24 @@ def test_equal_points_and_too_few_points() -> None:
 def test_points_that_come_in_pieces_give_the_coreset_of_all() -> None:
     rows = points(300)
     coreset = Coreset(20)
-    for piece in rows.split(37):
-        coreset.add(piece)
-    assert torch.equal(coreset.select(), rows[k_center(rows, 20)])
+    images = torch.arange(300) // 7
+    for piece, of in zip(rows.split(37), images.split(37), strict=True):
+        coreset.add(piece, of)
+    chosen = k_center(rows, 20)
+    for found, expected in zip(coreset.select(), (rows[chosen], images[chosen]), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_a_coreset_of_blocks_covers_all_points_and_does_not_depend_on_the_pieces() -> None:
-    rows = points(3000, seed=1)
+    rows, images = points(3000, seed=1), torch.arange(3000)
     results = []
     for piece in (50, 777):
         coreset = Coreset(20, block_rows=500)
-        for part in rows.split(piece):
-            coreset.add(part)
-        results.append(coreset.select())
+        for part, of in zip(rows.split(piece), images.split(piece), strict=True):
+            coreset.add(part, of)
+        found, of_rows = coreset.select()
+        assert torch.equal(rows[of_rows], found)  # here each point is an image of its own
+        results.append(found)
     assert torch.equal(*results)
     # Each point is within the radius of its block's centres, and these within that of the coreset: twice at most.
     assert radius(rows, results[0]) <= 2 * radius(rows, rows[k_center(rows, 20)])
@@ -69,5 +74,5 @@ def test_a_coreset_of_blocks_covers_all_points_and_does_not_depend_on_the_pieces
 
 def test_fewer_patches_than_rows_are_all_kept() -> None:
     coreset = Coreset(20)
-    coreset.add(points(7))
-    assert len(coreset.select()) == 7
+    coreset.add(points(7), torch.arange(7))
+    assert [len(part) for part in coreset.select()] == [7, 7]

@@ -8,7 +8,7 @@ from msc_edge.anomaly_map import smoothed
 from msc_edge.errors import SourceError
 from msc_edge.preprocessing import preset
 from msc_edge.train.network import EmbeddingNetwork
-from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs, patch_scores
+from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs, outputs_in_turn, patch_scores
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.network import PatchNetwork
 from msc_edge.train.weights import pretrained_backbone
@@ -73,7 +73,28 @@ def test_a_defect_is_found_where_it_is_at_every_border(
 def test_scores_are_the_largest_values_of_the_maps(network: EmbeddingNetwork, head: PatchHead) -> None:
     distances = [each for _, each in outputs(network, head, images(3))]
     expected = [smoothed(each, smoothing=MAP_SETTINGS.smoothing).max() for each in distances]
-    assert patch_scores(network, head, images(3), MAP_SETTINGS) == pytest.approx(expected)
+    assert patch_scores(outputs(network, head, images(3)), MAP_SETTINGS) == pytest.approx(expected)
+
+
+def test_each_row_of_the_bank_is_a_patch_of_its_image(network: EmbeddingNetwork, head: PatchHead) -> None:
+    for number, image in enumerate(images()):
+        own = head.without(torch.tensor([other for other in range(6) if other != number]))
+        ((_, distances),) = outputs(network, own, [image])
+        assert (distances < 0.05 * np.median(distances)).sum() >= len(own.bank) > 0
+
+
+def test_held_out_in_turn_an_image_is_compared_with_the_images_of_other_groups(
+    network: EmbeddingNetwork, head: PatchHead
+) -> None:
+    groups = [4, 0, 4, 1, 1, 2]
+    found = list(outputs_in_turn(network, head, images(), groups))
+    for image, group, (embedding, distances) in zip(images(), groups, found, strict=True):
+        left_out = torch.tensor([number for number, other in enumerate(groups) if other == group])
+        ((expected, patches),) = outputs(network, head.without(left_out), [image])
+        assert embedding == pytest.approx(expected, abs=1e-6)
+        assert distances == pytest.approx(patches, abs=1e-4)
+    with_itself = [distances for _, distances in outputs(network, head, images())]
+    assert all((own >= patches - 1e-4).all() for (_, own), patches in zip(found, with_itself, strict=True))
 
 
 def test_the_same_images_give_the_same_head(network: EmbeddingNetwork, head: PatchHead) -> None:

@@ -21,9 +21,14 @@ def whitening(dim: int = 4) -> Whitening:
     return Whitening(torch.randn(dim, 12, generator=generator), torch.randn(12, generator=generator))
 
 
+def head_of(bank: torch.Tensor, whitened: Whitening | None = None) -> PatchHead:
+    """A head whose rows are patches of the images 0, 1, ..."""
+    return PatchHead.of(TAPS, whitened or whitening(), bank, torch.arange(len(bank)))
+
+
 @pytest.mark.parametrize("side", [8, 7])
 def test_projecting_each_tap_equals_projecting_the_whole_patch(side: int) -> None:
-    head = PatchHead.of(TAPS, whitening(), torch.zeros(1, 4))
+    head = head_of(torch.zeros(1, 4))
     patches = torch.cat(grids_of(maps(side=side), TAPS), dim=3)
     expected = (patches - whitening().mean) @ whitening().matrix.T
     assert torch.allclose(head.embed(maps(side=side)), expected, atol=1e-6)
@@ -31,7 +36,7 @@ def test_projecting_each_tap_equals_projecting_the_whole_patch(side: int) -> Non
 
 def test_distances_are_those_to_the_nearest_row() -> None:
     bank = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
-    head = PatchHead.of(TAPS, whitening(), bank)
+    head = head_of(bank)
     distances = head(maps())
     patches = head.embed(maps()).double().numpy()
     assert distances.shape == (2, 3, 3)
@@ -41,8 +46,8 @@ def test_distances_are_those_to_the_nearest_row() -> None:
 
 
 def test_a_patch_of_the_bank_has_the_smallest_distance() -> None:
-    embedded = PatchHead.of(TAPS, whitening(), torch.zeros(1, 4)).embed(maps())
-    head = PatchHead.of(TAPS, whitening(), embedded[1, 2, 1][None])
+    embedded = head_of(torch.zeros(1, 4)).embed(maps())
+    head = head_of(embedded[1, 2, 1][None])
     assert float(head(maps())[1, 2, 1]) == pytest.approx(0.0173 * float(embedded[1, 2, 1].norm()), rel=0.1)
 
 
@@ -65,18 +70,26 @@ def test_the_order_of_a_sum_changes_no_distance_noticeably() -> None:
     generator = torch.Generator().manual_seed(3)
     dim, channels = 256, [tap.channels for tap in TAPS]
     matrix = torch.randn(dim, sum(channels), generator=generator) / 16
-    head = PatchHead.of(TAPS, Whitening(matrix, torch.zeros(sum(channels))), torch.zeros(1, dim))
+    head = head_of(torch.zeros(1, dim), Whitening(matrix, torch.zeros(sum(channels))))
     patches = head.embed(maps()).flatten(0, 2)
     for apart in (0, 1e-4, 1e-3, 1e-2):
         bank = patches + apart * torch.randn(patches.shape, generator=generator) / 16
         order = torch.randperm(dim, generator=generator)
         distances = [
-            PatchHead.of(TAPS, Whitening(matrix[rows], torch.zeros(sum(channels))), bank[:, rows])(maps())
+            head_of(bank[:, rows], Whitening(matrix[rows], torch.zeros(sum(channels))))(maps())
             for rows in (torch.arange(dim), order)
         ]
         assert float((distances[0] - distances[1]).abs().max()) < 5e-5 * float(patches.norm(dim=1).mean())
 
 
 def test_an_empty_map_has_finite_distances() -> None:
-    head = PatchHead.of(TAPS, whitening(), torch.zeros(1, 4))
+    head = head_of(torch.zeros(1, 4))
     assert head([torch.zeros_like(each) for each in maps()]).isfinite().all()
+
+
+def test_without_some_images_the_bank_has_no_patches_of_them() -> None:
+    bank, images = torch.randn(6, 4, generator=torch.Generator().manual_seed(4)), torch.tensor([0, 0, 1, 2, 2, 2])
+    head = PatchHead.of(TAPS, whitening(), bank, images).without(torch.tensor([0, 2, 7]))
+    assert torch.equal(head.bank, bank[2:3])
+    assert torch.equal(head.images, torch.tensor([1]))
+    assert torch.equal(head.embed(maps()), head_of(bank).embed(maps()))

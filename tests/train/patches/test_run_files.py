@@ -21,7 +21,7 @@ from msc_edge.train.training import train
 def head() -> PatchHead:
     generator = torch.Generator().manual_seed(0)
     matrix, mean, bank = (torch.randn(*shape, generator=generator) for shape in ((4, 12), (12,), (9, 4)))
-    return PatchHead.of((Tap("fine", 8, 5), Tap("coarse", 16, 7)), Whitening(matrix, mean), bank)
+    return PatchHead.of((Tap("fine", 8, 5), Tap("coarse", 16, 7)), Whitening(matrix, mean), bank, torch.arange(9))
 
 
 def test_a_head_is_written_and_read_to_the_last_bit(head: PatchHead, tmp_path: Path) -> None:

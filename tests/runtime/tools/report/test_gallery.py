@@ -99,7 +99,7 @@ def test_the_least_p_value_is_explained_once_for_all_cards(opened, warned):
         results = (replace(warned.result, p_value=p_value) for p_value in p_values)
         return Gallery("", "", 3, [card(opened, replace(warned, result=each), name="w") for each in results])
 
-    least = "at most 1 in 13: all 12 held-out normal images scored lower"
+    least = "at most 1 in 13: all 12 calibration images scored lower"
     for p_values, explained, differ in (
         ((1 / 13, 1 / 13), least, False),
         ((1 / 13, 2 / 13), least, True),

@@ -38,7 +38,7 @@ class TestContent:
         shown = sorted(results, key=lambda each: -each[1].score)[:6]
         # All of them are above the twelve calibration scores of the toy kit.
         assert {result.p_value for _, result in shown} == {round(1 / 13, 6)}
-        assert "p-value of each image: at most 1 in 13: all 12 held-out normal images scored lower." in text
+        assert "p-value of each image: at most 1 in 13: all 12 calibration images scored lower." in text
         assert text.count("p-value") == 1
         places = [
             text.index(f"score {result.score:.6f} {Path(path).relative_to(parts / 'test')}") for path, result in shown
