@@ -161,7 +161,7 @@ def compare(run: Path, scratch: Path, rounds: int, *, only_loss: bool) -> None:
         # The held-out images are in the banks of the kit: only trial models without them could be compared here.
         print(f"held out in turn; the loss that export measured with trial models: {agreement.loss}", flush=True)
         with models_of(kit) as files:
-            print_all_times(files, detectors["fp32"], rounds)
+            print_all_times({**files}, detectors["fp32"], rounds)
         return
     strength = choose_strength(detectors["fp32"], images, seed=0)
     print_loss(detectors["fp32"], detectors["int8"], images, strength)
