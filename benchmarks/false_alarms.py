@@ -146,7 +146,7 @@ class Images:
             else np.arange(len(trained))
         )
         if held_out == TURN:
-            assert can_be_held_out_in_turn(groups.tolist(), k=K)
+            assert can_be_held_out_in_turn(groups.tolist(), k=K, patches=self._grids is not None)
             return Split(trained, trained, groups, new)
         images = [NormalImage(name, "", "bank") for name in names]
         held = hold_out(images, holdout=0.2, groups=groups.tolist(), group_by=group_by)
@@ -157,7 +157,7 @@ class Images:
         """The scores of the calibration images and of the new ones."""
         bank = Bank(self._embeddings[split.bank], k=K)
         if split.in_turn:
-            image = image_scores_in_turn(bank, split.groups.tolist())
+            image = image_scores_in_turn(bank, bank.embeddings, split.groups.tolist())
         else:
             image = np.array([bank.score(row) for row in self._embeddings[split.calibration]])
         new = np.array([bank.score(row) for row in self._embeddings[split.new]])

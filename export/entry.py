@@ -59,7 +59,7 @@ class ScorePlan:
         if head is None:
             return cls("image")
         rows, dim = head.bank.shape
-        return cls(kind, settings, PatchBank(count=rows, dim=dim), head.images.numpy())
+        return cls(kind, settings, PatchBank(count=rows, dim=dim), head.row_images.numpy())
 
     def fitted(self, image_scores: np.ndarray, patch_scores: np.ndarray | None) -> Scoring:
         """The scoring of a model, from its scores of held-out normal images, float64 (n,), in the same order."""
@@ -93,17 +93,21 @@ def model_entry(
     np.save(kit / BANK_FILES[precision], bank.embeddings)
     file, groups = kit / MODEL_FILES[precision], images.split.groups
     decoded = images.decoded(images.calibration, "calibrating")
-    if images.split.in_turn:
+    in_turn = images.split.in_turn
+    if in_turn and plan.row_images is not None:
         assert groups is not None
-        queries = bank.embeddings[:0]  # each of them is a row: noisy copies measure the recall
-        image_scores = image_scores_in_turn(bank, groups)
-        found = () if plan.row_images is None else HeldOutModel(file, outputs, plan.row_images).in_turn(decoded, groups)
+        found = list(HeldOutModel(file, outputs, plan.row_images).in_turn(decoded, groups))
     else:
         found = outputs_of(file, outputs, decoded)
-        queries = np.stack([each.embedding for each in found])
-        image_scores = np.array([bank.score(query) for query in queries])
+    embeddings = np.stack([each.embedding for each in found])
+    if in_turn:
+        assert groups is not None
+        image_scores = image_scores_in_turn(bank, embeddings, groups)
+    else:
+        image_scores = np.array([bank.score(each) for each in embeddings])
     patch_scores = _patch_scores(found, plan.map) if plan.map else None
-    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], seed=seed)
+    known = np.array([image.role == "bank" for image in images.split.bank])  # not held out once
+    index = build_index(bank.embeddings, embeddings, bank.k, kit / INDEX_FILES[precision], known=known, seed=seed)
     calibration = plan.calibration(image_scores, patch_scores, groups)
     patches = None if patch_scores is None else Calibration(patch_scores, groups)
     return Model(

@@ -45,7 +45,7 @@ def with_left_out(model: onnx.ModelProto, *, rows: int) -> onnx.ModelProto:
     nodes = model.graph.node
     (nearest,) = (node for node in nodes if node.op_type == "ReduceMin")  # in `distances_to`, over the rows
     model.graph.input.append(helper.make_tensor_value_info(LEFT_OUT, TensorProto.FLOAT, [rows]))
-    moved = helper.make_node("Add", [nearest.input[0], LEFT_OUT], [f"{LEFT_OUT}_moved"], name=f"{LEFT_OUT}_moved")
-    nodes.insert(list(nodes).index(nearest), moved)
-    nearest.input[0] = moved.output[0]
+    added = helper.make_node("Add", [nearest.input[0], LEFT_OUT], [f"{LEFT_OUT}_added"], name=f"{LEFT_OUT}_added")
+    nodes.insert(list(nodes).index(nearest), added)
+    nearest.input[0] = added.output[0]
     return model

@@ -19,23 +19,34 @@ _EFS = (16, 32, 64, 128, 256, 512)
 _QUERIES = 1000  # that measure the recall
 
 
-def build_index(embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path, *, seed: int = 0) -> HnswIndex:
+def build_index(
+    embeddings: np.ndarray, queries: np.ndarray, k: int, path: Path, *, known: np.ndarray | None = None, seed: int = 0
+) -> HnswIndex:
     """Build an index over the rows of a memory bank, float32 (n, dim), and save it to `path`.
 
     The entry returned has the smallest ef whose recall is at least MIN_RECALL, or the largest ef if none reaches it,
-    and the measured recall. `queries`: embeddings of held-out images, float32 (m, dim). Fewer than 1000 are filled up
-    with noisy copies of bank rows. The same bank and seed give the same file.
+    and the measured recall. `queries`: embeddings of images that are in no bank, float32 (m, dim). If `known`, bool
+    (n,), is not all true, the queries are the images of the rows, and those that are not known are searched for in an
+    index of the others: an image finds its own row too easily. Fewer than 1000 queries are filled up with noisy copies
+    of bank rows. The same bank and seed give the same file.
     """
+    index = _index_over(embeddings, seed)
+    index.save_index(str(path))
+    if known is not None and not known.all():
+        embeddings, queries = embeddings[known], queries[~known]
+        index = _index_over(embeddings, seed)
+    queries = _filled_up(queries, embeddings, seed)
+    ef, recall = least_ef(index, embeddings, queries, k)
+    return HnswIndex(file=path.name, m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
+
+
+def _index_over(embeddings: np.ndarray, seed: int) -> hnswlib.Index:
     count, dim = embeddings.shape
     index = hnswlib.Index(space="cosine", dim=dim)
     index.init_index(max_elements=count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=seed)
     index.set_num_threads(1)  # several threads insert in a random order
     index.add_items(embeddings, np.arange(count))
-    index.save_index(str(path))
-
-    queries = _filled_up(queries, embeddings, seed)
-    ef, recall = least_ef(index, embeddings, queries, k)
-    return HnswIndex(file=path.name, m=M, ef_construction=EF_CONSTRUCTION, ef=ef, recall=recall, queries=len(queries))
+    return index
 
 
 def least_ef(index: hnswlib.Index, embeddings: np.ndarray, queries: np.ndarray, k: int) -> tuple[int, float]:

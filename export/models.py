@@ -54,7 +54,7 @@ class Parts:
     rates: Rates
     seed: int
 
-    def once(self) -> "Parts":
+    def held_out_once(self) -> "Parts":
         """The same with a part of the images held out once: in no bank."""
         if not self.images.split.in_turn:
             return self
@@ -62,7 +62,7 @@ class Parts:
         head = self.head and self.head.without(torch.tensor(np.flatnonzero(~np.array(kept))))
         plan = ScorePlan.of(self.plan.kind, self.plan.map, head)
         bank = Bank(self.bank.embeddings[kept], k=self.bank.k)
-        return replace(self, bank=bank, head=head, plan=plan, images=self.images.once())
+        return replace(self, bank=bank, head=head, plan=plan, images=self.images.held_out_once())
 
 
 def write_models(
@@ -83,8 +83,9 @@ def write_models(
         return {"fp32": fp32}, "fp32"
     if parts.images.split.in_turn:
         with TemporaryDirectory(prefix="msc-edge-trial-", ignore_cleanup_errors=True) as trial:
-            _, own = _write_fp32(Path(trial), parts.once())
-            int8 = _write_int8(Path(trial), outputs, own, parts.once(), manifest_of, target=target)
+            once = parts.held_out_once()
+            _, own = _write_fp32(Path(trial), once)
+            int8 = _write_int8(Path(trial), outputs, own, once, manifest_of, target=target)
     else:
         int8 = _write_int8(kit, outputs, fp32, parts, manifest_of, target=target)
     if isinstance(int8, Int8Rejected):
@@ -100,7 +101,7 @@ def write_models(
             kit / MODEL_FILES["int8"],
             outputs,
             parts.network.preprocess.spec,
-            parts.images.once(),
+            parts.images.held_out_once(),
             int8.quantization,
         )
         int8 = _int8_entry(kit, outputs, parts, quantization, int8.agreement)

@@ -12,7 +12,7 @@ from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.calibration import REJECT_RATE, WARN_RATE, Calibration
 from msc_edge.drawing import thumbnail
-from msc_edge.errors import UsageError
+from msc_edge.errors import KitError, UsageError
 from msc_edge.export.entry import Rates, ScorePlan
 from msc_edge.export.models import Parts, Precisions, write_models
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
@@ -142,6 +142,8 @@ def _plan_of(run: Path, record: RunRecord, scores: ScoreKind | None) -> tuple[Pa
     if kind != "image" and record.map is None:
         raise UsageError(f"--scores {kind}: {run} compares whole images only; train with --scores {kind}")
     head = None if kind == "image" else read_head(run / PATCHES)
+    if head and record.in_turn and int(head.row_images.min()) < 0:
+        raise KitError(f"{run / PATCHES}: the image of each patch is missing; train again")
     return head, ScorePlan.of(kind, record.map, head)
 
 

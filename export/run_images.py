@@ -47,11 +47,11 @@ class RunImages:
     @property
     def held_out(self) -> tuple[str, ...]:
         """Images that training held out once. Held out in turn, they are in the memory bank all the same."""
-        return tuple(image.path for image in self.split.once().calibration)
+        return tuple(image.path for image in self.split.held_out_once().calibration)
 
-    def once(self) -> Self:
+    def held_out_once(self) -> Self:
         """The same images with a part of them held out once."""
-        return replace(self, split=self.split.once())
+        return replace(self, split=self.split.held_out_once())
 
     @classmethod
     def find(

@@ -1,6 +1,6 @@
-"""P-values and limits from the scores of held-out normal images: split-conformal calibration.
+"""P-values and limits from the scores of normal images that were held out: conformal calibration.
 
-For a new normal image, exchangeable with the n held-out ones, the conformal p-value
+For a new normal image, exchangeable with n images that were held out once, the conformal p-value
 
     p(s) = (1 + #{calibration scores >= s}) / (n + 1)
 
@@ -80,7 +80,7 @@ class Limits:
 
 
 class Calibration:
-    """The scores of the held-out normal images in ascending order: float64 of shape (n,), n >= 1."""
+    """The scores of the calibration images in ascending order: float64 of shape (n,), n >= 1."""
 
     def __init__(self, scores: np.ndarray | list[float], groups: np.ndarray | Sequence[int] | None = None) -> None:
         """`scores`: in any order. `groups`: the group of each image; None: all images are independent.

@@ -110,7 +110,7 @@ def describe_default_model(manifest: Manifest) -> str:
         return f"{default} scores: the msc-edge that made this kit did not say which model does"
     loss = int8.agreement.loss if int8 and int8.agreement else None
     if loss is None:
-        reason = f"what int8 loses was not measured, which needs at least {MIN_HELD_OUT} held-out images"
+        reason = f"what int8 loses was not measured, which needs at least {MIN_HELD_OUT} images held out of training"
         return f"{default} scores: {'requested at export' if default == 'int8' else reason}"
     figures = f"AUROC {loss.auroc:.4f} (fp32 {loss.auroc_fp32:.4f})"
     if loss.au_pro is not None:

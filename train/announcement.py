@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from msc_edge.calibration import REJECT_RATE, images_needed
+from msc_edge.scoring import ScoreKind
 from msc_edge.text import many, percent
 from msc_edge.train.dataset import NormalImage
 from msc_edge.train.settings import FineTuning
@@ -14,15 +15,21 @@ _MOST_HOLDOUT = 0.5  # a larger share leaves fewer images to learn from than to 
 
 
 def announcement(
-    images: Sequence[NormalImage], settings: FineTuning, *, backbone: str, device: str, holdout: float
+    images: Sequence[NormalImage],
+    settings: FineTuning,
+    *,
+    scores: ScoreKind,
+    backbone: str,
+    device: str,
+    holdout: float,
 ) -> Iterator[str]:
     """The images by their use, the settings, and a warning of too few images for the target false-alarm rate."""
-    split = split_of(images, trained=settings.steps > 0)
+    split = split_of(images, trained=settings.steps > 0, scores=scores)
     used = split.bank if split.in_turn else (*split.bank, *split.calibration)
     groups, parts = (len({image.group for image in each}) for each in (split.calibration, used))
     if split.in_turn:
         of_groups = f", {many(parts, 'group')}" if parts < len(used) else ""
-        use = f"all in the memory bank, held out in turn{of_groups}"
+        use = f"all in the memory bank, each held out in turn{of_groups}"
     else:
         of_groups = f": {groups} of {parts} groups" if parts < len(used) else ""
         use = f"{len(split.bank)} for training and the memory bank, {len(split.calibration)} held out{of_groups}"
@@ -32,7 +39,7 @@ def announcement(
     yield f"{backbone} on {device}: {_describe(settings)}"
     if warning := rate_warning(split, holdout=holdout):
         yield f"warning: {warning}"
-        untrained = split_of(images, trained=False)
+        untrained = split_of(images, trained=False, scores=scores)
         if untrained.in_turn and not split.in_turn and settings.select == "synthetic":
             yield f"if the fine-tuning is undone: {_allowed(untrained, REJECT_RATE)}"
 
@@ -47,7 +54,7 @@ def rate_warning(split: Split, *, holdout: float, rate: float = REJECT_RATE) -> 
         return ""
     found = _allowed(split, rate)
     if split.in_turn:
-        return f"{found}. The target needs {needed} images of different parts"
+        return f"{found}. The target needs {needed} images of different parts: train with at least as many"
     larger = math.ceil(100 * needed / len(split.bank + split.calibration)) / 100
     more = f", or pass --holdout {larger:g}" if groups == most and larger <= _MOST_HOLDOUT else ""
     return (

@@ -58,8 +58,8 @@ def train(
         typer.Option(
             min=0.01,
             max=0.9,
-            help="Share of the images held out of training. They set the limits of a fine-tuned network; "
-            "else all images do, each held out in turn.",
+            help="Share of the images held out of training. They set the limits of a fine-tuned network and decide "
+            "about int8; with the pretrained network all images set the limits, each held out in turn.",
         ),
     ] = 0.2,
     group_by: Annotated[
@@ -166,7 +166,8 @@ def _print_summary(
     split = Split.of(images, in_turn=record.in_turn)
     groups = len(set(split.groups or ()))
     of_groups = f", {many(groups, 'group')}" if groups < len(split.calibration) else ""
-    held_out = f"{len(split.calibration)} held out {'in turn' if record.in_turn else 'of training'}{of_groups}"
+    count = len(split.calibration)
+    held_out = f"{'each of them held out in turn' if record.in_turn else f'{count} others held out'}{of_groups}"
     for line in failed[:5]:
         echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:

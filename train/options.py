@@ -58,7 +58,7 @@ class TrainingOptions(FineTuningOptions):
     reduced_jpeg: bool = False
     """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice the input size of the network."""
     holdout: float = 0.2
-    """Share of the images that are held out as calibration images."""
+    """Share of the images that are held out of training; they set the limits, unless all are held out in turn."""
     group_by: str | None = SIMILAR
     """Which images must be held out together: `similar`, those that show the same part by their embeddings, names and
     times, see `near_duplicate_files`; `folder`, or a pattern with one group, see `groups_of`; None: each by itself."""

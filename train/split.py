@@ -6,6 +6,7 @@ from typing import Self
 
 from msc_edge.bank import K
 from msc_edge.held_out import can_be_held_out_in_turn
+from msc_edge.scoring import ScoreKind
 from msc_edge.train.dataset import NormalImage
 
 
@@ -25,7 +26,7 @@ class Split:
         bank, calibration = (tuple(image for image in used if image.role == role) for role in ("bank", "calibration"))
         return cls(used, used, in_turn) if in_turn else cls(bank, calibration, in_turn)
 
-    def once(self) -> Self:
+    def held_out_once(self) -> Self:
         """The same images with a part of them held out once."""
         return self.of(self.bank, in_turn=False) if self.in_turn else self
 
@@ -36,8 +37,8 @@ class Split:
         return None if None in groups else tuple(group for group in groups if group is not None)
 
 
-def split_of(images: Sequence[NormalImage], *, trained: bool) -> Split:
-    """Held out in turn, if the network was not trained on the images, and if no group is most of them."""
-    in_turn = Split.of(images, in_turn=True)
-    possible = in_turn.groups is not None and can_be_held_out_in_turn(in_turn.groups, k=K)
-    return in_turn if possible and not trained else in_turn.once()
+def split_of(images: Sequence[NormalImage], *, trained: bool, scores: ScoreKind) -> Split:
+    """Held out in turn, if the network was not trained on the images, and if `can_be_held_out_in_turn`."""
+    in_turn, patches = Split.of(images, in_turn=True), scores != "image"
+    possible = in_turn.groups is not None and can_be_held_out_in_turn(in_turn.groups, k=K, patches=patches)
+    return in_turn if possible and not trained else in_turn.held_out_once()

@@ -108,7 +108,12 @@ def _train(
     if fabric.is_global_zero:
         kind = fabric.device.type
         for line in announcement(
-            prepared.images, settings, backbone=options.backbone, device=kind, holdout=options.holdout
+            prepared.images,
+            settings,
+            scores=scores,
+            backbone=options.backbone,
+            device=kind,
+            holdout=options.holdout,
         ):
             note(line)
     embeddings = initial
@@ -141,11 +146,12 @@ def _train(
         embeddings = network.embed_all(decoded(folder, names, policy, task="embedding images", report=report))
     _check_finite(backbone, embeddings)
     _check_spread(initial, embeddings)
-    split = split_of(usable, trained=settings.steps > 0 and (best is None or best.step > 0))
+    trained = settings.steps > 0 and (best is None or best.step > 0)
+    split = split_of(usable, trained=trained, scores=scores)
     if split.in_turn:
         assert split.groups is not None
         bank = Bank(embeddings)
-        image_scores = image_scores_in_turn(bank, split.groups)
+        image_scores = image_scores_in_turn(bank, embeddings, split.groups)
     else:
         bank = Bank(embeddings[in_bank])
         image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])

@@ -36,7 +36,8 @@ def test_the_summary_shows_what_the_kit_has_and_which_target_it_misses(
     assert "needs at least 99 calibration images, and the kit has 8" in done.stderr
     assert done.stderr.count("caution") == 1
     assert (
-        "model: fp32 scores: what int8 loses was not measured, which needs at least 64 held-out images" in done.stdout
+        "model: fp32 scores: what int8 loses was not measured, which needs at least 64 images held out of training"
+        in done.stdout
     )
     assert "int8: rank correlation with fp32 0.99" in done.stdout or "with fp32 1.0" in done.stdout
     assert f"next: msc-edge score {out} IMAGES --out scores.csv" in done.stdout

@@ -147,7 +147,11 @@ def with_default(kit: Path, default: str, loss: AccuracyLoss | None) -> Manifest
     ("default", "loss", "sentence"),
     [
         ("auto", None, "fp32 scores: the msc-edge that made this kit did not say which model does"),
-        ("fp32", None, "fp32 scores: what int8 loses was not measured, which needs at least 64 held-out images"),
+        (
+            "fp32",
+            None,
+            "fp32 scores: what int8 loses was not measured, which needs at least 64 images held out of training",
+        ),
         ("int8", None, "int8 scores: requested at export"),
         (
             "int8",

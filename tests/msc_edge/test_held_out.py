@@ -18,17 +18,17 @@ def unit_rows(count: int, *, seed: int, dim: int = 12) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**16), groups=st.lists(st.integers(0, 8), min_size=6, max_size=40))
 def test_an_image_has_the_score_of_a_bank_without_its_group(seed: int, groups: list[int]) -> None:
-    if not can_be_held_out_in_turn(groups, k=2):
+    if not can_be_held_out_in_turn(groups, k=2, patches=False):
         return
     rows, numbers = unit_rows(len(groups), seed=seed), np.array(groups)
-    found = image_scores_in_turn(Bank(rows), groups)
+    found = image_scores_in_turn(Bank(rows), rows, groups)
     expected = [Bank(rows[numbers != group]).score(row) for row, group in zip(rows, groups, strict=True)]
     assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_more_images_than_are_compared_at_once() -> None:
     rows, groups = unit_rows(600, seed=1), (np.arange(600) // 3).tolist()
-    found = image_scores_in_turn(Bank(rows), groups)
+    found = image_scores_in_turn(Bank(rows), rows, groups)
     for place in (0, 255, 256, 599):
         others = np.arange(600) // 3 != groups[place]
         assert found[place] == pytest.approx(Bank(rows[others]).score(rows[place]), abs=1e-12)
@@ -39,7 +39,7 @@ def test_more_images_than_are_compared_at_once() -> None:
     [([0, 1, 2], True), ([0, 0, 1, 2], True), ([0, 0, 0, 1, 2], False), ([0, 0], False), ([0, 1], False)],
 )
 def test_a_group_must_leave_half_of_the_images_and_enough_for_a_score(groups: list[int], possible: bool) -> None:
-    assert can_be_held_out_in_turn(groups, k=2) == possible
+    assert can_be_held_out_in_turn(groups, k=2, patches=False) == possible
 
 
 def test_members() -> None:
@@ -60,7 +60,7 @@ def test_new_images_of_new_parts_are_above_a_limit_as_often_as_stated(images: in
     for _ in range(60):
         bank = Bank(draw(images // in_group))
         groups = (np.arange(images) // in_group).tolist()
-        calibration = Calibration(image_scores_in_turn(bank, groups), groups)
+        calibration = Calibration(image_scores_in_turn(bank, bank.embeddings, groups), groups)
         limit = calibration.limit(0.1)
         alarms += sum(bank.score(row) > limit.score for row in draw(new // in_group))
         expected += (limit.expected_rate or 0) * new

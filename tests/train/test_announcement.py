@@ -71,34 +71,54 @@ def test_many_images_of_few_parts_may_be_too_few() -> None:
 
 def test_the_lines_name_images_settings_and_the_warning() -> None:
     images = [*images_of(56, [1] * 14), NormalImage("copy.png", "0" * 64, "duplicate")]
-    lines = list(announcement(images, SETTINGS, backbone="edge-small", device="cpu", holdout=0.2))
+    lines = list(announcement(images, SETTINGS, scores="both", backbone="edge-small", device="cpu", holdout=0.2))
     assert lines[0] == (
         "71 images: 56 for training and the memory bank, 14 held out; 1 left out, duplicates or unreadable"
     )
     assert lines[1].startswith("edge-small on cpu: 8 steps of v2, 16 images each, in bf16; learning rate 0.0003; ")
     assert lines[2].startswith("warning: with 14 held-out images, ")
     frozen = SETTINGS.model_copy(update={"steps": 0})
-    lines = list(announcement(images_of(400, [2] * 100), frozen, backbone="resnet18", device="cuda", holdout=0.2))
+    lines = list(
+        announcement(images_of(400, [2] * 100), frozen, scores="both", backbone="resnet18", device="cuda", holdout=0.2)
+    )
     assert lines == [
-        "600 images: all in the memory bank, held out in turn, 500 groups",
+        "600 images: all in the memory bank, each held out in turn, 500 groups",
         "resnet18 on cuda: frozen, without fine-tuning",
     ]
 
 
 def test_images_held_out_in_turn_all_count() -> None:
-    warning = rate_warning(split_of(images_of(26, [1] * 6), trained=False), holdout=0.2)
+    warning = rate_warning(split_of(images_of(26, [1] * 6), trained=False, scores="both"), holdout=0.2)
     assert warning == (
         "with 32 images held out in turn, the expected false-alarm rate of a kit is 3 %, above the target of 1 %. "
-        "The target needs 99 images of different parts"
+        "The target needs 99 images of different parts: train with at least as many"
     )
-    assert rate_warning(split_of(images_of(80, [1] * 20), trained=False), holdout=0.2) == ""
+    assert rate_warning(split_of(images_of(80, [1] * 20), trained=False, scores="both"), holdout=0.2) == ""
+
+
+def test_patches_of_few_parts_are_held_out_once() -> None:
+    """The whitening of patches knows all images that it is fitted on."""
+    for parts, kinds in ((29, {"image": True, "patch": False, "both": False}), (30, {"image": True, "both": True})):
+        images = images_of(parts - 5, [2] * 5)
+        assert {kind: split_of(images, trained=False, scores=kind).in_turn for kind in kinds} == kinds  # pyright: ignore[reportArgumentType]
 
 
 def test_where_fine_tuning_may_be_undone_the_rate_of_that_is_named_too() -> None:
     selected, last = (SETTINGS.model_copy(update={"select": select}) for select in ("synthetic", "last"))
-    lines = list(announcement(images_of(56, [1] * 14), selected, backbone="edge-small", device="cpu", holdout=0.2))
+    lines = list(
+        announcement(images_of(56, [1] * 14), selected, scores="both", backbone="edge-small", device="cpu", holdout=0.2)
+    )
     assert lines[3] == (
         "if the fine-tuning is undone: with 70 images held out in turn, the expected false-alarm rate of a kit is "
         "1.4 %, above the target of 1 %"
     )
-    assert len(list(announcement(images_of(56, [1] * 14), last, backbone="edge-small", device="cpu", holdout=0.2))) == 3
+    assert (
+        len(
+            list(
+                announcement(
+                    images_of(56, [1] * 14), last, scores="both", backbone="edge-small", device="cpu", holdout=0.2
+                )
+            )
+        )
+        == 3
+    )

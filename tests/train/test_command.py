@@ -39,7 +39,7 @@ def test_every_option_is_used(train: Callable, tmp_path: Path) -> None:
     assert record.preprocessing.region is not None
     assert record.preprocessing.region.model_dump() == {"x": 3, "y": 4, "width": 50, "height": 40}
     assert record.decode.bit_depth == 12
-    assert "6 held out" in done.stdout
+    assert "6 others held out" in done.stdout
 
 
 def test_the_start_says_what_is_trained_and_what_the_images_allow(train: Callable) -> None:
@@ -65,7 +65,7 @@ def test_groups_are_held_out_completely_and_recorded(train: Callable, normal_ima
         shutil.copy(path, folder / f"shift_{number % 10}" / path.name)
     done = train("--steps 0 --group-by shift_([0-9])/", normal=folder)
     assert done.exit_code == 0, done.output
-    assert "20 held out in turn, 10 groups" in done.stdout
+    assert "each of them held out in turn, 10 groups" in done.stdout
     record = read_record(tmp_path / "run")
     assert (record.group_by, record.holdout) == ("shift_([0-9])/", 0.2)
 
@@ -150,7 +150,7 @@ def test_the_summary_counts_skipped_images(train: Callable, normal_images: Path,
     assert r"bad_0\x1b[31m.png" in done.stderr  # escaped: it must not colour the terminal
     assert "skipped: 2 more, see" in done.stderr
     assert "skipped: 1 duplicate of other images" in done.stderr
-    assert "20 images in the memory bank, 20 held out in turn" in done.stdout
+    assert "20 images in the memory bank, each of them held out in turn" in done.stdout
     assert "frozen" in done.stdout
 
 

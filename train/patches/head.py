@@ -30,7 +30,7 @@ class PatchHead(nn.Module):
     """
 
     bank: Tensor
-    images: Tensor
+    row_images: Tensor
     """The image that each row of the bank is a patch of, by its number in the order of the fit, int64 (rows,)."""
 
     def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int) -> None:
@@ -41,24 +41,24 @@ class PatchHead(nn.Module):
             self.register_buffer(f"mean{number}", torch.zeros(tap.channels))
             self.register_buffer(f"matrix{number}", torch.zeros(dim, tap.channels))
         self.register_buffer("bank", torch.zeros(rows, dim))
-        self.register_buffer("images", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("row_images", torch.zeros(rows, dtype=torch.int64))
 
     @classmethod
-    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor, images: Tensor) -> "PatchHead":
-        """The head of a fitted whitening and patch bank. `images`: of each row of the bank."""
+    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor, row_images: Tensor) -> "PatchHead":
+        """The head of a fitted whitening and patch bank, with the image of each row."""
         head = cls(taps, dim=len(whitening.matrix), rows=len(bank))
         channels = [tap.channels for tap in taps]
         parts = {"mean": whitening.mean.split(channels), "matrix": whitening.matrix.split(channels, dim=1)}
         state = {f"{name}{number}": part for name, split in parts.items() for number, part in enumerate(split)}
-        head.load_state_dict(state | {"bank": bank, "images": images})
+        head.load_state_dict(state | {"bank": bank, "row_images": row_images})
         return head.to(bank.device).eval()
 
     def without(self, images: Tensor) -> "PatchHead":
         """The head whose bank has no patches of these images, int64 (n,)."""
-        kept = ~torch.isin(self.images, images.to(self.images.device))
+        kept = ~torch.isin(self.row_images, images.to(self.row_images.device))
         rows, dim = int(kept.sum()), self.bank.shape[1]
         head = PatchHead(self.taps, dim=dim, rows=rows)
-        head.load_state_dict(self.state_dict() | {"bank": self.bank[kept], "images": self.images[kept]})
+        head.load_state_dict(self.state_dict() | {"bank": self.bank[kept], "row_images": self.row_images[kept]})
         return head.to(self.bank.device).eval()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:

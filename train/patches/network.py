@@ -40,7 +40,7 @@ class PatchNetwork(nn.Module):
         """
         features, maps = self.tapped(images)
         each = zip(left_out, *(tap.chunk(len(left_out)) for tap in maps), strict=True)
-        distances = [self._distances(self.head.without(images), own) for images, *own in each]
+        distances = [self._distances(self.head.without(unwanted), own) for unwanted, *own in each]
         return F.normalize(features, dim=1), torch.cat(distances)
 
     def _distances(self, head: PatchHead, maps: Sequence[Tensor]) -> Tensor:

@@ -67,7 +67,7 @@ def read_head(path: Path) -> PatchHead:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             taps = [Tap(**tap) for tap in json.loads(file.metadata()[_TAPS])]
         rows, dim = state["bank"].shape
-        state.setdefault("images", torch.zeros(rows, dtype=torch.int64))  # held out once, by an older msc-edge
+        state.setdefault("row_images", torch.full((rows,), -1))  # not known: an older msc-edge held out once
         head = PatchHead(taps, dim=dim, rows=rows)
         head.load_state_dict(state)
     except Exception as error:  # safetensors and torch raise many types

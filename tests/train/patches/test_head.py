@@ -91,5 +91,5 @@ def test_without_some_images_the_bank_has_no_patches_of_them() -> None:
     bank, images = torch.randn(6, 4, generator=torch.Generator().manual_seed(4)), torch.tensor([0, 0, 1, 2, 2, 2])
     head = PatchHead.of(TAPS, whitening(), bank, images).without(torch.tensor([0, 2, 7]))
     assert torch.equal(head.bank, bank[2:3])
-    assert torch.equal(head.images, torch.tensor([1]))
+    assert torch.equal(head.row_images, torch.tensor([1]))
     assert torch.equal(head.embed(maps()), head_of(bank).embed(maps()))
