@@ -59,7 +59,7 @@ def test_each_model_of_a_kit_has_its_own_facts(int8_kit):
         "(fp32 0.9000)"
     )
     assert facts["default model"] == (
-        "fp32 scores: what int8 loses was not measured, which needs at least 64 held-out images"
+        "fp32 scores: what int8 loses was not measured, which needs at least 64 images held out of training"
     )
 
 
