@@ -9,8 +9,10 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from msc_edge.bank import K
 from msc_edge.errors import SourceError
 from msc_edge.files import kind_of
+from msc_edge.held_out import can_be_held_out_in_turn
 from msc_edge.image_files import find_images
 from msc_edge.studio.jobs import Job
 from msc_edge.studio.stored import Stored
@@ -101,6 +103,12 @@ class CheckResult(Stored):
     def parts(self, role: Role | None = None) -> int:
         """How many parts the images show, or those of one role."""
         return len({self.images[place].group for place in self.usable if role in (None, self.images[place].role)})
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether all images set the limits if training keeps the pretrained network: each is then held out in turn."""
+        groups = [group for place in self.usable if (group := self.images[place].group) is not None]
+        return bool(groups) and can_be_held_out_in_turn(groups, k=K, patches=True)
 
     @property
     def group_sizes(self) -> Counter[int | None]:

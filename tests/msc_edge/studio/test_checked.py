@@ -82,3 +82,8 @@ def test_a_changed_file_of_a_check_shows_no_other_files(tmp_path, path):
         found.path_of(0)
     with pytest.raises(SourceError, match="is not in"):
         found.leaked_path(0)
+
+
+@pytest.mark.parametrize(("parts", "in_turn"), [(0, False), (29, False), (30, True)])
+def test_all_images_can_set_the_limits_from_thirty_parts_on(tmp_path, parts, in_turn):
+    assert result(tmp_path, *(f"{number}.png" for number in range(parts))).in_turn == in_turn
