@@ -94,6 +94,7 @@ def test_the_summary_shows_checkpoint_selection(
         "training, no clear improvement; the backbone stays frozen"
     )
     assert "1 step of v2 in fp32, undone" in done.stdout
+    assert read_record(tmp_path / "run").in_turn, "the network is the pretrained one"
 
 
 def test_the_summary_names_the_selected_step() -> None:

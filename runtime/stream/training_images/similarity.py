@@ -52,7 +52,7 @@ def _difference(light: np.ndarray, relative: np.ndarray, other: np.ndarray) -> f
 
 
 class SimilarityCheck:
-    """Compares frames with the images of a folder, of which it remembers the latest thousand."""
+    """Compares frames with the latest thousand images of a folder."""
 
     def __init__(self, kept: Iterable[np.ndarray] = ()) -> None:
         """`kept`: images that were kept by an earlier run, the latest one last."""

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msc_edge.runtime.tools.evaluate.label_options import Abnormal, Dataset, Normal, labelled_images
+
 if TYPE_CHECKING:
     from msc_edge.runtime.tools.compare.comparison import ComparedImage, Comparison
 
@@ -14,20 +16,9 @@ _SHOWN = 20  # images with different verdicts
 def compare(
     first: Annotated[Path, typer.Argument(metavar="KIT1", help="A kit: a folder or a .zip.", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="KIT2", help="The kit to compare it with.", show_default=False)],
-    dataset: Annotated[
-        Path | None,
-        typer.Argument(metavar="DATASET", help="A data set with test/good and test/<defect type>.", show_default=False),
-    ] = None,
-    normal: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Instead of DATASET: a folder of normal images; may be repeated."),
-    ] = None,
-    abnormal: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR", help="A folder of anomalous images, whose name is the defect type; may be repeated."
-        ),
-    ] = None,
+    dataset: Dataset = None,
+    normal: Normal = None,
+    abnormal: Abnormal = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="File for the figures and the results of each image.")
     ] = None,
@@ -39,14 +30,10 @@ def compare(
     Images with different verdicts are listed, those with the largest difference of the p-values first.
     The exit codes are those of evaluate.
     """
-    from msc_edge.errors import UsageError
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.compare.run import compare as compare_kits
-    from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
 
-    if (dataset is None) == (not normal and not abnormal):
-        raise UsageError("pass either a DATASET with test/good, or --normal DIR and --abnormal DIR")
-    images = labelled_dataset(dataset) if dataset else labelled_folders(normal or [], abnormal or [])
+    images = labelled_images(dataset, normal, abnormal)
     with progress_bars() as report:
         comparison = compare_kits(
             first, second, images, out=out, resamples=resamples, overwrite=overwrite, report=report

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from msc_edge.arguments import check_functions, path_argument, whole_argument
 from msc_edge.errors import UsageError
-from msc_edge.files import kind_of, written_whole
+from msc_edge.files import written_whole
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.tools.compare.comparison import Comparison, compute_comparison
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
 from msc_edge.runtime.tools.evaluate.metrics import RESAMPLES
-from msc_edge.runtime.tools.report.report_path import check_writable
+from msc_edge.runtime.tools.report.report_path import check_file
 
 
 def compare(
@@ -47,14 +47,7 @@ def compare(
 
 def _check_out(out: Path, kits: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse, before hours of work, a file that cannot be written or would change a kit."""
-    if out.suffix.lower() != ".json":
-        raise UsageError(f"--out {out}: expected a name that ends in .json")
     for kit in kits:
         if out.resolve().is_relative_to(kit.resolve()):
             raise UsageError(f"--out {out}: lies within {kit}, which is an input; choose another place")
-    kind, _ = kind_of(out)
-    if kind == "folder":
-        raise UsageError(f"--out {out}: is a folder; choose another name")
-    if kind and not overwrite:
-        raise UsageError(f"--out {out}: exists already; choose another name, or pass --overwrite to replace it")
-    check_writable(out.parent, target=out)
+    check_file("--out", out, (".json",), overwrite=overwrite)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
+from msc_edge.runtime.tools.evaluate.label_options import Abnormal, Dataset, Normal, labelled_images
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,23 +17,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A kit: a folder or a .zip.", show_default=False)],
-    dataset: Annotated[
-        Path | None,
-        typer.Argument(metavar="DATASET", help="A data set with test/good and test/<defect type>.", show_default=False),
-    ] = None,
+    dataset: Dataset = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for evaluation.json, scores.csv and report.html.")
     ] = Path("evaluation"),
-    normal: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Instead of DATASET: a folder of normal images; may be repeated."),
-    ] = None,
-    abnormal: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR", help="A folder of anomalous images, whose name is the defect type; may be repeated."
-        ),
-    ] = None,
+    normal: Normal = None,
+    abnormal: Abnormal = None,
     threshold: Threshold = None,
     false_alarm_rate: FalseAlarmRate = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples for the intervals.")] = 1000,
@@ -56,14 +46,10 @@ def evaluate(
     Exit codes: 0 done, whatever the result, 2 usage, 3 images cannot be found or read,
     4 the kit cannot be used, 5 output cannot be written, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
-    from msc_edge.errors import UsageError
     from msc_edge.progress import progress_bars
-    from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset, labelled_folders
     from msc_edge.runtime.tools.evaluate.run import evaluate as evaluate_kit
 
-    if (dataset is None) == (not normal and not abnormal):
-        raise UsageError("pass either a DATASET with test/good, or --normal DIR and --abnormal DIR")
-    images = labelled_dataset(dataset) if dataset else labelled_folders(normal or [], abnormal or [])
+    images = labelled_images(dataset, normal, abnormal)
     with progress_bars() as report:
         evaluation = evaluate_kit(
             kit,

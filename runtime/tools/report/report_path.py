@@ -1,6 +1,7 @@
-"""Where a report may be written."""
+"""Where a file may be written that takes long to compute."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from msc_edge.errors import UsageError, writing
@@ -8,16 +9,21 @@ from msc_edge.files import kind_of
 
 
 def check_report_path(path: Path, *, overwrite: bool) -> None:
-    """Check before hours of work that a report can be written to `path`.
+    """`check_file` for a report."""
+    check_file("--report", path, (".html", ".htm"), overwrite=overwrite)
 
-    `overwrite` allows an existing file. UsageError when the path is taken or does not end in .html, OutputError when
-    its folder cannot be written to.
+
+def check_file(option: str, path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
+    """Check before hours of work that a file can be written to `path`, which was given with `option`.
+
+    `overwrite` allows an existing file. UsageError when the path is taken or does not end in one of the suffixes,
+    OutputError when its folder cannot be written to.
     """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--report {path}: expected a name that ends in .html")
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {path}: expected a name that ends in {suffixes[0]}")
     kind, _ = kind_of(path)
     if kind == "folder":
-        raise UsageError(f"--report {path}: is a folder; choose another name")
+        raise UsageError(f"{option} {path}: is a folder; choose another name")
     if kind and not overwrite:
         raise UsageError(f"{path} exists already; choose another name, or pass --overwrite to replace it")
     check_writable(path.parent, target=path)

@@ -66,7 +66,7 @@ NOT_CAUSED = {
         "runtime.results.image_result": ("--out",),
         "runtime.results.row_file": ("pass",),
         "runtime.tools.evaluate.run": ("exists already",),
-        "runtime.tools.report.report_path": ("--report",),
+        "runtime.tools.report.report_path": ("--report", "is a folder"),
     },
     "the labelled images are one folder": {"runtime.tools.evaluate.labelled": ("pass both", "--abnormal:")},
     "a kit of a training is a folder that export has made": {
