@@ -157,7 +157,8 @@ class Images:
         """The scores of the calibration images and of the new ones."""
         bank = Bank(self._embeddings[split.bank], k=K)
         if split.in_turn:
-            image = image_scores_in_turn(bank, bank.embeddings, split.groups.tolist())
+            groups = split.groups.tolist()
+            image = image_scores_in_turn(bank, groups, bank.embeddings, groups)
         else:
             image = np.array([bank.score(row) for row in self._embeddings[split.calibration]])
         new = np.array([bank.score(row) for row in self._embeddings[split.new]])

@@ -26,7 +26,6 @@ ANOMALIB = (
 )
 # Patchcore's selection of patches fragments glibc's heap, which grew to 21 GB without this setting.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-_GROUPS = {TILE: ("--group-by", r"num_([0-9]+)[0-9][0-9]\.jpg")}  # each tile was photographed at six exposures
 
 
 def setup(options: argparse.Namespace) -> None:
@@ -71,7 +70,7 @@ def prepare(name: str, images: LabelledImages, options: argparse.Namespace) -> P
     if not (work / "kit").exists():
         shutil.rmtree(work / "run", ignore_errors=True)
         backbone = ("--backbone", "resnet18", "--stop-at", "layer3", "--weights", weights, "--image-size", SIDE)
-        run_options = (*backbone, "--steps", 0, *_GROUPS.get(name, ()))
+        run_options = (*backbone, "--steps", 0)
         run("train-msc-edge", *msc_edge("train", "--normal", train, "--out", work / "run", *run_options))
         run("export-msc-edge", *msc_edge("export", work / "run", "--out", work / "kit"))
     for kind in PEERS:

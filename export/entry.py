@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank
-from msc_edge.calibration import Calibration
+from msc_edge.calibration import Calibration, Rates
 from msc_edge.export.held_out_model import HeldOutModel
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.onnx_model import OPSET
@@ -17,6 +16,7 @@ from msc_edge.export.run_images import RunImages
 from msc_edge.held_out import image_scores_in_turn
 from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MODEL_FILES, Precision
 from msc_edge.kit.model_entry import (
+    ALL_IN_TURN,
     HELD_OUT,
     HELD_OUT_IN_TURN,
     Banks,
@@ -32,15 +32,7 @@ from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.processor import usable_cores
 from msc_edge.scoring import MapSettings, ScoreKind, Scoring, calibration_scores
 from msc_edge.train.patches.head import PatchHead
-
-
-class Rates(NamedTuple):
-    """Target false-alarm rates."""
-
-    warn: float
-    reject: float
-    region: float
-    """Share of normal images with any region."""
+from msc_edge.train.split import Split
 
 
 @dataclass(frozen=True)
@@ -91,25 +83,32 @@ def model_entry(
 ) -> Model:
     """Write memory bank and index of one model, and return its entry. The model's own scores set its limits."""
     np.save(kit / BANK_FILES[precision], bank.embeddings)
-    file, groups = kit / MODEL_FILES[precision], images.split.groups
+    file, split = kit / MODEL_FILES[precision], images.split
+    groups, bank_groups = split.groups, split.bank_groups
     decoded = images.decoded(images.calibration, "calibrating")
-    in_turn = images.split.in_turn
-    if in_turn and plan.row_images is not None:
+    if split.in_turn and plan.row_images is not None:
         assert groups is not None
-        found = list(HeldOutModel(file, outputs, plan.row_images).in_turn(decoded, groups))
+        row_groups = np.asarray(bank_groups)[plan.row_images]
+        found = list(HeldOutModel(file, outputs, row_groups).in_turn(decoded, groups))
     else:
         found = outputs_of(file, outputs, decoded)
     embeddings = np.stack([each.embedding for each in found])
-    if in_turn:
+    if split.in_turn:
         assert groups is not None
-        image_scores = image_scores_in_turn(bank, embeddings, groups)
+        assert bank_groups is not None
+        image_scores = image_scores_in_turn(bank, bank_groups, embeddings, groups)
     else:
         image_scores = np.array([bank.score(each) for each in embeddings])
     patch_scores = _patch_scores(found, plan.map) if plan.map else None
-    known = np.array([image.role == "bank" for image in images.split.bank])  # not held out once
-    index = build_index(bank.embeddings, embeddings, bank.k, kit / INDEX_FILES[precision], known=known, seed=seed)
+    # Of the images held out once: an image of the index would find its own row too easily.
+    queries = embeddings[[image.role == "calibration" for image in split.calibration]]
+    known = np.array([image.role == "bank" for image in split.bank])
+    index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], known=known, seed=seed)
     calibration = plan.calibration(image_scores, patch_scores, groups)
-    patches = None if patch_scores is None else Calibration(patch_scores, groups)
+    regions = None
+    if patch_scores is not None:
+        assert rates.region is not None
+        regions = RegionCalibration.of(Calibration(patch_scores, groups), rate=rates.region)
     return Model(
         file=MODEL_FILES[precision],
         opset=OPSET,
@@ -131,10 +130,16 @@ def model_entry(
             warn_rate=rates.warn,
             reject_rate=rates.reject,
             limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),
-            reason=HELD_OUT_IN_TURN if images.split.in_turn else HELD_OUT,
-            regions=patches and RegionCalibration.of(patches, rate=rates.region),
+            reason=_reason(split),
+            regions=regions,
         ),
     )
+
+
+def _reason(split: Split) -> str:
+    if not split.in_turn:
+        return HELD_OUT
+    return ALL_IN_TURN if split.all_calibrate else HELD_OUT_IN_TURN
 
 
 def _patch_scores(found: Iterable[ModelOutput], settings: MapSettings) -> np.ndarray:

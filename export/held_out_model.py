@@ -23,20 +23,19 @@ _FAR = np.float32(1e30)  # squared; distances of patches are below 1e4
 class HeldOutModel:
     """An open model for the images of its own patch bank."""
 
-    def __init__(self, model: Path, outputs: Outputs, row_images: np.ndarray) -> None:
-        """`model`: an exported model. `row_images`: the image of each row of its patch bank, int64 (rows,)."""
-        self._file, self._shapes, self._row_images = model.name, output_shapes(outputs), row_images
+    def __init__(self, model: Path, outputs: Outputs, row_groups: np.ndarray) -> None:
+        """`model`: an exported model. `row_groups`: the group of each row of its patch bank, int64 (rows,)."""
+        self._file, self._shapes, self._row_groups = model.name, output_shapes(outputs), row_groups
         options = ort.SessionOptions()
         options.intra_op_num_threads = usable_cores()
         options.log_severity_level = 4  # its errors are raised
-        changed = with_left_out(onnx.load(model), rows=len(row_images)).SerializeToString()
+        changed = with_left_out(onnx.load(model), rows=len(row_groups)).SerializeToString()
         self._session = ort.InferenceSession(changed, options, providers=["CPUExecutionProvider"])
 
     def in_turn(self, images: Iterable[tuple[str, np.ndarray]], groups: Sequence[int]) -> Iterator[ModelOutput]:
-        """The outputs of each image of the bank, in order, without the patches of its own group; `groups`: of each."""
-        row_groups = np.asarray(groups)[self._row_images]
+        """The outputs of each image, without the patches of its own group; `groups`: of each image."""
         for (_, image), group in zip(images, groups, strict=True):
-            feed = {INPUT: image[None], LEFT_OUT: np.where(row_groups == group, _FAR, np.float32(0))}
+            feed = {INPUT: image[None], LEFT_OUT: np.where(self._row_groups == group, _FAR, np.float32(0))}
             yield output_of(self._file, self._shapes, self._session.run(list(self._shapes), feed))
 
 

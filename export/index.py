@@ -25,15 +25,14 @@ def build_index(
     """Build an index over the rows of a memory bank, float32 (n, dim), and save it to `path`.
 
     The entry returned has the smallest ef whose recall is at least MIN_RECALL, or the largest ef if none reaches it,
-    and the measured recall. `queries`: embeddings of images that are in no bank, float32 (m, dim). If `known`, bool
-    (n,), is not all true, the queries are the images of the rows, and those that are not known are searched for in an
-    index of the others: an image finds its own row too easily. Fewer than 1000 queries are filled up with noisy copies
-    of bank rows. The same bank and seed give the same file.
+    and the measured recall. `queries`: embeddings of held-out images, float32 (m, dim). If they are rows of the bank,
+    too, they are searched for in an index of the other rows, `known`, bool (n,): an image finds its own row too easily.
+    Fewer than 1000 queries are filled up with noisy copies of bank rows. The same bank and seed give the same file.
     """
     index = _index_over(embeddings, seed)
     index.save_index(str(path))
     if known is not None and not known.all():
-        embeddings, queries = embeddings[known], queries[~known]
+        embeddings = embeddings[known]
         index = _index_over(embeddings, seed)
     queries = _filled_up(queries, embeddings, seed)
     ef, recall = least_ef(index, embeddings, queries, k)

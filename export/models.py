@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from msc_edge.bank import Bank
+from msc_edge.calibration import Rates
 from msc_edge.errors import UsageError
 from msc_edge.export.accuracy_loss import accuracy_loss
-from msc_edge.export.entry import Rates, ScorePlan, model_entry, outputs_of
+from msc_edge.export.entry import ScorePlan, model_entry, outputs_of
 from msc_edge.export.int8 import Int8Rejected, quantised_again, quantised_model
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.run_images import RunImages

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from msc_edge import __version__
 from msc_edge.bank import Bank
-from msc_edge.calibration import REJECT_RATE, WARN_RATE, Calibration
+from msc_edge.calibration import REJECT_RATE, WARN_RATE, Calibration, Rates
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import KitError, UsageError
-from msc_edge.export.entry import Rates, ScorePlan
+from msc_edge.export.entry import ScorePlan
 from msc_edge.export.models import Parts, Precisions, write_models
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
 from msc_edge.export.run_images import RunImages
@@ -92,7 +92,6 @@ def export(
     name = _checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
-    rates = Rates(warn_rate, reject_rate, REGION_RATE if region_rate is None else region_rate)
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
     load_into(backbone, load_file(run / BACKBONE), source=str(run / BACKBONE))
     network = EmbeddingNetwork(backbone, record.preprocessing).eval()
@@ -101,7 +100,9 @@ def export(
         raise UsageError(
             "--region-rate: the kit compares whole images only and has no heatmap; omit one of the options"
         )
-    torch_scoring, torch_scores = _in_torch(run, plan, Split.of(table, in_turn=record.in_turn).groups)
+    rates = Rates(warn_rate, reject_rate, None if head is None else region_rate or REGION_RATE)
+    split = Split.of(table, in_turn=record.in_turn, trained=record.trained)
+    torch_scoring, torch_scores = _in_torch(run, plan, split.groups)
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)
     bank = Bank(np.load(run / RUN_BANK, allow_pickle=False), k=record.k)
 

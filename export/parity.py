@@ -25,6 +25,7 @@ TOLERANCE = 1e-4
 # whose score is within this distance of a limit, in training and in the runtime, is a tie: its verdict may differ.
 ROUNDING = 1e-5
 MIN_COMPARISONS = 32
+_CHANGES = 3  # each image as it is, its negative, and darker
 
 
 def unit_of(scoring: Scoring) -> float:
@@ -59,10 +60,11 @@ def compare(
 ) -> list[Comparison]:
     """Score `count` named decoded images, uint8 (height, width, 3), in torch and with the kit.
 
-    Each image is scored as it is and as its negative, which is unlike any normal image: this compares low and high
-    scores. Copies shifted sideways are added until there are MIN_COMPARISONS.
+    Each image is scored as it is, as its negative, which is unlike any normal image, and darker by a tenth: this
+    compares low and high scores, and those of images that are not in the bank. Copies shifted sideways are added until
+    there are MIN_COMPARISONS.
     """
-    variants = max(2, math.ceil(MIN_COMPARISONS / count))
+    variants = max(_CHANGES, math.ceil(MIN_COMPARISONS / count))
     return [
         _compare_one(reference, detector, *_variant(name, image, number))
         for name, image in images
@@ -73,10 +75,13 @@ def compare(
 def _variant(name: str, image: np.ndarray, number: int) -> tuple[str, np.ndarray]:
     if number == 0:
         return name, image
-    shifted = np.roll(image, 16 * (number // 2), axis=1)
-    if number % 2:
-        return f"{name} (negative, shifted {number // 2})", 255 - shifted
-    return f"{name} (shifted {number // 2})", shifted
+    shift, change = divmod(number, _CHANGES)
+    shifted = np.roll(image, 16 * shift, axis=1)
+    if change == 0:
+        return f"{name} (shifted {shift})", shifted
+    if change == 1:
+        return f"{name} (negative, shifted {shift})", 255 - shifted
+    return f"{name} (darker, shifted {shift})", np.rint(0.9 * shifted).astype(np.uint8)
 
 
 class TorchScorer:

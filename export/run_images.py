@@ -71,7 +71,7 @@ class RunImages:
             if sha256_of(path) != image.sha256:
                 raise SourceError(f"{path}: changed since the training; restore the file, or train again")
             report("checking the images", done, len(used))
-        return cls(folder, Split.of(used, in_turn=record.in_turn), record.decode, report)
+        return cls(folder, Split.of(used, in_turn=record.in_turn, trained=record.trained), record.decode, report)
 
     def decoded(self, names: Sequence[str], task: str) -> Iterator[tuple[str, np.ndarray]]:
         """Decode the images `names`: (name, uint8 (height, width, 3)) in order. `task` labels the progress bar."""

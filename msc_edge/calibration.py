@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ConfigDict
@@ -57,6 +57,15 @@ class Limit:
     def meets_target(self) -> bool:
         """Whether the calibration images are enough for the target rate."""
         return self.expected_rate is None or self.expected_rate <= (self.target_rate or 0) + ROUNDING
+
+
+class Rates(NamedTuple):
+    """Target false-alarm rates of a kit, each in (0, 1)."""
+
+    warn: float
+    reject: float
+    region: float | None
+    """Share of normal images with any region of the anomaly map; None: without map."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Normal images that are held out, for scores as new images have them: once, or in turn.
 
 Held out once, a part of the images is in no memory bank. Held out in turn, all images are in the bank of the kit, and
-each is scored against that bank without the images of its own group (cross-conformal prediction: Vovk 2015,
-"Cross-conformal predictors"; Barber, Candes, Ramdas & Tibshirani 2021, "Predictive inference with the jackknife+").
-A new image is compared with a few rows more than the calibration images were, and more rows can only lower an image
-score. The whitening of patches is fitted on all images and knows each of them: with few groups, patch scores of the
-calibration would be too low (see GROUPS_FOR_PATCHES). The network must not have been trained on the images, because
-it would know them.
+each calibration image is scored against that bank without the images of its own group (cross-conformal prediction:
+Vovk 2015, "Cross-conformal predictors"; Barber, Candes, Ramdas & Tibshirani 2021, "Predictive inference with the
+jackknife+"). A new image is compared with a few rows more than the calibration images were, and more rows can only
+lower an image score. The whitening of patches is fitted on all images and knows each of them: with few groups, patch
+scores of the calibration would be too low (see GROUPS_FOR_PATCHES). Calibration images are those that the network was
+not trained on, because it knows the others: all images of a pretrained network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,18 +37,20 @@ def members_of(groups: Sequence[int]) -> Mapping[int, np.ndarray]:
     return {int(group): np.flatnonzero(numbers == group) for group in np.unique(numbers)}
 
 
-def image_scores_in_turn(bank: Bank, embeddings: np.ndarray, groups: Sequence[int]) -> np.ndarray:
-    """The score of each image of the bank against the rows of other groups, float64 (n,).
+def image_scores_in_turn(
+    bank: Bank, bank_groups: Sequence[int], embeddings: np.ndarray, groups: Sequence[int]
+) -> np.ndarray:
+    """The score of each calibration image against the rows of other groups, float64 (n,).
 
-    `embeddings`: of the images, float32 (n, dim), in the order of the rows: those of training or of an exported model.
-    `groups`: of each image, as `can_be_held_out_in_turn` requires them.
+    `bank_groups`: of each row, as `can_be_held_out_in_turn` requires them. `embeddings`: of the calibration images,
+    float32 (n, dim), those of training or of an exported model. `groups`: of each of them.
     """
-    rows, numbers = bank.embeddings, np.asarray(groups)
-    scores, count = np.empty(len(rows)), min(bank.k + SPARE, len(rows))
-    for first in range(0, len(rows), _BLOCK):
+    rows, row_groups, own = bank.embeddings, np.asarray(bank_groups), np.asarray(groups)
+    scores, count = np.empty(len(embeddings)), min(bank.k + SPARE, len(rows))
+    for first in range(0, len(embeddings), _BLOCK):
         part = slice(first, first + _BLOCK)
         similarity = embeddings[part] @ rows.T
-        similarity[numbers[part, None] == numbers] = -np.inf
+        similarity[own[part, None] == row_groups] = -np.inf
         for place, similar in enumerate(similarity, start=first):
             others = similar.argpartition(-count)[-count:]
             scores[place] = bank.nearest_of(embeddings[place], others[np.isfinite(similar[others])]).score

@@ -25,14 +25,18 @@ def announcement(
 ) -> Iterator[str]:
     """The images by their use, the settings, and a warning of too few images for the target false-alarm rate."""
     split = split_of(images, trained=settings.steps > 0, scores=scores)
-    used = split.bank if split.in_turn else (*split.bank, *split.calibration)
+    used, held_out = split.used, len(split.calibration)
     groups, parts = (len({image.group for image in each}) for each in (split.calibration, used))
-    if split.in_turn:
+    if split.all_calibrate:
         of_groups = f", {many(parts, 'group')}" if parts < len(used) else ""
         use = f"all in the memory bank, each held out in turn{of_groups}"
     else:
         of_groups = f": {groups} of {parts} groups" if parts < len(used) else ""
-        use = f"{len(split.bank)} for training and the memory bank, {len(split.calibration)} held out{of_groups}"
+        use = (
+            f"{len(used) - held_out} for training, {held_out} held out{of_groups}; all in the memory bank"
+            if split.in_turn
+            else f"{len(used) - held_out} for training and the memory bank, {held_out} held out{of_groups}"
+        )
     unused = len(images) - len(used)
     left_out = f"; {unused} left out, duplicates or unreadable" if unused else ""
     yield f"{many(len(images), 'image')}: {use}{left_out}"
@@ -40,7 +44,7 @@ def announcement(
     if warning := rate_warning(split, holdout=holdout):
         yield f"warning: {warning}"
         untrained = split_of(images, trained=False, scores=scores)
-        if untrained.in_turn and not split.in_turn and settings.select == "synthetic":
+        if untrained.all_calibrate and not split.all_calibrate and settings.select == "synthetic":
             yield f"if the fine-tuning is undone: {_allowed(untrained, REJECT_RATE)}"
 
 
@@ -53,9 +57,9 @@ def rate_warning(split: Split, *, holdout: float, rate: float = REJECT_RATE) -> 
     if _least(split) >= needed:
         return ""
     found = _allowed(split, rate)
-    if split.in_turn:
+    if split.all_calibrate:
         return f"{found}. The target needs {needed} images of different parts: train with at least as many"
-    larger = math.ceil(100 * needed / len(split.bank + split.calibration)) / 100
+    larger = math.ceil(100 * needed / len(split.used)) / 100
     more = f", or pass --holdout {larger:g}" if groups == most and larger <= _MOST_HOLDOUT else ""
     return (
         f"{found}. The target needs {needed} held-out images of different parts: train with about "
@@ -75,7 +79,7 @@ def _least(split: Split) -> float:
 def _allowed(split: Split, rate: float) -> str:
     most, least, groups = len(split.calibration), _least(split), len(_sizes(split))
     share = f"above the target of {percent(rate)}"
-    images = f"{many(most, 'image')} held out in turn" if split.in_turn else many(most, "held-out image")
+    images = f"{many(most, 'image')} held out in turn" if split.all_calibrate else many(most, "held-out image")
     if groups == most:
         text = f"with {images}, the expected false-alarm rate of a kit is {percent(1 / (most + 1))}"
         return f"{text}, {share}" if most < images_needed(rate) else text

@@ -58,8 +58,8 @@ def train(
         typer.Option(
             min=0.01,
             max=0.9,
-            help="Share of the images held out of training. They set the limits of a fine-tuned network and decide "
-            "about int8; with the pretrained network all images set the limits, each held out in turn.",
+            help="Share of the images held out of the fine-tuning. They set the limits of a fine-tuned network and "
+            "decide about int8; with the pretrained network all images set the limits, each held out in turn.",
         ),
     ] = 0.2,
     group_by: Annotated[
@@ -163,11 +163,11 @@ def _print_summary(
 
     images = read_image_table(out / IMAGE_TABLE)
     roles = [image.role for image in images]
-    split = Split.of(images, in_turn=record.in_turn)
-    groups = len(set(split.groups or ()))
-    of_groups = f", {many(groups, 'group')}" if groups < len(split.calibration) else ""
-    count = len(split.calibration)
-    held_out = f"{'each of them held out in turn' if record.in_turn else f'{count} others held out'}{of_groups}"
+    split = Split.of(images, in_turn=record.in_turn, trained=record.trained)
+    groups, count = len(set(split.groups or ())), len(split.calibration)
+    of_groups = f", {many(groups, 'group')}" if groups < count else ""
+    which = f"{count} of them" if record.in_turn else f"{count} others"
+    held_out = f"{'each of them held out in turn' if split.all_calibrate else f'{which} held out'}{of_groups}"
     for line in failed[:5]:
         echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:

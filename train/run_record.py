@@ -72,8 +72,9 @@ class RunRecord(BaseModel):
     selection: SelectionRecord | None = Field(default=None, description="null: the weights of the last step")
     in_turn: bool = Field(
         default=False,
-        description="held out in turn: all images are in the memory bank, and the scores of the calibration are those "
-        "of each image without its own group. Else the calibration images are in no memory bank",
+        description="held out in turn: all images are in the memory bank, and each calibration image is scored without "
+        "its own group. They are all images, or, if the network is fine-tuned, those that were held out of training. "
+        "Else the calibration images are in no memory bank",
     )
     holdout: float | None = Field(default=None, description="share held out; null: an older msc-edge did not record it")
     group_by: str | None = Field(default=None, description="held out in groups: a pattern, or folder; null: in blocks")
@@ -82,6 +83,11 @@ class RunRecord(BaseModel):
     data_fingerprint: str
     versions: dict[str, str]
     files: dict[str, FileEntry] = {}
+
+    @property
+    def trained(self) -> bool:
+        """Whether the network was fine-tuned, and this was not undone."""
+        return self.selection.selected_step > 0 if self.selection else self.fine_tuning.steps > 0
 
 
 def write_record(folder: Path, record: RunRecord) -> RunRecord:

@@ -16,29 +16,54 @@ class Split:
 
     bank: tuple[NormalImage, ...]
     calibration: tuple[NormalImage, ...]
+    """The network was not trained on them."""
     in_turn: bool
-    """Held out in turn: both are all images, and each is scored without its own group. See `msc_edge.held_out`."""
+    """Held out in turn: the calibration images are in the bank, too, and each is scored without its own group. See
+    `msc_edge.held_out`."""
 
     @classmethod
-    def of(cls, images: Sequence[NormalImage], *, in_turn: bool) -> Self:
-        """The split of the images that are used, in their order."""
+    def of(cls, images: Sequence[NormalImage], *, in_turn: bool, trained: bool = True) -> Self:
+        """The split of the images that are used, in their order.
+
+        `trained`: the network was trained on those with the role `bank`. Otherwise, in turn, all images set the limits.
+        """
         used = tuple(image for image in images if image.role in ("bank", "calibration"))
-        bank, calibration = (tuple(image for image in used if image.role == role) for role in ("bank", "calibration"))
-        return cls(used, used, in_turn) if in_turn else cls(bank, calibration, in_turn)
+        bank, held_out = (tuple(image for image in used if image.role == role) for role in ("bank", "calibration"))
+        return cls(used, held_out if trained else used, in_turn) if in_turn else cls(bank, held_out, in_turn)
+
+    @property
+    def used(self) -> tuple[NormalImage, ...]:
+        """All images of the split."""
+        return self.bank if self.in_turn else (*self.bank, *self.calibration)
+
+    @property
+    def all_calibrate(self) -> bool:
+        """Whether all images set the limits."""
+        return len(self.calibration) == len(self.used)
 
     def held_out_once(self) -> Self:
         """The same images with a part of them held out once."""
-        return self.of(self.bank, in_turn=False) if self.in_turn else self
+        return self.of(self.used, in_turn=False) if self.in_turn else self
 
     @property
     def groups(self) -> tuple[int, ...] | None:
         """The group of each calibration image; None: a run of an older msc-edge."""
-        groups = [image.group for image in self.calibration]
-        return None if None in groups else tuple(group for group in groups if group is not None)
+        return _groups(self.calibration)
+
+    @property
+    def bank_groups(self) -> tuple[int, ...] | None:
+        """The group of each image of the bank; None likewise."""
+        return _groups(self.bank)
 
 
 def split_of(images: Sequence[NormalImage], *, trained: bool, scores: ScoreKind) -> Split:
-    """Held out in turn, if the network was not trained on the images, and if `can_be_held_out_in_turn`."""
-    in_turn, patches = Split.of(images, in_turn=True), scores != "image"
-    possible = in_turn.groups is not None and can_be_held_out_in_turn(in_turn.groups, k=K, patches=patches)
-    return in_turn if possible and not trained else in_turn.held_out_once()
+    """Held out in turn, if `can_be_held_out_in_turn`; else once. `trained`: see `Split.of`."""
+    in_turn, patches = Split.of(images, in_turn=True, trained=trained), scores != "image"
+    groups = in_turn.bank_groups
+    possible = groups is not None and can_be_held_out_in_turn(groups, k=K, patches=patches)
+    return in_turn if possible else in_turn.held_out_once()
+
+
+def _groups(images: Sequence[NormalImage]) -> tuple[int, ...] | None:
+    groups = [image.group for image in images]
+    return None if None in groups else tuple(group for group in groups if group is not None)

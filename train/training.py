@@ -148,13 +148,15 @@ def _train(
     _check_spread(initial, embeddings)
     trained = settings.steps > 0 and (best is None or best.step > 0)
     split = split_of(usable, trained=trained, scores=scores)
+    rows = {image.path: embedding for image, embedding in zip(usable, embeddings, strict=True)}
+    bank = Bank(np.stack([rows[image.path] for image in split.bank]))
+    own = np.stack([rows[image.path] for image in split.calibration])
     if split.in_turn:
+        assert split.bank_groups is not None
         assert split.groups is not None
-        bank = Bank(embeddings)
-        image_scores = image_scores_in_turn(bank, embeddings, split.groups)
+        image_scores = image_scores_in_turn(bank, split.bank_groups, own, split.groups)
     else:
-        bank = Bank(embeddings[in_bank])
-        image_scores = np.array([bank.score(embedding) for embedding in embeddings[~in_bank]])
+        image_scores = np.array([bank.score(embedding) for embedding in own])
     _write_files(out, backbone, bank, image_scores, prepared.images)
     head = None
     if scores != "image":

@@ -13,7 +13,8 @@ from msc_edge.scoring import Scoring
 
 HISTORY_LENGTH = 20  # earlier calibrations that a kit keeps
 HELD_OUT = "held out of the training images"
-HELD_OUT_IN_TURN = "the training images, each without its own group"
+ALL_IN_TURN = "the training images, each without its own group"
+HELD_OUT_IN_TURN = f"{HELD_OUT}, each without its own group"
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Groups = list[Annotated[int, Field(ge=0, lt=2**31)]]

@@ -162,12 +162,16 @@ def both_kit(export_command: tuple[Path, Result]) -> tuple[Path, Manifest]:
 
 @pytest.fixture
 def images(drawn_run: Path) -> RunImages:
-    return RunImages.find(read_record(drawn_run), read_image_table(drawn_run / IMAGE_TABLE))
+    """Those of the drawn run, held out once, as the gates of int8 need them."""
+    return RunImages.find(read_record(drawn_run), read_image_table(drawn_run / IMAGE_TABLE)).held_out_once()
 
 
 @pytest.fixture(scope="session")
 def bank(drawn_run: Path) -> Bank:
-    return Bank(np.load(drawn_run / BANK))
+    """Without the held-out images."""
+    return Bank(
+        np.load(drawn_run / BANK)[[image.role == "bank" for image in read_image_table(drawn_run / IMAGE_TABLE)]]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from msc_edge.kit.opening import Kit
 from msc_edge.kit.quantization import Agreement, MapAgreement
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime import Detector
+from msc_edge.train.dataset import read_image_table
+from msc_edge.train.run_record import IMAGE_TABLE
 
 
 class TestTheKit:
@@ -31,7 +33,7 @@ class TestTheKit:
         assert {"model.int8.onnx", "bank.int8.npy", "bank.int8.hnsw"} <= set(manifest.files)
 
     def test_bank_and_limits_of_int8_come_from_int8_embeddings(
-        self, both_kit: tuple[Path, Manifest], drawn_parts: Path
+        self, both_kit: tuple[Path, Manifest], drawn_run: Path, drawn_parts: Path
     ) -> None:
         out, manifest = both_kit
         detector = Detector.load(out, threads=1, precision="int8")
@@ -41,8 +43,10 @@ class TestTheKit:
         for row in (0, len(names) - 1):
             found = detector.score_file(drawn_parts / names[row]).nearest_images[0]
             assert (found.row, found.distance) == (row, pytest.approx(0, abs=1e-6))
-        held_out = sorted({path.name for path in drawn_parts.iterdir()} - set(names))
-        scores = sorted(detector.score_file(drawn_parts / name).score for name in held_out)
+            rows = opened.embeddings("int8")
+        held_out = [row for row, image in enumerate(read_image_table(drawn_run / IMAGE_TABLE)) if image.role != "bank"]
+        scores = sorted(Bank(np.delete(rows, row, axis=0)).score(rows[row]) for row in held_out)
+        assert len(scores) == 8
         assert manifest.models["int8"].calibration.scores == pytest.approx(scores, abs=1e-6)
         assert detector.limits == manifest.models["int8"].calibration.limits
 

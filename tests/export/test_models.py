@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from msc_edge.bank import Bank
-from msc_edge.calibration import Calibration
+from msc_edge.calibration import Calibration, Rates
 from msc_edge.export import int8
-from msc_edge.export.entry import Rates, ScorePlan, outputs_of
+from msc_edge.export.entry import ScorePlan, outputs_of
 from msc_edge.export.held_out_model import HeldOutModel
 from msc_edge.export.models import Parts
 from msc_edge.export.onnx_model import export_onnx
@@ -21,13 +21,14 @@ from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.images import read_image
 from msc_edge.kit.manifest import Manifest, Precision
-from msc_edge.kit.model_entry import HELD_OUT_IN_TURN
+from msc_edge.kit.model_entry import ALL_IN_TURN, HELD_OUT_IN_TURN
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
 from msc_edge.scoring import ScoreKind, calibration_scores
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.network import EmbeddingNetwork
+from msc_edge.train.patches.fit import MAP_SETTINGS, outputs, patch_scores
 from msc_edge.train.patches.run_files import read_head
 from msc_edge.train.run_record import (
     BACKBONE,
@@ -73,7 +74,7 @@ def test_all_images_are_in_the_bank_and_in_the_calibration(run: Path, made: tupl
     model = made[1].models["fp32"]
     assert made[1].normal_images.count == model.banks.images.count == len(model.calibration.scores) == IMAGES
     assert len(set(model.calibration.groups or ())) == GROUPS
-    assert model.calibration.reason == HELD_OUT_IN_TURN
+    assert model.calibration.reason == ALL_IN_TURN
 
 
 def test_the_calibration_of_the_kit_is_that_of_training(run: Path, made: tuple[Path, Manifest]) -> None:
@@ -141,7 +142,7 @@ def test_patch_distances_in_turn_are_those_of_a_bank_without_the_group(
             quantizer.write(file)
         files.append(file)
     image = read_image(paths[2 * left_out])
-    in_turn = HeldOutModel(files[0], made[0], head.row_images.numpy())
+    in_turn = HeldOutModel(files[0], made[0], head.row_images.numpy() // 2)
     decoded = [(path.name, read_image(path)) for path in paths]
     found = list(in_turn.in_turn(decoded, (np.arange(IMAGES) // 2).tolist()))[2 * left_out]
     (expected,) = outputs_of(files[1], made[1], [("", image)])
@@ -163,6 +164,33 @@ def test_trial_models_know_no_image_that_was_held_out_once(run: Path) -> None:
     assert trial.plan.patches.count == len(trial.head.bank) < len(head.bank)
     kept = [number for number in range(IMAGES) if number not in held_out]
     assert np.array_equal(trial.bank.embeddings, bank.embeddings[kept])
+
+
+def test_a_trained_network_has_all_images_in_its_banks_and_limits_from_those_it_was_not_trained_on(
+    train_on: Callable, pairs: Path, tmp_path: Path, network_of: Callable
+) -> None:
+    run = train_on(pairs, **EDGE_SMALL, scores="both", group_by="folder", steps=2, select="last")
+    table, head, network = read_image_table(run / IMAGE_TABLE), read_head(run / PATCHES), network_of(run)
+    rows, groups = np.load(run / BANK), np.arange(IMAGES) // 2
+    held_out = [number for number, image in enumerate(table) if image.role == "calibration"]
+    assert len(rows) == IMAGES
+    assert set(held_out) & set(head.row_images.tolist())
+
+    image, patch = [], []
+    for number in held_out:
+        others = head.without(torch.from_numpy(np.flatnonzero(groups == groups[number])))
+        found = outputs(network, others, [("", read_image(pairs / table[number].path))])
+        image.append(Bank(rows[groups != groups[number]]).score(rows[number]))
+        patch.append(patch_scores(found, MAP_SETTINGS)[0])
+    assert np.load(run / CALIBRATION) == pytest.approx(np.array(image), abs=1e-9)
+    assert np.load(run / PATCH_CALIBRATION) == pytest.approx(np.array(patch), rel=1e-4)
+
+    manifest = export(run, tmp_path / "kit", precision="fp32", thumbnails=False)
+    model = manifest.models["fp32"]
+    assert manifest.normal_images.count == model.banks.images.count == IMAGES
+    assert model.calibration.reason == HELD_OUT_IN_TURN
+    expected = sorted(calibration_scores("both", np.array(image), np.array(patch), MAP_SETTINGS))
+    assert model.calibration.scores == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["image", "patch"])

@@ -35,9 +35,11 @@ def test_images_that_were_moved_are_found_by_role_in_the_order_of_the_table(
     shutil.copy(moved / "part_00.png", moved / "one more.png")  # added after the training
     images = RunImages.find(record, table, moved=moved)
     assert images.folder == moved
-    assert images.in_bank == tuple(image.path for image in table if image.role == "bank")
+    assert images.in_bank == tuple(image.path for image in table)
+    assert images.calibration == images.held_out
     assert images.held_out == tuple(image.path for image in table if image.role == "calibration")
-    assert (len(images.in_bank), len(images.held_out)) == (32, 8)
+    assert images.held_out_once().in_bank == tuple(image.path for image in table if image.role == "bank")
+    assert (len(images.in_bank), len(images.held_out)) == (40, 8)
     names = images.held_out[:2]
     for name, (decoded_name, image) in zip(names, images.decoded(names, "task"), strict=True):
         assert decoded_name == name

@@ -21,14 +21,21 @@ def test_an_image_has_the_score_of_a_bank_without_its_group(seed: int, groups: l
     if not can_be_held_out_in_turn(groups, k=2, patches=False):
         return
     rows, numbers = unit_rows(len(groups), seed=seed), np.array(groups)
-    found = image_scores_in_turn(Bank(rows), rows, groups)
+    found = image_scores_in_turn(Bank(rows), groups, rows, groups)
     expected = [Bank(rows[numbers != group]).score(row) for row, group in zip(rows, groups, strict=True)]
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+def test_images_that_the_network_was_not_trained_on_are_compared_with_all_rows_of_other_groups() -> None:
+    rows, groups = unit_rows(40, seed=2), (np.arange(40) // 4).tolist()
+    places = [1, 0, 17, 39]
+    found = image_scores_in_turn(Bank(rows), groups, rows[places], [groups[place] for place in places])
+    assert found == pytest.approx(image_scores_in_turn(Bank(rows), groups, rows, groups)[places], abs=1e-12)
+
+
 def test_more_images_than_are_compared_at_once() -> None:
     rows, groups = unit_rows(600, seed=1), (np.arange(600) // 3).tolist()
-    found = image_scores_in_turn(Bank(rows), rows, groups)
+    found = image_scores_in_turn(Bank(rows), groups, rows, groups)
     for place in (0, 255, 256, 599):
         others = np.arange(600) // 3 != groups[place]
         assert found[place] == pytest.approx(Bank(rows[others]).score(rows[place]), abs=1e-12)
@@ -60,7 +67,7 @@ def test_new_images_of_new_parts_are_above_a_limit_as_often_as_stated(images: in
     for _ in range(60):
         bank = Bank(draw(images // in_group))
         groups = (np.arange(images) // in_group).tolist()
-        calibration = Calibration(image_scores_in_turn(bank, bank.embeddings, groups), groups)
+        calibration = Calibration(image_scores_in_turn(bank, groups, bank.embeddings, groups), groups)
         limit = calibration.limit(0.1)
         alarms += sum(bank.score(row) > limit.score for row in draw(new // in_group))
         expected += (limit.expected_rate or 0) * new

@@ -73,7 +73,7 @@ def test_the_lines_name_images_settings_and_the_warning() -> None:
     images = [*images_of(56, [1] * 14), NormalImage("copy.png", "0" * 64, "duplicate")]
     lines = list(announcement(images, SETTINGS, scores="both", backbone="edge-small", device="cpu", holdout=0.2))
     assert lines[0] == (
-        "71 images: 56 for training and the memory bank, 14 held out; 1 left out, duplicates or unreadable"
+        "71 images: 56 for training, 14 held out; all in the memory bank; 1 left out, duplicates or unreadable"
     )
     assert lines[1].startswith("edge-small on cpu: 8 steps of v2, 16 images each, in bf16; learning rate 0.0003; ")
     assert lines[2].startswith("warning: with 14 held-out images, ")
@@ -100,7 +100,22 @@ def test_patches_of_few_parts_are_held_out_once() -> None:
     """The whitening of patches knows all images that it is fitted on."""
     for parts, kinds in ((29, {"image": True, "patch": False, "both": False}), (30, {"image": True, "both": True})):
         images = images_of(parts - 5, [2] * 5)
-        assert {kind: split_of(images, trained=False, scores=kind).in_turn for kind in kinds} == kinds  # pyright: ignore[reportArgumentType]
+        for trained in (False, True):
+            splits = {kind: split_of(images, trained=trained, scores=kind) for kind in kinds}  # pyright: ignore[reportArgumentType]
+            assert {kind: split.in_turn for kind, split in splits.items()} == kinds
+
+
+def test_a_trained_network_has_all_images_in_its_bank_and_limits_from_those_it_was_not_trained_on() -> None:
+    images = images_of(300, [2] * 45)
+    split = split_of(images, trained=True, scores="both")
+    assert split.bank == split.used == tuple(images)
+    assert {image.role for image in split.calibration} == {"calibration"}
+    assert split.held_out_once() == once(images)
+    selected = SETTINGS.model_copy(update={"select": "synthetic"})
+    lines = list(announcement(images, selected, scores="both", backbone="edge-small", device="cpu", holdout=0.2))
+    assert lines[0] == "390 images: 300 for training, 90 held out: 45 of 345 groups; all in the memory bank"
+    assert lines[2].startswith("warning: 90 held-out images show 45 parts and count as 45 to 90 independent ones")
+    assert lines[3].startswith("if the fine-tuning is undone: 390 images held out in turn show 345 parts")
 
 
 def test_where_fine_tuning_may_be_undone_the_rate_of_that_is_named_too() -> None:

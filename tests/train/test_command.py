@@ -39,14 +39,14 @@ def test_every_option_is_used(train: Callable, tmp_path: Path) -> None:
     assert record.preprocessing.region is not None
     assert record.preprocessing.region.model_dump() == {"x": 3, "y": 4, "width": 50, "height": 40}
     assert record.decode.bit_depth == 12
-    assert "6 others held out" in done.stdout
+    assert "20 images in the memory bank, 6 of them held out" in done.stdout
 
 
 def test_the_start_says_what_is_trained_and_what_the_images_allow(train: Callable) -> None:
     done = train("--steps 2 --batch 5")
     assert done.exit_code == 0, done.output
     images, settings, warning, *_ = done.stderr.splitlines()
-    assert images == "20 images: 16 for training and the memory bank, 4 held out"
+    assert images == "20 images: 16 for training, 4 held out; all in the memory bank"
     assert settings.startswith("mobilenet_v2_x0.1 on cpu: 2 steps of v2, 5 images each, in fp32; learning rate 0.0003;")
     assert warning.startswith("warning: with 4 held-out images, the expected false-alarm rate of a kit is 20 %, above ")
 

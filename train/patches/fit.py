@@ -74,14 +74,14 @@ def outputs(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Itera
 
 @torch.no_grad()
 def outputs_in_turn(
-    network: EmbeddingNetwork, head: PatchHead, images: Images, groups: Sequence[int]
+    network: EmbeddingNetwork, head: PatchHead, bank_groups: Sequence[int], images: Images, groups: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same of the images that the head was fitted on, each without the patches of its own group in the bank.
+    """The same of images that the head was fitted on, each without the patches of its own group in the bank.
 
-    `images` in the order of the fit; `groups`: of each of them.
+    `bank_groups`: of each image of the fit, in its order. `groups`: of each of `images`.
     """
     both = PatchNetwork(folded(network.backbone), head, network.preprocess.spec).to(network.preprocess.mean.device)
-    members = members_of(groups)
+    members = members_of(bank_groups)
     own = iter(groups)
     for pixels in network.batches(images, tiles=True):
         in_batch = len(pixels) // (1 + both.grid.tiles)

@@ -40,8 +40,9 @@ def write_patches(
     head = fit_patch_head(network, lambda: load([each.path for each in split.bank]), rows=rows)
     own = load([each.path for each in split.calibration])
     if split.in_turn:
+        assert split.bank_groups is not None
         assert split.groups is not None
-        found = outputs_in_turn(network, head, own, split.groups)
+        found = outputs_in_turn(network, head, split.bank_groups, own, split.groups)
     else:
         found = outputs(network, head, own)
     scores = patch_scores(found, MAP_SETTINGS)

@@ -31,6 +31,14 @@ def calibrate(
         float | None,
         typer.Option(metavar="RATE", help="Target false-alarm rate of the reject limit.", show_default="the kit's"),
     ] = None,
+    region_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="Target share of good parts with any region in the heatmap; not for kits that compare whole images.",
+            show_default="the kit's",
+        ),
+    ] = None,
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="Reason for the kit's history, such as 'new lamp'.")
     ] = "new normal images",
@@ -58,6 +66,7 @@ def calibrate(
             in_place=in_place,
             warn_rate=warn_rate,
             reject_rate=reject_rate,
+            region_rate=region_rate,
             reason=valid_text(reason if why is None else why),
             threads=threads,
             report=report,
@@ -122,7 +131,9 @@ def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:
     table.add_row("warn: target rate", percent(before.warn_rate), percent(after.warn_rate))
     table.add_row("reject: target rate", percent(before.reject_rate), percent(after.reject_rate))
     if after.regions:
-        table.add_row("regions: target rate", "", percent(after.regions.rate))
+        region_limit = before.region_limit
+        old_rate = region_limit.target_rate if region_limit else None
+        table.add_row("regions: target rate", percent(old_rate) if old_rate else "", percent(after.regions.rate))
     table.add_row("warn above", f"{before.limits.warn.score:.6f}", f"{after.limits.warn.score:.6f}")
     table.add_row("reject above", f"{before.limits.reject.score:.6f}", f"{after.limits.reject.score:.6f}")
     if before.region_limit and after.regions:

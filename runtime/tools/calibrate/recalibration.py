@@ -5,15 +5,17 @@ msc_edge.calibration). Each model of the kit has its own limits.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
-from msc_edge.calibration import Calibration, Limit, images_needed
+from msc_edge.calibration import Calibration, Limit, Rates, images_needed
 from msc_edge.describe import describe_groups
-from msc_edge.errors import SourceError
+from msc_edge.errors import SourceError, UsageError
 from msc_edge.intervals import ROUNDING
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.model_entry import HISTORY_LENGTH, CalibrationInfo, EarlierCalibration, RegionCalibration
@@ -74,6 +76,7 @@ def calibrate(
     in_place: bool = False,
     warn_rate: float | None = None,
     reject_rate: float | None = None,
+    region_rate: float | None = None,
     reason: str = REASON,
     threads: int | None = None,
     report: Report = silent,
@@ -81,19 +84,17 @@ def calibrate(
     """Compute the limits of a kit from the normal images below `normal`; write the kit `out`, or replace `kit`.
 
     With neither `out` nor `in_place` nothing is written. The target false-alarm rates are in (0, 1), by default the
-    kit's own. Raises KitError, UsageError for rates and places that cannot be used, SourceError when there are too few
-    images for the reject rate.
+    kit's own; `region_rate`: the share of normal images with any region of the anomaly map. Raises KitError, UsageError
+    for rates and places that cannot be used, SourceError when there are too few images for the reject rate or for a
+    `region_rate` that is given.
     """
     target = rewrite_target(kit, out, in_place=in_place)
     paths = find_normal_images(normal)
     with Kit.open(kit) as opened:
         manifest = opened.manifest
-        reference = manifest.reference_model.calibration
-        warn_rate = reference.warn_rate if warn_rate is None else warn_rate
-        reject_rate = reference.reject_rate if reject_rate is None else reject_rate
-        # Refuses impossible rates before the work.
-        reference.calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate)
-        _require(len(paths), reject_rate, f"{many(len(paths), 'image file')} found")
+        rates = _rates(manifest.reference_model.calibration, warn=warn_rate, reject=reject_rate, region=region_rate)
+        required = {"--reject-rate": rates.reject} | ({} if region_rate is None else {"--region-rate": region_rate})
+        _require(len(paths), required, f"{many(len(paths), 'image file')} found")
         scored: dict[Precision, ScoredNormalImages] = {
             precision: score_normal_images(
                 Detector.of(opened, threads=1, precision=precision, backend="onnxruntime"),
@@ -105,13 +106,12 @@ def calibrate(
         }
         images = scored[manifest.precisions[0]]
         left = f"{len(images.scored)} of {len(paths)} images left"
-        _require(len(images.scored), reject_rate, f"{left} ({images.left_out})")
+        _require(len(images.scored), required, f"{left} ({images.left_out})")
         limits: dict[Precision, NewLimits] = {
             precision: _new_limits(
                 opened.model(precision).calibration,
                 each,
-                warn_rate=warn_rate,
-                reject_rate=reject_rate,
+                rates,
                 reason=reason,
                 kit_created=manifest.provenance.created,
             )
@@ -119,32 +119,32 @@ def calibrate(
         }
         for each in limits.values():
             calibration = each.after.calibration
-            _require(calibration.independent, reject_rate, f"{left}{describe_groups(calibration)}")
+            _require(calibration.independent, required, f"{left}{describe_groups(calibration)}")
         if target is not None:
             after: dict[Precision, CalibrationInfo] = {precision: each.after for precision, each in limits.items()}
             rewrite(opened, manifest.with_calibrations(after), target)
     return Recalibration(images=images, limits=limits, written=target)
 
 
+def _rates(old: CalibrationInfo, *, warn: float | None, reject: float | None, region: float | None) -> Rates:
+    """The target false-alarm rates, by default the old ones. UsageError for impossible rates."""
+    warn, reject = old.warn_rate if warn is None else warn, old.reject_rate if reject is None else reject
+    old.calibration.limits(warn_rate=warn, reject_rate=reject)
+    if old.regions is None:
+        if region is not None:
+            raise UsageError("--region-rate: the kit compares whole images only and has no heatmap; omit the option")
+        return Rates(warn, reject, None)
+    region = old.regions.rate if region is None else region
+    old.regions.calibration.limit(region)
+    return Rates(warn, reject, region)
+
+
 def _new_limits(
-    old: CalibrationInfo,
-    images: ScoredNormalImages,
-    *,
-    warn_rate: float,
-    reject_rate: float,
-    reason: str,
-    kit_created: str,
+    old: CalibrationInfo, images: ScoredNormalImages, rates: Rates, *, reason: str, kit_created: str
 ) -> NewLimits:
     scores = images.scores
     after = recalibrated(
-        old,
-        scores,
-        images.patch_scores,
-        images.groups,
-        warn_rate=warn_rate,
-        reject_rate=reject_rate,
-        reason=reason,
-        kit_created=kit_created,
+        old, scores, images.patch_scores, images.groups, rates=rates, reason=reason, kit_created=kit_created
     )
     return NewLimits(
         before=after.history[-1],
@@ -161,16 +161,15 @@ def recalibrated(
     patch_scores: list[float],
     groups: list[int] | None = None,
     *,
-    warn_rate: float,
-    reject_rate: float,
+    rates: Rates,
     reason: str = REASON,
     kit_created: str,
 ) -> CalibrationInfo:
     """A calibration with other scores, in any order; the `old` one becomes the last entry of its history.
 
-    `patch_scores`, in the same order, set the limit of the anomaly map, at its old rate; empty where there is none.
-    `groups`: the group of each image; None: all are independent. `kit_created` is the date of the first calibration,
-    which has none of its own.
+    `patch_scores`, in the same order, set the limit of the anomaly map; empty where there is none. `groups`: the group
+    of each image; None: all are independent. `kit_created` is the date of the first calibration, which has none of its
+    own.
     """
     calibration = Calibration(scores, groups)
     earlier = EarlierCalibration(
@@ -186,21 +185,24 @@ def recalibrated(
     return CalibrationInfo(
         scores=calibration.scores.tolist(),
         groups=calibration.stored_groups,
-        warn_rate=warn_rate,
-        reject_rate=reject_rate,
-        limits=calibration.limits(warn_rate=warn_rate, reject_rate=reject_rate),
+        warn_rate=rates.warn,
+        reject_rate=rates.reject,
+        limits=calibration.limits(warn_rate=rates.warn, reject_rate=rates.reject),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
         history=[*old.history, earlier][-HISTORY_LENGTH:],
-        regions=old.regions and RegionCalibration.of(Calibration(patch_scores, groups), rate=old.regions.rate),
+        regions=None
+        if rates.region is None
+        else RegionCalibration.of(Calibration(patch_scores, groups), rate=rates.region),
     )
 
 
-def _require(usable: float, rate: float, found: str) -> None:
-    """SourceError where `usable` independent images are too few for a target false-alarm rate."""
+def _require(usable: float, rates: Mapping[str, float], found: str) -> None:
+    """SourceError where `usable` independent images are too few for a target false-alarm rate, by its option."""
+    option, rate = min(rates.items(), key=itemgetter(1))
     if usable >= (needed := images_needed(rate)):
         return
-    larger = f", or pass --reject-rate {_rounded_up(1 / (usable + 1))} or more" if usable else ""
+    larger = f", or pass {option} {_rounded_up(1 / (usable + 1))} or more" if usable else ""
     raise SourceError(
         f"--normal: {found}, and a target false-alarm rate of {percent(rate)} needs at least {needed}; "
         f"add normal images from the line{larger}"

@@ -87,12 +87,15 @@ def test_held_out_in_turn_an_image_is_compared_with_the_images_of_other_groups(
     network: EmbeddingNetwork, head: PatchHead
 ) -> None:
     groups = [4, 0, 4, 1, 1, 2]
-    found = list(outputs_in_turn(network, head, images(), groups))
+    found = list(outputs_in_turn(network, head, groups, images(), groups))
     for image, group, (embedding, distances) in zip(images(), groups, found, strict=True):
         left_out = torch.tensor([number for number, other in enumerate(groups) if other == group])
         ((expected, patches),) = outputs(network, head.without(left_out), [image])
         assert embedding == pytest.approx(expected, abs=1e-6)
         assert distances == pytest.approx(patches, abs=1e-4)
+    last = list(images())[4:]
+    some = outputs_in_turn(network, head, groups, last, groups[4:])
+    assert all((own[1] == pytest.approx(each[1], abs=1e-4)) for own, each in zip(some, found[4:], strict=True))
     with_itself = [distances for _, distances in outputs(network, head, images())]
     assert all((own >= patches - 1e-4).all() for (_, own), patches in zip(found, with_itself, strict=True))
 

@@ -7,6 +7,7 @@ from typer.testing import CliRunner, Result
 
 from msc_edge.cli import app
 from msc_edge.kit.opening import Kit
+from msc_edge.text import percent
 
 
 def run(*arguments: object) -> Result:
@@ -34,13 +35,15 @@ def test_old_and_new_limits_are_printed_side_by_side_with_the_false_alarms(toy_k
 
 
 def test_the_limit_of_the_map_is_among_the_limits(patch_kit, fresh, tmp_path):
-    done = run("calibrate", patch_kit, "--normal", fresh, "--out", tmp_path / "new.kit", "--reject-rate", "0.02")
+    options = ("--reject-rate", "0.02", "--region-rate", "0.03")
+    done = run("calibrate", patch_kit, "--normal", fresh, "--out", tmp_path / "new.kit", *options)
     assert done.exit_code == 0, done.stderr
     with Kit.open(patch_kit) as old, Kit.open(tmp_path / "new.kit") as new:
         before, after = (kit.model("fp32").calibration.regions for kit in (old, new))
     text = words(done.stdout)
     assert before
     assert after
+    assert f"regions: target rate │ {percent(before.rate)} │ 3 % │" in text
     assert f"regions: map above │ {before.limit.score:.6f} │ {after.limit.score:.6f} │" in text
     above = sum(score > before.limit.score for score in after.patch_scores)
     assert f"regions {above} of 120 flagged, expected " in text

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from msc_edge.calibration import Calibration, Rates
 from msc_edge.errors import KitError, OutputError, SourceError, UsageError
 from msc_edge.intervals import alarm_count_interval
 from msc_edge.kit.manifest import Manifest, Precision, parse_manifest
@@ -108,8 +109,7 @@ def test_the_history_keeps_the_newest_entries(toy_kit: Path) -> None:
             manifest.models["fp32"].calibration,
             [0.1, 0.2, 0.3],
             [],
-            warn_rate=0.5,
-            reject_rate=0.25,
+            rates=Rates(0.5, 0.25, None),
             reason=str(number),
             kit_created=manifest.provenance.created,
         )
@@ -282,6 +282,26 @@ def test_a_kit_that_another_process_calibrated_meanwhile_is_kept(kit: Path, fres
         calibrate(kit, fresh, in_place=True, reason="second", report=calibrate_meanwhile)
     assert calibration_of(kit).reason == "first"
     assert [path for path in kit.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_limit_of_the_map_has_a_target_of_its_own(patch_kit: Path, fresh: Path, place: Path) -> None:
+    old = calibration_of(patch_kit)
+    found = calibrate(patch_kit, fresh, out=place, reject_rate=0.1, region_rate=0.2).limits["fp32"]
+    new = calibration_of(place)
+    assert (new.warn_rate, new.reject_rate) == (old.warn_rate, 0.1)
+    assert new.regions
+    assert new.regions.rate == 0.2
+    assert new.regions.limit == Calibration(new.regions.patch_scores).limit(0.2)
+    assert found.regions
+    with pytest.raises(SourceError, match=r"0\.1 % needs at least 999.*or pass --region-rate 0\.0"):
+        calibrate(patch_kit, fresh, reject_rate=0.1, region_rate=0.001)
+    with pytest.raises(UsageError, match=r"false-alarm rate 1\.5"):
+        calibrate(patch_kit, fresh, region_rate=1.5)
+
+
+def test_a_kit_without_a_map_has_no_target_for_one(toy_kit: Path, fresh: Path) -> None:
+    with pytest.raises(UsageError, match="--region-rate: the kit compares whole images only and has no heatmap"):
+        calibrate(toy_kit, fresh, region_rate=0.01)
 
 
 def test_the_limit_of_the_map_follows_the_new_images(patch_kit: Path, fresh: Path, place: Path) -> None:
