@@ -151,7 +151,7 @@ def at(results: Results, score: float) -> dict[str, Any]:
     )
     return {
         "score": score,
-        "limits": list(describe_limits(results.limits, results.calibration)),
+        "limits": list(describe_limits(results.limits, results.calibration, results.regions)),
         "rate": results.rate_of(score),
         "at": results.at(score),
         "types": results.types_at(score),

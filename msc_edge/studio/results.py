@@ -14,6 +14,7 @@ from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest
+from msc_edge.kit.model_entry import Model, RegionCalibration
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation, at_limit
 from msc_edge.runtime.tools.evaluate.labelled import GOOD
@@ -67,19 +68,29 @@ class Results:
         return _read(training.kit, training.evaluation, training.folder / LABELS, stamps)
 
     @property
+    def model(self) -> Model:
+        """The model that scores."""
+        return self.manifest.models[self.manifest.default_precision]
+
+    @property
     def calibration(self) -> Calibration:
-        """The calibration of the model that scores."""
-        return self.manifest.models[self.manifest.default_precision].calibration.calibration
+        """Its calibration."""
+        return self.model.calibration.calibration
+
+    @property
+    def regions(self) -> RegionCalibration | None:
+        """The calibration of its heatmap; None for a kit that has none."""
+        return self.model.calibration.regions
 
     @property
     def scoring(self) -> Scoring:
-        """What the score of this model is made of."""
-        return self.manifest.models[self.manifest.default_precision].scoring
+        """What its score is made of."""
+        return self.model.scoring
 
     @property
     def limits(self) -> Limits:
-        """The limits of the kit."""
-        return self.manifest.models[self.manifest.default_precision].calibration.limits
+        """Its limits."""
+        return self.model.calibration.limits
 
     @cached_property
     def range(self) -> tuple[float, float]:

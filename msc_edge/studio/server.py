@@ -16,10 +16,11 @@ def studio(folder: str | Path, settings: WebSettings, *, on_start: Callable[[str
 
     Work that was interrupted, by a killed server or a power cut, goes on. Work that runs at the end is stopped, and
     goes on at the next start. `on_start` receives the address as soon as requests are answered. Call this on the main
-    thread. Raises UsageError when the port cannot be opened, or other PCs could use it without a token.
+    thread. Raises UsageError when the port cannot be opened, when other PCs could use it without a token, and when
+    another studio is running in the folder.
     """
     workspace = Workspace.at(Path(folder))
-    with open_port(settings) as port:
+    with workspace.held(), open_port(settings) as port:
         empty_trash(workspace)
         try:
             with TrainingQueue(workspace).kept_moving():

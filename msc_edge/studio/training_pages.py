@@ -149,11 +149,12 @@ class TrainingPages:
         project, training = training_of(self.workspace, request)
         form = await request.form()
         results = finished(training)
-        rates = {name: _percent(str(form.get(name, "")), name) for name in ("warn_rate", "reject_rate")}
-        if not 0 < rates["reject_rate"] <= rates["warn_rate"] < 1:
+        names = ("warn_rate", "reject_rate", *(("region_rate",) if results.regions else ()))
+        rates = {name: _percent(str(form.get(name, "")), name) for name in names}
+        if not (min(rates.values()) > 0 and max(rates.values()) < 1 and rates["reject_rate"] <= rates["warn_rate"]):
             raise UsageError(
-                "the target false-alarm rates must be above 0 % and below 100 %, and that of the warn limit at least "
-                "that of the reject limit; correct them"
+                "the target rates must be above 0 % and below 100 %, and that of the warn limit at least that of the "
+                "reject limit; correct them"
             )
         name = kit_name(str(form.get("name", "")).strip() or results.manifest.name)
         await asyncio.to_thread(

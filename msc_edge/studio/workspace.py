@@ -13,10 +13,13 @@ STUDIO/
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
+
+from filelock import FileLock, Timeout
 
 from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
@@ -28,6 +31,7 @@ from msc_edge.studio.training import MASK, PLAN, Detail, Training, TrainingPlan
 from msc_edge.train.dataset import normal_folder
 
 PROJECT = "project.json"
+_LOCK = ".studio-lock"
 _NAME = re.compile(r"\w[\w .\-]{0,59}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names of devices on Windows
 
@@ -187,6 +191,23 @@ class Workspace:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return cls(folder.resolve())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other studios out: two would start and stop each other's work. UsageError if there is one."""
+        lock = FileLock(self.folder / _LOCK, timeout=0)
+        with writing(self.folder):
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise UsageError(
+                    f"{self.folder}: another studio is running there; open its address in the browser, stop it, or "
+                    "name another folder"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def projects(self) -> list[Project]:
         """All projects, by name."""

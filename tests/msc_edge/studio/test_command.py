@@ -229,11 +229,17 @@ def test_export_again_with_another_rate_and_compare(walked):
         page.goto(f"{studio.address}{training.removesuffix('1')}2")
         page.get_by_label("Target false-alarm rate of the reject limit").fill("20")
         page.get_by_label("Target false-alarm rate of the warn limit").fill("40")
+        page.get_by_label("Target share of good parts with any region").fill("30")
         page.get_by_role("button", name="Export", exact=True).click()
         expect(page.get_by_role("link", name="Download the kit")).to_be_visible(timeout=WORK)
         with Kit.open(kit.parents[1] / "2" / "kit") as found:
-            limits = found.model("fp32").calibration.limits
-        assert (limits.warn.target_rate, limits.reject.target_rate) == (0.4, 0.2)
+            calibration = found.model("fp32").calibration
+        assert (calibration.limits.warn.target_rate, calibration.limits.reject.target_rate) == (0.4, 0.2)
+        assert calibration.regions
+        assert calibration.regions.rate == 0.3
+        shown = page.locator("dl.limits")
+        expect(shown).to_contain_text(f"map above {calibration.regions.limit.score:.6f}")
+        expect(shown).to_contain_text("target 30 %")
         page.get_by_role("link", name="Compare kits").click()
         page.wait_for_url("**/comparisons")  # with its script
         images = page.get_by_label("Labelled images of")

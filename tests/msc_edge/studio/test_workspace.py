@@ -144,3 +144,16 @@ def test_dropped_images_may_be_in_the_folder_of_the_studio(workspace):
     project = workspace.create("caps")
     (project.dropped / "normal").mkdir(parents=True)
     assert project.new_training(detail="fast", steps=0).plan.normal == str(project.dropped / "normal")
+
+
+def test_a_second_studio_in_the_folder_is_refused(workspace, tmp_path):
+    with workspace.held():
+        with (
+            pytest.raises(UsageError, match=r"another studio is running there; open its address in the browser"),
+            Workspace.at(workspace.folder).held(),
+        ):
+            pass
+        with Workspace.at(tmp_path / "other").held():
+            pass
+    with Workspace.at(workspace.folder).held():
+        pass
