@@ -1,0 +1,163 @@
+"""Whether the scores of a line are still those of its calibration: a conformal test martingale.
+
+While the images of a line are exchangeable with the calibration images, the rank of each new score among all scores
+before it is uniform, and independent of earlier ranks (Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a Random
+World", section 8.2). Whoever bets against that, with a capital of 1, has CALLED or more with a probability of at most
+1 / CALLED, however long the line runs (Ville's inequality; Vovk 2021, "Testing randomness online"). The capital is
+spread beforehand over all frames at which a drift may begin, and over bets on small and on large drifts: a drift after
+a million frames is called nearly as soon as one after a thousand.
+
+Two directions are bet on. Scores that rise are compared with the calibration and with the line; a calibration that was
+held out in turn has slightly higher scores than new images, which can only delay a call. Scores that fall are compared
+with the line alone.
+"""
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+CALLED = 100.0
+"""Capital at which a drift is called: at most one line in so many that has none is called, over its whole life."""
+_EXPONENTS = (0.25, 0.5, 0.75, 0.9)  # of the bets e p^(e-1); small ones are for large drifts
+_BIN_SHIFT = 15  # bits of a float32 that are left out: scores within 0.4 % share a bin
+
+Direction = Literal["rise", "fall"]
+
+
+@dataclass(frozen=True)
+class DriftCall:
+    """A drift was called."""
+
+    direction: Direction
+    """Whether the scores rise or fall."""
+    since: int
+    """The frame at which it most likely began, by its number among the frames that were added, from 1."""
+    frames: int
+    """Number of frames that were added until the call."""
+
+
+@dataclass
+class Ranks:
+    """The scores so far, counted in fixed bins, so that memory is bounded however long a line runs."""
+
+    bins: list[int] = field(default_factory=list)
+    """In ascending order."""
+    counts: list[int] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, score: float) -> float:
+        """Add a finite score; its p-value among all before it: uniform in (0, 1] while they are exchangeable.
+
+        Equal scores are ordered at random, by a number that depends on how many there were.
+        """
+        number = _bin_of(score)
+        place = bisect_left(self.bins, number)
+        if place == len(self.bins) or self.bins[place] != number:
+            self.bins.insert(place, number)
+            self.counts.insert(place, 0)
+        above, equal = sum(self.counts[place + 1 :]), self.counts[place]
+        p_value = (above + (1 - random.Random(self.total).random()) * (equal + 1)) / (self.total + 1)
+        self.counts[place] += 1
+        self.total += 1
+        return p_value
+
+
+@dataclass
+class Bets:
+    """The capital of bets on small p-values."""
+
+    frames: int = 0
+    capitals: list[float] = field(default_factory=lambda: [0.0] * len(_EXPONENTS))
+    """For each bet, of all beginnings so far."""
+    best: list[float] = field(default_factory=lambda: [0.0] * len(_EXPONENTS))
+    """For each bet, of the beginning that has gained most."""
+    since: list[int] = field(default_factory=lambda: [1] * len(_EXPONENTS))
+    """That beginning."""
+
+    def add(self, p_value: float) -> None:
+        """Bet on a p-value in (0, 1]."""
+        fresh = _unspent(self.frames) - _unspent(self.frames + 1)
+        self.frames += 1
+        for each, exponent in enumerate(_EXPONENTS):
+            gain = exponent * p_value ** (exponent - 1)
+            self.capitals[each] = (self.capitals[each] + fresh) * gain
+            if fresh > self.best[each]:
+                self.best[each], self.since[each] = fresh, self.frames
+            self.best[each] *= gain
+
+    @property
+    def capital(self) -> float:
+        """The whole capital; 1 at the beginning."""
+        return sum(self.capitals) / len(_EXPONENTS) + _unspent(self.frames)
+
+    @property
+    def likely_since(self) -> int:
+        """The beginning that has gained most, as the number of a frame, from 1."""
+        return self.since[int(np.argmax(self.best))]
+
+
+class DriftTest:
+    """Bets on the scores of one line with one kit. Scores above the reject limit take no part."""
+
+    def __init__(self, calibration: Sequence[float], limit: float) -> None:
+        """`calibration`: scores of the calibration images. `limit`: the reject limit.
+
+        Rejected parts are left out, so that a defective part is no drift, and so are the calibration scores that are
+        not below the limit: the others are those of images that pass.
+        """
+        self._limit = limit
+        self._rising, self._falling = Ranks(), Ranks()
+        self._bets: dict[Direction, Bets] = {"rise": Bets(), "fall": Bets()}
+        for score in calibration:
+            if score < limit:
+                self._rising.add(score)
+
+    def add(self, score: float) -> DriftCall | None:
+        """Add the score of the next image; the call, with each image from the first one on that brings it."""
+        if score > self._limit:
+            return None
+        self._bets["rise"].add(self._rising.add(score))
+        self._bets["fall"].add(1 - self._falling.add(score) + 1e-12)
+        return self.call
+
+    @property
+    def capital(self) -> float:
+        """Half of it bets on each direction; 1 at the beginning."""
+        return sum(bets.capital for bets in self._bets.values()) / len(self._bets)
+
+    @property
+    def call(self) -> DriftCall | None:
+        """The call, if the capital has reached CALLED."""
+        if self.capital < CALLED:
+            return None
+        direction, bets = max(self._bets.items(), key=lambda item: item[1].capital)
+        return DriftCall(direction, bets.likely_since, bets.frames)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a file."""
+        ranks = {"rising": asdict(self._rising), "falling": asdict(self._falling)}
+        return {"limit": self._limit, **ranks, **{name: asdict(bets) for name, bets in self._bets.items()}}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "DriftTest":
+        """The test that `state` described. KeyError or TypeError if it is not one."""
+        test = cls((), state["limit"])
+        test._rising, test._falling = Ranks(**state["rising"]), Ranks(**state["falling"])
+        test._bets = {"rise": Bets(**state["rise"]), "fall": Bets(**state["fall"])}
+        return test
+
+
+def _unspent(frames: int) -> float:
+    """The share of the capital that is kept for drifts that begin after so many frames: it falls slowly, from 1."""
+    return 1 / (1 + math.log1p(frames))
+
+
+def _bin_of(score: float) -> int:
+    """The number of the bin of a score; higher scores have no lower numbers. The bins depend on no data."""
+    bits = int(np.float32(score).view(np.int32))
+    return (bits if bits >= 0 else -(bits & 0x7FFFFFFF)) >> _BIN_SHIFT
