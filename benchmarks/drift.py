@@ -30,7 +30,7 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 from common import SHARED, LabelledImages, parser_of
-from peers_prepare import INSIDE, PEERS, data_sets, prepare
+from peers_prepare import INSIDE, data_sets, prepare
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.export.run_images import evenly
@@ -39,6 +39,7 @@ from msc_edge.images import read_image
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
+PEERS = {"padim": "PaDiM", "patchcore": "PatchCore"}  # MH-PatchCore trains for a quarter of an hour on a set
 SEVERITIES = range(5)
 OURS = {"score": "msc-edge", "image_score": "msc-edge, whole images", "patch_score": "msc-edge, patches"}
 
@@ -142,7 +143,7 @@ def chosen(images: LabelledImages, most: int) -> LabelledImages:
 
 def measure(name: str, images: LabelledImages, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """For each drift and each score of each contender: the AUROC by severity; and the kit's rejected normal images."""
-    models = prepare(name, images, options)
+    models = prepare(name, images, options, peers=PEERS)
     tested = chosen(images, options.images)
     truth = np.array(tested.truth)
     found: dict[str, dict[str, list[float]]] = {drift: {} for drift in DRIFTS}

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import venv
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def data_sets(shared: Path) -> dict[str, LabelledImages]:
     return {TILE: magnetic_tile(shared)} | papers(shared)
 
 
-def prepare(name: str, images: LabelledImages, options: argparse.Namespace) -> Path:
-    """Train and export the models of a set that are missing; returns their folder.
+def prepare(
+    name: str, images: LabelledImages, options: argparse.Namespace, *, peers: Iterable[str] = tuple(PEERS)
+) -> Path:
+    """Train and export the models of a set that are missing, ours and those of `peers`; returns their folder.
 
     A failure is printed, and its rows of the tables then say so.
     """
@@ -73,7 +76,7 @@ def prepare(name: str, images: LabelledImages, options: argparse.Namespace) -> P
         run_options = (*backbone, "--steps", 0)
         run("train-msc-edge", *msc_edge("train", "--normal", train, "--out", work / "run", *run_options))
         run("export-msc-edge", *msc_edge("export", work / "run", "--out", work / "kit"))
-    for kind in PEERS:
+    for kind in peers:
         if not (work / kind / "trained").exists():
             shutil.rmtree(work / kind, ignore_errors=True)
             python = options.venv / "bin/python"

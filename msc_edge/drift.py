@@ -4,12 +4,13 @@ While the images of a line are exchangeable with the calibration images, the ran
 before it is uniform, and independent of earlier ranks (Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a Random
 World", section 8.2). Whoever bets against that, with a capital of 1, has CALLED or more with a probability of at most
 1 / CALLED, however long the line runs (Ville's inequality; Vovk 2021, "Testing randomness online"). The capital is
-spread beforehand over all frames at which a drift may begin, and over bets on small and on large drifts: a drift after
-a million frames is called nearly as soon as one after a thousand.
+spread beforehand over all images with which a drift may begin, and over bets on small and on large drifts: a drift
+after a million images is called nearly as soon as one after a thousand.
 
-Two directions are bet on. Scores that rise are compared with the calibration and with the line; a calibration that was
-held out in turn has slightly higher scores than new images, which can only delay a call. Scores that fall are compared
-with the line alone.
+A third of the capital bets on each of three changes. Scores that rise are compared with the calibration and with the
+line; a calibration that was held out in turn has slightly higher scores than new images, which can only delay a call.
+Scores that fall are compared with the line alone. Rejected parts take no part in both: a defect is no drift. But the
+share of rejected parts must not change either: it is compared with the line alone, too.
 """
 
 import math
@@ -24,21 +25,23 @@ import numpy as np
 CALLED = 100.0
 """Capital at which a drift is called: at most one line in so many that has none is called, over its whole life."""
 _EXPONENTS = (0.25, 0.5, 0.75, 0.9)  # of the bets e p^(e-1); small ones are for large drifts
+_LEAST = 1e-12  # a p-value is not 0
 _BIN_SHIFT = 15  # bits of a float32 that are left out: scores within 0.4 % share a bin
 
-Direction = Literal["rise", "fall"]
+Change = Literal["rise", "fall", "rejects"]
+CHANGES: tuple[Change, ...] = ("rise", "fall", "rejects")
 
 
 @dataclass(frozen=True)
 class DriftCall:
     """A drift was called."""
 
-    direction: Direction
-    """Whether the scores rise or fall."""
+    change: Change
+    """Scores rise, scores fall, or more parts are rejected."""
     since: int
-    """The frame at which it most likely began, by its number among the frames that were added, from 1."""
-    frames: int
-    """Number of frames that were added until the call."""
+    """The image with which it most likely began, by its number, from 1."""
+    images: int
+    """Number of images until the call."""
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Ranks:
 class Bets:
     """The capital of bets on small p-values."""
 
-    frames: int = 0
+    count: int = 0
     capitals: list[float] = field(default_factory=lambda: [0.0] * len(_EXPONENTS))
     """For each bet, of all beginnings so far."""
     best: list[float] = field(default_factory=lambda: [0.0] * len(_EXPONENTS))
@@ -79,82 +82,93 @@ class Bets:
     since: list[int] = field(default_factory=lambda: [1] * len(_EXPONENTS))
     """That beginning."""
 
-    def add(self, p_value: float) -> None:
-        """Bet on a p-value in (0, 1]."""
-        fresh = _unspent(self.frames) - _unspent(self.frames + 1)
-        self.frames += 1
+    def add(self, p_value: float, *, image: int) -> None:
+        """Bet on the p-value of an image, in (0, 1]; `image`: its number."""
+        fresh = _unspent(self.count) - _unspent(self.count + 1)
+        self.count += 1
         for each, exponent in enumerate(_EXPONENTS):
             gain = exponent * p_value ** (exponent - 1)
             self.capitals[each] = (self.capitals[each] + fresh) * gain
             if fresh > self.best[each]:
-                self.best[each], self.since[each] = fresh, self.frames
+                self.best[each], self.since[each] = fresh, image
             self.best[each] *= gain
 
     @property
     def capital(self) -> float:
         """The whole capital; 1 at the beginning."""
-        return sum(self.capitals) / len(_EXPONENTS) + _unspent(self.frames)
+        return sum(self.capitals) / len(_EXPONENTS) + _unspent(self.count)
 
     @property
     def likely_since(self) -> int:
-        """The beginning that has gained most, as the number of a frame, from 1."""
+        """The beginning that has gained most: the number of an image."""
         return self.since[int(np.argmax(self.best))]
 
 
 class DriftTest:
-    """Bets on the scores of one line with one kit. Scores above the reject limit take no part."""
+    """Bets on the scores of one line with one kit."""
 
     def __init__(self, calibration: Sequence[float], limit: float) -> None:
         """`calibration`: scores of the calibration images. `limit`: the reject limit.
 
-        Rejected parts are left out, so that a defective part is no drift, and so are the calibration scores that are
-        not below the limit: the others are those of images that pass.
+        Calibration scores that are not below the limit are left out: the others are those of images that pass.
         """
         self._limit = limit
-        self._rising, self._falling = Ranks(), Ranks()
-        self._bets: dict[Direction, Bets] = {"rise": Bets(), "fall": Bets()}
+        self.images = 0
+        """How many were added."""
+        self._ranks: dict[Change, Ranks] = {change: Ranks() for change in CHANGES}
+        self._bets: dict[Change, Bets] = {change: Bets() for change in CHANGES}
         for score in calibration:
             if score < limit:
-                self._rising.add(score)
+                self._ranks["rise"].add(score)
 
     def add(self, score: float) -> DriftCall | None:
         """Add the score of the next image; the call, with each image from the first one on that brings it."""
-        if score > self._limit:
-            return None
-        self._bets["rise"].add(self._rising.add(score))
-        self._bets["fall"].add(1 - self._falling.add(score) + 1e-12)
+        self.images += 1
+        is_rejected = score > self._limit
+        self._bet("rejects", self._ranks["rejects"].add(float(is_rejected)))
+        if not is_rejected:
+            self._bet("rise", self._ranks["rise"].add(score))
+            self._bet("fall", 1 - self._ranks["fall"].add(score) + _LEAST)
         return self.call
+
+    def _bet(self, change: Change, p_value: float) -> None:
+        self._bets[change].add(p_value, image=self.images)
 
     @property
     def capital(self) -> float:
-        """Half of it bets on each direction; 1 at the beginning."""
-        return sum(bets.capital for bets in self._bets.values()) / len(self._bets)
+        """The mean of all bets; 1 at the beginning."""
+        return sum(bets.capital for bets in self._bets.values()) / len(CHANGES)
 
     @property
     def call(self) -> DriftCall | None:
         """The call, if the capital has reached CALLED."""
         if self.capital < CALLED:
             return None
-        direction, bets = max(self._bets.items(), key=lambda item: item[1].capital)
-        return DriftCall(direction, bets.likely_since, bets.frames)
+        change, bets = max(self._bets.items(), key=lambda item: item[1].capital)
+        return DriftCall(change, bets.likely_since, self.images)
 
     def state(self) -> dict[str, Any]:
         """All of it, for a file."""
-        ranks = {"rising": asdict(self._rising), "falling": asdict(self._falling)}
-        return {"limit": self._limit, **ranks, **{name: asdict(bets) for name, bets in self._bets.items()}}
+        return {
+            "limit": self._limit,
+            "images": self.images,
+            "ranks": {change: asdict(ranks) for change, ranks in self._ranks.items()},
+            "bets": {change: asdict(bets) for change, bets in self._bets.items()},
+        }
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "DriftTest":
         """The test that `state` described. KeyError or TypeError if it is not one."""
         test = cls((), state["limit"])
-        test._rising, test._falling = Ranks(**state["rising"]), Ranks(**state["falling"])
-        test._bets = {"rise": Bets(**state["rise"]), "fall": Bets(**state["fall"])}
+        test.images = state["images"]
+        test._ranks = {change: Ranks(**state["ranks"][change]) for change in CHANGES}
+        test._bets = {change: Bets(**state["bets"][change]) for change in CHANGES}
         return test
 
 
-def _unspent(frames: int) -> float:
-    """The share of the capital that is kept for drifts that begin after so many frames: it falls slowly, from 1."""
-    return 1 / (1 + math.log1p(frames))
+def _unspent(images: int) -> float:
+    """The share of the capital that is kept for drifts that begin after so many images: it falls slowly, from 1."""
+    return 1 / (1 + math.log1p(images))
 
 
 def _bin_of(score: float) -> int:

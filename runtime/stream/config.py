@@ -201,6 +201,15 @@ class OutboxConfig(_Section):
     max_days: PositiveFloat = Field(default=7, description="drop and count older events; time in which the PC is on")
 
 
+class DriftConfig(_Section):
+    """`[drift]`: when the scores of a source rise or fall, `drift_suspected`."""
+
+    watch: bool = Field(default=True, description="false: no such event")
+    every: Seconds = Field(
+        default=5, description="live: only one frame in so many seconds counts; it should show another part"
+    )
+
+
 class HttpConfig(_Section):
     """`[http]`: /metrics, /healthz, /readyz."""
 
@@ -246,6 +255,7 @@ class StreamConfig(_Section):
     mqtt: MqttConfig = MqttConfig()
     webhook: WebhookConfig = WebhookConfig()
     outbox: OutboxConfig = OutboxConfig()
+    drift: DriftConfig = DriftConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
 

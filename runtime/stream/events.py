@@ -32,6 +32,7 @@ EventKind = Literal[
     "folder_incomplete",
     "folder_complete",
     "not_scored",
+    "drift_suspected",
     "kit_loaded",
     "kit_refused",
     "results_lost",
@@ -54,6 +55,8 @@ EVENT_KINDS: dict[EventKind, str] = {
     "`folder_complete`",
     "folder_complete": "all of a watched folder can be listed again",
     "not_scored": "frames arrive, and none can be scored: parts pass without inspection until `source_up`",
+    "drift_suspected": "the scores of a source have risen or fallen: light, lens, camera or parts have changed; once "
+    "for each kit",
     "kit_loaded": "the kits and the configuration were loaded again",
     "kit_refused": "a kit or the configuration was refused; the previous ones remain active",
     "results_lost": "rows or images could not be written, for example because the disk is full",
@@ -125,7 +128,10 @@ class Event(BaseModel):
         "of the source; null where several are active",
     )
     count: int | None = Field(
-        default=None, ge=0, description="for `rejects_suppressed`, `results_lost` and `events_lost`: how many"
+        default=None,
+        ge=0,
+        description="for `rejects_suppressed`, `results_lost` and `events_lost`: how many; for `drift_suspected`: "
+        "images since it began",
     )
     seconds: float | None = Field(
         default=None,

@@ -19,6 +19,7 @@ _LEVELS: dict[EventKind, int] = {
     "source_frozen": logging.WARNING,
     "folder_incomplete": logging.ERROR,
     "not_scored": logging.ERROR,
+    "drift_suspected": logging.WARNING,
     "kit_refused": logging.ERROR,
     "results_lost": logging.ERROR,
     "events_lost": logging.ERROR,

@@ -15,6 +15,7 @@ from msc_edge.runtime.stream.alarm import Debounce
 from msc_edge.runtime.stream.clock import FILE as CLOCK_FILE
 from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.drift_watch import DriftWatch, file_of
 from msc_edge.runtime.stream.frame import cut
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.outbox import Outbox
@@ -104,10 +105,20 @@ class Parts:
                 statistics=self.statistics,
                 metrics=self.metrics,
                 window=window,
+                drift=self._drift_watch(address, name),
                 roi=options.roi,
             )
-            for source, (_, _, options) in zip(opened, self._sources, strict=True)
+            for source, (name, address, options) in zip(opened, self._sources, strict=True)
         ]
+
+    def _drift_watch(self, address: Address, name: str) -> DriftWatch | None:
+        """None for a video file: its frames follow each other, and it is scored once."""
+        if not self.config.drift.watch or not (address.is_live or address.kind == "folder"):
+            return None
+        every = self.config.drift.every if address.is_live else None
+        watch = DriftWatch(name, file_of(self.folder, name), every=every, journal=self.journal)
+        self._open.callback(watch.save, now=True)
+        return watch
 
     def on_close(self, close: Callable[[], None]) -> None:
         """Call a function before the parts are closed."""

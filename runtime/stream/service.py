@@ -113,6 +113,9 @@ class Stream:
                 self._scoring.look(name, options.not_scored_after)
             parts.recorder.retry()
             parts.outbox.retry()
+            for worker in parts.workers:
+                if worker.drift:
+                    worker.drift.save()
             backlog, rows = parts.outbox.backlog(), parts.recorder.waiting
             parts.metrics.set_backlog(backlog, {each.name: each.set_aside for each in parts.deliveries}, rows=rows)
             on_status(parts.statistics.status_line(outbox=sum(backlog.values()), rows=rows, outages=self._outages()))

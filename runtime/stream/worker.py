@@ -13,6 +13,7 @@ from msc_edge.preprocessing import Region
 from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.alarm import Debounce, Raised, Suppressed, Waiting
 from msc_edge.runtime.stream.config import AlarmConfig
+from msc_edge.runtime.stream.drift_watch import DriftWatch
 from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages, cut
 from msc_edge.runtime.stream.frame_request import FrameRequest
@@ -41,6 +42,7 @@ class Worker(threading.Thread):
         statistics: Statistics,
         metrics: Metrics,
         window: Window | None = None,
+        drift: DriftWatch | None = None,
         roi: Region | None = None,
     ) -> None:
         """All but `source`, `debounce` and `roi` are shared by the workers of a stream."""
@@ -55,6 +57,8 @@ class Worker(threading.Thread):
         self._statistics = statistics
         self._metrics = metrics
         self._window = window
+        self.drift = drift
+        """None: the source is not watched for drift."""
         self._last_frame = FrameRequest()
         self._failures = FailureLog(f"{source.name}: frames are scored again")
         self.last_activity = time.monotonic()
@@ -118,6 +122,8 @@ class Worker(threading.Thread):
         self._metrics.add_decision(decision)
         if self._window:
             self._window.show(decision)
+        if self.drift:
+            self.drift.add(decision, self._kits.detector(self.source.name))
 
     def _score(self, frame: Frame) -> Decision:
         """Score one frame. A frame that cannot be scored gets an error and no verdict."""

@@ -63,8 +63,8 @@ def test_each_bet_is_fair_and_no_bet_gains_from_scores_that_are_too_low(exponent
 @given(st.lists(st.floats(1e-4, 1), max_size=30))
 def test_the_capital_is_the_mixture_over_all_beginnings_and_bets(p_values: list[float]) -> None:
     bets, count = Bets(), len(p_values)
-    for p_value in p_values:
-        bets.add(p_value)
+    for image, p_value in enumerate(p_values, start=1):
+        bets.add(p_value, image=image)
     expected, best = _unspent(count), (0.0, 1)
     for exponent in _EXPONENTS:
         for start in range(count):
@@ -106,8 +106,8 @@ def test_a_rise_by_a_standard_deviation_is_called_and_dated(before: int, most: i
         found = drifting(test, rng.normal(size=2 * most) + 1)
         assert found is not None
         assert found[0] <= most
-        assert found[1].direction == "rise"
-        began = found[1].frames - min(found[0], found[1].frames)
+        assert found[1].change == "rise"
+        began = found[1].images - min(found[0], found[1].images)
         assert abs(found[1].since - began) < 40 + 0.5 * found[0]
 
 
@@ -118,7 +118,7 @@ def test_a_fall_is_called_too_once_the_line_is_known() -> None:
     assert drifting(test, rng.normal(size=500)) is None
     found = drifting(test, rng.normal(size=300) - 1)
     assert found is not None
-    assert found[1].direction == "fall"
+    assert found[1].change == "fall"
 
 
 def test_a_calibration_with_higher_scores_than_the_line_is_no_drift() -> None:
@@ -130,6 +130,17 @@ def test_rejected_parts_are_no_drift() -> None:
     rng = np.random.default_rng(7)
     scores = np.where(rng.random(3000) < 0.05, 50.0, rng.normal(size=3000))
     assert drifting(limited(rng), scores) is None
+
+
+def test_a_share_of_rejected_parts_that_changes_is_called_even_where_all_are_rejected() -> None:
+    rng = np.random.default_rng(9)
+    test = limited(rng)
+    before = np.where(rng.random(400) < 0.05, 50.0, rng.normal(size=400))
+    assert drifting(test, before) is None
+    found = drifting(test, np.full(40, 50.0))
+    assert found is not None
+    assert found[1].change == "rejects"
+    assert abs(found[1].since - 401) <= 5
 
 
 def test_a_test_goes_on_where_it_was_written() -> None:

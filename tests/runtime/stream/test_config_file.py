@@ -64,6 +64,7 @@ EVERYTHING: dict[str, Any] = {
         "max_mb": 12.5,
         "max_days": 0.5,
     },
+    "drift": {"watch": False, "every": 2.5},
     "mqtt": {
         "host": "broker.factory",
         "port": 8883,
