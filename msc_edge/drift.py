@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from msc_edge.calibration import Calibration
+
 CALLED = 100.0
 """Capital at which a drift is called: at most one line in so many that has none is called, over its whole life."""
 _EXPONENTS = (0.25, 0.5, 0.75, 0.9)  # of the bets e p^(e-1); small ones are for large drifts
@@ -108,7 +110,7 @@ class DriftTest:
     """Bets on the scores of one line with one kit."""
 
     def __init__(self, calibration: Sequence[float], limit: float) -> None:
-        """`calibration`: scores of the calibration images. `limit`: the reject limit.
+        """`calibration`: scores of independent calibration images, see `independent`. `limit`: the reject limit.
 
         Calibration scores that are not below the limit are left out: the others are those of images that pass.
         """
@@ -164,6 +166,16 @@ class DriftTest:
         test._ranks = {change: Ranks(**state["ranks"][change]) for change in CHANGES}
         test._bets = {change: Bets(**state["bets"][change]) for change in CHANGES}
         return test
+
+
+def independent(calibration: Calibration) -> list[float]:
+    """One score of each group of the calibration images, chosen at random, the same each time.
+
+    Images of one part are alike: all of them would pretend to know the scores of the line better than they do.
+    """
+    order = np.random.default_rng(0).permutation(len(calibration.scores))
+    _, first = np.unique(calibration.groups[order], return_index=True)
+    return calibration.scores[order[first]].tolist()
 
 
 def _unspent(images: int) -> float:

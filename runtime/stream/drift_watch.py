@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from msc_edge.drift import Change, DriftCall, DriftTest
+from msc_edge.drift import Change, DriftCall, DriftTest, independent
 from msc_edge.errors import OutputError, writing
 from msc_edge.files import written_whole
 from msc_edge.runtime.detector import Detector
@@ -121,7 +121,7 @@ class DriftWatch:
             return
         with self._lock:
             if self._test is None or use != self._use:
-                self._test, self._use, self._called = DriftTest(detector.calibration.scores.tolist(), limit), use, False
+                self._test, self._use, self._called = DriftTest(independent(detector.calibration), limit), use, False
                 self._timeline = Timeline()
             if self._called:
                 return

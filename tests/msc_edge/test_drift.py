@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from msc_edge.drift import _EXPONENTS, Bets, DriftCall, DriftTest, Ranks, _bin_of, _unspent
+from msc_edge.calibration import Calibration
+from msc_edge.drift import _EXPONENTS, Bets, DriftCall, DriftTest, Ranks, _bin_of, _unspent, independent
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 
@@ -141,6 +142,15 @@ def test_a_share_of_rejected_parts_that_changes_is_called_even_where_all_are_rej
     assert found is not None
     assert found[1].change == "rejects"
     assert abs(found[1].since - 401) <= 5
+
+
+def test_of_images_of_one_part_one_is_taken() -> None:
+    scores, groups = np.arange(60.0), np.arange(60) // 3
+    found = independent(Calibration(scores, groups))
+    assert sorted(score // 3 for score in found) == list(range(20))
+    assert len({score % 3 for score in found}) == 3, "not always the lowest or the highest"
+    assert found == independent(Calibration(scores, groups))
+    assert sorted(independent(Calibration(scores))) == scores.tolist()
 
 
 def test_a_test_goes_on_where_it_was_written() -> None:

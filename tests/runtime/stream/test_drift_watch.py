@@ -261,3 +261,27 @@ def test_a_timeline_covers_a_whole_life_in_bounded_memory(
     assert numbers[-1] > 900
     assert max(np.diff(numbers)) <= 4 * 1000 / 20
     assert Timeline.of(json.loads(json.dumps(timeline.state()))).state() == timeline.state()
+
+
+def test_a_stream_reports_a_drift_of_a_watched_folder_once_over_a_restart(
+    stream: Callable, until: Callable, toy: ModuleType, save: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+
+    def arrive(images: Iterable[np.ndarray], first: int) -> None:
+        for number, image in enumerate(images, start=first):
+            save(tmp_path / "in" / f"{number:04d}.png", image)
+
+    arrive(normal(toy, 100), 0)
+    arrive([image // 2 for image in normal(toy, 30, first=4000)], 100)
+    running = stream(tmp_path / "in", "--jsonl", tmp_path / "rows.jsonl")
+    event = running.wait_for("drift_suspected")
+    assert event["source"] == "in"
+    assert "another share of the parts is rejected since about" in event["message"]
+    assert running.stop() == 0
+    assert images_in(tmp_path / "state" / "drift-in.json") > 100
+    arrive([image // 2 for image in normal(toy, 30, first=5000)], 130)
+    again = stream(tmp_path / "in", "--jsonl", tmp_path / "rows.jsonl")
+    until(lambda: len((tmp_path / "rows.jsonl").read_text().splitlines()) == 160, "160 rows")
+    assert again.stop() == 0
+    assert again.entries("drift_suspected") == []
