@@ -38,7 +38,7 @@ from msc_edge.groups import near_duplicates, orders_of
 from msc_edge.held_out import can_be_held_out_in_turn, image_scores_in_turn
 from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
-from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
+from msc_edge.scoring import ScoreKind, Scoring, Standard, calibration_scores
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.dataset import SIMILAR, NormalImage, hold_out
 from msc_edge.train.folding import folded
@@ -200,8 +200,10 @@ def alarms_in(kind: ScoreKind, scores: tuple[Scores, Scores], split: Split) -> l
     """The alarms among the new images at the limits of RATES, with scores and limits as in a kit of this kind."""
     settings = None if kind == "image" else MAP_SETTINGS
     held_out, new = scores
-    calibration = Calibration(calibration_scores(kind, *held_out, settings), split.groups)
-    scoring = Scoring.fitted(kind, *held_out, settings)
+    # By the images themselves, not by changed copies as a kit: these features are computed once for all splits.
+    standard = None if held_out.patch is None else Standard.of_images(held_out.image, held_out.patch)
+    calibration = Calibration(calibration_scores(kind, *held_out, standard, settings), split.groups)
+    scoring = Scoring.fitted(kind, standard, settings)
     patch = [None] * len(split.new) if new.patch is None else new.patch.tolist()
     found = np.array([scoring.score(*each) for each in zip(new.image.tolist(), patch, strict=True)])
     alarms = []

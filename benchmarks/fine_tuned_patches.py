@@ -33,7 +33,7 @@ from msc_edge.bank import Bank
 from msc_edge.images import DecodePolicy, read_image
 from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.preprocessing import preset
-from msc_edge.scoring import Scoring
+from msc_edge.scoring import Scoring, Standard
 from msc_edge.train.checkpoint_selection import CheckpointEvaluator, held_out_for_selection, standard_error
 from msc_edge.train.dataset import held_out_blocks
 from msc_edge.train.devices import launch_fabric
@@ -185,7 +185,8 @@ def figures_of(network: EmbeddingNetwork, images: LabelledImages, held: set[int]
                 large = AnomalyMap(grid, geometry, limit=np.inf, least_area=1).at_frame()
                 maps.add(large, mask, "defect" if truth else "")
     of_images, of_patches = np.array(scores).T
-    scoring = Scoring.fitted("both", of_images[: len(held_out)], of_patches[: len(held_out)], MAP_SETTINGS)
+    standard = Standard.of_images(of_images[: len(held_out)], of_patches[: len(held_out)])
+    scoring = Scoring.fitted("both", standard, MAP_SETTINGS)
     both = [scoring.score(*each) for each in scores[len(held_out) :]]
     parts = {"image": of_images[len(held_out) :], "patch": of_patches[len(held_out) :], "both": both}
     aurocs = {name: round(float(roc_auc_score(images.truth, found)), 4) for name, found in parts.items()}

@@ -32,7 +32,7 @@ from msc_edge.images import read_image
 from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from msc_edge.scoring import MapSettings, Scoring
+from msc_edge.scoring import MapSettings, Scoring, Standard
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.run_record import IMAGE_TABLE, read_record
 
@@ -75,7 +75,7 @@ def aurocs(parts: dict[str, Found], truth: Sequence[bool], settings: MapSettings
         by_patches = [patch_score(each, smoothing=settings.smoothing) for each in found.distances]
         return np.array([bank.score(each) for each in found.embeddings]), np.array(by_patches)
 
-    scoring = Scoring.fitted("both", *scores(parts["calibration"]), settings)
+    scoring = Scoring.fitted("both", Standard.of_images(*scores(parts["calibration"])), settings)
     images, patches = scores(parts["test"])
     combined = [scoring.score(*each) for each in zip(images.tolist(), patches.tolist(), strict=True)]
     return [float(roc_auc_score(truth, each)) for each in (combined, images, patches)]

@@ -36,7 +36,7 @@ from msc_edge.bank import Bank
 from msc_edge.images import read_image
 from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.preprocessing import preset
-from msc_edge.scoring import Scoring
+from msc_edge.scoring import Scoring, Standard
 from msc_edge.train.dataset import NormalImage, groups_of, hold_out
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork
@@ -208,7 +208,7 @@ def measure(images: LabelledImages, inputs: Inputs, network: EmbeddingNetwork, v
     maps = [np.stack(list(map(smooth, part))) for part in (calibration, test, drawn)]
     of_calibration, of_test, of_drawn = (each.max(axis=(1, 2)) for each in maps)
     image_scores = [np.array([bank.score(each) for each in part]) for part in (held_out, tested)]
-    scoring = Scoring.fitted("both", image_scores[0], of_calibration, MAP_SETTINGS)
+    scoring = Scoring.fitted("both", Standard.of_images(image_scores[0], of_calibration), MAP_SETTINGS)
     both = [scoring.score(float(image), float(patch)) for image, patch in zip(image_scores[1], of_test, strict=True)]
     normal = of_test[~truth]
     found = of_drawn > of_calibration.max()

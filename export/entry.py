@@ -13,7 +13,6 @@ from msc_edge.export.held_out_model import HeldOutModel
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.onnx_model import OPSET
 from msc_edge.export.run_images import RunImages
-from msc_edge.held_out import image_scores_in_turn
 from msc_edge.kit.layout import BANK_FILES, INDEX_FILES, MODEL_FILES, Precision
 from msc_edge.kit.model_entry import (
     ALL_IN_TURN,
@@ -30,7 +29,8 @@ from msc_edge.kit.model_entry import (
 from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.processor import usable_cores
-from msc_edge.scoring import MapSettings, ScoreKind, Scoring, calibration_scores
+from msc_edge.scoring import MapSettings, ScoreKind, Scoring, Standard, calibration_scores
+from msc_edge.train.harmless import changed_copies, copied_images
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.split import Split
 
@@ -44,24 +44,32 @@ class ScorePlan:
     patches: PatchBank | None = None
     row_images: np.ndarray | None = None
     """The image of each row of the patch bank, int64 (rows,)."""
+    may_move: bool = True
+    """Whether changed copies may show the part in another place: not where an ignore mask lies over it."""
 
     @classmethod
-    def of(cls, kind: ScoreKind, settings: MapSettings | None, head: PatchHead | None) -> "ScorePlan":
+    def of(
+        cls, kind: ScoreKind, settings: MapSettings | None, head: PatchHead | None, *, may_move: bool
+    ) -> "ScorePlan":
         """The plan for a patch head; None: whole images only."""
         if head is None:
             return cls("image")
         rows, dim = head.bank.shape
-        return cls(kind, settings, PatchBank(count=rows, dim=dim), head.row_images.numpy())
+        return cls(kind, settings, PatchBank(count=rows, dim=dim), head.row_images.numpy(), may_move)
 
-    def fitted(self, image_scores: np.ndarray, patch_scores: np.ndarray | None) -> Scoring:
-        """The scoring of a model, from its scores of held-out normal images, float64 (n,), in the same order."""
-        return Scoring.fitted(self.kind, image_scores, patch_scores, self.map)
+    def fitted(self, standard: Standard | None) -> Scoring:
+        """The scoring of a model, from its scores of changed copies."""
+        return Scoring.fitted(self.kind, standard, self.map)
 
     def calibration(
-        self, image_scores: np.ndarray, patch_scores: np.ndarray | None, groups: Sequence[int] | None
+        self,
+        image_scores: np.ndarray,
+        patch_scores: np.ndarray | None,
+        standard: Standard | None,
+        groups: Sequence[int] | None,
     ) -> Calibration:
-        """The calibration of a model, from the same scores and the groups of the images; see `calibration_scores`."""
-        return Calibration(calibration_scores(self.kind, image_scores, patch_scores, self.map), groups)
+        """The calibration of a model, from both scores and the group of each image; see `calibration_scores`."""
+        return Calibration(calibration_scores(self.kind, image_scores, patch_scores, standard, self.map), groups)
 
 
 def outputs_of(model: Path, outputs: Outputs, images: Iterable[tuple[str, np.ndarray]]) -> list[ModelOutput]:
@@ -84,27 +92,32 @@ def model_entry(
     """Write memory bank and index of one model, and return its entry. The model's own scores set its limits."""
     np.save(kit / BANK_FILES[precision], bank.embeddings)
     file, split = kit / MODEL_FILES[precision], images.split
-    groups, bank_groups = split.groups, split.bank_groups
-    decoded = images.decoded(images.calibration, "calibrating")
-    if split.in_turn and plan.row_images is not None:
+    groups, names = split.groups, images.calibration
+
+    def found_in(decoded: Iterable[tuple[str, np.ndarray]], places: Sequence[int]) -> list[ModelOutput]:
+        if not split.in_turn or plan.row_images is None:
+            return outputs_of(file, outputs, decoded)
         assert groups is not None
-        row_groups = np.asarray(bank_groups)[plan.row_images]
-        found = list(HeldOutModel(file, outputs, row_groups).in_turn(decoded, groups))
-    else:
-        found = outputs_of(file, outputs, decoded)
+        row_groups = np.asarray(split.bank_groups)[plan.row_images]
+        return list(HeldOutModel(file, outputs, row_groups).in_turn(decoded, [groups[place] for place in places]))
+
+    found = found_in(images.decoded(names, "calibrating"), range(len(names)))
     embeddings = np.stack([each.embedding for each in found])
-    if split.in_turn:
-        assert groups is not None
-        assert bank_groups is not None
-        image_scores = image_scores_in_turn(bank, bank_groups, embeddings, groups)
-    else:
-        image_scores = np.array([bank.score(each) for each in embeddings])
+    image_scores = split.image_scores(bank, embeddings, range(len(names)))
     patch_scores = _patch_scores(found, plan.map) if plan.map else None
+    standard = None
+    if plan.kind == "both":
+        assert plan.map is not None
+        places = copied_images(len(names))
+        decoded = images.decoded([names[place] for place in places], "standardising")
+        copies = found_in(changed_copies(decoded, may_move=plan.may_move), places.tolist())
+        of_copies = split.image_scores(bank, np.stack([each.embedding for each in copies]), places)
+        standard = Standard(of_copies, _patch_scores(copies, plan.map), places)
     # Of the images held out once: an image of the index would find its own row too easily.
     queries = embeddings[[image.role == "calibration" for image in split.calibration]]
     known = np.array([image.role == "bank" for image in split.bank])
     index = build_index(bank.embeddings, queries, bank.k, kit / INDEX_FILES[precision], known=known, seed=seed)
-    calibration = plan.calibration(image_scores, patch_scores, groups)
+    calibration = plan.calibration(image_scores, patch_scores, standard, groups)
     regions = None
     if patch_scores is not None:
         assert rates.region is not None
@@ -123,7 +136,7 @@ def model_entry(
             ),
             patches=plan.patches,
         ),
-        scoring=plan.fitted(image_scores, patch_scores),
+        scoring=plan.fitted(standard),
         calibration=CalibrationInfo(
             scores=calibration.scores.tolist(),
             groups=calibration.stored_groups,

@@ -61,7 +61,7 @@ class Parts:
             return self
         kept = [image.role == "bank" for image in self.images.split.bank]
         head = self.head and self.head.without(torch.tensor(np.flatnonzero(~np.array(kept))))
-        plan = ScorePlan.of(self.plan.kind, self.plan.map, head)
+        plan = ScorePlan.of(self.plan.kind, self.plan.map, head, may_move=self.plan.may_move)
         bank = Bank(self.bank.embeddings[kept], k=self.bank.k)
         return replace(self, bank=bank, head=head, plan=plan, images=self.images.held_out_once())
 

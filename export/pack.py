@@ -35,7 +35,7 @@ from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import NormalImage, read_image_table
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.head import PatchHead
-from msc_edge.train.patches.run_files import read_head
+from msc_edge.train.patches.run_files import read_head, read_standard
 from msc_edge.train.run_record import (
     BACKBONE,
     CALIBRATION,
@@ -145,14 +145,15 @@ def _plan_of(run: Path, record: RunRecord, scores: ScoreKind | None) -> tuple[Pa
     head = None if kind == "image" else read_head(run / PATCHES)
     if head and record.in_turn and int(head.row_images.min()) < 0:
         raise KitError(f"{run / PATCHES}: the image of each patch is missing; train again")
-    return head, ScorePlan.of(kind, record.map, head)
+    return head, ScorePlan.of(kind, record.map, head, may_move=record.preprocessing.ignore is None)
 
 
 def _in_torch(run: Path, plan: ScorePlan, groups: Sequence[int] | None) -> tuple[Scoring, Calibration]:
     """The run's own scoring and scores of the calibration images."""
     image_scores = np.load(run / CALIBRATION, allow_pickle=False)
     patch_scores = np.load(run / PATCH_CALIBRATION, allow_pickle=False) if plan.map else None
-    return plan.fitted(image_scores, patch_scores), plan.calibration(image_scores, patch_scores, groups)
+    standard = read_standard(run) if plan.kind == "both" else None
+    return plan.fitted(standard), plan.calibration(image_scores, patch_scores, standard, groups)
 
 
 def _refuse_no_kit(out: Path) -> None:

@@ -1,12 +1,13 @@
 """From the scores of an image's parts to the score that its verdict is made of.
 
 The image score compares the whole image with the normal images; the patch score is the largest value of the anomaly
-map. A wrong part raises the first, a small defect the second. Both are standardised on the same held-out normal
-images, and the score is the larger one: how many standard deviations the image is above an ordinary normal image, as a
-whole or somewhere. The calibration of a kit holds scores that were combined in the same way, so target rates are those
-of the verdict.
+map. A wrong part raises the first, a small defect the second. The score is the larger of both, each in standard
+deviations of what harmless changes do to it: other light, another place, another focus. A score that such changes move
+far must be far above ordinary ones to count. The calibration of a kit holds scores that were combined in the same way,
+so target rates are those of the verdict.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,8 +20,30 @@ _PATCH_SCORES = (0.0, float(np.finfo(np.float32).max))
 _LEAST_DEVIATION = 0.01  # of the mean: a few held-out images may have almost equal scores
 
 
+@dataclass(frozen=True)
+class Standard:
+    """What scores are standardised by: those of harmlessly changed copies of calibration images."""
+
+    image: np.ndarray
+    """Image scores, float64 (m,)."""
+    patch: np.ndarray
+    """Patch scores, float64 (m,), in the same order."""
+    places: np.ndarray
+    """Which calibration image each is a copy of, int64 (m,)."""
+
+    @classmethod
+    def of_images(cls, image: np.ndarray, patch: np.ndarray) -> "Standard":
+        """The calibration images as they are."""
+        return cls(image, patch, np.arange(len(image)))
+
+    def without(self, place: int) -> "Standard":
+        """The same without the copies of one image; with them, if there are no others."""
+        kept = self.places != place
+        return Standard(self.image[kept], self.patch[kept], self.places[kept]) if kept.any() else self
+
+
 class Scale(BaseModel):
-    """Mean and standard deviation of a score over held-out normal images."""
+    """Mean and standard deviation of a score over changed copies of calibration images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -71,14 +94,12 @@ class Scoring(BaseModel):
         return self
 
     @classmethod
-    def fitted(
-        cls, kind: ScoreKind, image_scores: np.ndarray, patch_scores: np.ndarray | None, settings: MapSettings | None
-    ) -> "Scoring":
-        """The scoring of a model, from the scores of held-out normal images: float64 (n,), in the same order."""
+    def fitted(cls, kind: ScoreKind, standard: Standard | None, settings: MapSettings | None) -> "Scoring":
+        """The scoring of a model. `standard`: needed for kind `both`."""
         if kind != "both":
             return cls(kind=kind, map=settings)
-        assert patch_scores is not None
-        return cls(kind=kind, image=Scale.of(image_scores), patch=Scale.of(patch_scores), map=settings)
+        assert standard is not None
+        return cls(kind=kind, image=Scale.of(standard.image), patch=Scale.of(standard.patch), map=settings)
 
     @property
     def possible_scores(self) -> tuple[float, float]:
@@ -109,22 +130,28 @@ class Scoring(BaseModel):
 
 
 def calibration_scores(
-    kind: ScoreKind, image_scores: np.ndarray, patch_scores: np.ndarray | None, settings: MapSettings | None
+    kind: ScoreKind,
+    image_scores: np.ndarray,
+    patch_scores: np.ndarray | None,
+    standard: Standard | None,
+    settings: MapSettings | None,
 ) -> np.ndarray:
-    """The scores of held-out normal images that set the limits of a kit, float64 (n,); see `Scoring.fitted`.
+    """The scores of calibration images that set the limits of a kit, float64 (n,), from both scores of each.
 
-    With kind `both`, each image is standardised by the *other* images, as a new image is. By all of them, its own
-    extreme value would enlarge the deviation that it is divided by: with six images a limit at 14 % would reject 20 to
-    23 %, with thirty images one at 3.2 % would reject 3.8 to 4.2 %. This way it is 9 to 10 % and 2.3 to 2.5 %.
+    With kind `both`, each image is standardised by copies of the *other* images, as a new image is. By all of them, its
+    own extreme value would enlarge the deviation that it is divided by: with six images a limit at 14 % would reject 20
+    to 23 %, with thirty images one at 3.2 % would reject 3.8 to 4.2 %. This way it is 9 to 10 % and 2.3 to 2.5 %
+    (measured with the images themselves as copies).
     """
     if kind == "image" or patch_scores is None:
         return image_scores
     if kind == "patch":
         return patch_scores
-    count = len(image_scores)
-    scores = np.empty(count)
-    for place in range(count):
-        others = np.arange(count) != place if count > 1 else np.array([True])
-        scoring = Scoring.fitted(kind, image_scores[others], patch_scores[others], settings)
-        scores[place] = scoring.score(float(image_scores[place]), float(patch_scores[place]))
+    assert standard is not None
+    by_all = Scoring.fitted(kind, standard, settings)
+    scores, copied = np.empty(len(image_scores)), set(standard.places.tolist())
+    for place, each in enumerate(zip(image_scores.tolist(), patch_scores.tolist(), strict=True)):
+        own = place in copied
+        scoring = Scoring.fitted(kind, standard.without(place), settings) if own else by_all
+        scores[place] = scoring.score(*each)
     return scores

@@ -20,8 +20,9 @@ from msc_edge.anomaly_map import patch_score
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
-from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
+from msc_edge.scoring import ScoreKind, Scoring, Standard, calibration_scores
 from msc_edge.train.dataset import held_out_blocks
+from msc_edge.train.harmless import changed_copies
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs
 from msc_edge.train.seeds import numpy_generator_of
@@ -93,6 +94,8 @@ class CheckpointEvaluator:
         self._scores: ScoreKind = scores
         rng = numpy_generator_of(seed, 2, 0)
         self._normal = [_channels_last(copy) for copy in held_out]
+        named = (("", image) for image in self._normal)
+        self._changed = [image for _, image in changed_copies(named, may_move=True)] if scores == "both" else []
         self._anomalies: dict[AnomalyKind, list[np.ndarray]] = {
             kind: [make_anomaly(image, rng) for image in self._normal for _ in range(_ANOMALIES_PER_IMAGE[kind])]
             for kind, make_anomaly in KINDS.items()
@@ -102,7 +105,8 @@ class CheckpointEvaluator:
 
     def evaluate(self, step: int, *, report: Report = silent) -> Evaluation:
         """Score all images with the current weights of the network."""
-        normal, *anomalies = self._scored([self._normal, *self._anomalies.values()], f"after step {step}", report)
+        parts = [self._normal, self._changed, *self._anomalies.values()]
+        normal, _, *anomalies = self._scored(parts, f"after step {step}", report)
         return Evaluation(
             step,
             {
@@ -112,7 +116,7 @@ class CheckpointEvaluator:
         )
 
     def _scored(self, parts: Sequence[Sequence[np.ndarray]], note: str, report: Report) -> list[np.ndarray]:
-        """The scores of each part, float64 (n,). The first part are normal images, which standardise the scores."""
+        """The scores of each part, float64 (n,): of normal images, of the copies that standardise them, and others."""
         ends = np.cumsum([len(part) for part in parts])[:-1]
         if self._scores == "image":
             embeddings = self._network.embed_all(_reported([self._bank, *parts], note, report))
@@ -124,11 +128,12 @@ class CheckpointEvaluator:
             (bank.score(embedding), patch_score(distances, smoothing=MAP_SETTINGS.smoothing))
             for embedding, distances in outputs(self._network, head, _reported(parts, note, report))
         ]
-        (images, patches), *others = (part.T for part in np.split(np.array(found), ends))
-        scoring = Scoring.fitted(self._scores, images, patches, MAP_SETTINGS)
+        (images, patches), changed, *others = (part.T for part in np.split(np.array(found), ends))
+        standard = Standard.of_images(*changed) if self._scores == "both" else None
+        scoring = Scoring.fitted(self._scores, standard, MAP_SETTINGS)
         return [
-            calibration_scores(self._scores, images, patches, MAP_SETTINGS),
-            *(np.array([scoring.score(*each) for each in part.T]) for part in others),
+            calibration_scores(self._scores, images, patches, standard, MAP_SETTINGS),
+            *(np.array([scoring.score(*each) for each in part.T]) for part in (changed, *others)),
         ]
 
 

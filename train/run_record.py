@@ -5,6 +5,7 @@ RUN/backbone.safetensors    the fine-tuned trunk, with torchvision's key names
     calibration.npy         float64 (m,): image scores of the calibration images, held out once or in turn
     patches.safetensors     the patch head, with its bank; missing in a run that compares whole images only
     patch_calibration.npy   float64 (m,): patch scores of the calibration images; likewise
+    standard.npy            float64 (c, 3): calibration image, image and patch score of each changed copy; likewise
     images.csv              path, SHA-256 and role of every image; the rows of both arrays follow its order
     metrics.csv  tensorboard/   metrics of each step
     curves.svg              the metrics as plots; missing in a run without training steps
@@ -35,7 +36,9 @@ BANK = "bank.npy"
 CALIBRATION = "calibration.npy"
 PATCHES = "patches.safetensors"
 PATCH_CALIBRATION = "patch_calibration.npy"
+STANDARD = "standard.npy"
 IMAGE_TABLE = "images.csv"
+OF_PATCHES = (PATCHES, PATCH_CALIBRATION, STANDARD)
 PACKAGES = ("torch", "torchvision", "lightning", "numpy", "opencv-python")  # their versions are in the record
 
 
@@ -94,7 +97,7 @@ def write_record(folder: Path, record: RunRecord) -> RunRecord:
     """Write run.json with the hashes of the run's files. Returns the record with the hashes."""
     entries = {
         name: FileEntry(sha256=sha256_of(folder / name), bytes=(folder / name).stat().st_size)
-        for name in (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, *((PATCHES, PATCH_CALIBRATION) if record.map else ()))
+        for name in (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, *(OF_PATCHES if record.map else ()))
     }
     complete = record.model_copy(update={"files": entries})
     with written_whole(folder / RECORD) as path:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from msc_edge.bank import K
-from msc_edge.held_out import can_be_held_out_in_turn
+import numpy as np
+
+from msc_edge.bank import Bank, K
+from msc_edge.held_out import can_be_held_out_in_turn, image_scores_in_turn
 from msc_edge.scoring import ScoreKind
 from msc_edge.train.dataset import NormalImage
 
@@ -44,6 +46,18 @@ class Split:
     def held_out_once(self) -> Self:
         """The same images with a part of them held out once."""
         return self.of(self.used, in_turn=False) if self.in_turn else self
+
+    def image_scores(self, bank: Bank, embeddings: np.ndarray, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The image score of some calibration images against the rows that they may be compared with, float64 (n,).
+
+        `bank`: of this split. `embeddings`: float32 (n, dim). `places`: which calibration image each of them shows.
+        """
+        if not self.in_turn:
+            return np.array([bank.score(embedding) for embedding in embeddings])
+        groups, bank_groups = self.groups, self.bank_groups
+        assert groups is not None
+        assert bank_groups is not None
+        return image_scores_in_turn(bank, bank_groups, embeddings, [groups[place] for place in places])
 
     @property
     def groups(self) -> tuple[int, ...] | None:

@@ -13,7 +13,6 @@ from msc_edge import __version__
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
-from msc_edge.held_out import image_scores_in_turn
 from msc_edge.progress import Report, silent
 from msc_edge.train.announcement import announcement
 from msc_edge.train.backbones.backbone import Backbone, is_finite
@@ -40,9 +39,8 @@ from msc_edge.train.run_record import (
     BANK,
     CALIBRATION,
     IMAGE_TABLE,
+    OF_PATCHES,
     PACKAGES,
-    PATCH_CALIBRATION,
-    PATCHES,
     RECORD,
     RunRecord,
     SelectionRecord,
@@ -79,7 +77,7 @@ def train(
         hint=f"export it with: msc-edge export {out} --out KIT",
         resume=resume,
         steps_in=steps_in,
-        files=(BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, PATCHES, PATCH_CALIBRATION),
+        files=(BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, *OF_PATCHES),
     ):
         return _train(
             folder, out, options or TrainingOptions(), resume=resume, report=report, unreadable=unreadable, note=note
@@ -151,18 +149,14 @@ def _train(
     rows = {image.path: embedding for image, embedding in zip(usable, embeddings, strict=True)}
     bank = Bank(np.stack([rows[image.path] for image in split.bank]))
     own = np.stack([rows[image.path] for image in split.calibration])
-    if split.in_turn:
-        assert split.bank_groups is not None
-        assert split.groups is not None
-        image_scores = image_scores_in_turn(bank, split.bank_groups, own, split.groups)
-    else:
-        image_scores = np.array([bank.score(embedding) for embedding in own])
+    image_scores = split.image_scores(bank, own, range(len(own)))
     _write_files(out, backbone, bank, image_scores, prepared.images)
     head = None
     if scores != "image":
         head = write_patches(
             out,
             network,
+            bank,
             lambda names: decoded(folder, names, policy, task="comparing patches", report=report),
             split,
             rows=options.patch_rows,

@@ -48,7 +48,7 @@ from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from msc_edge.runtime.backends.interface import EMBEDDING, INPUT, PATCH_DISTANCES
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from msc_edge.scoring import MapSettings, Scoring, calibration_scores
+from msc_edge.scoring import MapSettings, Scoring, Standard, calibration_scores
 
 KIT = Path(__file__).parent / "toy.kit"
 SIDE = 8
@@ -109,8 +109,9 @@ def make(folder: Path, *, patches: bool = False) -> Manifest:
         image_scores = np.array([bank.score(embedding) for embedding in held_out])
         distances = [each.patch_distances for each in found[1::2] if each.patch_distances is not None]
         patch_scores = np.array([patch_score(each, smoothing=MAP.smoothing) for each in distances]) if patches else None
-        scoring = Scoring.fitted("both", image_scores, patch_scores, MAP) if patches else Scoring()
-        calibration = Calibration(calibration_scores(scoring.kind, image_scores, patch_scores, scoring.map))
+        standard = None if patch_scores is None else Standard.of_images(image_scores, patch_scores)
+        scoring = Scoring() if standard is None else Scoring.fitted("both", standard, MAP)
+        calibration = Calibration(calibration_scores(scoring.kind, image_scores, patch_scores, standard, scoring.map))
         warn_rate, reject_rate = 0.2, 0.01  # twelve held-out images can promise the first and not the second
         return seal(
             root,

@@ -1,6 +1,6 @@
 """Kits of images that were held out in turn: their calibration, and the gates of their int8 model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -24,12 +24,13 @@ from msc_edge.kit.manifest import Manifest, Precision
 from msc_edge.kit.model_entry import ALL_IN_TURN, HELD_OUT_IN_TURN
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
-from msc_edge.scoring import ScoreKind, calibration_scores
+from msc_edge.scoring import ScoreKind, Standard, calibration_scores
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import read_image_table
+from msc_edge.train.harmless import changed_copies
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, outputs, patch_scores
-from msc_edge.train.patches.run_files import read_head
+from msc_edge.train.patches.run_files import read_head, read_standard
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
@@ -80,7 +81,7 @@ def test_all_images_are_in_the_bank_and_in_the_calibration(run: Path, made: tupl
 def test_the_calibration_of_the_kit_is_that_of_training(run: Path, made: tuple[Path, Manifest]) -> None:
     model = made[1].models["fp32"]
     image, patch = np.load(run / CALIBRATION), np.load(run / PATCH_CALIBRATION)
-    expected = sorted(calibration_scores("both", image, patch, model.scoring.map))
+    expected = sorted(calibration_scores("both", image, patch, read_standard(run), model.scoring.map))
     assert model.calibration.scores == pytest.approx(expected, rel=1e-3, abs=1e-3)
     assert model.calibration.regions is not None
     assert model.calibration.regions.patch_scores == pytest.approx(sorted(patch), rel=1e-4)
@@ -106,14 +107,17 @@ def test_its_images_are_at_no_distance_and_new_ones_are(
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_scores_of_a_model_are_those_against_its_own_bank_without_the_group(
-    made: tuple[Path, Manifest], precision: Precision
+    made: tuple[Path, Manifest], pairs: Path, precision: Precision
 ) -> None:
-    """Image scores, from the bank of the kit; `HeldOutModel` is compared with training above."""
+    """Image scores of changed copies, from the bank of the kit; `HeldOutModel` is compared with training above."""
     model = made[1].models[precision]
     with Kit.open(made[0]) as kit:
         rows = kit.embeddings(precision)
-    groups = np.arange(IMAGES) // 2
-    image = np.array([Bank(rows[groups != group]).score(row) for row, group in zip(rows, groups, strict=True)])
+    embed, groups = Detector.load(made[0], threads=1, precision=precision).embed, np.arange(IMAGES) // 2
+    copies = changed_copies(((path.name, read_image(path)) for path in sorted(pairs.glob("*/*.png"))), may_move=True)
+    image = np.array(
+        [Bank(rows[groups != group]).score(embed(copy)) for (_, copy), group in zip(copies, groups, strict=True)]
+    )
     assert model.scoring.image is not None
     assert model.scoring.image.mean == pytest.approx(image.mean(), rel=1e-4)
     assert model.scoring.image.deviation == pytest.approx(max(image.std(ddof=1), 0.01 * image.mean()), rel=1e-3)
@@ -154,7 +158,7 @@ def test_trial_models_know_no_image_that_was_held_out_once(run: Path) -> None:
     record, table, head = read_record(run), read_image_table(run / IMAGE_TABLE), read_head(run / PATCHES)
     images = RunImages(Path(record.folder), Split.of(table, in_turn=True), record.decode)
     network = EmbeddingNetwork(build_backbone(record.backbone, stop_at=record.stop_at), record.preprocessing)
-    bank, plan = Bank(np.load(run / BANK)), ScorePlan.of("both", record.map, head)
+    bank, plan = Bank(np.load(run / BANK)), ScorePlan.of("both", record.map, head, may_move=True)
     trial = Parts(network, bank, head, plan, images, Rates(0.05, 0.01, 0.01), seed=0).held_out_once()
     held_out = {number for number, image in enumerate(table) if image.role == "calibration"}
     assert len(held_out) == len(trial.images.calibration) == 12
@@ -176,20 +180,32 @@ def test_a_trained_network_has_all_images_in_its_banks_and_limits_from_those_it_
     assert len(rows) == IMAGES
     assert set(held_out) & set(head.row_images.tolist())
 
-    image, patch = [], []
-    for number in held_out:
-        others = head.without(torch.from_numpy(np.flatnonzero(groups == groups[number])))
-        found = outputs(network, others, [("", read_image(pairs / table[number].path))])
-        image.append(Bank(rows[groups != groups[number]]).score(rows[number]))
-        patch.append(patch_scores(found, MAP_SETTINGS)[0])
-    assert np.load(run / CALIBRATION) == pytest.approx(np.array(image), abs=1e-9)
-    assert np.load(run / PATCH_CALIBRATION) == pytest.approx(np.array(patch), rel=1e-4)
+    decoded = [(table[number].path, read_image(pairs / table[number].path)) for number in held_out]
+
+    def scored(images: Iterable[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        scores = []
+        for number, each in zip(held_out, images, strict=True):
+            others = head.without(torch.from_numpy(np.flatnonzero(groups == groups[number])))
+            found = list(outputs(network, others, [each]))
+            own = Bank(rows[groups != groups[number]]).score(found[0][0])
+            scores.append((own, patch_scores(found, MAP_SETTINGS)[0]))
+        image, patch = np.array(scores).T
+        return image, patch
+
+    image, patch = scored(decoded)
+    assert np.load(run / CALIBRATION) == pytest.approx(image, abs=1e-6)
+    assert np.load(run / PATCH_CALIBRATION) == pytest.approx(patch, rel=1e-4)
+    standard = Standard.of_images(*scored(changed_copies(decoded, may_move=True)))
+    stored = read_standard(run)
+    assert stored.places.tolist() == list(range(len(held_out)))
+    assert stored.image == pytest.approx(standard.image, abs=1e-6)
+    assert stored.patch == pytest.approx(standard.patch, rel=1e-4)
 
     manifest = export(run, tmp_path / "kit", precision="fp32", thumbnails=False)
     model = manifest.models["fp32"]
     assert manifest.normal_images.count == model.banks.images.count == IMAGES
     assert model.calibration.reason == HELD_OUT_IN_TURN
-    expected = sorted(calibration_scores("both", np.array(image), np.array(patch), MAP_SETTINGS))
+    expected = sorted(calibration_scores("both", image, patch, standard, MAP_SETTINGS))
     assert model.calibration.scores == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import Region, preset
-from msc_edge.scoring import ScoreKind, Scoring, calibration_scores
+from msc_edge.scoring import ScoreKind, Scoring, Standard, calibration_scores
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.checkpoint_selection import (
     BestCheckpoint,
@@ -19,6 +19,7 @@ from msc_edge.train.checkpoint_selection import (
     held_out_for_selection,
     standard_error,
 )
+from msc_edge.train.harmless import changed_copies
 from msc_edge.train.loading import training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs, patch_scores
@@ -108,8 +109,10 @@ def test_patches_are_compared_with_a_bank_of_the_candidate(
         return np.array(image_scores), patch_scores(outputs(network, head, named(images)), MAP_SETTINGS)
 
     of_normal = parts(normal)
-    scoring = Scoring.fitted(scores, *of_normal, MAP_SETTINGS)
-    expected = calibration_scores(scores, *of_normal, MAP_SETTINGS)
+    copies_of_normal = [image for _, image in changed_copies(named(normal), may_move=True)]
+    standard = Standard.of_images(*parts(copies_of_normal)) if scores == "both" else None
+    scoring = Scoring.fitted(scores, standard, MAP_SETTINGS)
+    expected = calibration_scores(scores, *of_normal, standard, MAP_SETTINGS)
     for kind, images in evaluator._anomalies.items():
         anomalous = [scoring.score(*each) for each in zip(*parts(images), strict=True)]
         truth = [0] * len(expected) + [1] * len(anomalous)

@@ -1,10 +1,10 @@
-"""The files of a run that belong to its patches: the head, and the patch scores of the calibration images.
+"""The files of a run that belong to its patches: the head, and scores of calibration images and their changed copies.
 
 The head is stored as safetensors: its state dict, and the taps as metadata.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from msc_edge.bank import Bank
 from msc_edge.errors import KitError, writing
 from msc_edge.files import written_whole
+from msc_edge.scoring import Standard
+from msc_edge.train.harmless import changed_copies, copied_images
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, Images, fit_patch_head, outputs, outputs_in_turn, patch_scores
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.taps import Tap
-from msc_edge.train.run_record import PATCH_CALIBRATION, PATCHES
+from msc_edge.train.run_record import PATCH_CALIBRATION, PATCHES, STANDARD
 from msc_edge.train.split import Split
 
 _TAPS = "taps"
@@ -27,29 +30,48 @@ _TAPS = "taps"
 def write_patches(
     folder: Path,
     network: EmbeddingNetwork,
+    bank: Bank,
     load: Callable[[Sequence[str]], Images],
     split: Split,
     *,
     rows: int,
 ) -> PatchHead:
-    """Fit a patch head to the images of the bank and write it, with the patch scores of the calibration images.
+    """Fit a patch head to the images of the bank and write it, with scores of the calibration images; see `OF_PATCHES`.
 
-    Returns the head. Its bank has `rows` rows, or all patches if there are fewer. `load` decodes the images with these
-    names. Errors as for `fit_patch_head`, and OutputError.
+    Returns the head. Its bank has `rows` rows, or all patches if there are fewer. `bank`: of these images. `load`
+    decodes the images with these names. Errors as for `fit_patch_head`, and OutputError.
     """
     head = fit_patch_head(network, lambda: load([each.path for each in split.bank]), rows=rows)
-    own = load([each.path for each in split.calibration])
-    if split.in_turn:
+    groups = split.groups
+
+    def scored(images: Images, places: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if not split.in_turn:
+            return outputs(network, head, images)
         assert split.bank_groups is not None
-        assert split.groups is not None
-        found = outputs_in_turn(network, head, split.bank_groups, own, split.groups)
-    else:
-        found = outputs(network, head, own)
-    scores = patch_scores(found, MAP_SETTINGS)
+        assert groups is not None
+        return outputs_in_turn(network, head, split.bank_groups, images, [groups[place] for place in places])
+
+    names = [each.path for each in split.calibration]
+    scores = patch_scores(scored(load(names), range(len(names))), MAP_SETTINGS)
+    places = copied_images(len(names))
+    may_move = network.preprocess.spec.ignore is None
+    copies = changed_copies(load([names[place] for place in places]), may_move=may_move)
+    found = list(scored(copies, places.tolist()))
+    image_scores = split.image_scores(bank, np.stack([embedding for embedding, _ in found]), places)
     with writing(folder):
         write_head(folder / PATCHES, head)
         np.save(folder / PATCH_CALIBRATION, scores)
+        np.save(folder / STANDARD, np.stack([places, image_scores, patch_scores(found, MAP_SETTINGS)], axis=1))
     return head
+
+
+def read_standard(folder: Path) -> Standard:
+    """The scores of the changed copies. KitError if the run is older than they are."""
+    path = folder / STANDARD
+    if not path.is_file():
+        raise KitError(f"{path} is missing: an older msc-edge has made the run; train again")
+    places, image, patch = np.load(path, allow_pickle=False).T
+    return Standard(image, patch, places.astype(np.int64))
 
 
 def write_head(path: Path, head: PatchHead) -> None:
