@@ -112,7 +112,8 @@ def model_entry(
         decoded = images.decoded([names[place] for place in places], "standardising")
         copies = found_in(changed_copies(decoded, may_move=plan.may_move), places.tolist())
         of_copies = split.image_scores(bank, np.stack([each.embedding for each in copies]), places)
-        standard = Standard(of_copies, _patch_scores(copies, plan.map), places)
+        assert patch_scores is not None
+        standard = Standard(of_copies, _patch_scores(copies, plan.map), places).from_zero(image_scores, patch_scores)
     # Of the images held out once: an image of the index would find its own row too easily.
     queries = embeddings[[image.role == "calibration" for image in split.calibration]]
     known = np.array([image.role == "bank" for image in split.bank])

@@ -7,8 +7,8 @@ far must be far above ordinary ones to count. The calibration of a kit holds sco
 so target rates are those of the verdict.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -30,35 +30,56 @@ class Standard:
     """Patch scores, float64 (m,), in the same order."""
     places: np.ndarray
     """Which calibration image each is a copy of, int64 (m,)."""
+    offset: float = 0.0
+    """Added to every score."""
 
     @classmethod
     def of_images(cls, image: np.ndarray, patch: np.ndarray) -> "Standard":
         """The calibration images as they are."""
         return cls(image, patch, np.arange(len(image)))
 
+    def from_zero(self, image: np.ndarray, patch: np.ndarray) -> "Standard":
+        """The same with the offset that makes 0 the mean score of the calibration images as they are.
+
+        `image`, `patch`: their scores, float64 (n,). A changed copy has a higher score: without the offset most normal
+        images would be below 0, and a limit could be, too.
+        """
+        scales = Scale.of(self.image), Scale.of(self.patch)
+        both = [scale.standardised(scores) for scale, scores in zip(scales, (image, patch), strict=True)]
+        return replace(self, offset=-float(np.maximum(*both).mean()))
+
     def without(self, place: int) -> "Standard":
         """The same without the copies of one image; with them, if there are no others."""
         kept = self.places != place
-        return Standard(self.image[kept], self.patch[kept], self.places[kept]) if kept.any() else self
+        if not kept.any():
+            return self
+        return Standard(self.image[kept], self.patch[kept], self.places[kept], self.offset)
 
 
 class Scale(BaseModel):
-    """Mean and standard deviation of a score over changed copies of calibration images."""
+    """How a score is standardised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    mean: float
-    deviation: PositiveFloat = Field(description="standard deviation, at least 1 % of the mean")
+    mean: float = Field(description="becomes 0")
+    deviation: PositiveFloat = Field(
+        description="becomes 1: standard deviation over changed copies of normal images, at least 1 % of their mean"
+    )
 
     @classmethod
-    def of(cls, scores: np.ndarray) -> "Scale":
-        """The scale of scores, float64 (n,), n >= 1."""
+    def of(cls, scores: np.ndarray, *, offset: float = 0.0) -> "Scale":
+        """The scale of scores, float64 (n,), n >= 1: their mean becomes `offset`."""
         mean = float(scores.mean())
         deviation = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
-        return cls(mean=mean, deviation=max(deviation, _LEAST_DEVIATION * abs(mean), 1e-9))
+        deviation = max(deviation, _LEAST_DEVIATION * abs(mean), 1e-9)
+        return cls(mean=mean - offset * deviation, deviation=deviation)
 
-    def standardised(self, score: float) -> float:
-        """The score in standard deviations from the mean."""
+    @overload
+    def standardised(self, score: float) -> float: ...
+    @overload
+    def standardised(self, score: np.ndarray) -> np.ndarray: ...
+    def standardised(self, score: float | np.ndarray) -> float | np.ndarray:
+        """The score, or scores, in standard deviations from the mean."""
         return (score - self.mean) / self.deviation
 
 
@@ -99,7 +120,8 @@ class Scoring(BaseModel):
         if kind != "both":
             return cls(kind=kind, map=settings)
         assert standard is not None
-        return cls(kind=kind, image=Scale.of(standard.image), patch=Scale.of(standard.patch), map=settings)
+        image, patch = (Scale.of(scores, offset=standard.offset) for scores in (standard.image, standard.patch))
+        return cls(kind=kind, image=image, patch=patch, map=settings)
 
     @property
     def possible_scores(self) -> tuple[float, float]:

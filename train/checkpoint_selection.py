@@ -129,7 +129,7 @@ class CheckpointEvaluator:
             for embedding, distances in outputs(self._network, head, _reported(parts, note, report))
         ]
         (images, patches), changed, *others = (part.T for part in np.split(np.array(found), ends))
-        standard = Standard.of_images(*changed) if self._scores == "both" else None
+        standard = Standard.of_images(*changed).from_zero(images, patches) if self._scores == "both" else None
         scoring = Scoring.fitted(self._scores, standard, MAP_SETTINGS)
         return [
             calibration_scores(self._scores, images, patches, standard, MAP_SETTINGS),

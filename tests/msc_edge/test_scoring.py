@@ -62,6 +62,21 @@ def test_a_calibration_image_is_standardised_without_its_own_copies() -> None:
     assert scores[1] == pytest.approx(Scoring.fitted("both", standard.without(1), MAP).score(0.2, 2.0))
 
 
+def test_the_mean_score_of_the_calibration_images_is_zero_and_their_order_stays() -> None:
+    images, patches = np.array([0.1, 0.12, 0.15, 0.11]), np.array([1.0, 1.2, 0.9, 1.4])
+    plain = Standard.of_images(IMAGES, PATCHES)
+    centred = plain.from_zero(images, patches)
+    before, after = (
+        np.array([Scoring.fitted("both", each, MAP).score(*one) for one in zip(images, patches, strict=True)])
+        for each in (plain, centred)
+    )
+    assert before.max() < 0
+    assert after.mean() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(after - before, centred.offset)
+    scores = calibration_scores("both", images, patches, Standard(IMAGES, PATCHES, np.array([9, 9, 9]), 2.0), MAP)
+    np.testing.assert_allclose(scores, before + 2)
+
+
 def test_a_score_that_harmless_changes_move_far_counts_less() -> None:
     calm, moved = IMAGES, 0.2 + 10 * (IMAGES - 0.2)
     of_calm, of_moved = (Scoring.fitted("both", Standard.of_images(each, PATCHES), MAP) for each in (calm, moved))

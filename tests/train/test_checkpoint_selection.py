@@ -110,7 +110,7 @@ def test_patches_are_compared_with_a_bank_of_the_candidate(
 
     of_normal = parts(normal)
     copies_of_normal = [image for _, image in changed_copies(named(normal), may_move=True)]
-    standard = Standard.of_images(*parts(copies_of_normal)) if scores == "both" else None
+    standard = Standard.of_images(*parts(copies_of_normal)).from_zero(*of_normal) if scores == "both" else None
     scoring = Scoring.fitted(scores, standard, MAP_SETTINGS)
     expected = calibration_scores(scores, *of_normal, standard, MAP_SETTINGS)
     for kind, images in evaluator._anomalies.items():

@@ -21,7 +21,7 @@ from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, Images, fit_patch_head, outputs, outputs_in_turn, patch_scores
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.taps import Tap
-from msc_edge.train.run_record import PATCH_CALIBRATION, PATCHES, STANDARD
+from msc_edge.train.run_record import CALIBRATION, PATCH_CALIBRATION, PATCHES, STANDARD
 from msc_edge.train.split import Split
 
 _TAPS = "taps"
@@ -66,12 +66,13 @@ def write_patches(
 
 
 def read_standard(folder: Path) -> Standard:
-    """The scores of the changed copies. KitError if the run is older than they are."""
+    """What the scores of a run are standardised by. KitError if the run is older than the file of it."""
     path = folder / STANDARD
     if not path.is_file():
         raise KitError(f"{path} is missing: an older msc-edge has made the run; train again")
     places, image, patch = np.load(path, allow_pickle=False).T
-    return Standard(image, patch, places.astype(np.int64))
+    own = (np.load(folder / name, allow_pickle=False) for name in (CALIBRATION, PATCH_CALIBRATION))
+    return Standard(image, patch, places.astype(np.int64)).from_zero(*own)
 
 
 def write_head(path: Path, head: PatchHead) -> None:
