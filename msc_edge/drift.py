@@ -71,6 +71,14 @@ class Ranks:
         self.total += 1
         return p_value
 
+    def checked(self) -> "Ranks":
+        """The ranks themselves. TypeError or ValueError if they cannot be those of scores: from a damaged file."""
+        if self.bins != sorted(set(map(int, self.bins))) or len(self.counts) != len(self.bins):
+            raise ValueError("bins")
+        if min(self.counts, default=1) < 1 or sum(map(int, self.counts)) != self.total:
+            raise ValueError("counts")
+        return self
+
 
 @dataclass
 class Bets:
@@ -94,6 +102,15 @@ class Bets:
             if fresh > self.best[each]:
                 self.best[each], self.since[each] = fresh, image
             self.best[each] *= gain
+
+    def checked(self) -> "Bets":
+        """The bets themselves. TypeError or ValueError if no p-values can have led to them: from a damaged file."""
+        if any(len(each) != len(_EXPONENTS) for each in (self.capitals, self.best, self.since)):
+            raise ValueError("bets")
+        if self.count < 0 or not all(math.isfinite(each) and each >= 0 for each in (*self.capitals, *self.best)):
+            raise ValueError("capitals")
+        self.count, self.since = int(self.count), [int(each) for each in self.since]
+        return self
 
     @property
     def capital(self) -> float:
@@ -160,11 +177,11 @@ class DriftTest:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "DriftTest":
-        """The test that `state` described. KeyError or TypeError if it is not one."""
-        test = cls((), state["limit"])
-        test.images = state["images"]
-        test._ranks = {change: Ranks(**state["ranks"][change]) for change in CHANGES}
-        test._bets = {change: Bets(**state["bets"][change]) for change in CHANGES}
+        """The test that `state` described. KeyError, TypeError or ValueError if it is not one."""
+        test = cls((), float(state["limit"]))
+        test.images = int(state["images"])
+        test._ranks = {change: Ranks(**state["ranks"][change]).checked() for change in CHANGES}
+        test._bets = {change: Bets(**state["bets"][change]).checked() for change in CHANGES}
         return test
 
 

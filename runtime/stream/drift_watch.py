@@ -134,6 +134,12 @@ class DriftWatch:
             "drift_suspected", self._describe(call), source=self._source, count=call.images - call.since + 1
         )
 
+    def begin_anew(self) -> None:
+        """Watch again after a call: what was wrong has been put right. Nothing before a call."""
+        with self._lock:
+            if self._called:
+                self._test = None
+
     def save(self, *, now: bool = False) -> None:
         """Write the state, once a minute or `now`. A failure is logged."""
         if not now and time.monotonic() - self._saved < _SAVE_INTERVAL:

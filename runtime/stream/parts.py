@@ -156,6 +156,8 @@ class Parts:
         self._state.max_bytes, self._state.max_age = 1e6 * config.outbox.max_mb, 86400 * config.outbox.max_days
         for worker, options in zip(self.workers, config.source, strict=True):
             worker.use_alarm(config.alarm_of(options))
+            if worker.drift:
+                worker.drift.begin_anew()
             worker.roi = options.roi
         if channels:
             self._replace_deliveries(channels)

@@ -162,3 +162,33 @@ def test_a_test_goes_on_where_it_was_written() -> None:
     for score in scores[200:]:
         assert again.add(score) == test.add(score)
         assert again.capital == test.capital
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("limit",), "high"),
+        (("images",), None),
+        (("ranks", "rise", "bins"), [3, 2]),
+        (("ranks", "rise", "counts"), []),
+        (("ranks", "fall", "total"), 7),
+        (("ranks", "rejects"), {"unknown": 1}),
+        (("bets", "rise", "capitals"), [1.0]),
+        (("bets", "rise", "capitals"), ["x", 0.0, 0.0, 0.0]),
+        (("bets", "rise", "best"), [float("nan"), 0.0, 0.0, 0.0]),
+        (("bets", "fall", "since"), 3),
+        (("bets", "fall", "count"), -1),
+        (("bets",), []),
+    ],
+)
+def test_a_damaged_state_is_refused(place: tuple[str, ...], value: object) -> None:
+    test = limited(np.random.default_rng(10))
+    for score in (0.1, 0.5, -0.3):
+        test.add(score)
+    state = json.loads(json.dumps(test.state()))
+    part = state
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        DriftTest.of(state)

@@ -197,6 +197,23 @@ def test_other_limits_or_another_kit_begin_anew(
     assert images_in(tmp_path / "drift-cam.json") == 20
 
 
+def test_after_a_call_a_reload_begins_the_test_anew(
+    toy: ModuleType, watch: Callable, line: Callable, limits: Detector, journal: Journal, tmp_path: Path
+) -> None:
+    own = watch()
+    added(own, line(normal(toy, 50)), limits)
+    own.begin_anew()  # nothing was called: it goes on
+    own.save(now=True)
+    assert images_in(tmp_path / "drift-cam.json") == 50
+    added(own, line([(image * 0.92).astype(np.uint8) for image in normal(toy, 100)], first=50), limits)
+    assert len(journal.reported) == 1
+    own.begin_anew()
+    added(own, line(normal(toy, 100), first=200), limits)
+    assert len(journal.reported) == 1
+    added(own, line([(image * 0.92).astype(np.uint8) for image in normal(toy, 100)], first=300), limits)
+    assert len(journal.reported) == 2
+
+
 def test_frames_that_were_not_scored_take_no_part(watch: Callable, limits: Detector, tmp_path: Path) -> None:
     own = watch()
     own.add(Decision("1", Frame("cam", 0, START, 0.0, None, error="damaged"), None, None), limits)
