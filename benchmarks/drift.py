@@ -39,7 +39,7 @@ from msc_edge.images import read_image
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-PEERS = {"padim": "PaDiM", "patchcore": "PatchCore"}  # MH-PatchCore trains for a quarter of an hour on a set
+PEERS = {"padim": "PaDiM", "patchcore": "PatchCore"}  # MH-PatchCore trains far longer than both
 SEVERITIES = range(5)
 OURS = {"score": "msc-edge", "image_score": "msc-edge, whole images", "patch_score": "msc-edge, patches"}
 

@@ -100,7 +100,8 @@ def export(
         raise UsageError(
             "--region-rate: the kit compares whole images only and has no heatmap; omit one of the options"
         )
-    rates = Rates(warn_rate, reject_rate, None if head is None else region_rate or REGION_RATE)
+    regions = REGION_RATE if region_rate is None else region_rate
+    rates = Rates(warn_rate, reject_rate, None if head is None else regions)
     split = Split.of(table, in_turn=record.in_turn, trained=record.trained)
     torch_scoring, torch_scores = _in_torch(run, plan, split.groups)
     torch_limits = torch_scores.limits(warn_rate=warn_rate, reject_rate=reject_rate)

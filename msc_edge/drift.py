@@ -10,7 +10,7 @@ after a million images is called nearly as soon as one after a thousand.
 A third of the capital bets on each of three changes. Scores that rise are compared with the calibration and with the
 line; a calibration that was held out in turn has slightly higher scores than new images, which can only delay a call.
 Scores that fall are compared with the line alone. Rejected parts take no part in both: a defect is no drift. But the
-share of rejected parts must not change either: it is compared with the line alone, too.
+share of rejected parts must not rise: it is compared with the line alone, too.
 """
 
 import math

@@ -8,7 +8,7 @@ watched: its frames follow each other. The state is kept in a file, so that the 
 import json
 import threading
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ _MEASURED_ROWS = 200  # of the memory bank, for that distance
 _CHANGES: dict[Change, str] = {
     "rise": "scores are higher",
     "fall": "scores are lower",
-    "rejects": "another share of the parts is rejected",
+    "rejects": "more parts are rejected",
 }
 
 
@@ -74,7 +74,10 @@ class Timeline:
 
     def state(self) -> dict[str, Any]:
         """All but the pictures, for a file."""
-        rows = [(*astuple(each)[:3], each.appearance.brightness, each.appearance.sharpness) for each in self.seen]
+        rows = [
+            (each.number, each.time, each.flagged, each.appearance.brightness, each.appearance.sharpness)
+            for each in self.seen
+        ]
         return {"gap": self._gap, "seen": rows}
 
     @classmethod
@@ -115,15 +118,15 @@ class DriftWatch:
             return
         limit = detector.limits.reject.score
         use = {"kit": result.kit, "model": result.model, "limit": limit}
-        if self._every is not None and (self._same_part is None or use != self._use):
-            self._same_part = _SAME_PART * spacing_of(detector.bank.embeddings)
-        if not self._shows_another_part(decision):
-            return
         with self._lock:
             if self._test is None or use != self._use:
                 self._test, self._use, self._called = DriftTest(independent(detector.calibration), limit), use, False
-                self._timeline = Timeline()
+                self._timeline, self._same_part = Timeline(), None
             if self._called:
+                return
+            if self._every is not None and self._same_part is None:  # once for each kit: it takes milliseconds
+                self._same_part = _SAME_PART * spacing_of(detector.bank.embeddings)
+            if not self._shows_another_part(decision):
                 return
             call = self._test.add(result.score)
             self._timeline.add(self._test.images, decision)
@@ -134,7 +137,7 @@ class DriftWatch:
             "drift_suspected", self._describe(call), source=self._source, count=call.images - call.since + 1
         )
 
-    def begin_anew(self) -> None:
+    def start_again(self) -> None:
         """Watch again after a call: what was wrong has been put right. Nothing before a call."""
         with self._lock:
             if self._called:
@@ -146,17 +149,19 @@ class DriftWatch:
             return
         self._saved = time.monotonic()
         with self._lock:
-            if self._test is None:
-                return
-            state = {
+            state = self._test and {
                 "use": self._use,
                 "called": self._called,
                 "test": self._test.state(),
                 "timeline": self._timeline.state(),
             }
         try:
-            with writing(self._file), written_whole(self._file) as partial:
-                partial.write_text(json.dumps(state), encoding="utf-8")
+            with writing(self._file):
+                if state is None:  # a call that was put right must not come back at the next start
+                    self._file.unlink(missing_ok=True)
+                    return
+                with written_whole(self._file) as partial:
+                    partial.write_text(json.dumps(state), encoding="utf-8")
         except OutputError as error:
             self._failures.report_failure(f"{self._source}: the state of the drift test cannot be written: {error}")
         else:
@@ -171,7 +176,7 @@ class DriftWatch:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
-            LOG.warning("%s: %s cannot be read, so the drift test begins anew: %s", self._source, self._file, error)
+            LOG.warning("%s: %s cannot be read, so the drift test starts again: %s", self._source, self._file, error)
             self._test = None
 
     def _shows_another_part(self, decision: Decision) -> bool:

@@ -157,7 +157,7 @@ class Parts:
         for worker, options in zip(self.workers, config.source, strict=True):
             worker.use_alarm(config.alarm_of(options))
             if worker.drift:
-                worker.drift.begin_anew()
+                worker.drift.start_again()
             worker.roi = options.roi
         if channels:
             self._replace_deliveries(channels)

@@ -113,7 +113,7 @@ def test_a_change_after_which_all_parts_are_rejected_is_called(
     added(own, line(normal(toy, 200)), limits)
     added(own, line([image // 2 for image in normal(toy, 40, first=4000)], first=200), limits)
     (event,) = journal.reported
-    assert event["message"].startswith("another share of the parts is rejected since about 2026-05-04T06:3")
+    assert event["message"].startswith("more parts are rejected since about 2026-05-04T06:3")
 
 
 def test_parts_that_do_not_change_are_not_called(
@@ -144,6 +144,17 @@ def test_the_spacing_of_a_bank_is_the_median_distance_to_the_nearest_other_row()
     ]
     assert spacing_of(rows) == pytest.approx(float(np.median(expected)), abs=1e-6)
     assert spacing_of(np.repeat(rows[:1], 2, axis=0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_spacing_is_measured_once_for_each_kit(
+    toy: ModuleType, watch: Callable, line: Callable, limits: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(drift_watch, "spacing_of", lambda rows: measured.append(len(rows)) or 1e-3)
+    own = watch(1e6)  # seconds: after the first frame no other one counts
+    added(own, line(normal(toy, 20)), limits)
+    added(own, line(normal(toy, 20), first=20), limits.with_limits(threshold=0.4))
+    assert len(measured) == 2
 
 
 def test_of_a_live_source_a_frame_in_every_so_many_seconds_counts(
@@ -178,7 +189,7 @@ def test_after_a_restart_the_test_goes_on_and_the_call_is_not_repeated(
     assert uninterrupted.reported[0]["count"] == journal.reported[0]["count"]
 
 
-def test_other_limits_or_another_kit_begin_anew(
+def test_other_limits_or_another_kit_start_again(
     toy: ModuleType, watch: Callable, line: Callable, limits: Detector, journal: Journal, tmp_path: Path
 ) -> None:
     own = watch()
@@ -191,23 +202,25 @@ def test_other_limits_or_another_kit_begin_anew(
     assert state["use"]["limit"] == 0.4
     assert not state["called"]
     assert DriftTest.of(state["test"]).images == 20
-    stranger = [replace(each, result=replace(each.result, kit="0" * 64)) for each in line(normal(toy, 5), first=400)]
-    added(own, stranger, other)
+    foreign = [replace(each, result=replace(each.result, kit="0" * 64)) for each in line(normal(toy, 5), first=400)]
+    added(own, foreign, other)
     own.save(now=True)
     assert images_in(tmp_path / "drift-cam.json") == 20
 
 
-def test_after_a_call_a_reload_begins_the_test_anew(
+def test_after_a_call_a_reload_starts_the_test_again(
     toy: ModuleType, watch: Callable, line: Callable, limits: Detector, journal: Journal, tmp_path: Path
 ) -> None:
     own = watch()
     added(own, line(normal(toy, 50)), limits)
-    own.begin_anew()  # nothing was called: it goes on
+    own.start_again()  # nothing was called: it goes on
     own.save(now=True)
     assert images_in(tmp_path / "drift-cam.json") == 50
     added(own, line([(image * 0.92).astype(np.uint8) for image in normal(toy, 100)], first=50), limits)
     assert len(journal.reported) == 1
-    own.begin_anew()
+    own.start_again()
+    own.save(now=True)
+    assert not (tmp_path / "drift-cam.json").exists(), "the call does not come back at the next start"
     added(own, line(normal(toy, 100), first=200), limits)
     assert len(journal.reported) == 1
     added(own, line([(image * 0.92).astype(np.uint8) for image in normal(toy, 100)], first=300), limits)
@@ -222,7 +235,7 @@ def test_frames_that_were_not_scored_take_no_part(watch: Callable, limits: Detec
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"use": 1}', '{"test": {"limit": "x"}, "use": {}}', "\0" * 50])
-def test_a_damaged_state_is_named_and_the_test_begins_anew(
+def test_a_damaged_state_is_named_and_the_test_starts_again(
     content: str,
     watch: Callable,
     toy: ModuleType,
@@ -234,7 +247,7 @@ def test_a_damaged_state_is_named_and_the_test_begins_anew(
     (tmp_path / "drift-cam.json").write_text(content)
     with caplog.at_level(logging.WARNING):
         own = watch()
-    assert "drift-cam.json cannot be read, so the drift test begins anew" in caplog.text
+    assert "drift-cam.json cannot be read, so the drift test starts again" in caplog.text
     added(own, line(normal(toy, 3)), limits)
     own.save(now=True)
     assert json.loads((tmp_path / "drift-cam.json").read_text())["use"]["limit"] == 0.5
@@ -294,7 +307,7 @@ def test_a_stream_reports_a_drift_of_a_watched_folder_once_over_a_restart(
     running = stream(tmp_path / "in", "--jsonl", tmp_path / "rows.jsonl")
     event = running.wait_for("drift_suspected")
     assert event["source"] == "in"
-    assert "another share of the parts is rejected since about" in event["message"]
+    assert "more parts are rejected since about" in event["message"]
     assert running.stop() == 0
     assert images_in(tmp_path / "state" / "drift-in.json") > 100
     arrive([image // 2 for image in normal(toy, 30, first=5000)], 130)
