@@ -52,11 +52,11 @@ class Kit:
                 yield from ((name, harmlessly_changed(image, random, may_move=True)) for name, image in own())
 
         self._network, all_groups = network, [*groups] * (1 + copies)
-        self._head = fit_patch_head(network, in_bank)
+        self._head = fit_patch_head(network, in_bank, groups=all_groups)
         self._bank = Bank(network.embed_all(in_bank()))
 
         def scored(images: Iterator[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-            found = list(outputs_in_turn(network, self._head, all_groups, images, groups))
+            found = list(outputs_in_turn(network, self._head, images, groups))
             embeddings = np.stack([embedding for embedding, _ in found])
             return image_scores_in_turn(self._bank, all_groups, embeddings, groups), patch_scores(found, MAP_SETTINGS)
 

@@ -20,7 +20,7 @@ the coreset of 4000 patches are fitted again, from feature maps that are compute
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +45,7 @@ from msc_edge.train.folding import folded
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS, ROWS
 from msc_edge.train.patches.head import distances_to, grids_of
+from msc_edge.train.patches.substitutes import NO_GROUP, PatchRows, SubstituteSearch
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -180,15 +181,26 @@ def _patch_scores(grids: Tensor, split: Split) -> tuple[np.ndarray, np.ndarray]:
     def embedded(image: int | Tensor) -> Tensor:
         return (grids[image].flatten(0, -2) - whitening.mean) @ whitening.matrix.T
 
+    def patches_of_bank() -> Iterator[PatchRows]:
+        for place, image in enumerate(split.bank.tolist()):
+            patches = embedded(image)
+            group = int(split.groups[place]) if split.in_turn else NO_GROUP
+            yield PatchRows(patches, torch.full((len(patches),), group))
+
     coreset = Coreset(ROWS)
-    for place, image in enumerate(split.bank):
-        patches = embedded(int(image))
-        coreset.add(patches, torch.full((len(patches),), place))
-    rows, images = coreset.select()
-    groups = split.groups[images.numpy()] if split.in_turn else None
+    for patches in patches_of_bank():
+        coreset.add(patches)
+    rows = coreset.select()
+    search = SubstituteSearch(rows)
+    if split.in_turn:
+        for patches in patches_of_bank():
+            search.add(patches)
+    found = search.found()
 
     def score(image: int, group: int | None = None) -> float:
-        others = rows if groups is None or group is None else rows[torch.from_numpy(groups != group)]
+        others = rows.embeddings
+        if split.in_turn and group is not None:
+            others = torch.cat([others[rows.groups != group], found.embeddings[found.replaced == group]])
         distances = distances_to(others, embedded(image)).reshape(grids.shape[1:3]).numpy()
         return patch_score(distances, smoothing=MAP_SETTINGS.smoothing)
 

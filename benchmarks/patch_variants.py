@@ -43,6 +43,7 @@ from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.fit import DIM, MAP_SETTINGS
 from msc_edge.train.patches.head import distances_to
+from msc_edge.train.patches.substitutes import NO_GROUP, PatchRows
 from msc_edge.train.patches.taps import MARGIN, TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -173,8 +174,8 @@ def distances_of(patches: Patches, in_bank: Tensor, variant: Variant) -> Measure
         coreset = Coreset(variant.rows)
         for part in embedded(grids):
             patches = part.flatten(0, 2)
-            coreset.add(patches, torch.zeros(len(patches), dtype=torch.int64))
-        return coreset.select()[0]
+            coreset.add(PatchRows(patches, torch.full((len(patches),), NO_GROUP)))
+        return coreset.select().embeddings
 
     def compared(grids: Tensor, bank: Tensor) -> Tensor:
         distances = torch.cat([distances_to(bank, part.flatten(0, 2)) for part in embedded(grids)])

@@ -41,9 +41,7 @@ class ScorePlan:
 
     kind: ScoreKind
     map: MapSettings | None = None
-    patches: PatchBank | None = None
-    row_images: np.ndarray | None = None
-    """The image of each row of the patch bank, int64 (rows,)."""
+    head: PatchHead | None = None
     may_move: bool = True
     """Whether changed copies may show the part in another place: not where an ignore mask lies over it."""
 
@@ -54,8 +52,12 @@ class ScorePlan:
         """The plan for a patch head; None: whole images only."""
         if head is None:
             return cls("image")
-        rows, dim = head.bank.shape
-        return cls(kind, settings, PatchBank(count=rows, dim=dim), head.row_images.numpy(), may_move)
+        return cls(kind, settings, head, may_move)
+
+    @property
+    def patches(self) -> PatchBank | None:
+        """The patch bank of the model."""
+        return None if self.head is None else PatchBank(count=self.head.bank.shape[0], dim=self.head.bank.shape[1])
 
     def fitted(self, standard: Standard | None) -> Scoring:
         """The scoring of a model, from its scores of changed copies."""
@@ -95,11 +97,10 @@ def model_entry(
     groups, names = split.groups, images.calibration
 
     def found_in(decoded: Iterable[tuple[str, np.ndarray]], places: Sequence[int]) -> list[ModelOutput]:
-        if not split.in_turn or plan.row_images is None:
+        if not split.in_turn or plan.head is None:
             return outputs_of(file, outputs, decoded)
         assert groups is not None
-        row_groups = np.asarray(split.bank_groups)[plan.row_images]
-        return list(HeldOutModel(file, outputs, row_groups).in_turn(decoded, [groups[place] for place in places]))
+        return list(HeldOutModel(file, outputs, plan.head).in_turn(decoded, [groups[place] for place in places]))
 
     found = found_in(images.decoded(names, "calibrating"), range(len(names)))
     embeddings = np.stack([each.embedding for each in found])

@@ -59,8 +59,9 @@ class Parts:
         """The same with a part of the images held out once: in no bank."""
         if not self.images.split.in_turn:
             return self
+        held_out = [image for image in self.images.split.bank if image.role != "bank"]
         kept = [image.role == "bank" for image in self.images.split.bank]
-        head = self.head and self.head.without(torch.tensor(np.flatnonzero(~np.array(kept))))
+        head = self.head and self.head.without(torch.tensor([image.group for image in held_out]))
         plan = ScorePlan.of(self.plan.kind, self.plan.map, head, may_move=self.plan.may_move)
         bank = Bank(self.bank.embeddings[kept], k=self.bank.k)
         return replace(self, bank=bank, head=head, plan=plan, images=self.images.held_out_once())

@@ -36,6 +36,7 @@ from msc_edge.train.dataset import NormalImage, read_image_table
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.run_files import read_head, read_standard
+from msc_edge.train.patches.substitutes import NO_GROUP
 from msc_edge.train.run_record import (
     BACKBONE,
     CALIBRATION,
@@ -144,8 +145,8 @@ def _plan_of(run: Path, record: RunRecord, scores: ScoreKind | None) -> tuple[Pa
     if kind != "image" and record.map is None:
         raise UsageError(f"--scores {kind}: {run} compares whole images only; train with --scores {kind}")
     head = None if kind == "image" else read_head(run / PATCHES)
-    if head and record.in_turn and int(head.row_images.min()) < 0:
-        raise KitError(f"{run / PATCHES}: the image of each patch is missing; train again")
+    if head and record.in_turn and int(head.bank_groups.min()) == NO_GROUP:
+        raise KitError(f"{run / PATCHES}: the group of each patch is missing; train again")
     return head, ScorePlan.of(kind, record.map, head, may_move=record.preprocessing.ignore is None)
 
 

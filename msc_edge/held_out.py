@@ -9,7 +9,7 @@ scores of the calibration would be too low (see GROUPS_FOR_PATCHES). Calibration
 not trained on, because it knows the others: all images of a pretrained network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,12 +29,6 @@ def can_be_held_out_in_turn(groups: Sequence[int], *, k: int, patches: bool) -> 
     if patches and len(sizes) < GROUPS_FOR_PATCHES:
         return False
     return len(groups) - int(sizes.max()) >= max(k, len(groups) / 2)
-
-
-def members_of(groups: Sequence[int]) -> Mapping[int, np.ndarray]:
-    """The places of the images of each group, int64 (n,)."""
-    numbers = np.asarray(groups)
-    return {int(group): np.flatnonzero(numbers == group) for group in np.unique(numbers)}
 
 
 def image_scores_in_turn(

@@ -87,11 +87,11 @@ def test_the_calibration_of_the_kit_is_that_of_training(run: Path, made: tuple[P
     assert model.calibration.regions.patch_scores == pytest.approx(sorted(patch), rel=1e-4)
 
 
-def test_a_patch_bank_knows_the_image_of_each_row(run: Path) -> None:
-    images = read_head(run / PATCHES).row_images
-    assert images.shape == (200,)
-    assert set(images.tolist()) <= set(range(IMAGES))
-    assert len(set(images.tolist())) > 20
+def test_a_patch_bank_knows_the_group_of_each_row(run: Path) -> None:
+    groups = read_head(run / PATCHES).bank_groups
+    assert groups.shape == (200,)
+    assert set(groups.tolist()) <= set(range(IMAGES // 2))
+    assert len(set(groups.tolist())) > 20
 
 
 def test_its_images_are_at_no_distance_and_new_ones_are(
@@ -132,8 +132,9 @@ def test_patch_distances_in_turn_are_those_of_a_bank_without_the_group(
     network = EmbeddingNetwork(build_backbone(record.backbone, stop_at=record.stop_at), record.preprocessing).eval()
     load_into(network.backbone, load_file(run / BACKBONE), source=BACKBONE)
     paths = sorted(pairs.glob("*/*.png"))
-    left_out = 5
-    heads = (head, head.without(torch.tensor([2 * left_out, 2 * left_out + 1])))
+    left_out = 9
+    heads = (head, head.without(torch.tensor([left_out])))
+    assert (head.substitute_replaced == left_out).any()
     files, made = [], []
     for number, each in enumerate(heads):
         file = tmp_path / f"{number}.onnx"
@@ -146,7 +147,7 @@ def test_patch_distances_in_turn_are_those_of_a_bank_without_the_group(
             quantizer.write(file)
         files.append(file)
     image = read_image(paths[2 * left_out])
-    in_turn = HeldOutModel(files[0], made[0], head.row_images.numpy() // 2)
+    in_turn = HeldOutModel(files[0], made[0], head)
     decoded = [(path.name, read_image(path)) for path in paths]
     found = list(in_turn.in_turn(decoded, (np.arange(IMAGES) // 2).tolist()))[2 * left_out]
     (expected,) = outputs_of(files[1], made[1], [("", image)])
@@ -163,9 +164,9 @@ def test_trial_models_know_no_image_that_was_held_out_once(run: Path) -> None:
     held_out = {number for number, image in enumerate(table) if image.role == "calibration"}
     assert len(held_out) == len(trial.images.calibration) == 12
     assert trial.head is not None
-    assert not held_out & set(trial.head.row_images.tolist())
+    assert not {number // 2 for number in held_out} & set(trial.head.bank_groups.tolist())
     assert trial.plan.patches is not None
-    assert trial.plan.patches.count == len(trial.head.bank) < len(head.bank)
+    assert trial.plan.patches.count == len(trial.head.bank)
     kept = [number for number in range(IMAGES) if number not in held_out]
     assert np.array_equal(trial.bank.embeddings, bank.embeddings[kept])
 
@@ -178,14 +179,14 @@ def test_a_trained_network_has_all_images_in_its_banks_and_limits_from_those_it_
     rows, groups = np.load(run / BANK), np.arange(IMAGES) // 2
     held_out = [number for number, image in enumerate(table) if image.role == "calibration"]
     assert len(rows) == IMAGES
-    assert set(held_out) & set(head.row_images.tolist())
+    assert {groups[number] for number in held_out} & set(head.bank_groups.tolist())
 
     decoded = [(table[number].path, read_image(pairs / table[number].path)) for number in held_out]
 
     def scored(images: Iterable[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         scores = []
         for number, each in zip(held_out, images, strict=True):
-            others = head.without(torch.from_numpy(np.flatnonzero(groups == groups[number])))
+            others = head.without(torch.tensor([groups[number]]))
             found = list(outputs(network, others, [each]))
             own = Bank(rows[groups != groups[number]]).score(found[0][0])
             scores.append((own, patch_scores(found, MAP_SETTINGS)[0]))

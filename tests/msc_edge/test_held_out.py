@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from msc_edge.bank import Bank
 from msc_edge.calibration import Calibration
-from msc_edge.held_out import can_be_held_out_in_turn, image_scores_in_turn, members_of
+from msc_edge.held_out import can_be_held_out_in_turn, image_scores_in_turn
 
 
 def unit_rows(count: int, *, seed: int, dim: int = 12) -> np.ndarray:
@@ -47,11 +47,6 @@ def test_more_images_than_are_compared_at_once() -> None:
 )
 def test_a_group_must_leave_half_of_the_images_and_enough_for_a_score(groups: list[int], possible: bool) -> None:
     assert can_be_held_out_in_turn(groups, k=2, patches=False) == possible
-
-
-def test_members() -> None:
-    found = members_of([5, 2, 5])
-    assert {group: places.tolist() for group, places in found.items()} == {5: [0, 2], 2: [1]}
 
 
 @pytest.mark.parametrize(("images", "in_group"), [(32, 1), (60, 3)])

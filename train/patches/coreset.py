@@ -1,4 +1,4 @@
-"""A coreset: few patch embeddings that stand for all patches of the normal images, and the image of each.
+"""A coreset: few patch embeddings that stand for all patches of the normal images, and the group of each.
 
 k-center greedy (Gonzalez 1985; Sener & Savarese, arXiv 1708.00489; PatchCore, Roth et al., arXiv 2106.08265, section
 3.2): each new centre is the patch that is farthest from the centres so far. The radius is at most twice the smallest
@@ -6,10 +6,11 @@ possible one. Rare patches of normal images, which cause false alarms where they
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from msc_edge.train.patches.substitutes import PatchRows
 
 _BLOCK_ROWS = 1 << 18  # patches in memory: 268 MB of 256 float32 each, or the patches of 1337 images of 224 pixels
 _CANDIDATES = 2048
@@ -27,22 +28,22 @@ class Coreset:
         """`rows` of the coreset; fewer patches than that are all kept."""
         self._rows = rows
         self._block_rows = max(block_rows, 2 * _CENTRES_PER_ROW * rows)
-        self._block: list[_Patches] = []
+        self._block: list[PatchRows] = []
         self._room = self._block_rows
-        self._centres: list[_Patches] = []
+        self._centres: list[PatchRows] = []
 
-    def add(self, patches: Tensor, images: Tensor) -> None:
-        """Add patch embeddings, float32 (n, dim), and the number of the image of each, int64 (n,)."""
-        while len(patches):
-            part = _Patches(patches[: self._room], images[: self._room])
-            patches, images = patches[self._room :], images[self._room :]
+    def add(self, patches: PatchRows) -> None:
+        """Add patches."""
+        while len(patches.embeddings):
+            part = PatchRows(*(each[: self._room] for each in patches))
+            patches = PatchRows(*(each[self._room :] for each in patches))
             self._block.append(part)
             self._room -= len(part.embeddings)
             if self._room == 0:
                 self._reduce()
 
-    def select(self) -> tuple[Tensor, Tensor]:
-        """The coreset, float32 (rows, dim), and the number of the image of each row, int64 (rows,)."""
+    def select(self) -> PatchRows:
+        """The coreset."""
         if self._centres and self._block:
             self._reduce()
         return _chosen(self._centres or self._block, self._rows)
@@ -53,15 +54,10 @@ class Coreset:
         self._room = self._block_rows
 
 
-class _Patches(NamedTuple):
-    embeddings: Tensor
-    images: Tensor
-
-
-def _chosen(parts: Sequence[_Patches], count: int) -> _Patches:
+def _chosen(parts: Sequence[PatchRows], count: int) -> PatchRows:
     embeddings = torch.cat([part.embeddings for part in parts])
     rows = k_center(embeddings, count)
-    return _Patches(embeddings[rows], torch.cat([part.images for part in parts])[rows])
+    return PatchRows(embeddings[rows], torch.cat([part.groups for part in parts])[rows])
 
 
 @torch.no_grad()

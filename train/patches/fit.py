@@ -1,5 +1,6 @@
 """Fit a patch head on the normal images of the memory bank, and compute patch distances and scores."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor
 
 from msc_edge.anomaly_map import patch_score
-from msc_edge.held_out import members_of
 from msc_edge.scoring import MapSettings
 from msc_edge.train.folding import folded
 from msc_edge.train.network import EmbeddingNetwork, exact_matrix_products
@@ -15,6 +15,7 @@ from msc_edge.train.patches.coreset import Coreset
 from msc_edge.train.patches.grid import PatchGrid
 from msc_edge.train.patches.head import PatchHead, grids_of
 from msc_edge.train.patches.network import PatchNetwork
+from msc_edge.train.patches.substitutes import NO_GROUP, PatchRows, SubstituteSearch
 from msc_edge.train.patches.taps import TappedBackbone, find_taps
 from msc_edge.train.patches.whitening import StreamingCovariance, whitening_of
 
@@ -28,13 +29,20 @@ Images = Iterable[tuple[str, np.ndarray]]
 
 
 @torch.no_grad()
-def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, rows: int = ROWS) -> PatchHead:
+def fit_patch_head(
+    network: EmbeddingNetwork,
+    images: Callable[[], Images],
+    *,
+    rows: int = ROWS,
+    groups: Sequence[int] | None = None,
+) -> PatchHead:
     """Fit whitening and patch bank of `rows` rows on normal images, for the network's current weights.
 
-    `images` is called twice, for the whitening and for the bank, and must yield the same images each time: neither
-    images nor patches are kept. Memory holds a batch of images and at most 268 MB of patch embeddings. Equal images
-    give an equal head. Raises UsageError if the backbone has no suitable feature maps, SourceError if all patches are
-    equal.
+    `groups`: of each image, if the images are to be held out in turn; `images` is then called a third time, for the
+    substitutes of the rows. Otherwise it is called twice, for the whitening and for the bank. It must yield the same
+    images each time: neither images nor patches are kept. Memory holds a batch of images and at most 268 MB of patch
+    embeddings. Equal images give an equal head. Raises UsageError if the backbone has no suitable feature maps,
+    SourceError if all patches are equal.
     """
     taps = find_taps(network.backbone)
     grid = PatchGrid(network.preprocess.spec, stride=taps[-1].stride).to(network.preprocess.mean.device)
@@ -51,15 +59,26 @@ def fit_patch_head(network: EmbeddingNetwork, images: Callable[[], Images], *, r
             statistics.add(grid.patches(torch.cat(grids_of(each, taps), dim=3)))
         whitening = whitening_of(*statistics.moments(), DIM)
         no_row = torch.zeros(1, len(whitening.matrix), device=device), torch.zeros(1, dtype=torch.int64, device=device)
-        embedding = PatchHead.of(taps, whitening, *no_row)
-        coreset, first = Coreset(rows), 0
-        for each in maps():
-            in_batch = len(each[0]) // max(1, grid.tiles)
-            patches = grid.patches(embedding.embed(each))
-            numbers = torch.arange(first, first + in_batch, device=device)
-            coreset.add(patches, numbers.repeat_interleave(len(patches) // in_batch))
-            first += in_batch
-        return PatchHead.of(taps, whitening, *coreset.select())
+        embedding = PatchHead.of(taps, whitening, PatchRows(*no_row))
+
+        def patches() -> Iterator[PatchRows]:
+            own = iter(itertools.repeat(NO_GROUP) if groups is None else groups)
+            for each in maps():
+                embedded = grid.patches(embedding.embed(each))
+                in_batch = len(each[0]) // max(1, grid.tiles)
+                numbers = torch.tensor(list(itertools.islice(own, in_batch)), device=device)
+                yield PatchRows(embedded, numbers.repeat_interleave(len(embedded) // in_batch))
+
+        coreset = Coreset(rows)
+        for each in patches():
+            coreset.add(each)
+        bank = coreset.select()
+        if groups is None or len(bank.groups) < rows:  # fewer rows are all patches: there are no substitutes
+            return PatchHead.of(taps, whitening, bank)
+        search = SubstituteSearch(bank)
+        for each in patches():
+            search.add(each)
+        return PatchHead.of(taps, whitening, bank, search.found())
 
 
 @torch.no_grad()
@@ -74,18 +93,13 @@ def outputs(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Itera
 
 @torch.no_grad()
 def outputs_in_turn(
-    network: EmbeddingNetwork, head: PatchHead, bank_groups: Sequence[int], images: Images, groups: Sequence[int]
+    network: EmbeddingNetwork, head: PatchHead, images: Images, groups: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same of images that the head was fitted on, each without the patches of its own group in the bank.
-
-    `bank_groups`: of each image of the fit, in its order. `groups`: of each of `images`.
-    """
+    """The same of images that the head was fitted on, each without its own group in the bank; `groups`: of each."""
     both = PatchNetwork(folded(network.backbone), head, network.preprocess.spec).to(network.preprocess.mean.device)
-    members = members_of(bank_groups)
     own = iter(groups)
     for pixels in network.batches(images, tiles=True):
-        in_batch = len(pixels) // (1 + both.grid.tiles)
-        left_out = [torch.from_numpy(members[next(own)]) for _ in range(in_batch)]
+        left_out = list(itertools.islice(own, len(pixels) // (1 + both.grid.tiles)))
         with exact_matrix_products():
             embeddings, distances = both.in_turn(pixels, left_out)
         yield from zip(embeddings.cpu().numpy(), distances.cpu().numpy(), strict=True)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msc_edge.train.patches.substitutes import PatchRows, Substitutes
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 
@@ -25,15 +26,20 @@ _ROUNDING = 3e-4
 class PatchHead(nn.Module):
     """Maps of the taps, (B, C, h, w) each, finest first -> patch distances, (B, rows, columns), in standard deviations.
 
-    The bank, the image of each of its rows, and one mean and one matrix per tap are buffers, so that they are part of
-    the state dict.
+    The bank with its substitutes, and one mean and one matrix per tap are buffers, so that they are part of the state
+    dict.
     """
 
     bank: Tensor
-    row_images: Tensor
-    """The image that each row of the bank is a patch of, by its number in the order of the fit, int64 (rows,)."""
+    """float32 (rows, dim)."""
+    bank_groups: Tensor
+    """The group of the image that each row of the bank is a patch of, int64 (rows,)."""
+    substitutes: Tensor
+    """See `Substitutes`; float32 (n, dim)."""
+    substitute_groups: Tensor
+    substitute_replaced: Tensor
 
-    def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int) -> None:
+    def __init__(self, taps: Sequence[Tap], *, dim: int, rows: int, substitutes: int = 0) -> None:
         """An empty head with a bank of `rows` patches; fill it with a state dict, or see `fit.fit_patch_head`."""
         super().__init__()
         self.taps = tuple(taps)
@@ -41,24 +47,35 @@ class PatchHead(nn.Module):
             self.register_buffer(f"mean{number}", torch.zeros(tap.channels))
             self.register_buffer(f"matrix{number}", torch.zeros(dim, tap.channels))
         self.register_buffer("bank", torch.zeros(rows, dim))
-        self.register_buffer("row_images", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("bank_groups", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("substitutes", torch.zeros(substitutes, dim))
+        self.register_buffer("substitute_groups", torch.zeros(substitutes, dtype=torch.int64))
+        self.register_buffer("substitute_replaced", torch.zeros(substitutes, dtype=torch.int64))
 
     @classmethod
-    def of(cls, taps: Sequence[Tap], whitening: Whitening, bank: Tensor, row_images: Tensor) -> "PatchHead":
-        """The head of a fitted whitening and patch bank, with the image of each row."""
-        head = cls(taps, dim=len(whitening.matrix), rows=len(bank))
+    def of(
+        cls, taps: Sequence[Tap], whitening: Whitening, bank: PatchRows, substitutes: Substitutes | None = None
+    ) -> "PatchHead":
+        """The head of a fitted whitening and patch bank."""
+        substitutes = substitutes or Substitutes.none_of(bank)
+        head = cls(taps, dim=len(whitening.matrix), rows=len(bank.groups), substitutes=len(substitutes.groups))
         channels = [tap.channels for tap in taps]
         parts = {"mean": whitening.mean.split(channels), "matrix": whitening.matrix.split(channels, dim=1)}
         state = {f"{name}{number}": part for name, split in parts.items() for number, part in enumerate(split)}
-        head.load_state_dict(state | {"bank": bank, "row_images": row_images})
-        return head.to(bank.device).eval()
+        head.load_state_dict(state | state_of_bank(bank, substitutes))
+        return head.to(bank.embeddings.device).eval()
 
-    def without(self, images: Tensor) -> "PatchHead":
-        """The head whose bank has no patches of these images, int64 (n,)."""
-        kept = ~torch.isin(self.row_images, images.to(self.row_images.device))
-        rows, dim = int(kept.sum()), self.bank.shape[1]
-        head = PatchHead(self.taps, dim=dim, rows=rows)
-        head.load_state_dict(self.state_dict() | {"bank": self.bank[kept], "row_images": self.row_images[kept]})
+    def without(self, groups: Tensor) -> "PatchHead":
+        """The head whose bank has no patches of these groups, int64 (n,), but the substitutes of their rows."""
+        groups = groups.to(self.bank.device)
+        kept = ~torch.isin(self.bank_groups, groups)
+        added = torch.isin(self.substitute_replaced, groups) & ~torch.isin(self.substitute_groups, groups)
+        bank = PatchRows(
+            torch.cat([self.bank[kept], self.substitutes[added]]),
+            torch.cat([self.bank_groups[kept], self.substitute_groups[added]]),
+        )
+        head = PatchHead(self.taps, dim=self.bank.shape[1], rows=len(bank.groups))
+        head.load_state_dict(self.state_dict() | state_of_bank(bank, Substitutes.none_of(bank)))
         return head.to(self.bank.device).eval()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -75,6 +92,12 @@ class PatchHead(nn.Module):
         for other in others:
             first = first + other
         return first
+
+
+def state_of_bank(bank: PatchRows, substitutes: Substitutes) -> dict[str, Tensor]:
+    """The entries of a head's state dict for its bank."""
+    names = ("bank", "bank_groups", "substitutes", "substitute_groups", "substitute_replaced")
+    return dict(zip(names, (*bank, *substitutes), strict=True))
 
 
 def distances_to(bank: Tensor, patches: Tensor) -> Tensor:

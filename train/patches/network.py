@@ -33,14 +33,11 @@ class PatchNetwork(nn.Module):
         features, maps = self.tapped(images)
         return F.normalize(features, dim=1), self._distances(self.head, maps)
 
-    def in_turn(self, images: Tensor, left_out: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Both outputs, where each image is compared with a patch bank that has no patches of its `left_out`.
-
-        `left_out`: for each image, the numbers of images that the head was fitted on, int64 (n,).
-        """
+    def in_turn(self, images: Tensor, left_out: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Both outputs, where each image is compared with a patch bank without one group; `left_out`: of each image."""
         features, maps = self.tapped(images)
         each = zip(left_out, *(tap.chunk(len(left_out)) for tap in maps), strict=True)
-        distances = [self._distances(self.head.without(unwanted), own) for unwanted, *own in each]
+        distances = [self._distances(self.head.without(torch.tensor([group])), own) for group, *own in each]
         return F.normalize(features, dim=1), torch.cat(distances)
 
     def _distances(self, head: PatchHead, maps: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,8 @@ from msc_edge.scoring import Standard
 from msc_edge.train.harmless import changed_copies, copied_images
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, Images, fit_patch_head, outputs, outputs_in_turn, patch_scores
-from msc_edge.train.patches.head import PatchHead
+from msc_edge.train.patches.head import PatchHead, state_of_bank
+from msc_edge.train.patches.substitutes import NO_GROUP, PatchRows, Substitutes
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.run_record import CALIBRATION, PATCH_CALIBRATION, PATCHES, STANDARD
 from msc_edge.train.split import Split
@@ -41,15 +42,14 @@ def write_patches(
     Returns the head. Its bank has `rows` rows, or all patches if there are fewer. `bank`: of these images. `load`
     decodes the images with these names. Errors as for `fit_patch_head`, and OutputError.
     """
-    head = fit_patch_head(network, lambda: load([each.path for each in split.bank]), rows=rows)
-    groups = split.groups
+    names, groups = [each.path for each in split.bank], split.groups
+    head = fit_patch_head(network, lambda: load(names), rows=rows, groups=split.bank_groups if split.in_turn else None)
 
     def scored(images: Images, places: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not split.in_turn:
             return outputs(network, head, images)
-        assert split.bank_groups is not None
         assert groups is not None
-        return outputs_in_turn(network, head, split.bank_groups, images, [groups[place] for place in places])
+        return outputs_in_turn(network, head, images, [groups[place] for place in places])
 
     names = [each.path for each in split.calibration]
     scores = patch_scores(scored(load(names), range(len(names))), MAP_SETTINGS)
@@ -91,8 +91,10 @@ def read_head(path: Path) -> PatchHead:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             taps = [Tap(**tap) for tap in json.loads(file.metadata()[_TAPS])]
         rows, dim = state["bank"].shape
-        state.setdefault("row_images", torch.full((rows,), -1))  # not known: an older msc-edge held out once
-        head = PatchHead(taps, dim=dim, rows=rows)
+        if "bank_groups" not in state:  # an older msc-edge held out once
+            bank = PatchRows(state["bank"], torch.full((rows,), NO_GROUP))
+            state |= state_of_bank(bank, Substitutes.none_of(bank))
+        head = PatchHead(taps, dim=dim, rows=rows, substitutes=len(state["substitutes"]))
         head.load_state_dict(state)
     except Exception as error:  # safetensors and torch raise many types
         raise KitError(f"{path}: not a patch head ({error!s:.200}); train again") from error

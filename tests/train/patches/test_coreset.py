@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from msc_edge.train.patches.coreset import Coreset, k_center
+from msc_edge.train.patches.substitutes import PatchRows
 
 
 def points(count: int, dim: int = 8, *, seed: int = 0) -> torch.Tensor:
@@ -51,7 +52,7 @@ def test_points_that_come_in_pieces_give_the_coreset_of_all() -> None:
     coreset = Coreset(20)
     images = torch.arange(300) // 7
     for piece, of in zip(rows.split(37), images.split(37), strict=True):
-        coreset.add(piece, of)
+        coreset.add(PatchRows(piece, of))
     chosen = k_center(rows, 20)
     for found, expected in zip(coreset.select(), (rows[chosen], images[chosen]), strict=True):
         assert torch.equal(found, expected)
@@ -63,7 +64,7 @@ def test_a_coreset_of_blocks_covers_all_points_and_does_not_depend_on_the_pieces
     for piece in (50, 777):
         coreset = Coreset(20, block_rows=500)
         for part, of in zip(rows.split(piece), images.split(piece), strict=True):
-            coreset.add(part, of)
+            coreset.add(PatchRows(part, of))
         found, of_rows = coreset.select()
         assert torch.equal(rows[of_rows], found)  # here each point is an image of its own
         results.append(found)
@@ -74,5 +75,5 @@ def test_a_coreset_of_blocks_covers_all_points_and_does_not_depend_on_the_pieces
 
 def test_fewer_patches_than_rows_are_all_kept() -> None:
     coreset = Coreset(20)
-    coreset.add(points(7), torch.arange(7))
+    coreset.add(PatchRows(points(7), torch.arange(7)))
     assert [len(part) for part in coreset.select()] == [7, 7]

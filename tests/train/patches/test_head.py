@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from msc_edge.train.patches.head import PatchHead, grids_of
+from msc_edge.train.patches.substitutes import PatchRows, Substitutes
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 
@@ -22,8 +23,8 @@ def whitening(dim: int = 4) -> Whitening:
 
 
 def head_of(bank: torch.Tensor, whitened: Whitening | None = None) -> PatchHead:
-    """A head whose rows are patches of the images 0, 1, ..."""
-    return PatchHead.of(TAPS, whitened or whitening(), bank, torch.arange(len(bank)))
+    """A head whose rows are patches of the groups 0, 1, ..."""
+    return PatchHead.of(TAPS, whitened or whitening(), PatchRows(bank, torch.arange(len(bank))))
 
 
 @pytest.mark.parametrize("side", [8, 7])
@@ -87,9 +88,12 @@ def test_an_empty_map_has_finite_distances() -> None:
     assert head([torch.zeros_like(each) for each in maps()]).isfinite().all()
 
 
-def test_without_some_images_the_bank_has_no_patches_of_them() -> None:
-    bank, images = torch.randn(6, 4, generator=torch.Generator().manual_seed(4)), torch.tensor([0, 0, 1, 2, 2, 2])
-    head = PatchHead.of(TAPS, whitening(), bank, images).without(torch.tensor([0, 2, 7]))
-    assert torch.equal(head.bank, bank[2:3])
-    assert torch.equal(head.row_images, torch.tensor([1]))
+def test_without_some_groups_the_bank_has_no_patches_of_them_but_substitutes() -> None:
+    bank, groups = torch.randn(6, 4, generator=torch.Generator().manual_seed(4)), torch.tensor([0, 0, 1, 2, 2, 2])
+    substitutes = Substitutes(torch.arange(16.0).reshape(4, 4), torch.tensor([2, 1, 1, 3]), torch.tensor([0, 0, 3, 2]))
+    whole = PatchHead.of(TAPS, whitening(), PatchRows(bank, groups), substitutes)
+    head = whole.without(torch.tensor([0, 2, 7]))
+    assert torch.equal(head.bank, torch.cat([bank[2:3], substitutes.embeddings[[1, 3]]]))
+    assert torch.equal(head.bank_groups, torch.tensor([1, 1, 3]))
+    assert len(head.substitutes) == 0
     assert torch.equal(head.embed(maps()), head_of(bank).embed(maps()))

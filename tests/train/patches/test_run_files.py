@@ -11,6 +11,7 @@ from msc_edge.errors import KitError, UsageError
 from msc_edge.train.options import TrainingOptions
 from msc_edge.train.patches.head import PatchHead
 from msc_edge.train.patches.run_files import read_head, write_head
+from msc_edge.train.patches.substitutes import PatchRows
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 from msc_edge.train.run_record import CALIBRATION, PATCH_CALIBRATION, PATCHES, read_record
@@ -21,7 +22,9 @@ from msc_edge.train.training import train
 def head() -> PatchHead:
     generator = torch.Generator().manual_seed(0)
     matrix, mean, bank = (torch.randn(*shape, generator=generator) for shape in ((4, 12), (12,), (9, 4)))
-    return PatchHead.of((Tap("fine", 8, 5), Tap("coarse", 16, 7)), Whitening(matrix, mean), bank, torch.arange(9))
+    return PatchHead.of(
+        (Tap("fine", 8, 5), Tap("coarse", 16, 7)), Whitening(matrix, mean), PatchRows(bank, torch.arange(9))
+    )
 
 
 def test_a_head_is_written_and_read_to_the_last_bit(head: PatchHead, tmp_path: Path) -> None:
