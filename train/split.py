@@ -1,5 +1,6 @@
 """Which images of a run are in the memory bank, and which ones set the limits."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -7,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from msc_edge.bank import Bank, K
+from msc_edge.calibration import REJECT_RATE, images_needed
 from msc_edge.held_out import can_be_held_out_in_turn, image_scores_in_turn
 from msc_edge.scoring import ScoreKind
 from msc_edge.train.dataset import NormalImage
@@ -47,6 +49,15 @@ class Split:
         """The same images with a part of them held out once."""
         return self.of(self.used, in_turn=False) if self.in_turn else self
 
+    @property
+    def fewest_independent(self) -> float:
+        """The fewest independent images that the calibration images count as: where the scores of a group are equal.
+
+        n by the mean size of an image's group; as many as images, if their groups are not known.
+        """
+        sizes = Counter(self.groups or range(len(self.calibration))).values()
+        return len(self.calibration) ** 2 / sum(size**2 for size in sizes)
+
     def image_scores(self, bank: Bank, embeddings: np.ndarray, places: Sequence[int] | np.ndarray) -> np.ndarray:
         """The image score of some calibration images against the rows that they may be compared with, float64 (n,).
 
@@ -76,6 +87,16 @@ def split_of(images: Sequence[NormalImage], *, trained: bool, scores: ScoreKind)
     groups = in_turn.bank_groups
     possible = groups is not None and can_be_held_out_in_turn(groups, k=K, patches=patches)
     return in_turn if possible else in_turn.held_out_once()
+
+
+def fine_tuning_suits(images: Sequence[NormalImage], *, scores: ScoreKind, rate: float = REJECT_RATE) -> bool:
+    """Whether a fine-tuned network could state a target false-alarm rate of `rate`, or states no larger one.
+
+    The limits of a fine-tuned network are from the images that it was not trained on, those of a pretrained one from
+    all. Whole images gain more by fine-tuning than that costs, patches do not: docs/decisions.md.
+    """
+    once, turn = (split_of(images, trained=trained, scores=scores) for trained in (True, False))
+    return scores == "image" or not turn.all_calibrate or once.fewest_independent >= images_needed(rate)
 
 
 def _groups(images: Sequence[NormalImage]) -> tuple[int, ...] | None:

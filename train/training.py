@@ -47,7 +47,7 @@ from msc_edge.train.run_record import (
     write_record,
 )
 from msc_edge.train.settings import fine_tuning
-from msc_edge.train.split import split_of
+from msc_edge.train.split import fine_tuning_suits, split_of
 from msc_edge.train.view_sheet import write_view_sheet
 
 _MIN_SPREAD_RATIO = 0.01  # of the mean cosine distance before training; a good training keeps or increases it
@@ -102,7 +102,10 @@ def _train(
     in_bank = np.array([image.role == "bank" for image in usable])
 
     count, recipe, seed = int(in_bank.sum()), options.recipe, options.seed
-    settings = fine_tuning(options, backbone=backbone, images=count, recipe=recipe, scores=scores, seed=seed)
+    suits = fine_tuning_suits(usable, scores=scores)
+    settings = fine_tuning(
+        options, backbone=backbone, images=count, recipe=recipe, scores=scores, seed=seed, suits=suits
+    )
     if fabric.is_global_zero:
         kind = fabric.device.type
         for line in announcement(
@@ -112,6 +115,7 @@ def _train(
             backbone=options.backbone,
             device=kind,
             holdout=options.holdout,
+            asked=options.steps is not None,
         ):
             note(line)
     embeddings = initial

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from msc_edge.calibration import Calibration
+from msc_edge.scoring import ScoreKind
 from msc_edge.text import percent
 from msc_edge.train.announcement import announcement, rate_warning
 from msc_edge.train.dataset import NormalImage
 from msc_edge.train.settings import FineTuning
-from msc_edge.train.split import Split, split_of
+from msc_edge.train.split import Split, fine_tuning_suits, split_of
 
 SETTINGS = FineTuning(recipe="v2", steps=8, batch=16, learning_rate=3e-4, dtype="bf16", seed=0)
 
@@ -77,14 +78,34 @@ def test_the_lines_name_images_settings_and_the_warning() -> None:
     )
     assert lines[1].startswith("edge-small on cpu: 8 steps of v2, 16 images each, in bf16; learning rate 0.0003; ")
     assert lines[2].startswith("warning: with 14 held-out images, ")
+
+
+def test_where_nothing_is_fine_tuned_the_lines_say_why() -> None:
     frozen = SETTINGS.model_copy(update={"steps": 0})
-    lines = list(
-        announcement(images_of(400, [2] * 100), frozen, scores="both", backbone="resnet18", device="cuda", holdout=0.2)
+
+    def lines(bank: int, held_out: Sequence[int], *, scores: ScoreKind = "both", asked: bool = False) -> list[str]:
+        settings = {"backbone": "resnet18", "device": "cuda", "holdout": 0.2}
+        return list(announcement(images_of(bank, held_out), frozen, scores=scores, asked=asked, **settings))  # pyright: ignore[reportArgumentType]
+
+    images = "600 images: all in the memory bank, each held out in turn, 500 groups"
+    assert lines(400, [2] * 100, asked=True) == [images, "resnet18 on cuda: frozen, without fine-tuning"]
+    assert lines(400, [5] * 40)[2] == (
+        "not fine-tuned: the limits of a fine-tuned network would be from 200 held-out images of 40 parts, too few for "
+        "a false-alarm rate of 1 %; pass --steps N to fine-tune it anyway"
     )
-    assert lines == [
-        "600 images: all in the memory bank, each held out in turn, 500 groups",
-        "resnet18 on cuda: frozen, without fine-tuning",
-    ]
+    few = "not fine-tuned: there are fewer images to train on than one batch; pass --steps N to fine-tune it anyway"
+    assert lines(40, [1] * 10, scores="image")[2] == few
+    assert lines(20, [1] * 5)[2] == few, "held out once in both cases"
+
+
+def test_fine_tuning_suits_where_its_limits_reach_the_target() -> None:
+    assert fine_tuning_suits(images_of(400, [1] * 99), scores="both")
+    assert not fine_tuning_suits(images_of(400, [1] * 98), scores="both")
+    assert not fine_tuning_suits(images_of(400, [2] * 98), scores="both"), (
+        "images of one part count as one, at the least"
+    )
+    assert fine_tuning_suits(images_of(400, [1] * 98), scores="image"), "whole images gain more than that costs"
+    assert fine_tuning_suits(images_of(20, [40] * 5), scores="both"), "too few parts to hold out in turn"
 
 
 def test_images_held_out_in_turn_all_count() -> None:
