@@ -4,10 +4,11 @@
         [--backbone NAME] [--precision int8]
 
 Each run is `msc-edge train`, `msc-edge export` and `msc-edge score` with the product's defaults (`frozen` is `--steps
-0`, `v1` and `v2` are `--steps 80`). Backbone: edge-small, EfficientNet-Lite (extra `backbones`), or the MobileNetV2 of ../shared/weights. Precision:
-fp32 unless --precision says int8. magnetic_tile: trained on train/good, scored on test/*. Papers: trained on the
-first 32 normal images by name, scored on the other 16 and the 48 defects. The script can be stopped and started
-again: finished runs in --work are used again. Test labels are used only to compute the AUROC at the end.
+0`, `v1` and `v2` are `--steps 80`). Backbone: edge-small, EfficientNet-Lite (extra `backbones`), or the MobileNetV2 of
+../shared/weights. Precision: fp32 unless --precision says int8. magnetic_tile: trained on train/good, scored on
+test/*. Papers: trained on the first 32 normal images by name, scored on the other 16 and the 48 defects. The script can
+be stopped and started again: finished runs in --work are used again. Test labels are used only to compute the AUROC at
+the end.
 """
 
 import argparse
