@@ -8,6 +8,8 @@ which selects nothing here. Sets:
 - tile: magnetic_tile.
 - cifar:CLASS: one class of CIFAR-10 against the rest, 1000 images to train on, 200 of each class to test. --cifar is
   the folder of the unzipped data set.
+- validation:CLASS: the same with training images only, to choose settings without a test image: the last 200 of the
+  class, and the last 100 of each other one.
 The papers have too few normal images for checkpoint selection. The script can be stopped and started again: it skips a
 run whose last step is in FILE.jsonl.
 """
@@ -34,11 +36,18 @@ from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.settings import fine_tuning
 
 
+CIFAR, VALIDATION = "cifar", "validation"
+
+
 def data_set(name: str, options: argparse.Namespace) -> LabelledImages:
     """The data set of a name, see the docstring of the module."""
     if name == "tile":
         return magnetic_tile(options.shared)
-    normal = name.removeprefix("cifar:")
+    kind, _, normal = name.partition(":")
+    if kind == VALIDATION:
+        folders = sorted((options.cifar / "train").iterdir())
+        own, others = (found(options.cifar / "train" / normal), [each for each in folders if each.name != normal])
+        return LabelledImages(own[:1000], own[-200:], [path for each in others for path in found(each)[-100:]])
     test = [path for each in sorted((options.cifar / "test").iterdir()) for path in found(each)[:200]]
     return LabelledImages(
         train=found(options.cifar / "train" / normal)[:1000],
@@ -135,8 +144,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="lines are appended")
     options = parser.parse_args()
-    if unknown := [name for name in options.sets if name != "tile" and not name.startswith("cifar:")]:
-        parser.error(f"--sets {unknown[0]}: expected tile or cifar:CLASS")
+    known = ("tile", CIFAR, VALIDATION)
+    if unknown := [name for name in options.sets if name.partition(":")[0] not in known]:
+        parser.error(f"--sets {unknown[0]}: expected tile, cifar:CLASS or validation:CLASS")
     for seed in options.seeds:
         for name in options.sets:
             measure(name, seed, options)
