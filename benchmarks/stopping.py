@@ -35,7 +35,6 @@ from msc_edge.train.one_vs_rest.protocol import auroc_of
 from msc_edge.train.options import FineTuningOptions
 from msc_edge.train.settings import fine_tuning
 
-
 CIFAR, VALIDATION = "cifar", "validation"
 
 
