@@ -33,7 +33,7 @@ from msc_edge.runtime.tools.calibrate.command import calibrate
 from msc_edge.runtime.tools.compare.command import compare
 from msc_edge.runtime.tools.doctor.command import doctor
 from msc_edge.runtime.tools.evaluate.command import evaluate
-from msc_edge.runtime.tools.kit.command import info, upgrade, verify
+from msc_edge.runtime.tools.kit.command import info, new_key, sign, upgrade, verify
 from msc_edge.runtime.tools.score.command import score
 from msc_edge.runtime.tools.serve.command import serve
 from msc_edge.studio.command import studio
@@ -125,6 +125,8 @@ app.command()(score)
 app.command()(info)
 app.command()(verify)
 app.command()(upgrade)
+app.command()(new_key)
+app.command()(sign)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(calibrate)

@@ -62,6 +62,7 @@ class OutputError(MscEdgeError):
 
 # Packages that only an extra installs, by import name.
 _EXTRA_OF_PACKAGE = {
+    "cryptography": "sign",
     "filelock": "train",
     "hnswlib": "hnsw",
     "imagecodecs": "tiff",

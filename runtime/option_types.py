@@ -17,6 +17,14 @@ PrecisionOption = Annotated[
     ),
 ]
 """`auto` is deprecated: the kit's default model."""
+TrustedKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="A public key, or a folder of them (*.pub): refuse a kit that none of them has signed (extra [sign]).",
+        show_default=False,
+    ),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(

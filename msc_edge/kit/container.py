@@ -1,7 +1,7 @@
 """The folder or .zip that holds a kit, and the check of every byte in it.
 
 The check runs before any parser: hnswlib crashes the process on a damaged index, and native code parses ONNX files.
-A hash proves that a kit is unchanged. It does not prove who wrote it.
+A hash proves that a kit is unchanged. It does not prove who wrote it: see `signatures`.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, Protocol
 
 from msc_edge.errors import KitError, OutputError
-from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES, THUMBNAILS
+from msc_edge.kit.layout import BESIDE_THE_FILES, MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES, SIGNATURES, THUMBNAILS
 from msc_edge.kit.manifest import FileEntry, Manifest, read_manifest
 from msc_edge.kit.roles import check_files
 from msc_edge.text import size
@@ -25,6 +25,7 @@ _MOST_MEMBERS = 1 << 17
 _UNPACKED_AT_LEAST, _LARGEST_RATIO = 16 << 20, 32
 # Files that operating systems add to folders.
 _SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_MOST_SIGNATURES = 1 << 16  # bytes: of 400 keys
 _COPY_AGAIN = "copy the kit again"
 
 
@@ -85,6 +86,10 @@ class Verified(NamedTuple):
     """Of manifest.json."""
     format_version: int
     """Of manifest.json as it is stored; `manifest` has the current format."""
+    digest: bytes
+    """The content of manifest.sha256, which signatures are of."""
+    signatures: bytes | None
+    """The content of manifest.sig; None where there is none."""
 
 
 def verify_folder(path: Path) -> Verified:
@@ -154,7 +159,11 @@ def _verify(container: _Container, path: Path, *, copy_to: Path | None) -> Verif
     for name, entry in manifest.files.items():
         with container.open(name) as file, _copy(name, copy_to) as copy:
             _check_file(name, entry, file, copy)
-    return Verified(manifest, hashlib.sha256(text).hexdigest(), version)
+    signatures = None
+    if SIGNATURES in names:
+        with container.open(SIGNATURES) as file:
+            signatures = file.read(_MOST_SIGNATURES)
+    return Verified(manifest, hashlib.sha256(text).hexdigest(), version, digest_line(text), signatures)
 
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:
@@ -166,7 +175,7 @@ def _check_names(manifest: Manifest, names: set[str]) -> None:
         first = min(missing)
         raise KitError(f"{first} is missing ({len(missing)} of {len(listed)} files); {_COPY_AGAIN}")
     extra = {name for name in names - listed if not _is_system_file(name)}
-    if extra := extra - {MANIFEST, MANIFEST_DIGEST}:
+    if extra := extra - BESIDE_THE_FILES:
         raise KitError(f"{min(extra)} is not listed in {MANIFEST}; remove it, or {_COPY_AGAIN}")
 
 

@@ -27,6 +27,7 @@ KitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{
 
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
+SIGNATURES = "manifest.sig"
 NORMAL_IMAGES = "normal_images.json"
 THUMBNAILS = "thumbnails"
 MODEL_FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
@@ -34,6 +35,8 @@ BANK_FILES: dict[Precision, str] = {"fp32": "bank.npy", "int8": "bank.int8.npy"}
 INDEX_FILES: dict[Precision, str] = {"fp32": "bank.hnsw", "int8": "bank.int8.hnsw"}
 
 
+BESIDE_THE_FILES = frozenset({MANIFEST, MANIFEST_DIGEST, SIGNATURES})
+"""Files that the manifest does not list."""
 MAX_MANIFEST_BYTES = 8 << 20
 """Largest manifest.json that is read or written."""
 

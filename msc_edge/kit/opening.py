@@ -51,15 +51,37 @@ class Kit:
         self.format_version = verified.format_version
         """The format on disk."""
         self.identity = KitIdentity(self.manifest.name, verified.sha256)
+        self.digest = verified.digest
+        """The content of manifest.sha256."""
+        self.signatures = verified.signatures
+        """The content of manifest.sig, which is not checked here; None: the kit is not signed."""
+        self.signer: str | None = None
+        """The trusted key that has signed the kit, by the name of its file; None where none was asked for."""
         self._extracted = extracted
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, trusted_key: str | Path | None = None) -> Self:
         """Verify every file of a kit and open it. KitError names the file, the cause and the remedy.
 
-        What processes have left that were killed while they wrote this kit is cleaned up first; see `recover`.
+        `trusted_key`: a public key, or a folder of them; a kit that none of them has signed is a KitError. A missing or
+        damaged key is a UsageError, and a missing extra `sign` a MissingExtraError. What processes have left that were
+        killed while they wrote this kit is cleaned up first; see `recover`.
         """
-        path = path_argument("kit", path, "'kit'")
+        kit = cls._open(path_argument("kit", path, "'kit'"))
+        if trusted_key is not None:
+            from msc_edge.kit.signatures import TrustedKeys  # noqa: PLC0415  (needs the extra `sign`)
+
+            try:
+                keys = TrustedKeys.read(path_argument("trusted_key", trusted_key, "'keys'"))
+                with _named(kit.path):
+                    kit.signer = keys.check(kit.digest, kit.signatures)
+            except BaseException:
+                kit.close()
+                raise
+        return kit
+
+    @classmethod
+    def _open(cls, path: Path) -> Self:
         recover(path)
         try:
             mode = path.stat().st_mode

@@ -1,5 +1,6 @@
 """Writing kits: the manifest with the hashes of all files, and copies of a kit with another manifest."""
 
+import logging
 import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -7,10 +8,12 @@ from pathlib import Path, PurePosixPath
 from msc_edge.errors import KitError, UsageError, writing
 from msc_edge.files import folder_written_whole, kind_of, sha256_of, written_whole
 from msc_edge.kit.container import digest_line
-from msc_edge.kit.layout import MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES
+from msc_edge.kit.layout import BESIDE_THE_FILES, MANIFEST, MANIFEST_DIGEST, MAX_MANIFEST_BYTES
 from msc_edge.kit.manifest import FileEntry, Manifest
 from msc_edge.kit.opening import Kit
 from msc_edge.text import size
+
+_LOG = logging.getLogger("msc_edge")
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -18,7 +21,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     files = {
         path.relative_to(folder).as_posix(): FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (MANIFEST, MANIFEST_DIGEST)
+        if path.is_file() and path.relative_to(folder).as_posix() not in BESIDE_THE_FILES
     }
     return write_manifest(folder, manifest.model_copy(update={"files": files}))
 
@@ -83,7 +86,8 @@ def rewrite(kit: Kit, manifest: Manifest, target: Path) -> Manifest:
     """Write an open kit to `target` with another manifest; all other files are copied byte by byte.
 
     `target` may be the kit itself (see `rewrite_target`). Raises UsageError when the kit was changed since it was
-    opened, KitError when its files change while they are copied, OutputError from the disk.
+    opened, KitError when its files change while they are copied, OutputError from the disk. Signatures of the kit are
+    not copied: they are of another manifest.
     """
     in_place = target == kit.path.resolve()
     with folder_written_whole(target, replace=in_place) as folder:
@@ -96,4 +100,6 @@ def rewrite(kit: Kit, manifest: Manifest, target: Path) -> Manifest:
         if in_place and sha256_of(kit.file(MANIFEST)) != kit.identity.sha256:
             # Another process replaced the kit: writing now would lose its calibration history.
             raise UsageError(f"{kit.path}: was changed by another process in the meantime; run the command again")
+    if kit.signatures is not None:
+        _LOG.warning("%s: the signatures of %s are of its old manifest and were not copied; sign it", target, kit.path)
     return sealed

@@ -29,6 +29,7 @@ class KitOptions:
     threads: int
     precision: Precision | None = None
     backend: BackendChoice = "auto"
+    trusted_key: Path | None = None
 
 
 class ActiveKits:
@@ -83,7 +84,13 @@ def load_kits(
 
 
 def _opened(path: Path, options: KitOptions) -> Detector:
-    detector = Detector.load(path, threads=options.threads, precision=options.precision, backend=options.backend)
+    detector = Detector.load(
+        path,
+        threads=options.threads,
+        precision=options.precision,
+        backend=options.backend,
+        trusted_key=options.trusted_key,
+    )
     if detector.manifest.decode.jpeg_keep:
         LOG.warning("%s: trained on JPEG files decoded at reduced size; train without this option for cameras", path)
     if len(detector.manifest.models) > 1:

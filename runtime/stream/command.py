@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
-from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
+from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold, TrustedKey
 from msc_edge.text import one_line
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def stream(
     threshold: Threshold = None,
     false_alarm_rate: FalseAlarmRate = None,
     precision: PrecisionOption = None,
+    trusted_key: TrustedKey = None,
     station: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of this PC or line.", show_default="the PC's name")
     ] = None,
@@ -116,6 +117,7 @@ def stream(
         "station": station,
         "state": str(state) if state else None,
         "precision": precision,
+        "trusted_key": str(trusted_key) if trusted_key else None,
         "show": True if show else None,
         "source": [_without_none({"address": each, "max_fps": max_fps}) for each in addresses] or None,
         "limits": {"threshold": threshold, "false_alarm_rate": false_alarm_rate},

@@ -246,6 +246,10 @@ class StreamConfig(_Section):
     backend: BackendChoice = Field(
         default="auto", description="runs the model; auto: OpenVINO if it is installed and faster for fp32"
     )
+    trusted_key: Path | None = Field(
+        default=None,
+        description="a public key, or a folder of them (*.pub); kits that none of them has signed are refused",
+    )
     show: bool = Field(default=False, description="open a window with the frame, its score and its verdict")
     source: list[SourceConfig] = Field(min_length=1)
     limits: LimitsConfig = LimitsConfig()

@@ -16,7 +16,10 @@ from msc_edge.runtime.stream.config_variables import expanded
 from msc_edge.runtime.stream.config_warnings import readable_passwords
 
 # Options that are paths. A relative path is relative to the folder of the file: a service has no useful working folder.
-_PATHS = (("kit",), ("state",), ("results", "jsonl"), ("results", "csv"), ("images", "folder"), ("mqtt", "ca_file"))
+_PATHS = (
+    *(("kit",), ("trusted_key",), ("state",), ("results", "jsonl"), ("results", "csv")),
+    *(("images", "folder"), ("mqtt", "ca_file")),
+)
 _DEPRECATED = {"pictures": "images", "engine": "backend"}  # names of 0.1.0
 
 

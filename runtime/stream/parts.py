@@ -180,7 +180,7 @@ class Parts:
 
     def _kit_options(self, config: StreamConfig) -> KitOptions:
         threads = config.threads or max(1, usable_cores() // len(self._sources))
-        return KitOptions(threads=threads, precision=config.precision, backend=config.backend)
+        return KitOptions(threads, config.precision, config.backend, config.trusted_key)
 
     def _channels(self, config: StreamConfig) -> list[Channel]:
         channels: list[Channel] = []

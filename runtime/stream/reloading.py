@@ -12,7 +12,7 @@ from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.parts import Parts
 
 _SECTIONS = {"limits", "alarm", "images", "mqtt", "webhook", "outbox"}
-_OPTIONS = {"kit", "precision", "backend", "http.ready_within"}
+_OPTIONS = {"kit", "precision", "backend", "trusted_key", "http.ready_within"}
 _OF_A_SOURCE = {"kit", "limits", "alarm", "roi", "not_scored_after"}
 
 

@@ -40,6 +40,9 @@ def describe_kit(kit: Kit) -> Iterator[tuple[str, str]]:
     yield "kit", one_line(describe_place(kit))
     yield "SHA-256", kit.identity.sha256
     yield "size", describe_size(kit)
+    if kit.signatures is not None:
+        keys = many(len(kit.signatures.splitlines()), "key")
+        yield "signed", f"by {keys}, not checked here: pass --trusted-key to verify"
     created = f"{made.created} by msc-edge {manifest.msc_edge_version} from {many(made.images, 'normal image')}"
     yield "created", one_line(created)
     stage = f" up to {network.stop_at}" if network.stop_at else ""

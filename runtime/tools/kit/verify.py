@@ -15,10 +15,12 @@ from msc_edge.runtime.search import SearchChoice, open_bank
 from msc_edge.runtime.tools.kit.describe import describe_size
 
 
-def verify_path(path: Path) -> Iterator[str]:
-    """Open a kit and verify it: its size in words, then the checks of `verify`."""
-    with Kit.open(path) as kit:
+def verify_path(path: Path, trusted_key: Path | None = None) -> Iterator[str]:
+    """Open a kit and verify it: its size in words, then the checks of `verify`. `trusted_key`: see `Kit.open`."""
+    with Kit.open(path, trusted_key=trusted_key) as kit:
         yield describe_size(kit)
+        if kit.signer:
+            yield f"signed by {kit.signer}"
         yield from verify(kit)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
-from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
+from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold, TrustedKey
 
 if TYPE_CHECKING:
     from msc_edge.runtime.batch import FolderScores
@@ -82,6 +82,7 @@ def score(
         ),
     ] = "auto",
     precision: PrecisionOption = None,
+    trusted_key: TrustedKey = None,
     backend: Annotated[
         Literal["auto", "onnxruntime", "openvino"],
         typer.Option(
@@ -129,7 +130,7 @@ def score(
         receivers.append(_row_printer())  # before the progress bar, which replaces standard output
     with ExitStack() as stack:
         progress = silent if quiet else stack.enter_context(progress_bars())
-        opened = stack.enter_context(Kit.open(kit))
+        opened = stack.enter_context(Kit.open(kit, trusted_key=trusted_key))
         writer = None
         if heatmaps or maps:
             writer = HeatmapWriter(opened, overlays=heatmaps, maps=maps, images=paths, overwrite=overwrite or resume)

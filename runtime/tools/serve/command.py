@@ -14,6 +14,7 @@ from msc_edge.runtime.option_types import (
     Threshold,
     TlsCertificate,
     TlsKey,
+    TrustedKey,
 )
 
 
@@ -51,6 +52,7 @@ def serve(
     threshold: Threshold = None,
     false_alarm_rate: FalseAlarmRate = None,
     precision: PrecisionOption = None,
+    trusted_key: TrustedKey = None,
 ) -> None:
     """Score images over HTTP: POST an image to /score, and get its result as JSON.
 
@@ -86,6 +88,7 @@ def serve(
         threshold=threshold,
         false_alarm_rate=false_alarm_rate,
         precision=None if precision == "auto" else precision,
+        trusted_key=trusted_key,
         on_start=lambda addresses: screen.print(
             f"{kit} is served at {' and '.join(addresses)}; {addresses[0]}/docs describes the server"
         ),

@@ -28,6 +28,7 @@ EVERYTHING: dict[str, Any] = {
     "threads": 2,
     "precision": "int8",
     "backend": "onnxruntime",
+    "trusted_key": "/etc/msc-edge/keys",
     "show": True,
     "source": [
         {

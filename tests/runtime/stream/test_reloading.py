@@ -18,6 +18,8 @@ from onnx import helper, numpy_helper
 from msc_edge.errors import KitError
 from msc_edge.kit.layout import MANIFEST, MODEL_FILES
 from msc_edge.kit.manifest import parse_manifest
+from msc_edge.kit.signatures import new_key
+from msc_edge.kit.signing import sign
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.backends.interface import EMBEDDING
@@ -50,7 +52,18 @@ def test_options_that_differ_have_a_name(change: dict[str, Any], names: list[str
 
 def test_every_option_is_either_reloaded_or_refused() -> None:
     top = {name for name in StreamConfig.model_fields if is_reloadable(f"{name}.x") or is_reloadable(name)}
-    assert top == {"kit", "precision", "backend", "limits", "alarm", "images", "mqtt", "webhook", "outbox"}
+    assert top == {
+        "kit",
+        "precision",
+        "backend",
+        "trusted_key",
+        "limits",
+        "alarm",
+        "images",
+        "mqtt",
+        "webhook",
+        "outbox",
+    }
     for name in ("http.port", "source.1.address", "source.12.max_fps", "state", "station", "results.csv", "threads"):
         assert not is_reloadable(name), name
     for name in ("http.ready_within", "source.1.kit", "source.2.limits.threshold", "source.12.alarm.after.m"):
@@ -226,6 +239,28 @@ def test_a_kit_that_scores_nothing_is_refused_at_the_start_and_at_a_reload(
         request_reload(from_file.state, timeout=TIMEOUT)
     assert running.stream._parts.kits.sha256(None) == before
     assert running.entries("kit_refused")
+
+
+def test_only_signed_kits_are_accepted_at_the_start_and_at_a_reload(
+    from_file: Any, kit: Path, tmp_path: Path, toy_kit: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    new_key(tmp_path / "keys/line")
+    sources, trusted = [{"address": str(tmp_path / "in")}], {"trusted_key": "keys"}
+    from_file.write(source=sources, kit=str(kit), **trusted)
+    with pytest.raises(KitError, match=r"is not signed, and only kits of line\.pub are accepted"):
+        Stream(read_config(from_file.path, {}))
+    sign(kit, tmp_path / "keys/line.key")
+    running = from_file.start()
+    running.wait_for("started")
+    before = running.stream._parts.kits.sha256(None)
+    from_file.write(source=sources, kit=str(toy_kit), **trusted)
+    with pytest.raises(KitError, match=r"the previous kit remains active: .* is not signed"):
+        request_reload(from_file.state, timeout=TIMEOUT)
+    assert running.stream._parts.kits.sha256(None) == before
+    (tmp_path / "keys/line.pub").unlink()
+    with pytest.raises(KitError, match=r"the previous kit remains active: .* holds no public key"):
+        request_reload(from_file.state, timeout=TIMEOUT)
 
 
 def test_a_kit_that_cannot_score_the_frames_of_a_camera_is_refused(camera: Any, from_file: Any, kit: Path) -> None:
