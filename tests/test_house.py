@@ -129,6 +129,15 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
         "tiles_and_masks",
         "camera_habits",
         "base_css",
+        "images_refusals",
+        "manifest_file_names",
+        "manifest_refusals",
+        "detector_limits",
+        "detector_refusals",
+        "training_refusals",
+        "training_resume",
+        "distil_refusals",
+        "distil_resume",
     }
     wrong = []
     for source in SOURCES:

@@ -3,8 +3,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from msc_edge.images import DecodePolicy, read_image
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,19 @@ def enforced_permissions(tmp_path_factory: pytest.TempPathFactory) -> None:
     file.touch(mode=0)
     if os.access(file, os.R_OK):
         pytest.skip("runs as root: file modes forbid nothing")
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[..., np.ndarray]:
+    """Read an image from a file with this content, uint8 (height, width, 3)."""
+
+    def write_and_read(tmp_path: Path, content: bytes, *, bit_depth: Any = 8, name: str = "part.jpg") -> np.ndarray:
+        path = tmp_path / name
+        path.write_bytes(content)
+        image = read_image(path, DecodePolicy(bit_depth=bit_depth))
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        return image
+
+    return write_and_read

@@ -18,6 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from msc_edge.anomaly_map import AnomalousRegion
+from msc_edge.runtime import Detector
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import NearestImage, Result
 
@@ -45,6 +46,12 @@ def scored() -> Callable[..., ImageResult]:
         return ImageResult(path, Result(**{**values, **fields}), milliseconds)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def patches(patch_kit: Path) -> Detector:
+    """The detector of the toy kit with patches."""
+    return Detector.load(patch_kit, threads=1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A small random backbone, drawn images, and runs that several tests share."""
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,11 @@ from torch import nn
 from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.options import TrainingOptions
+from msc_edge.train.run_folder import CURVES, METRICS, VIEWS
+from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RunRecord
 from msc_edge.train.training import train
+
+RESULTS = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, METRICS, CURVES, VIEWS)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,6 +99,28 @@ def options(small_weights: Path) -> Callable[..., TrainingOptions]:
         return TrainingOptions(**{**quick, **changed})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained() -> Callable[..., RunRecord]:
+    """Train, and return the record of the run."""
+
+    def run(normal: Path, out: Path, options: TrainingOptions, **more) -> RunRecord:
+        record = train(normal, out, options, **more)
+        assert record is not None
+        return record
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[..., dict[str, str]]:
+    """The SHA-256 of files of a run: of all that it learned and drew, or of those named."""
+
+    def read(run: Path, names: tuple[str, ...] = RESULTS) -> dict[str, str]:
+        return {name: sha256((run / name).read_bytes()).hexdigest() for name in names}
+
+    return read
 
 
 @pytest.fixture(scope="session")

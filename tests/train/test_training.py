@@ -1,44 +1,36 @@
-import itertools
+"""What a training writes: weights, bank, calibration and record, and what they depend on."""
+
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from msc_edge.bank import Bank
-from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Region
-from msc_edge.train import recipes
 from msc_edge.train import training as training_module
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TrainingOptions
-from msc_edge.train.recipes import recipe_named
-from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, VIEWS
+from msc_edge.train.run_folder import CURVES, METRICS, VIEWS
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
     CALIBRATION,
     IMAGE_TABLE,
     RECORD,
-    RunRecord,
     read_record,
 )
 from msc_edge.train.training import train
@@ -46,29 +38,6 @@ from msc_edge.train.weights import load_into
 
 RESULTS = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, METRICS, CURVES, VIEWS)
 NOT_TEXT = pytest.mark.skipif(sys.platform != "linux", reason="other file systems accept valid text only")
-
-
-def trained(normal: Path, out: Path, options: TrainingOptions, **more) -> RunRecord:
-    record = train(normal, out, options, **more)
-    assert record is not None
-    return record
-
-
-def contents(run: Path, names: tuple[str, ...] = RESULTS) -> dict[str, str]:
-    return {name: sha256((run / name).read_bytes()).hexdigest() for name in names}
-
-
-def command(normal: Path, out: Path, weights: Path, *more: str) -> list[str]:
-    """The options of the fixture `options`, on the command line."""
-    quick = (
-        "--backbone mobilenet_v2_x0.1 --stop-at features.3 --image-size 32 --batch 4 --learning-rate 1e-2 --dtype fp32 "
-        "--scores image"
-    )
-    given = [*quick.split(), "--accelerator", "cpu", "--weights", str(weights), *more]
-    return [sys.executable, "-m", "msc_edge", "train", "--normal", str(normal), "--out", str(out), *given]
-
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def test_the_arrays_of_a_run_belong_to_its_weights(finished_run: Path, normal_images: Path) -> None:
@@ -121,7 +90,7 @@ def test_images_of_one_part_that_are_most_of_all_are_held_out_once(
 
 
 def test_the_same_seed_gives_the_same_run_byte_for_byte(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
+    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable, trained: Callable, contents: Callable
 ) -> None:
     trained(normal_images, tmp_path / "same", options())
     trained(normal_images, tmp_path / "other", options(seed=8))
@@ -131,7 +100,13 @@ def test_the_same_seed_gives_the_same_run_byte_for_byte(
 
 
 def test_curves_and_views_do_not_change_the_training(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable, monkeypatch: pytest.MonkeyPatch
+    normal_images: Path,
+    finished_run: Path,
+    tmp_path: Path,
+    options: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Callable,
+    contents: Callable,
 ) -> None:
     for name in ("write_curves", "write_view_sheet"):
         monkeypatch.setattr(training_module, name, lambda *_, **__: None)
@@ -142,7 +117,7 @@ def test_curves_and_views_do_not_change_the_training(
 
 
 def test_the_views_can_be_seen_while_the_training_runs(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
+    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable, trained: Callable, contents: Callable
 ) -> None:
     seen: list[bool] = []
 
@@ -169,7 +144,14 @@ def test_without_steps_the_backbone_does_not_change(frozen_run: Path, small_weig
 
 
 def test_held_out_images_do_not_influence_the_training(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable, toy, save: Callable
+    normal_images: Path,
+    finished_run: Path,
+    tmp_path: Path,
+    options: Callable,
+    toy,
+    save: Callable,
+    trained: Callable,
+    contents: Callable,
 ) -> None:
     others = shutil.copytree(normal_images, tmp_path / "others")
     for number, image in enumerate(read_image_table(finished_run / IMAGE_TABLE)):
@@ -184,191 +166,8 @@ def test_held_out_images_do_not_influence_the_training(
     assert contents(tmp_path / "run", (CALIBRATION,)) != contents(finished_run, (CALIBRATION,))
 
 
-def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(read_metrics(out / METRICS, StepMetrics)) < steps:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.slow  # starts another Python process with torch
-def test_a_killed_run_can_be_resumed_with_the_same_result(
-    normal_images: Path, tmp_path: Path, options: Callable, small_weights: Path
-) -> None:
-    steps = 40
-    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
-    arguments = command(normal_images, killed, small_weights, "--steps", str(steps), "--checkpoint-every", "3")
-    with subprocess.Popen(arguments, env=ONE_THREAD, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_steps(process, killed, 7)
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL if sys.platform != "win32" else process.returncode
-    assert (killed / CHECKPOINT).is_file()
-    with pytest.raises(KitError, match="not finished"):
-        read_record(killed)
-
-    trained(normal_images, killed, options(steps=steps, checkpoint_every=50), resume=True)
-    trained(normal_images, uninterrupted, options(steps=steps))
-    assert contents(killed) == contents(uninterrupted)
-
-
-@pytest.mark.long  # starts three Python processes with torch
-def test_two_processes_learn_the_same_as_one(
-    normal_images: Path, tmp_path: Path, options: Callable, small_weights: Path
-) -> None:
-    together, alone = tmp_path / "together", tmp_path / "alone"
-    arguments = command(normal_images, together, small_weights, "--steps", "6", "--devices", "2", "--recipe", "v1")
-    done = subprocess.run(arguments, env=ONE_THREAD, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("next: msc-edge export") == 1  # only one process prints
-    trained(normal_images, alone, options(steps=6, recipe="v1"))
-
-    ours, theirs = load_file(alone / BACKBONE), load_file(together / BACKBONE)
-    start = load_file(small_weights)
-    moved = max(float((ours[key] - start[key]).abs().max()) for key in ours)
-    apart = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
-    assert apart < 1e-5
-    assert apart < moved / 50  # the weights did change
-    np.testing.assert_allclose(np.load(together / BANK), np.load(alone / BANK), atol=1e-5)
-    rows = [read_metrics(folder / METRICS, StepMetrics) for folder in (together, alone)]
-    for one, other in zip(*rows, strict=True):
-        assert (one.step, one.loss) == (other.step, pytest.approx(other.loss, abs=1e-4))
-        assert one.mean_pairwise_cosine == pytest.approx(other.mean_pairwise_cosine, abs=1e-4)
-        assert one.effective_rank == pytest.approx(other.effective_rank, abs=1e-2)
-
-
-class StoppedError(Exception):
-    """Raised by a test to interrupt a training."""
-
-
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory, normal_images: Path, options: Callable) -> Path:
-    """A run that was interrupted after three of its four steps; read-only."""
-    out = tmp_path_factory.mktemp("interrupted") / "run"
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "fine-tuning" and done == 3:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train(normal_images, out, options(checkpoint_every=1), report=report)
-    return out
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"image_size": 64},
-        {"holdout": 0.4},
-        {"region": Region(x=0, y=0, width=30, height=30)},
-    ],
-)
-def test_resuming_with_other_options_is_refused(
-    other: dict, normal_images: Path, interrupted: Path, tmp_path: Path, options: Callable
-) -> None:
-    run = shutil.copytree(interrupted, tmp_path / "run")
-    with pytest.raises(UsageError, match="started with other options"):
-        train(normal_images, run, options(**other), resume=True)
-    assert contents(run, (CHECKPOINT, METRICS)) == contents(interrupted, (CHECKPOINT, METRICS))  # nothing was lost
-
-
-def test_before_the_second_checkpoint_only_the_same_options_resume_a_run(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
-) -> None:
-    """A process that is killed leaves its first checkpoint; one that stops itself leaves nothing before the second."""
-    out = tmp_path / "run"
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "fine-tuning" and done == 2:
-            shutil.copytree(tmp_path / "stopped", out, ignore=shutil.ignore_patterns(".*"))
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train(normal_images, tmp_path / "stopped", options(), report=report)
-    assert not (tmp_path / "stopped").exists()
-    started = contents(out, (METRICS, VIEWS))
-    for other in ({"seed": 8}, {"learning_rate": 1e-3}, {"steps": 5}):
-        with pytest.raises(UsageError, match="started with other options"):
-            train(normal_images, out, options(**other), resume=True)
-    assert contents(out, (METRICS, VIEWS)) == started
-    trained(normal_images, out, options(), resume=True)
-    assert contents(out) == contents(finished_run)
-
-
-def test_a_run_without_a_checkpoint_keeps_nothing_of_its_first_start(
-    normal_images: Path, interrupted: Path, tmp_path: Path, options: Callable
-) -> None:
-    """As an older version left it before its first checkpoint: the views of other settings would stay."""
-    run = shutil.copytree(interrupted, tmp_path / "run")
-    (run / CHECKPOINT).unlink()
-    trained(normal_images, run, options(seed=8), resume=True)
-    trained(normal_images, tmp_path / "other", options(seed=8))
-    assert contents(run) == contents(tmp_path / "other")
-
-
-def test_resuming_with_the_same_options_finishes_the_run(
-    normal_images: Path, interrupted: Path, finished_run: Path, tmp_path: Path, options: Callable
-) -> None:
-    run = shutil.copytree(interrupted, tmp_path / "run")
-    trained(normal_images, run, options(), resume=True)
-    assert contents(run) == contents(finished_run)
-
-
-def test_a_finished_run_is_not_trained_again(
-    normal_images: Path, frozen_run: Path, tmp_path: Path, options: Callable
-) -> None:
-    out = shutil.copytree(frozen_run, tmp_path / "run")
-    with pytest.raises(UsageError, match=r"already finished.*msc-edge export"):
-        train(normal_images, out, options(steps=0), resume=True)
-    with pytest.raises(UsageError, match=r"is not empty"):
-        train(normal_images, out, options(steps=0))
-    files = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RECORD)
-    assert contents(out, files) == contents(frozen_run, files)
-
-
-def test_resuming_a_run_that_was_not_started_starts_it(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
-) -> None:
-    trained(normal_images, tmp_path / "run", options(), resume=True)
-    assert contents(tmp_path / "run") == contents(finished_run)
-
-
-def test_a_second_training_in_the_same_folder_is_refused_and_the_first_continues(
-    normal_images: Path, frozen_run: Path, tmp_path: Path, options: Callable
-) -> None:
-    errors: list[str] = []
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "reading images" and done == 1:  # nothing is written yet
-            for resume in (False, True):
-                with pytest.raises(UsageError) as refused:
-                    train(normal_images, tmp_path / "run", options(seed=1), resume=resume)
-                errors.append(str(refused.value))
-
-    trained(normal_images, tmp_path / "run", options(steps=0), report=report)
-    assert ["another training is running there" in each for each in errors] == [True, True]
-    files = (BACKBONE, BANK, CALIBRATION, IMAGE_TABLE)
-    assert contents(tmp_path / "run", files) == contents(frozen_run, files)
-
-
-@pytest.mark.parametrize("occupied", ["file", "folder"])
-def test_existing_files_at_the_output_path_are_not_changed(
-    occupied: str, normal_images: Path, tmp_path: Path, options: Callable
-) -> None:
-    out = tmp_path / "out"
-    if occupied == "file":
-        out.write_text("mine")
-    else:
-        out.mkdir()
-        (out / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match=str(out)):
-        train(normal_images, out, options())
-    assert (out if occupied == "file" else out / "thesis.txt").read_text() == "mine"
-
-
 def test_reduced_jpeg_decodes_at_a_reduced_size_in_training_and_in_the_kit(
-    tmp_path: Path, options: Callable, toy: ModuleType, save: Callable
+    tmp_path: Path, options: Callable, toy: ModuleType, save: Callable, trained: Callable
 ) -> None:
     folder = tmp_path / "jpegs"
     for seed in range(6):
@@ -386,14 +185,9 @@ def test_reduced_jpeg_decodes_at_a_reduced_size_in_training_and_in_the_kit(
     assert width > small[1]
 
 
-def test_a_region_and_reduced_jpeg_exclude_each_other(normal_images: Path, tmp_path: Path, options: Callable) -> None:
-    with pytest.raises(UsageError, match="--reduced-jpeg and --roi: a region is in pixels of the full image"):
-        train(normal_images, tmp_path / "run", options(reduced_jpeg=True, region=Region(x=0, y=0, width=9, height=9)))
-
-
 @pytest.mark.skipif(os.name != "posix", reason="no named pipes here")
 def test_unreadable_images_and_duplicates_are_skipped_and_reported(
-    normal_images: Path, tmp_path: Path, options: Callable
+    normal_images: Path, tmp_path: Path, options: Callable, trained: Callable
 ) -> None:
     folder = shutil.copytree(normal_images, tmp_path / "in")
     (folder / "part_03.png").write_bytes((folder / "part_03.png").read_bytes()[:300])
@@ -418,28 +212,7 @@ def test_unreadable_images_and_duplicates_are_skipped_and_reported(
     assert len(np.load(tmp_path / "run" / CALIBRATION)) == 4
 
 
-@pytest.mark.parametrize(("readable", "unreadable"), [(0, 4), (1, 0), (2, 3)])
-def test_too_few_readable_images_are_refused(
-    readable: int, unreadable: int, normal_images: Path, tmp_path: Path, options: Callable
-) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i in range(readable):
-        shutil.copy(normal_images / f"part_{i:02d}.png", folder)
-    for i in range(unreadable):
-        (folder / f"bad_{i}.png").write_bytes(b"bad %d" % i)
-    reason = (
-        f"^{unreadable} of {readable + unreadable} images cannot be read, .*the first failure: bad_0.png: "
-        if unreadable
-        else "^of 1 images found"
-    )
-    with pytest.raises(SourceError, match=rf"{reason}.*"):
-        train(folder, tmp_path / "run", options())
-    with pytest.raises(KitError):
-        read_record(tmp_path / "run")
-
-
-def test_three_images_are_enough(normal_images: Path, tmp_path: Path, options: Callable) -> None:
+def test_three_images_are_enough(normal_images: Path, tmp_path: Path, options: Callable, trained: Callable) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(3):
@@ -450,15 +223,8 @@ def test_three_images_are_enough(normal_images: Path, tmp_path: Path, options: C
     assert len(np.load(tmp_path / "run" / CALIBRATION)) == 1
 
 
-def test_the_error_names_the_image_that_does_not_contain_the_region(
-    normal_images: Path, tmp_path: Path, options: Callable
-) -> None:
-    with pytest.raises(SourceError, match=r"part_00\.png: is 64x48 pixels, and --roi 0,0,65,48 is not inside it"):
-        train(normal_images, tmp_path / "run", options(region=Region(x=0, y=0, width=65, height=48)))
-
-
 def test_pixels_outside_the_region_have_no_influence(
-    normal_images: Path, tmp_path: Path, options: Callable, save: Callable
+    normal_images: Path, tmp_path: Path, options: Callable, save: Callable, trained: Callable, contents: Callable
 ) -> None:
     folder = tmp_path / "in"
     for path in sorted(normal_images.iterdir()):
@@ -472,75 +238,8 @@ def test_pixels_outside_the_region_have_no_influence(
     assert contents(tmp_path / "one", names) == contents(tmp_path / "two", names)
 
 
-@pytest.mark.parametrize("steps", [4, 1])
-def test_a_diverged_training_is_refused(steps: int, normal_images: Path, tmp_path: Path, options: Callable) -> None:
-    # With one step the loss is still finite: only the embeddings show the effect of the step.
-    with pytest.raises(UsageError, match="--learning-rate"):
-        train(normal_images, tmp_path / "run", options(steps=steps, learning_rate=1e30))
-    with pytest.raises(KitError):
-        read_record(tmp_path / "run")
-
-
-@pytest.mark.parametrize(("fails_at", "kept"), [(1, 0), (3, 0), (4, 3)])
-def test_after_a_crash_in_a_loss_the_same_command_works_or_the_error_says_resume(
-    fails_at: int,
-    kept: int,
-    normal_images: Path,
-    finished_run: Path,
-    tmp_path: Path,
-    options: Callable,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A checkpoint each three steps: before the first one there is nothing to resume from."""
-    v2, calls = recipe_named("v2"), itertools.count(1)
-
-    def own_loss(*arguments: Any) -> torch.Tensor:
-        if next(calls) == fails_at:
-            raise RuntimeError("a mistake in a loss")
-        return v2.loss(*arguments)
-
-    monkeypatch.setattr(recipes, "RECIPES", (replace(v2, loss=own_loss),))
-    run = tmp_path / "run"
-    with pytest.raises(RuntimeError, match="a mistake") as caught:
-        train(normal_images, run, options(checkpoint_every=3))
-    notes = getattr(caught.value, "__notes__", [])
-    if kept:
-        said = f"the checkpoint of step {kept} is kept; give the same command with --resume to go on from it"
-        assert notes == [f"{run}: {said}"]
-    else:
-        assert (notes, run.exists()) == ([], False)
-    trained(normal_images, run, options(checkpoint_every=3), resume=bool(kept))
-    learned = (BACKBONE, BANK, CALIBRATION)
-    assert contents(run, learned) == contents(finished_run, learned)
-
-
-def test_a_collapsed_training_is_refused(normal_images: Path, tmp_path: Path, options: Callable) -> None:
-    # All images become one point: every score would be 0 and every defect normal.
-    with pytest.raises(UsageError, match=r"embeddings have collapsed: .* train again with a lower --learning-rate"):
-        train(normal_images, tmp_path / "run", options(learning_rate=5.0, steps=3))
-    assert not (tmp_path / "run" / RECORD).exists()
-
-
-def test_a_network_whose_features_are_zero_is_refused(
-    normal_images: Path, tmp_path: Path, options: Callable, small_weights: Path
-) -> None:
-    dead = load_file(small_weights)
-    for block in (2, 3):  # the second one adds its input to its output
-        for name in ("weight", "bias"):
-            dead[f"features.{block}.conv.3.{name}"].zero_()
-    save_file(dead, tmp_path / "dead.safetensors")
-    with pytest.raises(UsageError, match="all zero"):
-        train(normal_images, tmp_path / "run", options(steps=0, weights=tmp_path / "dead.safetensors"))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_reported(normal_images: Path, tmp_path: Path, options: Callable) -> None:
-    with pytest.raises(UsageError, match="--accelerator gpu --devices 1: not available on this machine"):
-        train(normal_images, tmp_path / "run", options(accelerator="gpu"))
-
-
 def test_bf16_steps_learn_nearly_the_same(
-    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable
+    normal_images: Path, finished_run: Path, tmp_path: Path, options: Callable, trained: Callable
 ) -> None:
     trained(normal_images, tmp_path / "bf16", options(dtype="bf16"))
     exact, rounded = (read_metrics(run / METRICS, StepMetrics) for run in (finished_run, tmp_path / "bf16"))
@@ -553,25 +252,18 @@ def test_bf16_steps_learn_nearly_the_same(
 
 
 @NOT_TEXT
-def test_a_folder_whose_name_is_not_text_is_refused_immediately(
-    normal_images: Path, tmp_path: Path, options: Callable
+def test_an_image_whose_name_is_not_text_is_used(
+    normal_images: Path, tmp_path: Path, options: Callable, trained: Callable
 ) -> None:
-    folder = tmp_path / os.fsdecode(b"caf\xe9")
-    shutil.copytree(normal_images, folder)
-    with pytest.raises(SourceError, match="not valid text"):
-        train(folder, tmp_path / "run", options())
-    assert not (tmp_path / "run").exists()
-
-
-@NOT_TEXT
-def test_an_image_whose_name_is_not_text_is_used(normal_images: Path, tmp_path: Path, options: Callable) -> None:
     folder = shutil.copytree(normal_images, tmp_path / "in")
     (folder / "part_00.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
     trained(folder, tmp_path / "run", options(steps=0))
     assert os.fsdecode(b"caf\xe9.png") in [image.path for image in read_image_table(tmp_path / "run" / IMAGE_TABLE)]
 
 
-def test_the_record_describes_the_run(normal_images: Path, tmp_path: Path, options: Callable) -> None:
+def test_the_record_describes_the_run(
+    normal_images: Path, tmp_path: Path, options: Callable, trained: Callable, contents: Callable
+) -> None:
     out = tmp_path / "run"
     trained(normal_images, out, options(steps=1, region=Region(x=1, y=2, width=30, height=40), seed=5))
     record = json.loads((out / RECORD).read_text())
@@ -593,7 +285,7 @@ def test_the_record_describes_the_run(normal_images: Path, tmp_path: Path, optio
 
 
 def test_real_frozen_weights_separate_defective_papers_from_normal_ones(
-    real_weights: Path, real_papers: Path, tmp_path: Path
+    real_weights: Path, real_papers: Path, tmp_path: Path, trained: Callable
 ) -> None:
     record = trained(
         real_papers / "good",
@@ -607,12 +299,3 @@ def test_real_frozen_weights_separate_defective_papers_from_normal_ones(
     anomalous = [bank.score(row) for row in network.embed_all((path.name, read_image(path)) for path in defective)]
     normal = np.load(tmp_path / "run" / CALIBRATION).tolist()
     assert roc_auc_score([0] * len(normal) + [1] * len(anomalous), normal + anomalous) > 0.8
-
-
-@pytest.mark.parametrize("wrong", [{"image_size": 10**6}, {"devices": 1000}, {"stop_at": "nonsense"}])
-def test_an_invalid_option_leaves_no_folder(
-    wrong: dict[str, Any], normal_images: Path, tmp_path: Path, options: Callable
-) -> None:
-    with pytest.raises(UsageError):
-        train(normal_images, tmp_path / "run", options(steps=0, **wrong))
-    assert not (tmp_path / "run").exists()

@@ -1,10 +1,12 @@
-"""A kit of small files that need no parser, as a folder and as a .zip."""
+"""A kit of small files that need no parser, as a folder and as a .zip, and manifest.json with other values."""
 
+import copy
 import io
 import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import seal
 
 DIGEST = "0" * 64
+# A manifest as docs/kit-format.md describes it, written by hand: what other programs would write.
+DOCUMENT: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.json").read_bytes())
 
 
 @pytest.fixture(scope="session")
@@ -137,3 +141,34 @@ def assert_refused() -> Callable[[Path, str], None]:
         assert refusal.value.exit_code == 4
 
     return check
+
+
+@pytest.fixture(scope="session")
+def changed() -> Callable[..., dict[str, Any]]:
+    """A document, manifest.json of this folder unless told, with another value at a dotted place; with `...` without
+    that place.
+    """
+
+    def change(where: str, value: Any, document: dict[str, Any] | None = None) -> dict[str, Any]:
+        document = copy.deepcopy(document or DOCUMENT)
+        *parents, last = [part.replace("|", ".") for part in where.split(".")]
+        part = document
+        for parent in parents:
+            part = part[parent]
+        if value is ...:
+            del part[last]
+        else:
+            part[last] = value
+        return document
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[Any], Manifest]:
+    """The manifest of a document."""
+
+    def read(document: Any) -> Manifest:
+        return parse_manifest(json.dumps(document).encode())
+
+    return read

@@ -1,4 +1,4 @@
-"""Photos to distil on, and a small teacher that distinguishes them."""
+"""Photos to distil on, a small teacher that distinguishes them, and a distillation that several tests share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,12 @@ from msc_edge.images import read_image
 from msc_edge.preprocessing import preset
 from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.backbones.registry import build_backbone
+from msc_edge.train.distillation.distil import DISTIL_RECORD, DistilRecord, distil, work_folder
+from msc_edge.train.distillation.loop import DistilMetrics
+from msc_edge.train.distillation.options import DistilOptions
+from msc_edge.train.metrics import read_metrics
 from msc_edge.train.preprocess import Preprocess
+from msc_edge.train.run_folder import METRICS
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +93,55 @@ def student_weights(tmp_path_factory: pytest.TempPathFactory, calibrated: Callab
     path = tmp_path_factory.mktemp("student") / "mobilenet_v2_x0.1.safetensors"
     save_file(calibrated(backbone), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def options(teacher_weights: Path) -> DistilOptions:
+    """A cut MobileNetV2 teaches a complete one, both of a tenth of the width."""
+    return DistilOptions(
+        teacher_backbone="mobilenet_v2_x0.1",
+        teacher_weights=teacher_weights,
+        teacher_stop_at="features.6",
+        student="mobilenet_v2_x0.1",
+        steps=4,
+        batch=8,
+        image_size=32,
+        accelerator="cpu",
+        dtype="fp32",
+        measure_every=2,
+        learning_rate=0.1,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options: DistilOptions) -> Path:
+    """The student of a finished distillation with `options`; read-only."""
+    out = tmp_path_factory.mktemp("finished") / "student.safetensors"
+    distil([scenes], out, options)
+    return out
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a test writes its student."""
+    return tmp_path / "student.safetensors"
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[Path], list[DistilMetrics]]:
+    """The metrics of the distillation of a student."""
+
+    def read(out: Path) -> list[DistilMetrics]:
+        return read_metrics(work_folder(out) / METRICS, DistilMetrics)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def record_of() -> Callable[[Path], DistilRecord]:
+    """The record of the distillation of a student."""
+
+    def read(out: Path) -> DistilRecord:
+        return DistilRecord.model_validate_json((work_folder(out) / DISTIL_RECORD).read_bytes())
+
+    return read

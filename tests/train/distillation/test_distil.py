@@ -1,6 +1,7 @@
+"""What a distillation writes: the student, its metrics and its record, and where the student starts."""
+
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,105 +16,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import msc_edge.train.distillation.distil as distil_module
-from msc_edge.errors import KitError, SourceError, UsageError
+from msc_edge.errors import KitError
 from msc_edge.train.backbones.edge_small import EDGE_SMALL
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.distillation.distil import DISTIL_RECORD, DistilRecord, distil, work_folder
 from msc_edge.train.distillation.loop import DistilMetrics
 from msc_edge.train.distillation.options import DistilOptions
-from msc_edge.train.metrics import read_metrics
 from msc_edge.train.options import TrainingOptions
-from msc_edge.train.run_folder import CHECKPOINT, METRICS
+from msc_edge.train.run_folder import CHECKPOINT
 from msc_edge.train.training import train
 from msc_edge.train.weight_files import weights_from_file
 from msc_edge.train.weights import load_into, pretrained_weights
-
-
-class StoppedError(Exception):
-    """Raised by a test to interrupt a distillation."""
-
-
-@pytest.fixture(scope="session")
-def options(teacher_weights: Path) -> DistilOptions:
-    """A cut MobileNetV2 teaches a complete one, both of a tenth of the width."""
-    return DistilOptions(
-        teacher_backbone="mobilenet_v2_x0.1",
-        teacher_weights=teacher_weights,
-        teacher_stop_at="features.6",
-        student="mobilenet_v2_x0.1",
-        steps=4,
-        batch=8,
-        image_size=32,
-        accelerator="cpu",
-        dtype="fp32",
-        measure_every=2,
-        learning_rate=0.1,
-    )
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options: DistilOptions) -> Path:
-    """The student of a finished distillation with `options`; read-only."""
-    out = tmp_path_factory.mktemp("finished") / "student.safetensors"
-    distil([scenes], out, options)
-    return out
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "student.safetensors"
-
-
-def stop_after(step: int) -> Callable:
-    def report(task: str, done: int, _total: int, _note: str = "") -> None:
-        if task == "distilling" and done == step:
-            raise StoppedError
-
-    return report
-
-
-def rows_of(out: Path) -> list[DistilMetrics]:
-    return read_metrics(work_folder(out) / METRICS, DistilMetrics)
-
-
-@pytest.fixture(scope="session")
-def interrupted(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options: DistilOptions) -> Path:
-    """The work folder of a distillation that was interrupted after step 3, with a checkpoint of step 2; read-only."""
-    out = tmp_path_factory.mktemp("interrupted") / "student.safetensors"
-    with pytest.raises(StoppedError):
-        distil([scenes], out, options, report=stop_after(3))
-    assert not out.exists()
-    return work_folder(out)
-
-
-@pytest.fixture(scope="session")
-def blocked(tmp_path_factory: pytest.TempPathFactory, scenes: Path, options: DistilOptions) -> Path:
-    """The work folder of a distillation that could not write its student; read-only. Has a checkpoint of the last step.
-
-    Another file was created at the output path during the distillation.
-    """
-    out = tmp_path_factory.mktemp("blocked") / "student.safetensors"
-
-    def create_file(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "distilling" and done == 3:
-            out.write_bytes(b"mine")
-
-    with pytest.raises(UsageError, match=r"another file was created there.*move that file away.*--resume"):
-        distil([scenes], out, options, report=create_file)
-    assert out.read_bytes() == b"mine"
-    assert not (work_folder(out) / DISTIL_RECORD).exists()
-    return work_folder(out)
-
-
-def record_of(out: Path) -> DistilRecord:
-    return DistilRecord.model_validate_json((work_folder(out) / DISTIL_RECORD).read_bytes())
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_disturbed_copy_of_the_teacher_approaches_it_again(scenes: Path, out: Path, options: DistilOptions) -> None:
+def test_a_disturbed_copy_of_the_teacher_approaches_it_again(
+    scenes: Path, out: Path, options: DistilOptions, rows_of: Callable[[Path], list[DistilMetrics]]
+) -> None:
     """Teacher and student have the same dimension, and real weights, whose embeddings separate images well."""
     generator = torch.Generator().manual_seed(0)
     disturbed = {
@@ -143,7 +65,12 @@ def test_a_disturbed_copy_of_the_teacher_approaches_it_again(scenes: Path, out: 
 
 
 def test_a_student_of_another_dimension_approaches_the_teacher(
-    scenes: Path, out: Path, options: DistilOptions, resnet_weights: Path, student_weights: Path
+    scenes: Path,
+    out: Path,
+    options: DistilOptions,
+    resnet_weights: Path,
+    student_weights: Path,
+    rows_of: Callable[[Path], list[DistilMetrics]],
 ) -> None:
     """Shown by the losses: with random networks and few held-out images the rank correlation is a matter of chance."""
     resnet = replace(
@@ -172,7 +99,12 @@ def test_the_student_is_a_complete_backbone(finished: Path) -> None:
         assert file.metadata() == {"backbone": "mobilenet_v2_x0.1"}
 
 
-def test_the_record_describes_the_distillation(finished: Path, teacher_weights: Path) -> None:
+def test_the_record_describes_the_distillation(
+    finished: Path,
+    teacher_weights: Path,
+    rows_of: Callable[[Path], list[DistilMetrics]],
+    record_of: Callable[[Path], DistilRecord],
+) -> None:
     record = record_of(finished)
     assert (record.teacher, record.teacher_stop_at, record.start) == (
         "mobilenet_v2_x0.1",
@@ -196,89 +128,6 @@ def test_the_record_contains_no_paths(finished: Path) -> None:
 def test_another_seed_gives_another_student(scenes: Path, out: Path, options: DistilOptions, finished: Path) -> None:
     distil([scenes], out, replace(options, seed=1))
     assert not same(load_file(out), load_file(finished))
-
-
-def test_an_interrupted_distillation_can_be_resumed_with_the_same_result(
-    scenes: Path, out: Path, options: DistilOptions, finished: Path, interrupted: Path
-) -> None:
-    shutil.copytree(interrupted, work_folder(out))
-    distil([scenes], out, options, resume=True)
-    assert out.read_bytes() == finished.read_bytes()
-    assert (work_folder(out) / METRICS).read_bytes() == (work_folder(finished) / METRICS).read_bytes()
-
-
-def test_the_same_seed_gives_the_same_student_if_resumed_without_a_checkpoint(
-    scenes: Path, out: Path, options: DistilOptions, finished: Path, interrupted: Path
-) -> None:
-    shutil.copytree(interrupted, work_folder(out))
-    (work_folder(out) / CHECKPOINT).unlink()
-    distil([scenes], out, options, resume=True)
-    assert out.read_bytes() == finished.read_bytes()
-    assert (work_folder(out) / METRICS).read_bytes() == (work_folder(finished) / METRICS).read_bytes()
-
-
-def test_the_number_of_steps_can_change_before_the_learning_rate_decays(
-    scenes: Path, out: Path, options: DistilOptions, finished: Path
-) -> None:
-    with pytest.raises(StoppedError):
-        distil([scenes], out, replace(options, steps=100), report=stop_after(3))
-    distil([scenes], out, options, resume=True)
-    assert out.read_bytes() == finished.read_bytes()
-
-
-def test_the_number_of_steps_cannot_change_afterwards(
-    scenes: Path, out: Path, options: DistilOptions, blocked: Path
-) -> None:
-    shutil.copytree(blocked, work_folder(out))
-    with pytest.raises(UsageError, match="started with other options"):
-        distil([scenes], out, replace(options, steps=100), resume=True)
-
-
-def test_resuming_with_other_options_images_or_weights_is_refused(
-    scenes: Path, out: Path, options: DistilOptions, interrupted: Path, save: Callable, scene: Callable
-) -> None:
-    shutil.copytree(interrupted, work_folder(out))
-    more = save(out.parent / "more" / "one.png", scene(99)).parent
-    other = out.with_name("other.safetensors")
-    save_file({key: value * 1.01 for key, value in load_file(options.teacher_weights or "").items()}, other)
-    for images, changed in (
-        ([scenes], replace(options, seed=1)),
-        ([scenes], replace(options, teacher_weights=other)),
-        ([scenes, more], options),
-    ):
-        with pytest.raises(UsageError, match="started with other options, images or weights"):
-            distil(images, out, changed, resume=True)
-
-
-def test_resuming_with_other_options_is_refused_before_the_first_measurement_too(
-    scenes: Path, out: Path, options: DistilOptions
-) -> None:
-    """A process that is killed leaves its first checkpoint; one that stops itself leaves nothing."""
-    killed = out.with_name("killed.safetensors")
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "distilling" and done == 1:
-            shutil.copytree(work_folder(out), work_folder(killed), ignore=shutil.ignore_patterns(".*"))
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        distil([scenes], out, replace(options, measure_every=100), report=report)
-    assert not work_folder(out).exists()
-    with pytest.raises(UsageError, match="started with other options, images or weights"):
-        distil([scenes], killed, replace(options, seed=1), resume=True)
-
-
-def test_a_damaged_checkpoint_is_refused(scenes: Path, out: Path, options: DistilOptions, interrupted: Path) -> None:
-    shutil.copytree(interrupted, work_folder(out))
-    checkpoint = work_folder(out) / CHECKPOINT
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(KitError, match="damaged, or not a checkpoint"):
-        distil([scenes], out, options, resume=True)
-
-
-def test_a_finished_distillation_cannot_be_resumed(scenes: Path, options: DistilOptions, finished: Path) -> None:
-    with pytest.raises(UsageError, match="already finished; the student is"):
-        distil([scenes], finished, options, resume=True)
 
 
 def test_batch_norm_statistics_are_learned_from_scratch_only(
@@ -372,7 +221,12 @@ def test_a_run_can_be_the_teacher(scenes: Path, out: Path, options: DistilOption
 
 @pytest.mark.long  # starts three Python processes with torch
 def test_two_processes_learn_the_same_as_one(
-    scenes: Path, tmp_path: Path, options: DistilOptions, resnet_weights: Path, student_weights: Path
+    scenes: Path,
+    tmp_path: Path,
+    options: DistilOptions,
+    resnet_weights: Path,
+    student_weights: Path,
+    rows_of: Callable[[Path], list[DistilMetrics]],
 ) -> None:
     # The student keeps its batch-norm statistics: those of half a batch differ from those of the batch.
     for devices in (1, 2):
@@ -393,123 +247,3 @@ def test_two_processes_learn_the_same_as_one(
     assert apart < moved / 20
     one, two = (rows_of(tmp_path / f"on{devices}.safetensors") for devices in (1, 2))
     assert [row.loss for row in two] == pytest.approx([row.loss for row in one], rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"teacher_backbone": None}, "expected one teacher"),
-        ({"teacher_run": Path("run")}, "expected one teacher"),
-        ({"teacher_backbone": None, "teacher_run": Path("run")}, "omit --teacher-weights"),
-        ({"student": "resnet19"}, "backbone resnet19: unknown"),
-        ({"teacher_backbone": "resnet19"}, "backbone resnet19: unknown"),
-        ({"teacher_stop_at": "features.99"}, "stage features.99: unknown"),
-        ({"teacher_weights": Path("nowhere.pth")}, "weights nowhere.pth: No such file"),
-        ({"student": "mobilenet_v2_x0.05"}, "unknown.*mobilenet_v2_x0.5"),
-        ({"teacher_backbone": "mobilenet_v2"}, "use a checkpoint of mobilenet_v2"),
-        ({"batch": 7}, "--batch 7: expected an even number"),
-        ({"student_weights": Path("nowhere.safetensors")}, "weights nowhere.safetensors: No such file"),
-    ],
-)
-def test_invalid_options_are_refused(
-    changed: dict, message: str, scenes: Path, out: Path, options: DistilOptions
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        distil([scenes], out, replace(options, **changed))
-    assert not work_folder(out).exists()
-
-
-def test_existing_files_at_the_output_path_are_not_changed(
-    scenes: Path, tmp_path: Path, out: Path, options: DistilOptions
-) -> None:
-    with pytest.raises(UsageError, match=r"expected a name that ends in \.safetensors"):
-        distil([scenes], tmp_path / "student.pth", options)
-    out.write_bytes(b"mine")
-    for resume in (False, True):  # with resume, too: there is nothing to resume
-        with pytest.raises(UsageError, match="exists already"):
-            distil([scenes], out, options, resume=resume)
-    assert out.read_bytes() == b"mine"
-    occupied = tmp_path / "other-distil"
-    occupied.mkdir()
-    (occupied / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(UsageError, match="contains no training to resume"):
-        distil([scenes], tmp_path / "other.safetensors", options, resume=True)
-    assert [path.name for path in occupied.iterdir()] == ["holiday.jpg"]
-    with pytest.raises(UsageError, match="not valid text"):
-        distil([scenes], tmp_path / "\udcff.safetensors", options)
-    (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(UsageError, match="exists already"):
-        distil([scenes], tmp_path / "folder.safetensors", options, resume=True)
-
-
-def test_a_dangling_link_at_the_output_path_is_not_changed(scenes: Path, out: Path, options: DistilOptions) -> None:
-    out.symlink_to(out.parent / "unplugged" / "disk")
-    with pytest.raises(UsageError, match="exists already"):
-        distil([scenes], out, options)
-    assert out.is_symlink()
-
-
-def test_a_file_that_appears_during_the_distillation_is_kept_unless_it_is_the_student(
-    scenes: Path, out: Path, options: DistilOptions, finished: Path, blocked: Path
-) -> None:
-    shutil.copytree(blocked, work_folder(out))
-    out.write_bytes(b"mine")
-    with pytest.raises(UsageError, match=r"move that file away.*--resume"):
-        distil([scenes], out, options, resume=True)
-    assert out.read_bytes() == b"mine"
-    # A distillation that was killed before it wrote its record left the student.
-    out.write_bytes(finished.read_bytes())
-    assert distil([scenes], out, options, resume=True) is not None
-
-
-def test_a_resumed_distillation_accepts_missing_metrics_but_not_damaged_ones(
-    scenes: Path, out: Path, options: DistilOptions, finished: Path, blocked: Path
-) -> None:
-    shutil.copytree(blocked, work_folder(out))
-    metrics = work_folder(out) / METRICS
-    metrics.write_bytes(b"\xff\xfe\n" + metrics.read_bytes())
-    with pytest.raises(KitError, match=r"metrics\.csv: is damaged .*; move it away"):
-        distil([scenes], out, options, resume=True)
-    metrics.unlink()
-    again = distil([scenes], out, options, resume=True)
-    assert again is not None
-    assert out.read_bytes() == finished.read_bytes()
-    # The student is measured again. The losses of past steps are no longer known.
-    expected = record_of(finished).result
-    assert again.result == {**expected, "loss": None, "embedding_loss": None, "map_loss": None} | {"step": 4}
-    assert [row.step for row in rows_of(out)] == [4]
-
-
-def test_a_second_distillation_to_the_same_file_is_refused(scenes: Path, out: Path, options: DistilOptions) -> None:
-    refused = []
-
-    def report(task: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
-        if task == "reading images" and done == 1:
-            with pytest.raises(UsageError, match="another training is running there"):
-                distil([scenes], out, replace(options, seed=9))
-            refused.append(done)
-
-    record = distil([scenes], out, replace(options, steps=1), report=report)
-    assert refused
-    assert record is not None
-    assert record.settings.seed == 0
-    assert {path.name for path in work_folder(out).iterdir()} == {DISTIL_RECORD, METRICS, "tensorboard"}
-
-
-def test_too_few_images_are_refused(
-    save: Callable, tmp_path: Path, out: Path, options: DistilOptions, scene: Callable
-) -> None:
-    for seed in range(10):
-        save(tmp_path / "few" / f"{seed}.png", scene(seed))
-    with pytest.raises(SourceError, match=r"of 10 images found, 10 are readable.*at least 32"):
-        distil([tmp_path / "few"], out, options)
-
-
-@pytest.mark.parametrize(("rate", "steps"), [(1e30, 20), (1e38, 1)])
-def test_a_diverged_distillation_is_refused(
-    rate: float, steps: int, scenes: Path, out: Path, options: DistilOptions
-) -> None:
-    with pytest.raises(UsageError, match=r"no longer finite at step \d+.*--learning-rate"):
-        distil([scenes], out, replace(options, learning_rate=rate, steps=steps))
-    assert not out.exists()
-    assert not rows_of(out)
