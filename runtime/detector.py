@@ -66,9 +66,8 @@ class Detector:
 
         `threads` compute one image; the default is all cores that this process may use. `search`: `auto` is the kit's
         default, and exact search where hnswlib is not installed; the scores are the same. `precision`: the model that
-        scores, by default the kit's; each has its own scores and limits. `backend`: see `select_backend`. `trusted_key`:
-        see `Kit.open`. Raises KitError when any byte of the kit was changed, and when the kit does not give a score for
-        its check image, or needs too much memory for it.
+        scores, by default the kit's; each has its own limits. `backend`: see `select_backend`. `trusted_key`: see
+        `Kit.open`. KitError when any byte of the kit was changed, or its check image gets no score or lacks memory.
         """
         path = path_argument("kit", kit, "'kit'")
         with enough_memory(path), Kit.open(path, trusted_key=trusted_key) as opened:
