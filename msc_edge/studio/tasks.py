@@ -92,18 +92,24 @@ def _labelled(test: str | None) -> tuple[LabelledDataset | None, str]:
         return None, str(error)
 
 
-def train_and_export(*, folder: str, report: Report) -> None:
-    """Train, export, and evaluate where labelled images were chosen."""
+def train_and_export(*, folder: str, report: Report) -> dict[str, Any]:
+    """Train, export, and evaluate where labelled images were chosen.
+
+    Returns `notes`: how the images are used and what they allow; none if the training had finished before.
+    """
+    notes: list[str] = []
     training = Training(Path(folder))
     plan, run = training.plan, training.folder / RUN
     if not (run / RECORD).is_file():
         started = any((run / name).is_file() for name in (METRICS, CHECKPOINT))
         if not started:
             shutil.rmtree(run, ignore_errors=True)
-        train(plan.normal, run, options_of(training), resume=started, report=_with_curves(training, report))
+        own = _with_curves(training, report)
+        train(plan.normal, run, options_of(training), resume=started, report=own, note=notes.append)
     if training.kit is None:
         export(run, training.folder / KIT, name=kit_name_of(training), precision="fp32", report=report)
     _evaluate(training, report)
+    return {"notes": [in_words_of_pages(note) for note in notes]}
 
 
 def _with_curves(training: Training, report: Report) -> Report:

@@ -44,6 +44,8 @@ _ROWS: tuple[tuple[str, str], ...] = (
     (r"^--roi ", "the region "),
     # the training
     (r"train again with a lower --learning-rate(, or with other weights|, or with --select synthetic)?", _FEWER_STEPS),
+    (r"pass --steps N to fine-tune it anyway", "a new training with steps (More options) fine-tunes it anyway"),
+    (r", or pass --holdout \S+", ""),
     (r"check the images, or pass --scores image", "check the images"),
     (r"or pass a file of it as the weights", "or choose another speed or detail"),
     (r"wait until it has finished, or choose another name", "wait until it has finished"),

@@ -25,7 +25,7 @@ def test_the_page_says_why_there_is_no_int8_model(studio, training):
     (training.job.folder / "request.json").write_text("{}")
     training.job.finish({"notes": ["no int8 model: <too few images>"]})
     assert "no int8 model: &lt;too few images&gt;" in studio.get(f"{place(training)}/1")[1]
-    training.job.finish(None)  # the first export of a training has no notes
+    training.job.finish(None)  # a training that had finished before has none
     assert studio.get(f"{place(training)}/1")[0] == 200
 
 

@@ -45,7 +45,6 @@ NOT_CAUSED = {
         "train.run_folder": ("resume the training", "no training to resume", "not empty", "go on from it"),
         "train.training": ("export it with",),
     },
-    "only the command line prints it": {"train.announcement": ("--holdout",)},
     "the log of the process shows it": {"train.collapse": ("collapsing",)},
     "the page asks for it, and checks it": {
         "calibration": ("warn rate",),
@@ -60,6 +59,7 @@ NOT_CAUSED = {
     "calls of the library with wrong arguments": {"arguments": ("pass a path",), "map_metrics.metrics": ("pass",)},
     "only files are listed": {"images": ("it is a folder",)},
     "files of other commands": {
+        "kit.signatures": ("exists already",),
         "kit.thumbnails": ("--thumbnails",),
         "kit.writing": ("--out", "NEWKIT"),
         "runtime.batch": ("--resume", "--out", "output"),
