@@ -62,6 +62,7 @@ class OutputError(MscEdgeError):
 
 # Packages that only an extra installs, by import name.
 _EXTRA_OF_PACKAGE = {
+    "asyncua": "machine",
     "cryptography": "sign",
     "filelock": "train",
     "hnswlib": "hnsw",
@@ -69,6 +70,7 @@ _EXTRA_OF_PACKAGE = {
     "lightning": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "pymodbus": "machine",
     "python_multipart": "web",
     "safetensors": "train",
     "scipy": "train",

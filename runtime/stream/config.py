@@ -218,6 +218,14 @@ class HttpConfig(_Section):
     ready_within: PositiveFloat = Field(default=30, description="/readyz: maximum age of the last frame, in seconds")
 
 
+class LineConfig(_Section):
+    """`[line]`: the last decision of each source as values for a machine. Reading needs no password."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every network of this PC")
+    modbus_port: Port | None = Field(default=None, description="Modbus TCP, usually 502; no port is opened by default")
+    opcua_port: Port | None = Field(default=None, description="OPC UA, usually 4840; no port is opened by default")
+
+
 class LogConfig(_Section):
     """`[log]`."""
 
@@ -261,6 +269,7 @@ class StreamConfig(_Section):
     outbox: OutboxConfig = OutboxConfig()
     drift: DriftConfig = DriftConfig()
     http: HttpConfig = HttpConfig()
+    line: LineConfig = LineConfig()
     log: LogConfig = LogConfig()
 
     @field_validator("precision", mode="before")

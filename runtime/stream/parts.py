@@ -18,6 +18,7 @@ from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.stream.drift_watch import DriftWatch, file_of
 from msc_edge.runtime.stream.frame import cut
 from msc_edge.runtime.stream.journal import EventJournal
+from msc_edge.runtime.stream.line.values import LineValues
 from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import Channel, Delivery
 from msc_edge.runtime.stream.sinks.metrics import Metrics
@@ -92,6 +93,7 @@ class Parts:
         ]
         for name in self.names:
             self.metrics.add_source(name)
+        self.line = LineValues(self.names)
         window = Window(f"msc-edge {config.station}", self.names) if config.show else None
         if window:
             self._open.callback(window.close)
@@ -105,6 +107,7 @@ class Parts:
                 statistics=self.statistics,
                 metrics=self.metrics,
                 window=window,
+                line=self.line,
                 drift=self._drift_watch(address, name),
                 roi=options.roi,
             )

@@ -8,6 +8,7 @@ from msc_edge.errors import OutputError
 from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.stream.config_toml import config_as_toml
 from msc_edge.runtime.stream.control import answer, take_requests
+from msc_edge.runtime.stream.line.values import State
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.notify import notify
 from msc_edge.runtime.stream.parts import Parts
@@ -42,6 +43,11 @@ class Stream:
             if config.http.port:  # last: it asks whether the stream is ready
                 server = StatusServer(config.http.host, config.http.port, parts.metrics, not_ready=self.not_ready)
                 parts.on_close(server.close)
+            if config.line.modbus_port or config.line.opcua_port:
+                # pymodbus and asyncua take half a second to import, and are an extra.
+                from msc_edge.runtime.stream.line.servers import LineServers  # noqa: PLC0415
+
+                parts.on_close(LineServers(config.line, parts.line, station=config.station).close)
         except BaseException:
             parts.close()
             raise
@@ -111,6 +117,7 @@ class Stream:
             parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)
+            parts.line.beat(self._states(), ready=not self.not_ready())
             parts.recorder.retry()
             parts.outbox.retry()
             for worker in parts.workers:
@@ -163,6 +170,23 @@ class Stream:
         """The sources without frames."""
         found = {worker.source.name: worker.source.outage for worker in self._parts.workers}
         return {name: outage for name, outage in found.items() if outage is not None}
+
+    def _states(self) -> dict[str, State]:
+        """The state of each source, for a machine."""
+        outages, stalled = self._outages(), self._stalled_sources()
+        found: dict[str, State] = {}
+        for worker in self._parts.workers:
+            name = worker.source.name
+            if not worker.is_alive():
+                found[name] = "ended"
+            elif name in outages or name in stalled:
+                found[name] = "no_frames"
+            elif self._scoring.not_ready(name):
+                found[name] = "not_scored"
+            else:
+                waiting = self._parts.statistics.seconds_since_scored(name) is None
+                found[name] = "waiting" if waiting else "running"
+        return found
 
     def _stalled_sources(self) -> list[str]:
         """Sources whose loop has stopped, by an internal error or by a call that does not return."""

@@ -18,6 +18,7 @@ from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages, cut
 from msc_edge.runtime.stream.frame_request import FrameRequest
 from msc_edge.runtime.stream.journal import EventJournal
+from msc_edge.runtime.stream.line.values import LineValues
 from msc_edge.runtime.stream.logs import LOG, FailureLog
 from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.recorder import Recorder
@@ -42,6 +43,7 @@ class Worker(threading.Thread):
         statistics: Statistics,
         metrics: Metrics,
         window: Window | None = None,
+        line: LineValues | None = None,
         drift: DriftWatch | None = None,
         roi: Region | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Worker(threading.Thread):
         self._statistics = statistics
         self._metrics = metrics
         self._window = window
+        self._line = line
         self.drift = drift
         """None: the source is not watched for drift."""
         self._last_frame = FrameRequest()
@@ -117,6 +120,8 @@ class Worker(threading.Thread):
         earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None
         decision = earlier or self._score(frame)
         self.source.scored()
+        if self._line:  # first: a machine waits for it
+            self._line.publish(decision)
         self._record(decision)
         self._statistics.add_decision(decision)
         self._metrics.add_decision(decision)

@@ -78,6 +78,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "webhook": {"timeout": 4.0},
     "outbox": {"max_mb": 1.5, "max_days": 0.25},
+    "line": {"host": "192.168.1.5", "modbus_port": 502, "opcua_port": 4840},
     "http": {"port": 9110, "host": "0.0.0.0", "ready_within": 12.0},
     "log": {"format": "json", "status_every": 5.0},
 }
