@@ -61,10 +61,15 @@ ifeq ($(and $(NORMAL),$(IMAGES)),)
 $(error usage: make run NORMAL=DIR IMAGES=DIR [BACKBONE=NAME] [WEIGHTS=FILE] [OUT=DIR])
 endif
 endif
-run: install
-	$(BIN)/msc-edge train --normal '$(NORMAL)' --out '$(OUT)/run' $(if $(BACKBONE),--backbone '$(BACKBONE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(TRAIN)
-	$(BIN)/msc-edge export '$(OUT)/run' --out '$(OUT)/kit'
-	$(BIN)/msc-edge score '$(OUT)/kit' '$(IMAGES)' --out '$(OUT)/scores.csv'
+run: export NORMAL := $(NORMAL)
+run: export IMAGES := $(IMAGES)
+run: export OUT := $(OUT)
+run: export BACKBONE := $(BACKBONE)
+run: export WEIGHTS := $(WEIGHTS)
+run: install  # the shell reads the names from its environment, so that they may have any character
+	$(BIN)/msc-edge train --normal "$$NORMAL" --out "$$OUT/run" $(if $(BACKBONE),--backbone "$$BACKBONE") $(if $(WEIGHTS),--weights "$$WEIGHTS") $(TRAIN)
+	$(BIN)/msc-edge export "$$OUT/run" --out "$$OUT/kit"
+	$(BIN)/msc-edge score "$$OUT/kit" "$$IMAGES" --out "$$OUT/scores.csv"
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -102,6 +102,8 @@ def export(
             "--region-rate: the kit compares whole images only and has no heatmap; omit one of the options"
         )
     regions = REGION_RATE if region_rate is None else region_rate
+    if not 0 < regions < 1:
+        raise UsageError(f"--region-rate {regions:g}: expected a number between 0 and 1, for example {REGION_RATE:g}")
     rates = Rates(warn_rate, reject_rate, None if head is None else regions)
     split = Split.of(table, in_turn=record.in_turn, trained=record.trained)
     torch_scoring, torch_scores = _in_torch(run, plan, split.groups)

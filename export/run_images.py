@@ -67,7 +67,10 @@ class RunImages:
         for done, image in enumerate(used, start=1):
             path = folder / image.path
             if not path.is_file():
-                raise SourceError(f"{path}: this training image is missing; pass --normal DIR if the images were moved")
+                remedy = (
+                    "name the folder that the images were moved to" if moved else "pass --normal DIR if they were moved"
+                )
+                raise SourceError(f"{path}: this training image is missing; {remedy}")
             if sha256_of(path) != image.sha256:
                 raise SourceError(f"{path}: changed since the training; restore the file, or train again")
             report("checking the images", done, len(used))

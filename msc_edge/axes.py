@@ -7,7 +7,7 @@ from typing import Literal
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 26, 62, 42
+LEFT, RIGHT, TOP, BOTTOM = 68, 26, 62, 42
 INK, QUIET = "var(--ink, #222)", "var(--quiet, #666)"
 """Colours of text: those of the page, in its light or dark scheme. A plot outside of a page has the second one."""
 _LINE, _BASE = "var(--line, #e4e4e2)", "var(--quiet, #666)"

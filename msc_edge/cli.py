@@ -12,6 +12,7 @@ Every command ends with one of these exit codes, and prints at most one line on 
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -54,6 +55,14 @@ _received: list[int] = []  # signals that end the process
 
 
 class _Commands(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # An empty path is the current folder: `--out "$DIR"` with DIR not set would write there.
+        empty = next((place for place, each in enumerate(args) if not each or re.fullmatch(r"--[a-z-]+=", each)), None)
+        if empty is not None:
+            name = args[empty].removesuffix("=") or (args[empty - 1] if empty else "the command")
+            _exit(2, f"error: {name}: what follows is empty, perhaps from a variable that is not set; give a value")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:  # the class of the context has moved between versions of typer
         # Wrap the commands, not `app()`: by then typer has replaced some exceptions with exit codes of its own.
         with _exit_codes():

@@ -114,5 +114,7 @@ def writing(target: Path) -> Iterator[None]:
             errno.EACCES: "choose a place that you may write to",
             errno.EROFS: "choose a place that is not read-only",
             errno.ENAMETOOLONG: "choose a shorter path",
+            errno.EEXIST: "a file has this name, or a link of this name leads nowhere: choose another place",
+            errno.ENOTDIR: "a part of the path is a file: choose another place",
         }.get(error.errno or 0, "check the disk and the path")
         raise OutputError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error

@@ -93,7 +93,7 @@ def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nd
         raise _not_a_frame(found, f"convert it to {kind}, with values from 0 (black) to {2**bits - 1} (white)")
     pixels = frame[..., None] if frame.ndim == 2 else frame
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        raise _not_a_frame(found, "remove alpha with frame[..., :3], and pass several frames as a list")
+        raise _not_a_frame(found, _remedy_for(frame.shape))
     height, width = pixels.shape[:2]
     if height == 0 or width == 0:
         raise SourceError(f"the image is empty: {width}x{height} pixels; check what cut or read it")
@@ -105,6 +105,19 @@ def frame_to_rgb(frame: np.ndarray, policy: DecodePolicy = _EIGHT_BITS) -> np.nd
         )
     pixels = _to_eight_bits(pixels, policy, bits=_SIXTEEN)
     return pixels if pixels.shape[2] == 3 else three_channels(np.ascontiguousarray(pixels))
+
+
+def _remedy_for(shape: tuple[int, ...]) -> str:
+    """How to get a frame from an array of another shape."""
+    if len(shape) == 4:
+        return "pass several frames as a list"
+    if len(shape) != 3:
+        return "check what cut or read it"
+    if shape[2] == 4:
+        return "remove alpha with frame[..., :3]"
+    if shape[0] in (1, 3, 4):
+        return "its channels come first: numpy.moveaxis(frame, 0, -1) puts them last"
+    return f"it has {shape[2]} channels: choose one or three of them"
 
 
 def _array_instead_of(given: object) -> str:

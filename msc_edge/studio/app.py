@@ -36,12 +36,12 @@ def create_app(workspace: Workspace, settings: WebSettings, *, hosts: frozenset[
 
     async def log_in(request: Request) -> Response:
         if request.method == "GET" or sessions is None:
-            return page("login.html.j2", wrong=False)
+            return page("login.html.j2", outcome="")
         form = await request.form()
         response = see()
-        if not sessions.open(str(form.get("token", "")), response):
-            return page("login.html.j2", wrong=True, status=HTTPStatus.UNAUTHORIZED)
-        return response
+        address = request.client.host if request.client else ""
+        outcome = sessions.open(str(form.get("token", "")), response, address=address)
+        return response if outcome == "open" else page("login.html.j2", outcome=outcome, status=HTTPStatus.UNAUTHORIZED)
 
     app = Starlette(
         routes=[

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.stream.events import EventKind
@@ -11,6 +12,7 @@ from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sources.interface import Source
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.training_images.checks import EXPLANATIONS, REFUSALS, FrameChecks
+from msc_edge.runtime.stream.training_images.focus import Sharpness
 from msc_edge.runtime.stream.training_images.image_folder import ImageFolder
 from msc_edge.runtime.stream.training_images.timing import Timing
 from msc_edge.text import many
@@ -42,6 +44,8 @@ class Capture:
     has_ended: bool = field(default=False, init=False)
     """Whether the source, a video file, was read to its end."""
     _stopped: bool = field(default=False, init=False)
+    _kept: dict[Path, Sharpness] = field(default_factory=dict, init=False)
+    """Of the images of this run."""
 
     def __post_init__(self) -> None:
         self.earlier = len(self.folder.paths)
@@ -57,11 +61,14 @@ class Capture:
             for frame in frames:
                 if frame is not None:
                     self._take(frame)
+                if self.is_complete:
+                    self._remove_blurred()
                 show(self.status())
                 if self.is_complete or self.timing.has_ended or self._stopped:
                     return
         finally:
             frames.close()
+            self._remove_blurred()
 
     def stop(self) -> None:
         """Make `run` end soon. Safe to call from a signal handler, which must take no lock: `source.close` does."""
@@ -109,8 +116,17 @@ class Capture:
             self._skip(refusal, EXPLANATIONS[refusal])
         else:
             path = self.folder.save(frame.image, frame.time)
+            self._kept[path] = self.checks.last
             if self.report_each:
                 LOG.info("kept as %s", path.name)
+
+    def _remove_blurred(self) -> None:
+        """Remove what was kept before the camera was in focus: only later frames show how sharp it can be."""
+        for path in [path for path, measured in self._kept.items() if self.checks.is_blurred(measured)]:
+            self.folder.remove(path)
+            del self._kept[path]
+            self.skipped["blurred"] += 1
+            LOG.info("%s was removed: later frames are sharper", path.name)
 
     def _skip(self, reason: str, explanation: str) -> None:
         self.skipped[reason] += 1

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from msc_edge.runtime.stream.training_images.exposure import exposure_fault
-from msc_edge.runtime.stream.training_images.focus import BLURRED_BELOW, FocusCheck, sharpness
+from msc_edge.runtime.stream.training_images.focus import BLURRED_BELOW, FocusCheck, Sharpness, sharpness
 from msc_edge.runtime.stream.training_images.similarity import SimilarityCheck, view_of
 
 Refusal = Literal["similar", "blurred", "dark", "bright"]
@@ -32,6 +32,8 @@ class FrameChecks:
         self._similarity = SimilarityCheck([] if "similar" in self._allowed else kept)
         self._focus = FocusCheck()
         self._measured: float | None = None
+        self.last: Sharpness = (None, None)
+        """Of the last frame that was kept."""
 
     def observe(self, image: np.ndarray, moment: float | None) -> None:
         """Learn from any frame, uint8 (height, width, 3) RGB, how much frames differ, and how sharp they can be.
@@ -55,9 +57,13 @@ class FrameChecks:
         if "similar" not in self._allowed and self._similarity.is_similar(view):
             return "similar"
         if "blurred" not in self._allowed:
-            measured = sharpness(image)
-            self._focus.observe(measured)
-            if self._focus.share(measured) < BLURRED_BELOW:
+            self.last = sharpness(image)
+            self._focus.observe(self.last)
+            if self.is_blurred(self.last):
                 return "blurred"
         self._similarity.keep(view)
         return None
+
+    def is_blurred(self, measured: Sharpness) -> bool:
+        """Whether a frame is less sharp than the sharpest ones so far. The first ones were compared with few others."""
+        return "blurred" not in self._allowed and self._focus.share(measured) < BLURRED_BELOW

@@ -53,6 +53,12 @@ class ImageFolder:
         self.paths.append(path)
         return path
 
+    def remove(self, path: Path) -> None:
+        """Remove an image that this run has saved. OutputError from the disk."""
+        with writing(path):
+            path.unlink(missing_ok=True)
+        self.paths.remove(path)
+
 
 @contextmanager
 def open_image_folder(folder: Path) -> Iterator[ImageFolder]:

@@ -58,7 +58,7 @@ def _show(comparison: "Comparison", paths: tuple[Path, Path], out: Path | None) 
         ("AUROC", [f"{kit.auroc:.4f}" for kit in kits]),
         ("average precision", [f"{kit.average_precision:.4f}" for kit in kits]),
         ("rejected: false alarms, misses", [f"{kit.reject.false_alarms}, {kit.reject.missed}" for kit in kits]),
-        ("warned or rejected: the same", [f"{kit.warn.false_alarms}, {kit.warn.missed}" for kit in kits]),
+        ("warned or rejected: false alarms, misses", [f"{kit.warn.false_alarms}, {kit.warn.missed}" for kit in kits]),
         ("time of an image, one thread", [f"{kit.milliseconds:.1f} ms" for kit in kits]),
     ):
         table.add_row(name, *map(Text, values))
@@ -82,12 +82,17 @@ def _show(comparison: "Comparison", paths: tuple[Path, Path], out: Path | None) 
         )
         more = f", the first {_SHOWN}" if len(differing) > _SHOWN else ""
         to.print(f"different verdicts: {many(len(differing), 'image')}{more}")
+        least = kits[0].least_p_value, kits[1].least_p_value
         for image in differing[:_SHOWN]:
-            to.print(f"  {one_line(_line(image))}")
+            to.print(f"  {one_line(_line(image, least))}")
         if out:
             to.print(f"results of each image: {one_line(str(out))}")
 
 
-def _line(image: "ComparedImage") -> str:
-    verdicts, p_values = image.verdicts, image.p_values
-    return f"{verdicts[0]}, p {p_values[0]:.3g}; {verdicts[1]}, p {p_values[1]:.3g}; {image.label}: {image.name}"
+def _line(image: "ComparedImage", least: tuple[float, float]) -> str:
+    p_values = [
+        f"p at most {bound:.3g}" if value <= bound else f"p {value:.3g}"
+        for value, bound in zip(image.p_values, least, strict=True)
+    ]
+    said = "; ".join(f"{verdict}, {p_value}" for verdict, p_value in zip(image.verdicts, p_values, strict=True))
+    return f"{said}; {image.label}: {image.name}"

@@ -40,6 +40,7 @@ class ComparedKit(_Part):
     average_precision: float
     warn: AtLimit
     reject: AtLimit
+    least_p_value: float = Field(description="that of an image above all calibration images: only an upper bound")
     milliseconds: float = Field(description="median time to read, decode and score an image on one thread")
 
 
@@ -185,6 +186,7 @@ def _kit(detector: Detector, truth: np.ndarray, scores: np.ndarray, milliseconds
         average_precision=average_precision(truth, scores),
         warn=at_limit(detector.limits.warn, detector.calibration, normal, anomalous),
         reject=at_limit(detector.limits.reject, detector.calibration, normal, anomalous),
+        least_p_value=detector.calibration.least_p_value,
         milliseconds=milliseconds,
     )
 

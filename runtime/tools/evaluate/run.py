@@ -110,7 +110,9 @@ def _check_out(out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
         if folder.is_relative_to(place):
             raise UsageError(f"--out {out}: contains {folder}, which is an input; choose another place")
     kind, _ = kind_of(out)
-    existing = {path.name for path in out.iterdir()} if kind == "folder" else {out.name} if kind else set()
+    if kind == "file":
+        raise UsageError(f"--out {out}: is a file; name a folder")
+    existing = {path.name for path in out.iterdir()} if kind == "folder" else set()
     if existing and not overwrite:
         raise UsageError(f"--out {out}: exists already; choose another name, or pass --overwrite to replace it")
     if others := existing - {JSON, SCORES, REPORT}:

@@ -14,6 +14,7 @@ from msc_edge.kit.model_entry import CalibrationInfo, MemoryBank, Model, Parity
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.quantization import Agreement, Quantization
 from msc_edge.preprocessing import Preprocessing
+from msc_edge.scoring import Scoring
 from msc_edge.terminal import STYLES
 from msc_edge.text import many, one_line, percent, size
 
@@ -90,7 +91,7 @@ def _describe_model(manifest: Manifest, model: Model) -> Iterator[tuple[str, str
     if model.quantization and model.agreement:
         yield "quantization", _describe_quantization(model.quantization, model.agreement)
     else:
-        yield "parity", _describe_parity(model.parity)
+        yield "parity", _describe_parity(model.parity, model.scoring)
 
 
 def _describe_preprocessing(spec: Preprocessing) -> str:
@@ -151,13 +152,12 @@ def _describe_quantization(quantization: Quantization, agreement: Agreement) -> 
     )
 
 
-def _describe_parity(parity: Parity | None) -> str:
+def _describe_parity(parity: Parity | None, scoring: Scoring) -> str:
     if parity is None:
         return "NOT measured"
-    return (
-        f"{many(parity.images, 'image')}: scores differ from training by at most {parity.max_score_difference:.1e}, "
-        f"{many(parity.changed_verdicts, 'changed verdict')}"
-    )
+    unit = " standard deviations" if scoring.kind == "both" else ""
+    images, changed = many(parity.images, "image"), many(parity.changed_verdicts, "changed verdict")
+    return f"{images}: scores differ from training by at most {parity.max_score_difference:.1e}{unit}, {changed}"
 
 
 def _describe_score(bank: MemoryBank) -> str:

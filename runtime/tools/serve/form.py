@@ -67,12 +67,15 @@ def image_in(body: bytearray, media_type: MediaType) -> tuple[str, np.ndarray]:
     if media_type.name != FORM:
         return "", np.frombuffer(body, np.uint8)
     try:
-        images = [part for part in _parts(body, media_type.boundary) if part.name == FIELD.encode()]
+        parts = _parts(body, media_type.boundary)
     except FormParserError as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST, f"the form is broken: {error}; {_REMEDY}") from error
+    images = [part for part in parts if part.name == FIELD.encode()]
     if len(images) != 1:
+        found = ", ".join(repr(_clean(part.name)) for part in parts) or "none"
         raise HTTPException(
-            HTTPStatus.BAD_REQUEST, f"the form has {len(images)} fields {FIELD!r}; send one image in each request"
+            HTTPStatus.BAD_REQUEST,
+            f"the form has {len(images)} fields {FIELD!r} (its fields: {found}); send one image in each request",
         )
     return _clean(images[0].file_name), np.frombuffer(images[0].data, np.uint8)
 

@@ -18,7 +18,7 @@ _ROW = (
     "and empty for an image as the body. `milliseconds` does not include the transfer."
 )
 _BODY_ERRORS = {
-    400: "The form is broken, or has not exactly one image.",
+    400: "The request is not HTTP/1.1, or its form is broken or has not exactly one image.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The Content-Type is neither an image, nor bytes, nor a form.",
@@ -27,10 +27,14 @@ _BODY_ERRORS = {
     503: "Too many images are in work; try again after the seconds in Retry-After.",
 }
 _ERRORS = {
+    400: "The request is not HTTP/1.1.",
     401: "The token is missing or wrong.",
     403: "A web page from another address sent the request.",
     405: "The path has another method.",
     421: "The Host header names another server.",
+    431: "The headers are too long.",
+    501: "The transfer encoding is not known.",
+    503: "Too many connections are open; try again after the seconds in Retry-After.",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": "`Bearer`"},

@@ -30,7 +30,7 @@ def cookie_of(response: Response) -> Headers:
 
 def opened(sessions: Sessions) -> Headers:
     response = Response()
-    assert sessions.open(f" {TOKEN}\n", response)
+    assert sessions.open(f" {TOKEN}\n", response, address="10.0.0.1") == "open"
     return cookie_of(response)
 
 
@@ -58,13 +58,24 @@ def test_other_cookies_are_nothing(sessions, cookie):
 
 
 @pytest.mark.parametrize("token", ["", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü"])
-def test_a_wrong_token_opens_nothing_and_delays_the_next(sessions, clock, token):
+def test_a_wrong_token_opens_nothing_and_delays_the_next_of_its_address(sessions, clock, token):
     response = Response()
-    assert not sessions.open(token, response)
+    assert sessions.open(token, response, address="10.0.0.1") == "wrong"
     assert "set-cookie" not in response.headers
-    assert not sessions.open(TOKEN, Response())
+    assert sessions.open(TOKEN, Response(), address="10.0.0.1") == "too soon"
+    assert sessions.open(TOKEN, Response(), address="10.0.0.2") == "open"
     clock.now += 1.1
-    assert sessions.open(TOKEN, Response())
+    assert sessions.open(TOKEN, Response(), address="10.0.0.1") == "open"
+
+
+def test_a_flood_of_addresses_is_slowed_down_and_forgotten(sessions, clock):
+    found = [
+        sessions.open("wrong", Response(), address=f"10.0.{number // 250}.{number % 250}") for number in range(1500)
+    ]
+    assert found == ["wrong"] * 1000 + ["too soon"] * 500
+    assert sessions.open(TOKEN, Response(), address="10.9.9.9") == "open"
+    clock.now += 1.1
+    assert sessions.open("wrong", Response(), address="10.9.9.8") == "wrong"
 
 
 def test_the_oldest_session_gives_way(sessions):
@@ -78,7 +89,7 @@ def test_the_oldest_session_gives_way(sessions):
 @pytest.mark.parametrize("secure", [False, True])
 def test_the_cookie_is_kept_from_scripts_and_other_sites(secure):
     response = Response()
-    Sessions(TOKEN, secure=secure).open(TOKEN, response)
+    Sessions(TOKEN, secure=secure).open(TOKEN, response, address="10.0.0.1")
     parts = {part.strip().lower() for part in response.headers["set-cookie"].split(";")}
     assert {"httponly", "samesite=strict", "path=/"} <= parts
     assert ("secure" in parts) == secure

@@ -135,7 +135,7 @@ def test_a_table_scrolls_in_its_own_box_and_the_hint_is_seen_where_it_does(width
         });
     """
     found = measured(evaluated_maps / "report.html", script, width=width)
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(scrolls == moved == hint and tab == 0 for scrolls, moved, hint, tab in found)
     assert sum(scrolls for scrolls, *_ in found) == (0 if width > 1000 else 3)
 
