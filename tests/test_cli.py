@@ -137,6 +137,22 @@ class TestKits:
 
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "name"),
+        [
+            (("score", "kit", "images", "--out", ""), "--out"),
+            (("score", "kit", "images", "--out="), "--out"),
+            (("capture", "", "--out", "parts"), "capture"),
+            (("train", "--normal", "parts", "--out", "run", "--region", ""), "--region"),
+            (("",), "the command"),
+        ],
+    )
+    def test_an_empty_argument_is_refused_before_anything_is_done(self, arguments, name, tmp_path):
+        """`--out "$DIR"`, where DIR is not set, would be the current folder."""
+        line = error_line(run(*arguments, cwd=tmp_path), 2).strip()
+        assert line == f"error: {name}: what follows is empty, perhaps from a variable that is not set; give a value"
+        assert not any(tmp_path.iterdir())
+
     def test_a_line_end_in_a_name_does_not_break_the_line(self, toy_kit):
         assert "a\\nb\\x1b[31m" in error_line(invoke("score", toy_kit, "a\nb\x1b[31m"), 3)
 

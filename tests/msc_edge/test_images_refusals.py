@@ -318,3 +318,18 @@ except UnreadableImageError as error:
     growth, _, reason = in_child(code, sparse_file(tmp_path / "part.jpg", b"", 700 << 20)).partition(" ")
     assert int(growth) < 50 << 10  # kB
     assert reason.startswith("not an image")
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((8, 9, 4), r"remove alpha with frame\[\.\.\., :3\]"),
+        ((3, 8, 9), r"its channels come first: numpy\.moveaxis\(frame, 0, -1\) puts them last"),
+        ((8, 9, 2), "it has 2 channels: choose one or three of them"),
+        ((5, 8, 9, 3), "pass several frames as a list"),
+        ((7,), "check what cut or read it"),
+    ],
+)
+def test_an_array_of_another_shape_gets_the_remedy_for_that_shape(shape: tuple[int, ...], remedy: str) -> None:
+    with pytest.raises(SourceError, match=remedy):
+        frame_to_rgb(np.zeros(shape, np.uint8))

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from msc_edge.drawing import encode_image
 from msc_edge.image_files import find_images
 from msc_edge.images import decode_image, read_image
 from msc_edge.runtime.stream.training_images.image_folder import open_image_folder
@@ -95,6 +96,21 @@ def test_each_standing_part_of_a_video_is_kept_once_bit_for_bit(
     kept = [read_image(path) for path in images_of(tmp_path / "parts")]
     expected = frames_of(video)[::STANDS]
     assert all(np.array_equal(*pair) for pair in zip(kept, expected, strict=True))
+
+
+def test_frames_from_before_the_camera_was_in_focus_do_not_stay(
+    start: Callable[..., Capture], scene: Callable, tmp_path: Path
+) -> None:
+    """The first frames have nothing to be compared with, so only later ones show that they are blurred."""
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        image = cv2.GaussianBlur(scene(number), (0, 0), 4) if number < 3 else scene(number)
+        (tmp_path / f"in/{number:02}.png").write_bytes(encode_image(image, ".png"))
+    code, lines, error = start("in", "--out", "parts", "--images", 9).end()
+    assert (code, lines[0]) == (0, "parts: 9 of 9 images; skipped: 3 blurred")
+    assert error.count("was removed: later frames are sharper") == 3
+    kept = [read_image(path) for path in images_of(tmp_path / "parts")]
+    assert all(np.array_equal(image, scene(number)) for number, image in enumerate(kept, start=3))
 
 
 @pytest.mark.parametrize(
