@@ -31,10 +31,10 @@ def announcement(
     used, held_out = split.used, len(split.calibration)
     groups, parts = (len({image.group for image in each}) for each in (split.calibration, used))
     if split.all_calibrate:
-        of_groups = f", {many(parts, 'group')}" if parts < len(used) else ""
+        of_groups = f", {many(parts, 'part')}" if parts < len(used) else ""
         use = f"all in the memory bank, each held out in turn{of_groups}"
     else:
-        of_groups = f": {groups} of {parts} groups" if parts < len(used) else ""
+        of_groups = f": {groups} of {parts} parts" if parts < len(used) else ""
         use = (
             f"{len(used) - held_out} for training, {held_out} held out{of_groups}; all in the memory bank"
             if split.in_turn

@@ -87,7 +87,7 @@ def test_where_nothing_is_fine_tuned_the_lines_say_why() -> None:
         settings = {"backbone": "resnet18", "device": "cuda", "holdout": 0.2}
         return list(announcement(images_of(bank, held_out), frozen, scores=scores, asked=asked, **settings))  # pyright: ignore[reportArgumentType]
 
-    images = "600 images: all in the memory bank, each held out in turn, 500 groups"
+    images = "600 images: all in the memory bank, each held out in turn, 500 parts"
     assert lines(400, [2] * 100, asked=True) == [images, "resnet18 on cuda: frozen, without fine-tuning"]
     assert lines(400, [5] * 40)[2] == (
         "not fine-tuned: the limits of a fine-tuned network would be from 200 held-out images of 40 parts, too few for "
@@ -134,7 +134,7 @@ def test_a_trained_network_has_all_images_in_its_bank_and_limits_from_those_it_w
     assert split.held_out_once() == once(images)
     selected = SETTINGS.model_copy(update={"select": "synthetic"})
     lines = list(announcement(images, selected, scores="both", backbone="edge-small", device="cpu", holdout=0.2))
-    assert lines[0] == "390 images: 300 for training, 90 held out: 45 of 345 groups; all in the memory bank"
+    assert lines[0] == "390 images: 300 for training, 90 held out: 45 of 345 parts; all in the memory bank"
     assert lines[2].startswith("warning: 90 held-out images show 45 parts and count as 45 to 90 independent ones")
     assert lines[3].startswith("if the fine-tuning is undone: 390 images held out in turn show 345 parts")
 

@@ -65,7 +65,7 @@ def test_groups_are_held_out_completely_and_recorded(train: Callable, normal_ima
         shutil.copy(path, folder / f"shift_{number % 10}" / path.name)
     done = train("--steps 0 --group-by shift_([0-9])/", normal=folder)
     assert done.exit_code == 0, done.output
-    assert "each of them held out in turn, 10 groups" in done.stdout
+    assert "each of them held out in turn, 10 parts" in done.stdout
     record = read_record(tmp_path / "run")
     assert (record.group_by, record.holdout) == ("shift_([0-9])/", 0.2)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from msc_edge.runtime.stream.training_images.checks import Refusal
 
 _LOG_INTERVAL = 10.0  # seconds between two lines with the count, where there is no terminal
+_FEWEST = 3  # images that train needs
 
 
 def capture(
@@ -106,7 +107,10 @@ def capture(
     echo(f"contact sheet: {sheet}")
     if not capturing.is_complete and not capturing.has_ended:
         echo("for more images, repeat this command: it continues")
-    echo(f"next: msc-edge train --normal {shlex.quote(str(out))} --out RUN")
+    if len(capturing.folder.paths) < _FEWEST:
+        echo(f"training needs at least {_FEWEST} images, and a few hundred for limits: let other parts pass the camera")
+    else:
+        echo(f"next: msc-edge train --normal {shlex.quote(str(out))} --out RUN")
 
 
 def _source(given: str, config: Path | None) -> "SourceConfig":
