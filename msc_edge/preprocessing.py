@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from msc_edge.errors import UsageError
-from msc_edge.ignore_mask import IgnoreMask
+from msc_edge.ignore_mask import IgnoreMask, ignored_pixels
 
 PresetName = Literal["whole-frame", "paper"]
 
@@ -173,6 +173,17 @@ class Preprocessing(BaseModel):
         share = cv2.blur(kept.astype(np.float32), (stride, stride), borderType=cv2.BORDER_REPLICATE)
         share = cv2.copyMakeBorder(share, 0, self.margin, 0, self.margin, cv2.BORDER_REPLICATE)
         return share[self.margin :: stride, self.margin :: stride] >= 0.5
+
+    def ignored_by(self, mask: np.ndarray) -> np.ndarray:
+        """Which pixels of the input, or of the canvas, a mask ignores: bool, of the size of the canvas.
+
+        `mask`: uint8 (height, width, 3) of the size of the frames, which contain the region; white is ignored.
+        """
+        view = self.view(height=mask.shape[0], width=mask.shape[1])
+        top, left = round(view.top), round(view.left)
+        rows, columns = self.canvas
+        seen = mask[top : round(view.top + view.height), left : round(view.left + view.width)]
+        return ignored_pixels(seen, height=rows, width=columns)
 
     def view(self, *, height: int, width: int) -> View:
         """The part of a frame of this size that becomes the input of the backbone."""

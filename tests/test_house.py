@@ -125,6 +125,8 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
         "image_files",
         "bundled",
         "command",
+        "drawing",
+        "forms",
         "older_files",
         "tiles_and_masks",
         "camera_habits",

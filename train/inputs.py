@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from msc_edge.errors import SourceError, UnreadableImageError, UsageError
-from msc_edge.ignore_mask import IgnoreMask, ignored_pixels
+from msc_edge.ignore_mask import IgnoreMask
 from msc_edge.images import read_image
 from msc_edge.preprocessing import Preprocessing, PresetName, Region, Tiles, preset
 from msc_edge.scoring import ScoreKind
@@ -34,11 +34,7 @@ class IgnoreMaskFile:
                 f"--ignore-mask {self._path}: is {width}x{height} pixels, and --roi is not inside it; the mask must be "
                 "of the size of the images"
             )
-        view = spec.view(height=height, width=width)
-        top, left = round(view.top), round(view.left)
-        seen = self._mask[top : round(view.top + view.height), left : round(view.left + view.width)]
-        rows, columns = spec.canvas
-        ignored = ignored_pixels(seen, height=rows, width=columns)
+        ignored = spec.ignored_by(self._mask)
         if ignored.all() or not ignored.any():
             what, why = (
                 ("everything", "only black parts are inspected") if ignored.all() else ("nothing", "no white part")

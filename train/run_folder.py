@@ -15,6 +15,7 @@ from msc_edge.errors import MscEdgeError, UsageError, writing
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
+RECORD = "run.json"  # written last: a run that has it is complete
 TENSORBOARD = "tensorboard"
 CURVES = "curves.svg"
 VIEWS = "views.png"

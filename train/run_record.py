@@ -26,11 +26,10 @@ from msc_edge.kit.manifest import FileEntry, Weights
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.scoring import MapSettings, ScoreKind
 from msc_edge.train.checkpoint_selection import Candidate
-from msc_edge.train.run_folder import METRICS
+from msc_edge.train.run_folder import METRICS, RECORD
 from msc_edge.train.settings import FineTuning
 
 RUN_FORMAT = 2
-RECORD = "run.json"
 BACKBONE = "backbone.safetensors"
 BANK = "bank.npy"
 CALIBRATION = "calibration.npy"

@@ -31,8 +31,8 @@ class CheckPages:
             Route("/projects/{project}/check", self.start, methods=["POST"]),
             Route("/projects/{project}/check", self.check),
             Route("/projects/{project}/check/cancel", self.cancel, methods=["POST"]),
-            Route("/projects/{project}/normal/{index:int}", self.normal_image),
-            Route("/projects/{project}/leaked/{index:int}", self.leaked_image),
+            Route("/projects/{project}/normal/{index:number}", self.normal_image),
+            Route("/projects/{project}/leaked/{index:number}", self.leaked_image),
         ]
 
     async def start(self, request: Request) -> Response:

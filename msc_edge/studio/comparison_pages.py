@@ -15,7 +15,7 @@ from starlette.routing import Route
 from msc_edge.describe import disagree
 from msc_edge.errors import UsageError
 from msc_edge.runtime.tools.compare import comparison
-from msc_edge.studio.folders import chosen_folder
+from msc_edge.studio.folders import chosen_labelled
 from msc_edge.studio.images import heatmap_response, side_of
 from msc_edge.studio.parameters import comparison_of
 from msc_edge.studio.rendering import page, see
@@ -34,7 +34,7 @@ class ComparisonPages:
 
     def routes(self) -> list[Route]:
         """The paths."""
-        one = "/comparisons/{number:int}"
+        one = "/comparisons/{number:number}"
         return [
             Route("/comparisons", self.comparisons),
             Route("/comparisons", self.start, methods=["POST"]),
@@ -42,7 +42,7 @@ class ComparisonPages:
             Route(f"{one}/progress", self.progress),
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
             Route(f"{one}/resume", self.resume, methods=["POST"]),
-            Route(f"{one}/images/{{index:int}}/{{side:int}}", self.image),
+            Route(f"{one}/images/{{index:number}}/{{side:number}}", self.image),
         ]
 
     def comparisons(self, _: Request) -> Response:
@@ -86,7 +86,7 @@ class ComparisonPages:
         typed = str(form.get("folder", "")).strip()
         test = self._tests().get(str(form.get("test")))
         if typed:
-            test = await asyncio.to_thread(chosen_folder, typed, self.workspace.folder)
+            test = await asyncio.to_thread(chosen_labelled, typed, self.workspace.folder)
         if test is None:
             raise UsageError("choose the images: those of a project, or a folder with good/ and defect types")
         made = await asyncio.to_thread(self.workspace.new_comparison)

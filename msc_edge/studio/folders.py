@@ -1,5 +1,6 @@
 """Choosing a folder of this PC, and receiving dropped images."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -9,10 +10,14 @@ from msc_edge.errors import SourceError, UsageError, writing
 from msc_edge.files import kind_of, sha256_of
 from msc_edge.image_files import IMAGE_SUFFIXES, find_images
 from msc_edge.left_over import hidden_beside
-from msc_edge.studio.workspace import check_apart
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.studio.image_folders import check_image_folder
+from msc_edge.text import one_line
+from msc_edge.train.dataset import normal_folder
 
 _MOST_SHOWN = 500  # folders in a list
 _LARGEST = 512 << 20  # bytes of a dropped file
+_LONGEST_NAME = 200  # bytes: file systems take 255, and a file that is being written has a longer name
 
 
 @dataclass(frozen=True)
@@ -53,23 +58,45 @@ def image_count(folder: Path | None) -> int:
         return 0
 
 
+def chosen_normal(text: str, studio: Path) -> Path:
+    """A folder of normal images whose path was typed. Errors as `chosen_folder`; and see `normal_folder`."""
+    path = chosen_folder(text, studio)
+    normal_folder(path)
+    return path
+
+
+def chosen_labelled(text: str, studio: Path) -> Path:
+    """A folder of labelled images whose path was typed. Errors as `chosen_folder`; and see `labelled_dataset`."""
+    path = chosen_folder(text, studio)
+    labelled_dataset(path)
+    return path
+
+
 def chosen_folder(text: str, studio: Path) -> Path:
-    """A folder of images whose path was typed. SourceError if it is none; UsageError: see `check_apart`."""
-    path = Path(text.strip()).expanduser()
-    if not text.strip() or not path.is_absolute():
-        raise SourceError(f"{text.strip() or 'the path'}: is not a whole path; begin with / or a drive")
+    """A folder of images whose path was typed. SourceError if it is none; UsageError: see `check_image_folder`."""
+    typed = text.strip()
+    try:
+        path = Path(typed).expanduser()
+    except RuntimeError:  # ~name, and there is no such user
+        path = Path(typed)
+    if not typed or not path.is_absolute():
+        raise SourceError(f"{typed or 'the path'}: is not a whole path; begin with / or a drive")
     kind, reason = kind_of(path)
     if kind != "folder":
         raise SourceError(f"{path}: {reason or 'is not a folder'}; check the path")
-    check_apart(path, studio)
+    check_image_folder(path, studio)
     return path
 
 
 def file_name(name: str) -> str:
-    """The name of a dropped file, without folders. UsageError if it is not that of an image."""
+    """The name of a dropped file, without folders. UsageError if it is not that of an image, or that of no file."""
     own = PureWindowsPath(PurePosixPath(name).name).name
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in own):
+        raise UsageError(f"{one_line(own)}: the name has a control character, which a file cannot have; rename it")
     if not own or own.startswith(".") or Path(own).suffix.lower() not in IMAGE_SUFFIXES:
         raise UsageError(f"{own or 'the file'}: is not an image; images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    if len(own.encode()) > _LONGEST_NAME:
+        raise UsageError(f"{own[:40]}...: the name has more than {_LONGEST_NAME} bytes; rename the file")
     return own
 
 

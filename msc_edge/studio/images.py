@@ -52,7 +52,7 @@ def size_of(path: Path) -> tuple[int, int]:
     try:
         height, width = read_image(path).shape[:2]
     except UnreadableImageError as error:
-        raise SourceError(f"{path}: {error}; choose another image") from error
+        raise SourceError(f"{path}: {error}") from error
     return width, height
 
 
@@ -65,9 +65,12 @@ def size_of_figure(path: Path) -> tuple[int, int]:
 
 
 def scored(path: Path, kit: Path) -> tuple[Result, tuple[int, int]]:
-    """The result of an image file, and its width and height. UnreadableImageError if it cannot be read."""
+    """The result of an image file, and its width and height. SourceError if it cannot be read."""
     detector = detector_of(kit)
-    image = read_image(path, detector.manifest.decode)
+    try:
+        image = read_image(path, detector.manifest.decode)
+    except UnreadableImageError as error:
+        raise SourceError(f"{path}: {error}") from error
     return detector.score_decoded(image), (image.shape[1], image.shape[0])
 
 
@@ -101,7 +104,7 @@ def _stamp(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SourceError(f"{path}: cannot be opened: {error.strerror}; check the path") from error
 
 
 def _jpeg(data: bytes) -> Response:

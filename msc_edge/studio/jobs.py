@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
+from msc_edge.studio.interruption import why_interrupted
 
 _Model = TypeVar("_Model", bound=BaseModel)
 State = Literal["not started", "queued", "running", "done", "failed", "cancelled", "interrupted"]
@@ -30,6 +31,7 @@ _ENDS: tuple[tuple[str, State], ...] = ((_RESULT, "done"), (_ERROR, "failed"), (
 _STOP_AFTER = 20.0  # seconds that a process has to stop
 _LOOK = 5.0  # seconds: a look at the state holds the lock for a moment
 _started: dict[Path, subprocess.Popen[bytes]] = {}  # by this process: they may not hold their lock yet
+_ended: dict[Path, int] = {}  # how these have ended, see Popen.returncode; of the last one in each folder
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Job:
         """Why it failed."""
         path = self.folder / _ERROR
         return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @property
+    def interruption(self) -> str:
+        """Why it was interrupted, as far as this server knows: it has not seen the end of what an older one started."""
+        return why_interrupted(_ended.get(self.folder))
 
     @property
     def progress(self) -> list[TaskProgress]:
@@ -227,6 +234,7 @@ class Job:
                 return True
             if _started.get(self.folder) is process:  # no other thread has started it again
                 _started.pop(self.folder, None)
+                _ended[self.folder] = process.returncode
         if not (self.folder / _LOCK).exists():
             return False
         lock = FileLock(self.folder / _LOCK, timeout=0)

@@ -2,6 +2,7 @@
 
 import math
 
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -10,6 +11,16 @@ from msc_edge.studio.training import Training
 from msc_edge.studio.workspace import Comparison, Project, Workspace
 
 _PER_PAGE = 60  # images
+_LONGEST_SHOWN = 60  # characters of a wrong text
+
+
+class _Number(IntegerConvertor):
+    """A whole number in the path of a route. One that is too long for a number of Python is not there: 404."""
+
+    regex = "[0-9]{1,9}"
+
+
+register_url_convertor("number", _Number())
 
 
 def project_of(workspace: Workspace, request: Request) -> Project:
@@ -41,7 +52,7 @@ def comparison_of(workspace: Workspace, request: Request) -> Comparison:
 def whole_number(text: str, what: str) -> int:
     """A whole number in a form or an address. UsageError if it is none."""
     if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"{what} {text!r}: expected a whole number")
+        raise UsageError(f"{what} {_shown(text)}: expected a whole number")
     return int(text)
 
 
@@ -59,5 +70,10 @@ def number_in(text: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{what} {text!r}: expected a number")
+        raise UsageError(f"{what} {_shown(text)}: expected a number")
     return value
+
+
+def _shown(text: str) -> str:
+    """What was typed, as a message shows it: plainly, and not all of a very long text."""
+    return f"{text[:_LONGEST_SHOWN]}..." if len(text) > _LONGEST_SHOWN else text or "(empty)"

@@ -1,35 +1,32 @@
 """The pages of a project before its training: which images, and which part of them."""
 
 import asyncio
-import itertools
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from msc_edge.drawing import encode_image
-from msc_edge.errors import UsageError
-from msc_edge.files import kind_of, written_whole
-from msc_edge.ignore_mask import WHITE
-from msc_edge.images import decode_image
+from msc_edge.errors import MscEdgeError, UsageError
+from msc_edge.files import kind_of
 from msc_edge.preprocessing import Region
 from msc_edge.studio.check_pages import check_values
 from msc_edge.studio.checked import CheckResult
-from msc_edge.studio.folders import body_of, chosen_folder, image_count, list_folder, receive_file
+from msc_edge.studio.folders import body_of, chosen_labelled, chosen_normal, image_count, list_folder, receive_file
 from msc_edge.studio.images import size_of
+from msc_edge.studio.inspected import present, store_mask, store_region
 from msc_edge.studio.parameters import project_of, whole_number
 from msc_edge.studio.removal import Which, dropped_images
 from msc_edge.studio.rendering import page, see
-from msc_edge.studio.workspace import Project, Workspace
+from msc_edge.studio.wording import in_words_of_page
+from msc_edge.studio.workspace import Workspace
 
-_LEAST_SIDE = 16  # pixels of a region
-_MOST_LISTED = 200  # images to choose from
 _LARGEST_MASK = 32 << 20  # bytes
 _NO_LABELS = frozenset({"ground_truth", "mask", "masks", "normal"})
 _LABEL = re.compile(r"\w[\w .\-]{0,59}")
@@ -105,7 +102,11 @@ class ProjectPages:
         which, text = str(form.get("which")), str(form.get("folder", ""))
         if which not in ("normal", "test"):
             raise UsageError("the form is not complete; load the page again")
-        chosen = str(await asyncio.to_thread(chosen_folder, text, self.workspace.folder)) if text.strip() else None
+        chosen = None
+        if text.strip():
+            with _on_page("Images"):
+                choose = chosen_normal if which == "normal" else chosen_labelled
+                chosen = str(await asyncio.to_thread(choose, text, self.workspace.folder))
         await asyncio.to_thread(project.change, **{which: chosen})
         return see("projects", project.name, "images")
 
@@ -126,24 +127,21 @@ class ProjectPages:
         """Where the region and the ignore mask are drawn."""
         project = project_of(self.workspace, request)
         result = CheckResult.of(project.check)
-        present = _present(result)
-        index = whole_number(request.query_params.get("image", str(present[0] if present else 0)), "image")
+        usable = present(result)
+        index = whole_number(request.query_params.get("image", str(usable[0] if usable else 0)), "image")
         size = None
-        if result and present:
-            index = index if index in present else present[0]
+        if result and usable:
+            index = index if index in usable else usable[0]
             size = size_of(result.path_of(index))
         return page(
-            "region.html.j2", project=project, tab="region", size=size, index=index, usable=present, result=result
+            "region.html.j2", project=project, tab="region", size=size, index=index, usable=usable, result=result
         )
 
     async def choose_region(self, request: Request) -> Response:
         """Another region of interest."""
         project, form = project_of(self.workspace, request), await request.form()
-        texts = [str(form.get(name, "")).strip() for name in ("x", "y", "width", "height")]
-        region = Region.parse(",".join(texts)) if any(texts) else None
-        if region is not None:
-            await asyncio.to_thread(_check_region, project, region)
-        await asyncio.to_thread(project.change, region=region)
+        with _on_page("Region"):
+            await asyncio.to_thread(store_region, project, _region_in(form))
         return see("projects", project.name, "region")
 
     def mask(self, request: Request) -> Response:
@@ -154,10 +152,13 @@ class ProjectPages:
         return Response(project.mask.read_bytes(), media_type="image/png", headers={"Cache-Control": "no-store"})
 
     async def receive_mask(self, request: Request) -> Response:
-        """Another ignore mask: an image, white where parts are not inspected."""
-        project = project_of(self.workspace, request)
-        await asyncio.to_thread(_write_mask, project, await body_of(request, most=_LARGEST_MASK))
-        return JSONResponse({"saved": True}, 201)
+        """Another ignore mask: an image, white where parts are not inspected; the query may have another region."""
+        project, query = project_of(self.workspace, request), request.query_params
+        body = await body_of(request, most=_LARGEST_MASK)
+        with _on_page("Region"):
+            region = _region_in(query) if "x" in query else project.settings.region
+            ignores = await asyncio.to_thread(store_mask, project, body, region)
+        return JSONResponse({"ignores": ignores}, 201)
 
     async def delete_mask(self, request: Request) -> Response:
         """Inspect everything."""
@@ -166,32 +167,19 @@ class ProjectPages:
         return see("projects", project.name, "region")
 
 
-def _present(result: CheckResult | None) -> list[int]:
-    """The places of the checked images that training would use and that are still there, the first of them."""
-    found = (place for place in result.usable if result.path_of(place).is_file()) if result else iter(())
-    return list(itertools.islice(found, _MOST_LISTED))
+def _region_in(fields: Mapping[str, object]) -> Region | None:
+    """The region in a form; None where it is empty. UsageError if it is not whole numbers."""
+    texts = [str(fields.get(name, "")).strip() for name in ("x", "y", "width", "height")]
+    return Region.parse(",".join(texts)) if any(texts) else None
 
 
-def _check_region(project: Project, region: Region) -> None:
-    """UsageError for a region that is not inside the checked images."""
-    result = CheckResult.of(project.check)
-    present = _present(result)
-    if result is None or not present:
-        return
-    width, height = size_of(result.path_of(present[0]))
-    if not region.fits(height=height, width=width):
-        raise UsageError(f"the region is not inside the images, which are {width} x {height} pixels; make it smaller")
-    if min(region.width, region.height) < _LEAST_SIDE:
-        raise UsageError(f"the region is {region.width} x {region.height} pixels; at least {_LEAST_SIDE} are needed")
-
-
-def _write_mask(project: Project, data: bytes) -> None:
-    mask = decode_image(np.frombuffer(data, np.uint8))
-    if not (mask > WHITE).any():
-        project.mask.unlink(missing_ok=True)  # nothing is white: everything is inspected
-        return
-    with written_whole(project.mask) as partial:
-        partial.write_bytes(encode_image(mask, ".png"))
+@contextmanager
+def _on_page(name: str) -> Iterator[None]:
+    """Errors within, in the words of the page of this name, where the user is."""
+    try:
+        yield
+    except MscEdgeError as error:
+        raise UsageError(in_words_of_page(str(error), name)) from error
 
 
 def _label(label: str) -> str:

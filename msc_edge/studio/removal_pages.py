@@ -56,8 +56,8 @@ class RemovalPages:
         both = ["GET", "POST"]
         return [
             Route("/projects/{project}/delete", self.project, methods=both),
-            Route("/projects/{project}/trainings/{number:int}/delete", self.training, methods=both),
-            Route("/comparisons/{number:int}/delete", self.comparison, methods=both),
+            Route("/projects/{project}/trainings/{number:number}/delete", self.training, methods=both),
+            Route("/comparisons/{number:number}/delete", self.comparison, methods=both),
             Route("/projects/{project}/dropped/{which}", self.dropped),
             Route("/projects/{project}/dropped/{which}/image", self.image),
             Route("/projects/{project}/dropped/{which}/delete", self.remove, methods=["POST"]),

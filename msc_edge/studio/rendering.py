@@ -9,13 +9,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from msc_edge import __version__
+from msc_edge.calibration import Verdict
 from msc_edge.describe import describe_least_p_value, disagree, is_least_p_value
 from msc_edge.errors import SourceError
 from msc_edge.progress import clock
+from msc_edge.runtime.tools.evaluate.labelled import GOOD
 from msc_edge.runtime.tools.evaluate.metrics import METRICS
 from msc_edge.runtime.tools.report.legend import heatmap_scale_url
+from msc_edge.runtime.tools.report.outcome import Outcome, Truth, outcome_of
 from msc_edge.studio.agreement import explain_disagreement
 from msc_edge.studio.training_settings import DETAILS, created
+from msc_edge.studio.wording import in_words_of_page
 from msc_edge.templates import template_environment
 
 HEADERS = {
@@ -66,9 +70,14 @@ def _number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}f}"
 
 
+def _outcome_of(verdict: Verdict, label: str) -> Outcome:
+    """Whether a verdict on a labelled image is right: by the rule of the reports of evaluations."""
+    return outcome_of(verdict, Truth(label, is_anomalous=label != GOOD))
+
+
 # With the tables and the legend of the reports.
 _environment = template_environment("msc_edge.studio", "pages", shared=[_REPORT])
-_environment.filters |= {"clock": clock, "number": _number}
+_environment.filters |= {"clock": clock, "number": _number, "on_page": in_words_of_page}
 _environment.globals |= {
     "DETAILS": DETAILS,
     "address": address,
@@ -79,4 +88,5 @@ _environment.globals |= {
     "heatmap_scale": heatmap_scale_url(),
     "is_least_p_value": is_least_p_value,
     "metrics": METRICS,
+    "outcome_of": _outcome_of,
 }

@@ -18,6 +18,7 @@ from msc_edge.describe import describe_limits, disagree
 from msc_edge.drawing import encode_image, fit
 from msc_edge.images import decode_image
 from msc_edge.kit.layout import thumbnail_file
+from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import write_zip
 from msc_edge.overlay import overlay
 from msc_edge.studio.folders import body_of
@@ -40,14 +41,14 @@ class ResultPages:
 
     def routes(self) -> list[Route]:
         """The paths."""
-        one = "/projects/{project}/trainings/{number:int}"
+        one = "/projects/{project}/trainings/{number:number}"
         return [
             Route(f"{one}/limit", self.limit),
             Route(f"{one}/kit", self.kit),
             Route(f"{one}/report", self.report),
-            Route(f"{one}/images/{{index:int}}", self.image),
-            Route(f"{one}/images/{{index:int}}/{{view}}", self.image_file),
-            Route(f"{one}/normal/{{row:int}}", self.normal_image),
+            Route(f"{one}/images/{{index:number}}", self.image),
+            Route(f"{one}/images/{{index:number}}/{{view}}", self.image_file),
+            Route(f"{one}/normal/{{row:number}}", self.normal_image),
             Route(f"{one}/try", self.try_image, methods=["POST"]),
         ]
 
@@ -63,16 +64,18 @@ class ResultPages:
         )
 
     def kit(self, request: Request) -> Response:
-        """The kit, as a .zip."""
+        """The kit, as a .zip. KitError if it is damaged: it must not leave this PC."""
         _, training = training_of(self.workspace, request)
         results = finished(training)
+        with Kit.open(results.kit):  # every byte of it: not all damage changes the time of a file
+            pass
         file = tempfile.NamedTemporaryFile(suffix=".zip", delete=False)  # noqa: SIM115 (sent after this function)
         file.close()
         path = Path(file.name)
         write_zip(results.kit, path)
         return FileResponse(
             path,
-            filename=f"{results.manifest.name}.zip",
+            filename=f"{training.file_name(results.manifest.name)}.zip",
             media_type="application/zip",
             background=BackgroundTask(path.unlink),
         )
@@ -143,17 +146,20 @@ def finished(training: Training) -> Results:
 
 def at(results: Results, score: float) -> dict[str, Any]:
     """What the part of the page about one limit shows."""
+    warned = results.warned(score)
     galleries = (
-        ("Missed defects", "wrong", results.missed(score)),
-        ("False alarms", "wrong", results.false_alarms(score)),
+        ("Missed defects: not rejected", "wrong", results.missed(score)),
+        ("False alarms: good parts rejected", "wrong", results.false_alarms(score)),
+        ("False alarms: good parts with a warning only", "wrong", warned),
         ("Nearest to the limit", "near", results.near(score)),
-        ("Found defects", "right", results.found(score)),
+        ("Found defects: rejected", "right", results.found(score)),
     )
     return {
         "score": score,
         "limits": list(describe_limits(results.limits, results.calibration, results.regions)),
         "rate": results.rate_of(score),
         "at": results.at(score),
+        "warned": len(warned),
         "types": results.types_at(score),
         "disagreeing": sum(disagree(flagged=image.score > score, regions=image.regions) for image in results.images),
         "galleries": [(*about, found[:_SHOWN], len(found)) for *about, found in galleries if results.images],

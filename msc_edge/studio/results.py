@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.calibration import Calibration, Limit, Limits, Verdict
 from msc_edge.errors import KitError
-from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.model_entry import Model, RegionCalibration
 from msc_edge.kit.opening import Kit
@@ -58,14 +57,11 @@ class Results:
 
     @classmethod
     def of(cls, training: Training) -> "Results | None":
-        """The results; None before the kit is exported."""
+        """The results; None before the kit is exported. KitError if the kit or the evaluation is damaged."""
         if training.kit is None:
             return None
-        stamps = tuple(
-            path.stat().st_mtime_ns if path.is_file() else 0
-            for path in (training.kit / MANIFEST, training.folder / LABELS)
-        )
-        return _read(training.kit, training.evaluation, training.folder / LABELS, stamps)
+        labels = training.folder / LABELS
+        return _read(training.kit, training.evaluation, labels, (*_stamps(training.kit), *_stamps(labels)))
 
     @property
     def model(self) -> Model:
@@ -142,6 +138,16 @@ class Results:
         """Normal images above a limit, the largest score first."""
         return self._sorted(anomalous=False, chosen=lambda image: image.score > score)[::-1]
 
+    def warned(self, score: float) -> list[ScoredImage]:
+        """Normal images that are not above a reject limit, but above the warn limit: false alarms, warning only."""
+        return self._sorted(anomalous=False, chosen=lambda image: self.verdict(image, score) == "warn")[::-1]
+
+    def verdict(self, image: ScoredImage, score: float) -> Verdict:
+        """The verdict on an image with another reject limit; the warn limit is that of the kit."""
+        if image.score > score:
+            return "reject"
+        return "warn" if image.score > self.limits.warn.score else "normal"
+
     def found(self, score: float) -> list[ScoredImage]:
         """Anomalous images above a limit, the smallest score first."""
         return self._sorted(anomalous=True, chosen=lambda image: image.score > score)
@@ -151,8 +157,28 @@ class Results:
         return sorted(found, key=lambda image: image.score)
 
 
+def _stamps(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of a file, or of all that is directly in a folder: another stamp is another content.
+
+    Of the thumbnails of a kit only their folder: there may be thousands, and each image of a page asks. KitError for
+    what cannot be listed.
+    """
+    try:
+        found = list(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+        return tuple((each.name, (stat := each.stat()).st_mtime_ns, stat.st_size) for each in sorted(found))
+    except OSError as error:
+        raise KitError(
+            f"{path}: cannot be read: {error.strerror}; check the permissions, or export the kit again"
+        ) from error
+
+
 @lru_cache(maxsize=16)
-def _read(kit: Path, evaluation: Path | None, labels: Path, stamps: tuple[int, ...]) -> Results:  # noqa: ARG001
+def _read(
+    kit: Path,
+    evaluation: Path | None,
+    labels: Path,
+    stamps: tuple[tuple[str, int, int], ...],  # noqa: ARG001 (another stamp is another content)
+) -> Results:
     with Kit.open(kit) as opened:
         manifest = opened.manifest
     if evaluation is None or not labels.is_file():

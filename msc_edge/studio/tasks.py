@@ -11,14 +11,12 @@ from typing import Any
 from msc_edge.errors import MscEdgeError
 from msc_edge.export.pack import export
 from msc_edge.files import written_whole
-from msc_edge.kit.layout import kit_name
-from msc_edge.preprocessing import Tiles
 from msc_edge.progress import Report
 from msc_edge.runtime.tools.compare.comparison import compute_comparison
 from msc_edge.runtime.tools.evaluate.labelled import LabelledDataset, labelled_dataset
 from msc_edge.runtime.tools.evaluate.run import evaluate
 from msc_edge.studio.checked import CheckedImage, CheckResult, LeakedImage, twins_of
-from msc_edge.studio.training import EVALUATION, KIT, LABELS, RUN, Detail, Training
+from msc_edge.studio.training import EVALUATION, KIT, LABELS, RUN, TILES, Detail, Training
 from msc_edge.studio.wording import in_words_of_pages
 from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import normal_folder
@@ -28,13 +26,12 @@ from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.options import TrainingOptions
 from msc_edge.train.preparation import check_images
 from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS
-from msc_edge.train.run_record import RECORD
 from msc_edge.train.training import train
 
 CHOICES: Mapping[Detail, dict[str, Any]] = {
     "fast": {},
     "fine": {"backbone": "efficientnet_lite0"},
-    "tiles": {"tiles": Tiles.parse("2x2", image_size=TrainingOptions.image_size)},
+    "tiles": {"tiles": TILES["tiles"]},
 }
 """The options of `train` behind the choices of the page."""
 _REDRAWN = 2.0  # seconds between two drawings of the curves: a training may have thousands of steps
@@ -100,14 +97,14 @@ def train_and_export(*, folder: str, report: Report) -> dict[str, Any]:
     notes: list[str] = []
     training = Training(Path(folder))
     plan, run = training.plan, training.folder / RUN
-    if not (run / RECORD).is_file():
+    if not training.is_trained:
         started = any((run / name).is_file() for name in (METRICS, CHECKPOINT))
         if not started:
             shutil.rmtree(run, ignore_errors=True)
         own = _with_curves(training, report)
         train(plan.normal, run, options_of(training), resume=started, report=own, note=notes.append)
     if training.kit is None:
-        export(run, training.folder / KIT, name=kit_name_of(training), precision="fp32", report=report)
+        export(run, training.folder / KIT, name=training.kit_name, precision="fp32", report=report)
     _evaluate(training, report)
     return {"notes": [in_words_of_pages(note) for note in notes]}
 
@@ -158,11 +155,6 @@ def options_of(training: Training) -> TrainingOptions:
     """The options of `train` for a plan."""
     plan = training.plan
     return TrainingOptions(region=plan.region, ignore_mask=training.mask, steps=plan.steps, **CHOICES[plan.detail])
-
-
-def kit_name_of(training: Training) -> str:
-    """The name of a kit: the project and the number of the training."""
-    return kit_name(f"{training.project}-{training.number}")
 
 
 def compare_kits(*, first: str, second: str, test: str, report: Report) -> dict[str, Any]:

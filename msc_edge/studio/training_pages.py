@@ -4,26 +4,30 @@ import asyncio
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from msc_edge.errors import UsageError
+from msc_edge.calibration import REJECT_RATE, WARN_RATE
+from msc_edge.errors import KitError, UsageError
 from msc_edge.kit.layout import kit_name
 from msc_edge.runtime.tools.report.plots import DEFECT, NEUTRAL, NORMAL, Scores, histogram
 from msc_edge.studio.images import size_of, size_of_figure
 from msc_edge.studio.jobs import LOG
-from msc_edge.studio.parameters import number_in, project_of, training_of
+from msc_edge.studio.parameters import number_in, project_of, training_of, whole_number
 from msc_edge.studio.rendering import page, see
-from msc_edge.studio.result_pages import at, finished
+from msc_edge.studio.result_pages import at
 from msc_edge.studio.results import Results
-from msc_edge.studio.training import Detail, Training
+from msc_edge.studio.training import KIT, Detail, Training
 from msc_edge.studio.training_queue import TrainingQueue
 from msc_edge.studio.training_settings import differing, plan_of
+from msc_edge.studio.wording import in_words_of_pages
 from msc_edge.studio.workspace import Project, Workspace
+
+_MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class TrainingPages:
 
     def routes(self) -> list[Route]:
         """The paths."""
-        one = "/projects/{project}/trainings/{number:int}"
+        one = "/projects/{project}/trainings/{number:number}"
         return [
             Route("/projects/{project}/trainings", self.trainings),
             Route("/projects/{project}/trainings", self.start, methods=["POST"]),
@@ -67,9 +71,10 @@ class TrainingPages:
         detail, steps = str(form.get("detail", "")), str(form.get("steps", "")).strip()
         if detail not in ("fast", "fine", "tiles"):
             raise UsageError("choose speed or detail")
-        if steps and not (steps.isdecimal() and int(steps) <= 100_000):
-            raise UsageError(f"steps {steps}: expected a whole number up to 100,000, or nothing")
-        training = await asyncio.to_thread(self._start, project, detail, int(steps) if steps else None)
+        count = whole_number(steps, "steps") if steps else None
+        if count is not None and count > _MOST_STEPS:
+            raise UsageError(f"steps {count}: expected at most {_MOST_STEPS:,}")
+        training = await asyncio.to_thread(self._start, project, detail, count)
         return see("projects", project.name, "trainings", training.number)
 
     def _start(self, project: Project, detail: Detail, steps: int | None) -> Training:
@@ -84,7 +89,8 @@ class TrainingPages:
     def training(self, request: Request) -> Response:
         """One training: its progress, or its results."""
         project, training = training_of(self.workspace, request)
-        results, job = Results.of(training), training.job
+        job = training.job
+        results, problem = _results_of(training)
         values = self._results(results) if results and job.state != "running" else {}
         return page(
             "training.html.j2",
@@ -93,6 +99,8 @@ class TrainingPages:
             tab="trainings",
             job=job,
             results=results,
+            problem="" if job.is_active else problem,
+            export=None if job.is_active or not (results or problem) else _Export.first_choice(training, results),
             notes=(job.result or {}).get("notes", []),
             figures=_figures(training),
             before=self._queue.before(training),
@@ -148,15 +156,18 @@ class TrainingPages:
         """Export the kit again, with other rates or an int8 model."""
         project, training = training_of(self.workspace, request)
         form = await request.form()
-        results = finished(training)
-        names = ("warn_rate", "reject_rate", *(("region_rate",) if results.regions else ()))
+        results, problem = _results_of(training)
+        if not results and not problem:
+            raise HTTPException(404, "this training has no kit yet")
+        first = _Export.first_choice(training, results)
+        names = ("warn_rate", "reject_rate", *(("region_rate",) if first.region_rate is not None else ()))
         rates = {name: _percent(str(form.get(name, "")), name) for name in names}
         if not (min(rates.values()) > 0 and max(rates.values()) < 1 and rates["reject_rate"] <= rates["warn_rate"]):
             raise UsageError(
                 "the target rates must be above 0 % and below 100 %, and that of the warn limit at least that of the "
                 "reject limit; correct them"
             )
-        name = kit_name(str(form.get("name", "")).strip() or results.manifest.name)
+        name = kit_name(str(form.get("name", "")).strip() or first.name)
         await asyncio.to_thread(
             self._queue.submit,
             training.job,
@@ -167,6 +178,42 @@ class TrainingPages:
             **rates,
         )
         return see("projects", project.name, "trainings", training.number)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What the form of another export shows first."""
+
+    name: str
+    warn_rate: float
+    reject_rate: float
+    region_rate: float | None
+    """None: the kit has no heatmaps."""
+    int8: bool
+
+    @classmethod
+    def first_choice(cls, training: Training, results: Results | None) -> Self:
+        """What the kit has; for a kit that is gone or damaged, what a new training has."""
+        if results is None:
+            return cls(training.kit_name, WARN_RATE, REJECT_RATE, REJECT_RATE, int8=False)
+        limits, regions = results.limits, results.regions
+        return cls(
+            results.manifest.name,
+            limits.warn.target_rate or WARN_RATE,
+            limits.reject.target_rate or REJECT_RATE,
+            regions and regions.rate,
+            int8="int8" in results.manifest.models,
+        )
+
+
+def _results_of(training: Training) -> tuple[Results | None, str]:
+    """The results, or why a finished training has none; neither before it has finished."""
+    try:
+        results = Results.of(training)
+    except KitError as error:
+        return None, in_words_of_pages(str(error))
+    gone = results is None and training.is_trained and training.job.state == "done"
+    return results, f"{training.folder / KIT}: the kit is no longer there; export the kit again" if gone else ""
 
 
 def _figures(training: Training) -> dict[str, tuple[int, int]]:

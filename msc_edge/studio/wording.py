@@ -59,11 +59,16 @@ _ROWS: tuple[tuple[str, str], ...] = (
         "state a slightly different target false-alarm rate under Export again; without a kit yet, start a new "
         "training with another number of steps",
     ),
+    (r"copy the kit again", "export the kit again"),
+    (
+        r"cannot be opened: (.+); check the path$",
+        r"cannot be opened: \1; check that the file is there and may be read",
+    ),
     (r"by more images or a higher --holdout", "by more normal images"),
     (
         r"choose another name, or pass --overwrite to replace it|not a kit; --overwrite replaces only kits: choose "
         r"another name",
-        f"it is not a kit of this training; delete this training, and {_START_AGAIN}",
+        "it is not a kit of this training; move this folder elsewhere, and try again",
     ),
     (r"resume it: msc-edge train --resume, with the same options", _START_AGAIN),
     (r"not a run of msc-edge train (\(.*\)); check the path", rf"not a finished training \1; {_START_AGAIN}"),
@@ -83,6 +88,11 @@ _ROWS: tuple[tuple[str, str], ...] = (
     (r"^--out (.+: contains .+, which is not part of an evaluation), .*$", r"\1; move it elsewhere"),
 )
 _COMPILED = tuple((re.compile(pattern), words) for pattern, words in _ROWS)
+
+
+def in_words_of_page(message: str, page: str) -> str:
+    """The same on one of the pages that messages send the reader to, where he is: without the name of the page."""
+    return re.sub(rf",? on the page {page}\b", "", in_words_of_pages(message))
 
 
 def in_words_of_pages(message: str) -> str:

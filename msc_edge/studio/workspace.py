@@ -25,7 +25,9 @@ from msc_edge.errors import UsageError, writing
 from msc_edge.files import written_whole
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.studio.image_folders import check_image_folder
 from msc_edge.studio.jobs import Job
+from msc_edge.studio.mask_check import check_stored_mask
 from msc_edge.studio.stored import Stored, read_stored, write_stored
 from msc_edge.studio.training import MASK, PLAN, Detail, Training, TrainingPlan
 from msc_edge.train.dataset import normal_folder
@@ -100,10 +102,10 @@ class Project:
         return Job(self.folder / "check")
 
     def check_folders(self) -> None:
-        """UsageError for a chosen folder that `check_apart` refuses: chosen by an older version, or moved since."""
+        """UsageError for a chosen folder that is refused now: chosen by an older version, or moved since."""
         for chosen in (self.settings.normal, self.settings.test):
             if chosen:
-                check_apart(Path(chosen), self.folder.parent)
+                check_image_folder(Path(chosen), self.folder.parent)
 
     def trainings(self) -> list[Training]:
         """All trainings, the newest first."""
@@ -116,8 +118,8 @@ class Project:
     def new_training(self, *, detail: Detail, steps: int | None) -> Training:
         """A training with the images and settings of now.
 
-        UsageError without normal images, and see `check_folders`; SourceError where their folder has gone, and for a
-        folder of labelled images with another layout: all before the training, not after it.
+        UsageError without normal images, and see `check_folders` and `check_mask`; SourceError where their folder has
+        gone, and for a folder of labelled images with another layout: all before the training, not after it.
         """
         if self.normal is None:
             raise UsageError("no normal images are chosen; choose a folder, or drop images, on the page Images")
@@ -125,6 +127,7 @@ class Project:
         normal_folder(self.normal)
         if self.test is not None:
             labelled_dataset(self.test)
+        check_stored_mask(self.mask, self.settings.region, detail=detail)
         folder = _next(self.folder / "trainings")
         plan = TrainingPlan(
             normal=str(self.normal),
@@ -220,9 +223,11 @@ class Workspace:
     def create(self, name: str) -> Project:
         """A new project. UsageError for a name that is taken or cannot be the name of a folder."""
         name = name.strip()
+        if not name:
+            raise UsageError("the project has no name; type one, such as that of the part")
         if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
             raise UsageError(
-                f"the name {name!r} cannot be used; use at most 60 letters, digits, spaces and -_., begin with "
+                f"the name {name} cannot be used; use at most 60 letters, digits, spaces and -_., begin with "
                 "a letter or a digit, and avoid names of devices on Windows, such as CON"
             )
         if any(path.name.lower() == name.lower() for path in self.folder.iterdir()):
@@ -246,26 +251,6 @@ class Workspace:
             yield project.check
             yield from (training.job for training in project.trainings())
         yield from (comparison.job for comparison in self.comparisons())
-
-
-def check_apart(images: Path, studio: Path) -> None:
-    """UsageError for a folder of images that contains the folder of the studio, or lies in it.
-
-    A folder of images is searched with all folders in it: images that the studio writes, such as thumbnails and
-    heatmaps, would be used as images of parts. Dropped images are not concerned: they have a folder of their own.
-    """
-    real, written = images.resolve(), studio.resolve()
-    harm = "so images that it writes would be used as images of parts"
-    if written.is_relative_to(real):
-        raise UsageError(
-            f"{images}: contains {written}, where the studio writes, {harm}; choose another folder of images, or start "
-            "the studio in a folder outside of this one"
-        )
-    if real.is_relative_to(written):
-        raise UsageError(
-            f"{images}: lies in {written}, where the studio writes, {harm}; move the images to a folder outside of it "
-            "and choose that one, or drop them"
-        )
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -7,11 +7,15 @@ if (box) {
   const view = canvas.getContext("2d");
   const [width, height] = [Number(box.dataset.width), Number(box.dataset.height)];
   const form = $("[data-region]");
-  const fields = ["x", "y", "width", "height"].map((name) => form.elements[name]);
+  const names = ["x", "y", "width", "height"];
+  const fields = names.map((name) => form.elements[name]);
   const status = $("[data-mask-status]", box);
+  const regionStatus = $("[data-region-status]");
   const mask = new OffscreenCanvas(width, height); // opaque where the image is ignored
   const marks = mask.getContext("2d", { willReadFrequently: true });
   const before = [];
+  let [version, saved, last] = [0, 0, 0]; // of the mask: shown, saved, and the last number
+  let loaded = Promise.resolve(); // when the saved mask is shown
   let tool = "region";
   let from = null; // where the pointer went down
   let rectangle = null; // being drawn
@@ -47,9 +51,18 @@ if (box) {
   }
 
   function keep() {
-    before.push(marks.getImageData(0, 0, width, height));
+    before.push({ pixels: marks.getImageData(0, 0, width, height), version });
     if (before.length > 20) before.shift();
-    status.textContent = "The ignore mask has changed: save it.";
+    version = ++last;
+    tell();
+  }
+
+  const maskChanged = () => version !== saved;
+  const regionChanged = () => fields.some((field) => field.value !== field.defaultValue);
+
+  function tell() {
+    if (maskChanged()) status.textContent = "The ignore mask has changed: it is not saved yet.";
+    if (regionChanged()) regionStatus.textContent = "The region has changed: it is not saved yet.";
   }
 
   const place = (event) => {
@@ -83,7 +96,7 @@ if (box) {
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     from = place(event);
-    if (tool !== "region") keep();
+    if (tool === "brush" || tool === "erase") keep();
     if (tool === "brush" || tool === "erase") brush(from, from);
     draw();
   });
@@ -100,8 +113,13 @@ if (box) {
   });
   canvas.addEventListener("pointerup", () => {
     if (rectangle && rectangle[2] > 1 && rectangle[3] > 1) {
-      if (tool === "region") fields.forEach((field, index) => (field.value = rectangle[index]));
-      else ignore(rectangle);
+      if (tool === "region") {
+        fields.forEach((field, index) => (field.value = rectangle[index]));
+        tell();
+      } else {
+        keep();
+        ignore(rectangle);
+      }
     }
     from = rectangle = null;
     draw();
@@ -114,31 +132,86 @@ if (box) {
     });
   }
   $("[data-undo]", box).addEventListener("click", () => {
-    const last = before.pop();
-    if (last) marks.putImageData(last, 0, 0);
+    const undone = before.pop();
+    if (undone) {
+      marks.putImageData(undone.pixels, 0, 0);
+      version = undone.version;
+      status.textContent = maskChanged() ? "" : "The ignore mask is as it was saved.";
+    }
+    tell();
     draw();
   });
-  form.addEventListener("input", draw);
+  form.addEventListener("input", () => {
+    tell();
+    draw();
+  });
   $("[data-add-rectangle]").addEventListener("submit", (event) => {
     event.preventDefault();
     keep();
-    ignore(["x", "y", "width", "height"].map((name) => Number(event.target.elements[name].value)));
+    ignore(names.map((name) => Number(event.target.elements[name].value)));
     draw();
   });
 
-  $("[data-save-mask]", box).addEventListener("click", async () => {
-    const saved = new OffscreenCanvas(width, height);
-    const pixels = saved.getContext("2d");
+  async function send(method, address, body) {
+    const response = await fetch(address, { method, body });
+    if (!response.ok) throw new Error((await response.json()).error);
+    return response;
+  }
+
+  async function maskImage() {
+    const image = new OffscreenCanvas(width, height);
+    const pixels = image.getContext("2d");
     pixels.fillStyle = "#000";
     pixels.fillRect(0, 0, width, height);
     pixels.drawImage(mask, 0, 0);
+    return image.convertToBlob({ type: "image/png" });
+  }
+
+  // All that has changed, in one request: a new mask need not fit the old region. False: the page says why.
+  async function save({ mask: wanted = false } = {}) {
+    if (!form.reportValidity()) return false;
+    await loaded;
+    const [now, values] = [version, fields.map((field) => field.value)];
+    const [withMask, withRegion] = [maskChanged() || wanted, regionChanged()];
+    const region = new URLSearchParams(names.map((name, index) => [name, values[index]]));
     try {
-      const response = await fetch(box.dataset.mask, { method: "PUT", body: await saved.convertToBlob({ type: "image/png" }) });
-      if (!response.ok) throw new Error((await response.json()).error);
-      status.textContent = "The ignore mask is saved.";
+      if (withMask) {
+        const answer = await send("PUT", `${box.dataset.mask}?${withRegion ? region : ""}`, await maskImage());
+        status.textContent = (await answer.json()).ignores
+          ? "The ignore mask is saved."
+          : "Nothing is drawn, so there is no ignore mask: everything in the region is inspected.";
+        saved = now;
+      } else if (withRegion) {
+        await send("POST", form.action, region);
+      }
     } catch (error) {
-      status.textContent = `The ignore mask is not saved: ${error.message}`;
+      const shown = withMask ? status : regionStatus;
+      shown.textContent = `Not saved: ${error.message}`;
+      shown.scrollIntoView({ block: "nearest" });
+      return false;
     }
+    if (withRegion) regionStatus.textContent = "The region is saved.";
+    fields.forEach((field, index) => (field.defaultValue = values[index]));
+    tell(); // what was drawn meanwhile
+    return true;
+  }
+
+  $("[data-save-mask]", box).addEventListener("click", () => save({ mask: true }));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (await save()) location.reload();
+  });
+  $("[data-next]").addEventListener("click", async (event) => {
+    if (!maskChanged() && !regionChanged()) return;
+    event.preventDefault();
+    if (await save()) location.assign(event.target.href);
+  });
+
+  // Other ways off the page: the browser asks. A form that deletes is meant to lose what it deletes.
+  $("[data-delete-mask]").addEventListener("submit", () => (saved = version));
+  $("[data-delete-region]")?.addEventListener("submit", () => fields.forEach((field) => (field.value = field.defaultValue)));
+  addEventListener("beforeunload", (event) => {
+    if (maskChanged() || regionChanged()) event.preventDefault();
   });
 
   // A saved mask is black and white; drawn marks are opaque or clear.
@@ -146,11 +219,17 @@ if (box) {
     const image = new Image();
     image.src = box.dataset.mask;
     await image.decode();
-    marks.drawImage(image, 0, 0, width, height);
-    const pixels = marks.getImageData(0, 0, width, height);
+    const stored = new OffscreenCanvas(width, height);
+    const view = stored.getContext("2d");
+    view.drawImage(image, 0, 0, width, height);
+    const pixels = view.getImageData(0, 0, width, height);
     for (let at = 0; at < pixels.data.length; at += 4) pixels.data[at + 3] = pixels.data[at] > 127 ? 255 : 0;
-    marks.putImageData(pixels, 0, 0);
+    view.putImageData(pixels, 0, 0);
+    marks.drawImage(stored, 0, 0); // over what was drawn meanwhile
+    before.length = 0; // without the saved mask
   }
-  if (box.dataset.hasMask === "1") loadMask().then(draw);
+  if (box.dataset.hasMask === "1") {
+    loaded = loadMask().then(draw, () => (status.textContent = "The saved ignore mask cannot be shown: delete it, and draw it again."));
+  }
   draw();
 }

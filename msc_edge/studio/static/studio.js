@@ -30,6 +30,28 @@ for (const part of all("[data-live]")) {
   setTimeout(load, 1000);
 }
 
+// A form that is refused keeps what was typed: the reason is shown in it.
+for (const form of all("form[data-kept]")) {
+  let reason = null;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const [button, body] = [event.submitter, new URLSearchParams(new FormData(form, event.submitter))];
+    button.disabled = true; // shows that it works, and a second click sends nothing
+    try {
+      location.assign((await answer(await fetch(form.action, { method: "POST", body }))).url);
+    } catch (error) {
+      reason?.remove(); // a new one is read out
+      reason = document.createElement("p");
+      reason.className = "note bad";
+      reason.setAttribute("role", "alert");
+      reason.textContent = error.message;
+      form.after(reason);
+      button.disabled = false;
+      button.focus();
+    }
+  });
+}
+
 // Choosing a folder of this PC.
 const dialog = $("#browse");
 if (dialog) {

@@ -142,19 +142,19 @@ class EvaluationReport:
             )
             for title, order, none, largest in (
                 (
-                    "Missed anomalous images",
+                    "Missed anomalous images: not rejected",
                     "Anomalous images that are not rejected, smallest score first.",
                     "Every anomalous image was rejected.",
                     self._missed,
                 ),
                 (
-                    "False alarms",
+                    "False alarms: warned or rejected",
                     "Normal images with verdict warn or reject, largest score first.",
                     "No normal image got verdict warn or reject.",
                     self._false_alarms,
                 ),
                 (
-                    "Detected anomalous images",
+                    "Detected anomalous images: rejected",
                     "Anomalous images that are rejected, largest score first.",
                     "No anomalous image was rejected.",
                     self._found,

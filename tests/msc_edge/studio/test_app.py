@@ -50,6 +50,11 @@ def test_texts_on_pages_are_escaped(studio):
     assert "<script>alert" not in page
 
 
+def test_a_refused_name_of_a_project_is_shown_plainly(studio):
+    page = studio.post("/projects", name="it's: new")[1]
+    assert "the name it&#39;s: new cannot be used" in page
+
+
 def test_pages_load_nothing_from_elsewhere(studio, project):
     response, page = studio.send("GET", f"{project}/images", Accept="text/html")
     policy = response.headers["content-security-policy"]

@@ -1,5 +1,6 @@
 """The page of a check, from its files: what it names, and what has changed since."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,3 +97,42 @@ def test_changes_since_a_check_are_said(studio, checked, toy, save: Callable, tm
 def test_the_check_of_an_older_version_is_done_again(studio, checked):
     checked.check.finish({"normal": "/x", "images": []})
     assert "Check the images" in shown(studio, checked)
+
+
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_which_images_set_the_limits_is_said_in_whole_sentences(studio, checked, in_turn):
+    result = checked.check.result
+    images = [
+        {"path": f"{place}.png", "role": "calibration" if place % 5 == 0 else "bank", "group": place, "twin": None}
+        for place in range(40 if in_turn else 15)  # with few parts none is held out in turn
+    ]
+    checked.check.finish(result | {"images": [image | {"reason": ""} for image in images]})
+    page = re.sub("<[^>]*>", "", shown(studio, checked))
+    found = CheckResult.of(checked.check)
+    assert found
+    assert found.in_turn == in_turn
+    if in_turn:
+        assert (
+            "40 images can be used. If training keeps the pretrained network, all of them set the limits. If training "
+            "changes the network, only the 8 images that are held out set them."
+        ) in page
+    else:
+        assert "15 images can be used. 3 of them will be held out to set the limits." in page
+
+
+def test_labelled_images_that_cannot_be_used_are_not_chosen(studio, checked, tmp_path, toy, save: Callable):
+    place = f"/projects/{checked.name.replace(' ', '%20')}"
+    save(tmp_path / "other" / "dent" / "1.png", toy.draw(0))
+    status, answer = studio.post(f"{place}/images", which="test", folder=str(tmp_path / "other"))
+    assert status == 400
+    assert "expected a folder good and a folder for each defect type; choose such a folder, or drop images" in answer
+    assert "on the page Images" not in answer  # where the user is
+    assert checked.settings.test == str(tmp_path / "test")
+    save(tmp_path / "other" / "good" / "1.png", toy.draw(1))
+    status, answer = studio.post(f"{place}/images", which="normal", folder=str(tmp_path / "other"))
+    assert status == 400
+    assert (
+        f"contains &#39;good&#39; and also dent, and all of them would be used as normal images; choose {tmp_path}"
+        in answer
+    )
+    assert studio.post(f"{place}/images", which="test", folder=str(tmp_path / "other"))[0] == 303

@@ -1,9 +1,18 @@
+import itertools
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import cast, get_args
 
 import pytest
 
+from msc_edge.calibration import Verdict
 from msc_edge.kit.layout import MANIFEST
+from msc_edge.runtime.tools.compare.comparison import compute_comparison
+from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
+from msc_edge.runtime.tools.report.outcome import Truth, outcome_of
 from msc_edge.studio.stored import write_stored
 from msc_edge.studio.training import KIT, PLAN
 from msc_edge.studio.workspace import Workspace
@@ -60,3 +69,54 @@ def test_trainings_are_told_apart_by_date_and_by_the_settings_that_differ(start_
         ["a, training 2", "2026-03-02 10:20 UTC", "Small defects"],
         ["a, training 1", "2026-03-01 10:20 UTC", "Fast"],
     ]
+
+
+def test_right_and_wrong_are_those_of_the_report_of_an_evaluation(start_studio, tmp_path, toy_kit, toy, save):
+    """A warning on a good part is a false alarm, too: "warning only"."""
+    workspace = Workspace.at(tmp_path / "work")
+    kits(workspace, "a", 2, None)
+    project = workspace.project("a")
+    assert project
+    first, second = (training.folder / KIT for training in project.trainings())
+    found = compute_comparison((toy_kit, toy_kit), labelled_dataset(drawn(tmp_path / "data", toy, save)), resamples=100)
+    verdicts = list(itertools.permutations(get_args(Verdict), 2))
+    shown = [
+        found.images[0].model_copy(update={"name": f"{label}-{number}", "label": label, "verdicts": pair})
+        for label in ("good", "dent")
+        for number, pair in enumerate(verdicts)
+    ]
+    made = workspace.new_comparison()
+    made.job.folder.mkdir()
+    request = {"task": "compare", "first": str(first), "second": str(second), "test": "/data"}
+    (made.job.folder / "request.json").write_text(json.dumps(request))
+    made.job.finish(found.model_copy(update={"images": shown}).model_dump(mode="json"))
+    page = start_studio(workspace.folder).get("/comparisons/1")[1]
+    figures = re.findall(
+        r'<figure class="(\w+)">.*?<figcaption>(\S+) (.*?) <span[^>]*>verdict (\w+)</span>', page, re.DOTALL
+    )
+    assert len(figures) == 2 * len(shown)
+    labels = re.findall(r'the label is (\w+)"', page)
+    for (kind, sign, words, verdict), label in zip(figures, labels, strict=True):
+        expected = outcome_of(cast(Verdict, verdict), Truth(label, label != "good"))
+        assert (kind, words) == (expected.kind, expected.text)
+        assert sign == {"right": "&#10003;", "wrong": "&#10007;"}[kind]
+    assert page.count("false alarm, warning only") == 4
+
+
+def drawn(folder: Path, toy: ModuleType, save: Callable) -> Path:
+    for seed in range(100, 104):
+        save(folder / "good" / f"{seed}.png", toy.draw(seed))
+    save(folder / "dent" / "1.png", toy.draw(200, "stain"))
+    return folder
+
+
+def test_a_folder_without_good_parts_is_refused_when_it_is_typed(start_studio, tmp_path):
+    workspace = Workspace.at(tmp_path / "work")
+    kits(workspace, "a", 2, None)
+    (tmp_path / "data" / "dent").mkdir(parents=True)
+    status, page = start_studio(workspace.folder).post(
+        "/comparisons", first="a, training 1", second="a, training 2", folder=str(tmp_path / "data")
+    )
+    assert status == 400
+    assert "expected a folder good and a folder for each defect type" in page
+    assert not workspace.comparisons()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from msc_edge.errors import UsageError
+from msc_edge.studio.interruption import why_interrupted
 from msc_edge.studio.jobs import Job, TaskProgress
 
 
@@ -50,6 +51,22 @@ def test_a_killed_process_leaves_interrupted_work(job, tmp_path):
     os.kill(int(process.read_text()), getattr(signal, "SIGKILL", signal.SIGTERM))
     assert ended(job) == "interrupted"
     assert job.progress == []
+    assert job.interruption.startswith("its process was killed. The system does this when memory runs out: close other")
+    assert Job(tmp_path / "other").interruption.startswith("its process ended before the work was done")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, "ended before the work was done"),
+        (-signal.SIGTERM, "was asked to stop"),
+        (0, "was asked to stop"),
+        (-11, "crashed (signal 11)"),
+        (3, "crashed (exit code 3)"),
+    ],
+)
+def test_the_end_of_a_process_is_said_in_words(code, words):
+    assert words in why_interrupted(code)
 
 
 def test_cancelled_work_is_not_interrupted_work(job, tmp_path):

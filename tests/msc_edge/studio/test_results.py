@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msc_edge.calibration import Calibration
+from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.kit.opening import Kit
 from msc_edge.studio.results import Results, ScoredImage
 
@@ -34,6 +34,18 @@ def test_the_verdicts_at_any_limit_are_those_of_a_count(results, score):
     for name, images, rejected in results.types_at(score):
         own = [each.score for each in results.images if each.label == name]
         assert (images, rejected) == (len(own), sum(each > score for each in own))
+
+
+def test_the_verdicts_at_another_limit_are_those_of_a_kit_with_it(results):
+    warn = results.limits.warn
+    for score in (-1.0, warn.score - 0.01, warn.score, warn.score + 0.03, 0.3):
+        limits = Limits(warn=warn, reject=Limit(score=score, target_rate=None, expected_rate=None))
+        assert [results.verdict(image, score) for image in results.images] == [
+            limits.verdict(image.score) for image in results.images
+        ]
+        flagged = [each for each in results.images if each.label == "good" and limits.verdict(each.score) != "normal"]
+        alarms = [*results.false_alarms(score), *results.warned(score)]
+        assert sorted(each.index for each in alarms) == [each.index for each in flagged]
 
 
 def test_the_nearest_images_enclose_the_limit(results):

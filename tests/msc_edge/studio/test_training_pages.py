@@ -1,9 +1,12 @@
+import math
 from pathlib import Path
 
 import pytest
 
+from msc_edge.calibration import REJECT_RATE, images_needed
 from msc_edge.studio.training import PLAN, Training
 from msc_edge.studio.workspace import Workspace
+from msc_edge.train.options import TrainingOptions
 
 
 @pytest.fixture
@@ -45,3 +48,11 @@ def test_a_damaged_project_can_be_deleted(studio, training):
     assert studio.get(path)[0] == 200
     assert studio.post(path, confirmed="yes") == (303, "/")
     assert not folder.exists()
+
+
+def test_the_page_says_when_training_keeps_the_pretrained_network(studio, training):
+    """The number of images follows from the share that is held out, and from the rate."""
+    needed = math.ceil(images_needed(REJECT_RATE) / TrainingOptions.holdout)
+    page = " ".join(studio.get(place(training))[1].split())
+    assert f"a false-alarm rate of 1 %, which takes about {needed} images of different parts" in page
+    assert "less accurate" not in page

@@ -27,8 +27,8 @@ def test_only_settings_that_differ_are_shown_and_always_the_date(project):
 
 def test_region_and_mask_are_told_in_words(project, save):
     plain = project.new_training(detail="fast", steps=None)
-    mask = np.zeros((10, 20, 3), np.uint8)
-    mask[:5, :4] = 255  # a tenth
+    mask = np.zeros((60, 100, 3), np.uint8)
+    mask[:30, :20] = 255  # a tenth
     save(project.mask, mask)
     project.change(region=Region(x=1, y=2, width=30, height=40))
     found = differing([plain, project.new_training(detail="fast", steps=None)])

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import grimp
 import numpy as np
 import pytest
 
-from msc_edge.errors import MscEdgeError
+from msc_edge.errors import KitError, MscEdgeError, UnreadableImageError
 from msc_edge.files import folder_written_whole
 from msc_edge.images import read_image
+from msc_edge.kit.opening import Kit
 from msc_edge.preprocessing import Region, preset
 from msc_edge.runtime.tools.evaluate.labelled import labelled_dataset
-from msc_edge.studio.wording import in_words_of_pages
+from msc_edge.studio.wording import in_words_of_page, in_words_of_pages
 from msc_edge.train.dataset import normal_folder
 from msc_edge.train.inputs import IgnoreMaskFile
 
@@ -194,7 +196,31 @@ def test_a_kit_that_is_there_already(tmp_path: Path) -> None:
         with folder_written_whole(tmp_path / "kit"):
             pass
 
-    assert raised(write).endswith("delete this training, and start a new training")
+    assert raised(write).endswith("move this folder elsewhere, and try again")
+
+
+def test_a_kit_that_was_damaged(toy_kit: Path, tmp_path: Path, change_byte: Callable) -> None:
+    shutil.copytree(toy_kit, tmp_path / "kit")
+    change_byte(tmp_path / "kit" / "model.onnx", -1)
+    with pytest.raises(KitError) as error:
+        Kit.open(tmp_path / "kit")
+    assert in_words_of_pages(str(error.value)).endswith("; export the kit again")
+
+
+def test_an_image_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError) as error:
+        read_image(tmp_path / "none.png")
+    assert in_words_of_pages(f"/data/none.png: {error.value}") == (
+        "/data/none.png: cannot be opened: No such file or directory; check that the file is there and may be read"
+    )
+
+
+def test_no_message_sends_the_reader_to_the_page_where_he_is(tmp_path: Path) -> None:
+    for cause in (lambda: labelled_dataset(tmp_path), lambda: normal_folder(tmp_path / "gone")):
+        message = raised(cause)
+        assert message.endswith("on the page Images")
+        assert in_words_of_page(message, "Images") == message.removesuffix("on the page Images").rstrip(", ")
+        assert in_words_of_page(message, "Region") == message
 
 
 def test_other_messages_stay_as_they_are() -> None:

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from msc_edge.errors import KitError, SourceError, UsageError
@@ -36,9 +37,14 @@ def test_a_project_has_the_name_of_its_folder(workspace, name):
     ["", " ", ".", "..", ".hidden", "a/b", "a\\b", "../up", "x" * 61, "con", "NUL.txt", "a.", "a:b", "-a"],
 )
 def test_names_that_are_no_folder_on_some_system_are_refused(workspace, name):
-    with pytest.raises(UsageError, match="cannot be used"):
+    with pytest.raises(UsageError, match=r"cannot be used|has no name"):
         workspace.create(name)
     assert workspace.projects() == []
+
+
+def test_a_refused_name_is_shown_as_it_was_typed(workspace):
+    with pytest.raises(UsageError, match=r'^the name it\\s "new" cannot be used; use '):
+        workspace.create(' it\\s "new" ')
 
 
 def test_names_that_differ_in_case_only_are_one_name(workspace):
@@ -47,17 +53,17 @@ def test_names_that_differ_in_case_only_are_one_name(workspace):
         workspace.create("caps")
 
 
-def test_a_training_keeps_the_settings_of_its_start(workspace, images):
+def test_a_training_keeps_the_settings_of_its_start(workspace, images, save):
     project = workspace.create("caps")
     project.change(normal=str(images), region=REGION)
-    project.mask.write_bytes(b"mask")
+    mask = save(project.mask, np.tile(np.array([[[0], [255]]], np.uint8), (8, 4, 3))).read_bytes()
     training = project.new_training(detail="fast", steps=None)
     project.change(normal=None, region=None)
     project.mask.unlink()
     assert training.plan.normal == str(images)
     assert training.plan.region == REGION
     assert training.mask == training.folder / MASK
-    assert training.mask.read_bytes() == b"mask"
+    assert training.mask.read_bytes() == mask
     assert project.settings.region is None
 
 
@@ -138,6 +144,25 @@ def test_folders_of_images_that_the_studio_writes_into_are_refused(tmp_path, pla
             refuse()
         assert re.search("; (choose|move) ", str(error.value))
     assert project.trainings() == []
+
+
+@pytest.mark.parametrize("place", ["/proc", "/proc/self", "/sys", "/dev", "link"])
+def test_folders_of_the_system_are_refused(workspace, tmp_path, place):
+    """/proc of a PC was once in use, with 102,668 images: its entries lead back to all files."""
+    (tmp_path / "link").symlink_to("/sys")
+    project = workspace.create("caps")
+    folder = tmp_path / place
+    project.change(test=str(folder))  # by an older version
+    for refuse in (project.check_folders, lambda: chosen_folder(str(folder), workspace.folder)):
+        with pytest.raises(UsageError, match=rf"^{folder}: is in /(proc|sys|dev), .*; choose another folder"):
+            refuse()
+
+
+def test_folders_beside_those_of_the_system_are_not_refused(workspace, tmp_path):
+    (tmp_path / "dev").mkdir()
+    memory = Path("/dev/shm")
+    for folder in (tmp_path / "dev", *([memory] if memory.is_dir() else [])):
+        assert chosen_folder(str(folder), workspace.folder) == folder
 
 
 def test_dropped_images_may_be_in_the_folder_of_the_studio(workspace):

@@ -12,7 +12,12 @@ from msc_edge.runtime import evaluate
 from msc_edge.runtime.tools.evaluate.report import operating_points
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
-HEADINGS = ["Missed anomalous images", "False alarms", "Detected anomalous images", "Unreadable images"]
+HEADINGS = [
+    "Missed anomalous images: not rejected",
+    "False alarms: warned or rejected",
+    "Detected anomalous images: rejected",
+    "Unreadable images",
+]
 
 
 def test_it_has_the_metrics_limits_and_defect_types(evaluated, text_of):
@@ -40,6 +45,15 @@ def test_the_galleries_have_the_missed_the_false_alarms_and_the_detected(evaluat
     assert "score first. 5 images. Each image is shown" in found
 
 
+def test_warnings_are_counted_beside_the_rejected_normal_images(evaluated, text_of):
+    """The first figure counts rejects only, the gallery of false alarms warnings too: the page says which."""
+    found = json.loads((evaluated / "evaluation.json").read_bytes())
+    warned = found["warn"]["false_alarms"] - found["reject"]["false_alarms"]
+    assert warned > 0
+    text = text_of((evaluated / "report.html").read_text(encoding="utf-8"))
+    assert f"{warned} more get a warning, which is a false alarm, too." in text
+
+
 def test_each_image_is_beside_its_two_nearest_normal_images(evaluated):
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     cards = re.findall(r"<article.*?</article>", page, re.DOTALL)
@@ -51,9 +65,9 @@ def test_colours_and_words_say_right_or_wrong(evaluated):
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     sections = dict(re.findall(r'<section>\s*<div class="head">\s*<h2>([^<]*)</h2>(.*?)</section>', page, re.DOTALL))
     for heading, expected in (
-        ("Missed anomalous images", {("wrong", "missed defect")}),
-        ("False alarms", {("wrong", "false alarm"), ("wrong", "false alarm, warning only")}),
-        ("Detected anomalous images", {("right", "defect found")}),
+        ("Missed anomalous images: not rejected", {("wrong", "missed defect")}),
+        ("False alarms: warned or rejected", {("wrong", "false alarm"), ("wrong", "false alarm, warning only")}),
+        ("Detected anomalous images: rejected", {("right", "defect found")}),
     ):
         found = re.findall(r'<article class="card (\w+)".*?</svg>\s*([^<]*)</span>', sections[heading], re.DOTALL)
         assert set(found) == expected
