@@ -40,7 +40,10 @@ class ComparedKit(_Part):
     average_precision: float
     warn: AtLimit
     reject: AtLimit
-    least_p_value: float = Field(description="that of an image above all calibration images: only an upper bound")
+    least_p_value: float = Field(
+        default=0.0,
+        description="that of an image above all calibration images, an upper bound; 0: not known (an older msc-edge)",
+    )
     milliseconds: float = Field(description="median time to read, decode and score an image on one thread")
 
 
