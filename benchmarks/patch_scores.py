@@ -24,7 +24,8 @@ from msc_edge.anomaly_map import patch_score, smoothed
 from msc_edge.images import read_image
 from msc_edge.runtime import Detector
 from msc_edge.train.dataset import read_image_table
-from msc_edge.train.run_record import IMAGE_TABLE, RECORD
+from msc_edge.train.run_folder import RECORD
+from msc_edge.train.run_record import IMAGE_TABLE
 
 BLURS = (0.0, 0.5, 1.0)
 COUNTS = (2, 5, 10)

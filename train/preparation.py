@@ -24,7 +24,7 @@ from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TRAIN_ALL, TrainingOptions
 from msc_edge.train.patches.taps import find_taps
 from msc_edge.train.recipes import recipe_named
-from msc_edge.train.run_record import RECORD
+from msc_edge.train.run_folder import RECORD
 from msc_edge.train.weights import pretrained_backbone
 
 _JPEG_FACTOR = 2  # reduced JPEG files keep twice the input size of the network, so that the resize still smooths

@@ -33,7 +33,7 @@ from msc_edge.train.options import TrainingOptions
 from msc_edge.train.patches.fit import MAP_SETTINGS
 from msc_edge.train.patches.run_files import write_patches
 from msc_edge.train.preparation import prepare
-from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, VIEWS, exclusive_run_folder
+from msc_edge.train.run_folder import CHECKPOINT, CURVES, METRICS, RECORD, VIEWS, exclusive_run_folder
 from msc_edge.train.run_record import (
     BACKBONE,
     BANK,
@@ -41,7 +41,6 @@ from msc_edge.train.run_record import (
     IMAGE_TABLE,
     OF_PATCHES,
     PACKAGES,
-    RECORD,
     RunRecord,
     SelectionRecord,
     write_record,

@@ -26,7 +26,8 @@ from msc_edge.runtime import Detector
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TrainingOptions
-from msc_edge.train.run_record import BANK, CALIBRATION, IMAGE_TABLE, RECORD, read_record
+from msc_edge.train.run_folder import RECORD
+from msc_edge.train.run_record import BANK, CALIBRATION, IMAGE_TABLE, read_record
 from msc_edge.train.training import train
 
 # int8 has its own tests, and takes longer.

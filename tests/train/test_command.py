@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 from msc_edge.cli import app
 from msc_edge.train.checkpoint_selection import Candidate
 from msc_edge.train.command import _selection_line
-from msc_edge.train.run_record import RECORD, SelectionRecord, read_record
+from msc_edge.train.run_folder import RECORD
+from msc_edge.train.run_record import SelectionRecord, read_record
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from msc_edge.errors import KitError
 from msc_edge.files import sha256_of
 from msc_edge.train.dataset import read_image_table
-from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, RECORD, read_record
+from msc_edge.train.run_folder import RECORD
+from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, read_record
 
 
 @pytest.fixture

@@ -24,15 +24,8 @@ from msc_edge.train.dataset import fingerprint, read_image_table
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.options import TrainingOptions
-from msc_edge.train.run_folder import CURVES, METRICS, VIEWS
-from msc_edge.train.run_record import (
-    BACKBONE,
-    BANK,
-    CALIBRATION,
-    IMAGE_TABLE,
-    RECORD,
-    read_record,
-)
+from msc_edge.train.run_folder import CURVES, METRICS, RECORD, VIEWS
+from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, read_record
 from msc_edge.train.training import train
 from msc_edge.train.weights import load_into
 

@@ -13,14 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from msc_edge.errors import KitError, SourceError, UsageError
 from msc_edge.preprocessing import Region
-from msc_edge.train.run_record import (
-    BACKBONE,
-    BANK,
-    CALIBRATION,
-    IMAGE_TABLE,
-    RECORD,
-    read_record,
-)
+from msc_edge.train.run_folder import RECORD
+from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, read_record
 from msc_edge.train.training import train
 
 NOT_TEXT = pytest.mark.skipif(sys.platform != "linux", reason="other file systems accept valid text only")

@@ -22,15 +22,8 @@ from msc_edge.preprocessing import Region
 from msc_edge.train import recipes
 from msc_edge.train.metrics import StepMetrics, read_metrics
 from msc_edge.train.recipes import recipe_named
-from msc_edge.train.run_folder import CHECKPOINT, METRICS, VIEWS
-from msc_edge.train.run_record import (
-    BACKBONE,
-    BANK,
-    CALIBRATION,
-    IMAGE_TABLE,
-    RECORD,
-    read_record,
-)
+from msc_edge.train.run_folder import CHECKPOINT, METRICS, RECORD, VIEWS
+from msc_edge.train.run_record import BACKBONE, BANK, CALIBRATION, IMAGE_TABLE, read_record
 from msc_edge.train.training import train
 
 

@@ -58,6 +58,11 @@ class SourceValues:
         return self.state == "running"
 
 
+def _with_newest(before: SourceValues, outcome: Outcome) -> tuple[tuple[int, Outcome], ...]:
+    newest: tuple[int, Outcome] = (before.sequence + 1, outcome)
+    return (newest, *before.recent)[:RECENT]
+
+
 class LineValues:
     """The values of all sources. Safe to use from several threads."""
 
@@ -108,7 +113,7 @@ class LineValues:
                     captured=decision.frame.time.timestamp(),
                     milliseconds=decision.stages.total if decision.stages else math.nan,
                     kit=result.kit if result else "",
-                    recent=((before.sequence + 1, outcome), *before.recent)[:RECENT],
+                    recent=_with_newest(before, outcome),
                     **{name: counts[name] for name in ("normal", "warn", "reject", "not_scored")},
                 ),
             )
