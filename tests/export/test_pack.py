@@ -388,7 +388,7 @@ def test_genuine_weights_and_real_papers_from_images_to_verdicts(
 
 
 def test_a_rate_of_zero_is_refused_and_not_replaced_by_the_default(patch_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="false-alarm rate 0: expected a number between 0 and 1"):
+    with pytest.raises(UsageError, match="--region-rate 0: expected a number between 0 and 1"):
         export(patch_run, tmp_path / "kit", region_rate=0)
     assert not (tmp_path / "kit").exists()
 

@@ -62,6 +62,7 @@ NOT_CAUSED = {
     "only files are listed": {"images": ("it is a folder",)},
     "files of other commands": {
         "kit.signatures": ("exists already",),
+        "runtime.tools.evaluate.run": ("is a file",),
         "kit.thumbnails": ("--thumbnails",),
         "kit.writing": ("--out", "NEWKIT"),
         "runtime.batch": ("--resume", "--out", "output"),

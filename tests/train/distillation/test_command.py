@@ -53,7 +53,7 @@ def test_the_summary_shows_the_result_skipped_images_and_the_next_command(given:
         (["--images", "nowhere"], 3, "nowhere"),
         (["--student", "vgg"], 2, "vgg: unknown"),
         (["--image-size", "5"], 2, "--image-size 5: expected 32 to 2048 pixels"),
-        (["--images", ""], 3, "empty path"),
+        (["--images", ""], 2, "--images: what follows is empty"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(
