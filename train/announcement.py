@@ -63,6 +63,8 @@ def rate_warning(split: Split, *, holdout: float, rate: float = REJECT_RATE) -> 
         return ""
     found = _allowed(split, rate)
     if split.all_calibrate:
+        if groups >= needed:
+            return f"{found}: how alike the scores of a part are decides, and export states it"
         return f"{found}. The target needs {needed} images of different parts: train with at least as many"
     larger = math.ceil(100 * needed / len(split.used)) / 100
     more = f", or pass --holdout {larger:g}" if groups == most and larger <= _MOST_HOLDOUT else ""

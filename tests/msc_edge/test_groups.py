@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from msc_edge.groups import near_duplicates, numbered, orders_of
+from msc_edge.groups import joined, near_duplicate_files, near_duplicates, numbered, orders_of, series_of
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -149,3 +151,42 @@ def test_times_are_an_order_of_their_own() -> None:
 
 def test_no_images_have_no_order() -> None:
     assert [len(order) for order in orders_of([])] == [0]
+
+
+class TestSeries:
+    """Parts that were photographed many times each: `part007_03.png`."""
+
+    @staticmethod
+    def photographed(parts: int, times: int, *, noise: float = 0.2) -> np.ndarray:
+        random = np.random.default_rng(0)
+        own = np.repeat(random.normal(size=(parts, 128)), times, axis=0)
+        rows = own + noise * random.normal(size=own.shape)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    @pytest.mark.parametrize(("parts", "times"), [(4, 40), (20, 10), (40, 5), (3, 4)])
+    def test_images_of_one_number_that_hardly_differ_are_of_one_part(self, parts: int, times: int) -> None:
+        names = [f"line 3/part{part:03}_{time:02}.png" for part in range(parts) for time in range(times)]
+        found = list(series_of(self.photographed(parts, times), names))
+        assert [groups.tolist() for groups in found] == [np.repeat(np.arange(parts), times).tolist()]
+
+    def test_numbers_that_say_nothing_about_the_parts_give_no_groups(self) -> None:
+        rows = self.photographed(160, 1)
+        assert not list(series_of(rows, [f"exp{number % 5}_part{number:03}.png" for number in range(160)]))
+        assert not list(series_of(rows, [f"{number}.png" for number in range(160)]))
+        assert not list(series_of(rows, ["a.png", *(f"{number}.png" for number in range(159))]))
+
+    def test_kinds_of_parts_are_no_parts(self) -> None:
+        """Three kinds of 100 parts each, with a number of their kind in their names."""
+        names = [f"type{kind}_{part:03}.png" for kind in range(3) for part in range(100)]
+        assert not list(series_of(self.photographed(3, 100), names))
+
+    def test_files_of_a_series_are_grouped(self, tmp_path: Path) -> None:
+        names = [f"part{part:03}_{time:02}.png" for part in range(20) for time in range(10)]
+        for name in names:
+            (tmp_path / name).touch()
+        found = near_duplicate_files(self.photographed(20, 10), tmp_path, names)
+        assert found.tolist() == np.repeat(np.arange(20), 10).tolist()
+
+    def test_groups_are_joined_through_images_that_they_share(self) -> None:
+        assert joined(np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 3])).tolist() == [0, 0, 0, 1, 1]
+        assert joined(np.array([0, 1, 2]), np.array([5, 5, 5])).tolist() == [0, 0, 0]

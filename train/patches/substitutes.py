@@ -59,7 +59,8 @@ class SubstituteSearch:
             distances = torch.cdist(embeddings, self._rows.embeddings)
             covered_by = self._rows.groups[distances.argmin(dim=1)]
             others = distances.masked_fill_(covered_by[:, None] == self._rows.groups, torch.inf).amin(dim=1)
-            alone = (others > self._separation) & (covered_by != groups)
+            # Without the only row nothing is near any patch, though the separation of one row is infinite.
+            alone = ((others > self._separation) | others.isinf()) & (covered_by != groups)
             for replaced in covered_by[alone].unique().tolist():
                 places = torch.nonzero(alone & (covered_by == replaced))[:, 0]
                 self._choose(replaced, PatchRows(embeddings[places], groups[places]))

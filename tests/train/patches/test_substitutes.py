@@ -77,6 +77,13 @@ def test_one_group_has_no_substitutes(patches: PatchRows) -> None:
     assert len(substitutes_of(coreset_of(alone, 50), alone).groups) == 0
 
 
+def test_a_bank_of_one_row_is_not_empty_without_its_group(patches: PatchRows) -> None:
+    only = coreset_of(patches, 1)
+    found = substitutes_of(only, patches)
+    assert found.replaced.tolist() == only.groups.tolist()
+    assert found.groups.tolist() != only.groups.tolist()
+
+
 def test_the_separation_is_the_least_distance_between_rows() -> None:
     points = torch.from_numpy(np.random.default_rng(0).uniform(size=(9000, 16)).astype(np.float32))
     points[8500] = points[100] + 0.01
