@@ -79,18 +79,22 @@ def _groups(split: Split) -> int:
 
 
 def _allowed(split: Split, rate: float) -> str:
-    most, least, groups = len(split.calibration), split.fewest_independent, _groups(split)
+    images, least, groups = len(split.calibration), split.fewest_independent, _groups(split)
     share = f"above the target of {percent(rate)}"
-    images = f"{many(most, 'image')} held out in turn" if split.all_calibrate else many(most, "held-out image")
-    if groups == most:
-        text = f"with {images}, the expected false-alarm rate of a kit is {percent(1 / (most + 1))}"
-        return f"{text}, {share}" if most < images_needed(rate) else text
-    lowest, highest = percent(1 / (most + 1)).removesuffix(" %"), percent(1 / (least + 1))
-    text = (
-        f"{images} {'shows' if most == 1 else 'show'} {many(groups, 'part')} and count as {least:.0f} to {most} "
-        f"independent ones: the expected false-alarm rate of a kit is at least {lowest} to {highest}"
-    )
-    if most < images_needed(rate):
+    named = f"{many(images, 'image')} held out in turn" if split.all_calibrate else many(images, "held-out image")
+    if groups == images:
+        text = f"with {named}, the expected false-alarm rate of a kit is {percent(1 / (groups + 1))}"
+        return f"{text}, {share}" if groups < images_needed(rate) else text
+    shown = f"{named} {'shows' if images == 1 else 'show'} {many(groups, 'part')}"
+    if round(least) == groups:
+        text = f"{shown}: the expected false-alarm rate of a kit is {percent(1 / (groups + 1))}"
+    else:
+        lowest, highest = percent(1 / (groups + 1)).removesuffix(" %"), percent(1 / (least + 1))
+        text = (
+            f"{shown} and count as {least:.0f} to {groups} independent ones: the expected false-alarm rate of a kit is "
+            f"{lowest} to {highest}"
+        )
+    if groups < images_needed(rate):
         return f"{text}, {share}"
     return f"{text}, and may be {share}" if least < images_needed(rate) else text
 
