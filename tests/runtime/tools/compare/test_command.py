@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 from msc_edge.cli import app
 from msc_edge.errors import UsageError
 from msc_edge.runtime import Detector, compare
-from msc_edge.runtime.tools.compare.comparison import Comparison
+from msc_edge.runtime.tools.compare.command import _line
+from msc_edge.runtime.tools.compare.comparison import ComparedImage, Comparison
 
 
 def run(*arguments: object) -> Result:
@@ -50,6 +51,19 @@ def test_what_is_printed_is_in_the_file(done):
     assert gaps == sorted(gaps, reverse=True)
     assert f"different verdicts: {len(differing)} image" in result.stdout
     assert [image.name in result.stdout for image in differing[:20]] == [True] * min(len(differing), 20)
+
+
+def test_a_p_value_that_no_calibration_image_reaches_is_an_upper_bound():
+    image = ComparedImage(
+        name="a.png",
+        path="a.png",
+        label="dent",
+        scores=(3.0, 1.0),
+        p_values=(0.01, 0.25),
+        verdicts=("reject", "normal"),
+    )
+    assert _line(image, (0.01, 0.01)) == "reject, p at most 0.01; normal, p 0.25; dent: a.png"
+    assert _line(image, (0.0, 0.0)).startswith("reject, p 0.01; "), "an older comparison does not say"
 
 
 def test_a_file_is_replaced_only_when_asked(done, toy_kit, patch_kit, dataset):
