@@ -93,7 +93,7 @@ class Parts:
         ]
         for name in self.names:
             self.metrics.add_source(name)
-        self.line = LineValues(self.names)
+        self.line = LineValues(self.names) if config.line.modbus_port or config.line.opcua_port else None
         window = Window(f"msc-edge {config.station}", self.names) if config.show else None
         if window:
             self._open.callback(window.close)

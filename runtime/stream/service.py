@@ -43,7 +43,7 @@ class Stream:
             if config.http.port:  # last: it asks whether the stream is ready
                 server = StatusServer(config.http.host, config.http.port, parts.metrics, not_ready=self.not_ready)
                 parts.on_close(server.close)
-            if config.line.modbus_port or config.line.opcua_port:
+            if parts.line:
                 # pymodbus and asyncua take half a second to import, and are an extra.
                 from msc_edge.runtime.stream.line.servers import LineServers  # noqa: PLC0415
 
@@ -117,7 +117,8 @@ class Stream:
             parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)
-            parts.line.beat(self._states(), ready=not self.not_ready())
+            if parts.line:
+                parts.line.beat(self._states(), ready=not self.not_ready())
             parts.recorder.retry()
             parts.outbox.retry()
             for worker in parts.workers:

@@ -52,7 +52,7 @@ def test_each_calibration_image_is_standardised_by_the_others() -> None:
 
 
 def test_a_calibration_image_is_standardised_without_its_own_copies() -> None:
-    """Four images, of which the second and the fourth have two copies and one copy."""
+    """Four images; the second has two copies, the fourth one."""
     images, patches = np.array([0.1, 0.2, 0.3, 0.9]), np.array([1.0, 2.0, 3.0, 2.0])
     standard = Standard(np.array([0.1, 0.3, 9.0]), np.array([1.0, 3.0, 9.0]), np.array([1, 1, 3]))
     scores = calibration_scores("both", images, patches, standard, MAP)

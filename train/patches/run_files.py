@@ -42,8 +42,9 @@ def write_patches(
     Returns the head. Its bank has `rows` rows, or all patches if there are fewer. `bank`: of these images. `load`
     decodes the images with these names. Errors as for `fit_patch_head`, and OutputError.
     """
-    names, groups = [each.path for each in split.bank], split.groups
-    head = fit_patch_head(network, lambda: load(names), rows=rows, groups=split.bank_groups if split.in_turn else None)
+    in_bank, groups = [each.path for each in split.bank], split.groups
+    left_out = split.bank_groups if split.in_turn else None
+    head = fit_patch_head(network, lambda: load(in_bank), rows=rows, groups=left_out)
 
     def scored(images: Images, places: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not split.in_turn:

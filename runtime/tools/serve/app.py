@@ -37,7 +37,7 @@ from msc_edge.runtime.web.early_responses import EarlyResponses
 from msc_edge.runtime.web.error_response import error_response
 
 _LOG = logging.getLogger("msc_edge")
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs each broken form, which its client is told
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs each broken form; the client gets the error
 _ROW = JsonLinesFormat(IMAGE_FIELDS)
 _HOST = re.compile(r"[\w.-]{1,255}(:\d{1,5})?|\[[\da-fA-F:.]{2,45}\](:\d{1,5})?", re.ASCII)
 
