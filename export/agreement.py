@@ -40,14 +40,21 @@ MakeAnomaly = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 def passes_gates(agreement: Agreement) -> bool:
     """Whether the int8 model may be used in place of fp32."""
-    images = (
-        agreement.rank_correlation >= MIN_RANK_CORRELATION and agreement.auroc >= agreement.auroc_fp32 - MAX_AUROC_LOSS
-    )
-    maps = agreement.maps
-    return images and (
-        maps is None
-        or (maps.rank_correlation >= MIN_MAP_RANK_CORRELATION and maps.au_pro >= maps.au_pro_fp32 - MAX_AU_PRO_LOSS)
-    )
+    return not any(failed_gates(agreement))
+
+
+def failed_gates(found: Agreement) -> Iterator[str]:
+    """The gates that it does not pass, with what they require."""
+    if found.rank_correlation < MIN_RANK_CORRELATION:
+        yield f"its scores correlate {found.rank_correlation:.3f} with those of fp32 ({MIN_RANK_CORRELATION} required)"
+    if found.auroc < found.auroc_fp32 - MAX_AUROC_LOSS:
+        loss = found.auroc_fp32 - found.auroc
+        yield f"it loses {loss:.3f} of the AUROC on synthetic anomalies (at most {MAX_AUROC_LOSS} allowed)"
+    maps = found.maps
+    if maps and maps.rank_correlation < MIN_MAP_RANK_CORRELATION:
+        yield f"its maps correlate {maps.rank_correlation:.3f} with those of fp32 ({MIN_MAP_RANK_CORRELATION} required)"
+    if maps and maps.au_pro < maps.au_pro_fp32 - MAX_AU_PRO_LOSS:
+        yield f"its maps lose {maps.au_pro_fp32 - maps.au_pro:.3f} of AU-PRO (at most {MAX_AU_PRO_LOSS} allowed)"
 
 
 class Sample(NamedTuple):

@@ -14,18 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from msc_edge.bank import Bank
-from msc_edge.export.agreement import (
-    MAX_AU_PRO_LOSS,
-    MAX_AUROC_LOSS,
-    MIN_MAP_RANK_CORRELATION,
-    MIN_RANK_CORRELATION,
-    AgreementTest,
-    passes_gates,
-)
+from msc_edge.export.agreement import AgreementTest, failed_gates, passes_gates
 from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages, evenly
 from msc_edge.kit.model_entry import Outputs
-from msc_edge.kit.quantization import MIN_HELD_OUT, Agreement, MapAgreement, Quantization, Target
+from msc_edge.kit.quantization import MIN_HELD_OUT, Agreement, Quantization, Target
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.progress import Report
 from msc_edge.runtime.backends.check_image import check_image
@@ -33,7 +26,6 @@ from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.processor import usable_cores
 from msc_edge.scoring import MapSettings
-from msc_edge.text import many
 
 _RANGE_IMAGES = 64  # images of the memory bank that set the activation ranges
 _MAX_FLOAT_LAYERS = 0.5  # of all layers: with more float layers int8 is hardly faster
@@ -41,7 +33,7 @@ _MAX_FLOAT_LAYERS = 0.5  # of all layers: with more float layers int8 is hardly 
 
 @dataclass(frozen=True)
 class Int8Rejected:
-    """Why a kit has no int8 model."""
+    """Why a kit has no int8 model: the gates that the last attempt failed."""
 
     agreement: Agreement
     float_layers: int
@@ -50,30 +42,13 @@ class Int8Rejected:
     """Held-out normal images. With fewer than MIN_HELD_OUT the layers were not ranked."""
 
     def __str__(self) -> str:
-        found = self.agreement
-        return (
-            f"no int8 model: with {self.float_layers} of {self.layers} layers in float, the rank correlation with fp32 "
-            f"is {found.rank_correlation:.3f} (required: {MIN_RANK_CORRELATION}), and the AUROC on synthetic anomalies "
-            f"is {found.auroc:.3f} (fp32: {found.auroc_fp32:.3f}; at most {MAX_AUROC_LOSS} less is allowed)"
-            + (_of_maps(found.maps) if found.maps else "")
-            + (_of_few_images(self.held_out) if self.held_out < MIN_HELD_OUT else "")
+        failed = ", and ".join(failed_gates(self.agreement))
+        return f"no int8 model: with {self.float_layers} of {self.layers} layers in float {failed}" + (
+            f". No other layers were tried: that takes minutes, and needs {MIN_HELD_OUT} held-out images to show which "
+            f"ones matter, not {self.held_out}: train with more images or a higher --holdout"
+            if self.held_out < MIN_HELD_OUT
+            else ""
         )
-
-
-def _of_maps(found: MapAgreement) -> str:
-    return (
-        f"; the rank correlation of the maps is {found.rank_correlation:.3f} (required: {MIN_MAP_RANK_CORRELATION}), "
-        f"and their AU-PRO is {found.au_pro:.3f} (fp32: {found.au_pro_fp32:.3f}; at most {MAX_AU_PRO_LOSS} less is "
-        "allowed)"
-    )
-
-
-def _of_few_images(held_out: int) -> str:
-    return (
-        f"; other layers were not tried in float, because this takes minutes and {many(held_out, 'held-out image')} "
-        f"cannot show which ones matter: train with at least {MIN_HELD_OUT} held-out images, by more images or a "
-        "higher --holdout"
-    )
 
 
 def quantised_model(

@@ -22,17 +22,19 @@ def announcement(
     device: str,
     holdout: float,
     asked: bool = False,
+    found: bool = False,
 ) -> Iterator[str]:
     """The images by their use, the settings, and a warning of too few images for the target false-alarm rate.
 
-    `asked`: the number of steps is not the default.
+    `asked`: the number of steps is not the default. `found`: the parts were found by likeness, names and times, which
+    cannot tell a part that was photographed many times from parts of one kind.
     """
     split = split_of(images, trained=settings.steps > 0, scores=scores)
     used, held_out = split.used, len(split.calibration)
     groups, parts = (len({image.group for image in each}) for each in (split.calibration, used))
     if split.all_calibrate:
         of_groups = f", {many(parts, 'part')}" if parts < len(used) else ""
-        use = f"all in the memory bank, each held out in turn{of_groups}"
+        use = f"all in the memory bank, each image held out in turn{of_groups}"
     else:
         of_groups = f": {groups} of {parts} parts" if parts < len(used) else ""
         use = (
@@ -43,6 +45,11 @@ def announcement(
     unused = len(images) - len(used)
     left_out = f"; {unused} left out, duplicates or unreadable" if unused else ""
     yield f"{many(len(images), 'image')}: {use}{left_out}"
+    if found:
+        yield (
+            f"{many(parts, 'part')} found among the images; if they show fewer, pass --group-by: otherwise more normal "
+            "parts are rejected than stated"
+        )
     yield f"{backbone} on {device}: {_describe(settings)}"
     if not settings.steps and not asked:
         yield f"not fine-tuned: {_reason(images, scores)}; pass --steps N to fine-tune it anyway"

@@ -164,8 +164,8 @@ def _print_summary(out: Path, record: Any, failed: list[str], *, default_selecti
     split = Split.of(images, in_turn=record.in_turn, trained=record.trained)
     groups, count = len(set(split.groups or ())), len(split.calibration)
     of_groups = f", {many(groups, 'part')}" if groups < count else ""
-    which = f"{count} of them" if record.in_turn else f"{count} others"
-    held_out = f"{'each of them held out in turn' if split.all_calibrate else f'{which} held out'}{of_groups}"
+    which = f"{count} of the images" if record.in_turn else f"{count} other images"
+    held_out = f"{'each image held out in turn' if split.all_calibrate else f'{which} held out'}{of_groups}"
     for line in failed[:5]:
         echo(one_line(f"skipped: {line}"), err=True)
     if len(failed) > 5:

@@ -20,6 +20,7 @@ from msc_edge.train.checkpoint import steps_in
 from msc_edge.train.collapse import mean_pairwise_cosine
 from msc_edge.train.curves import write_curves
 from msc_edge.train.dataset import (
+    SIMILAR,
     NormalImage,
     fingerprint,
     normal_folder,
@@ -115,6 +116,7 @@ def _train(
             device=kind,
             holdout=options.holdout,
             asked=options.steps is not None,
+            found=options.group_by == SIMILAR,
         ):
             note(line)
     embeddings = initial

@@ -82,6 +82,21 @@ def test_the_lines_name_images_settings_and_the_warning() -> None:
     assert lines[2].startswith("warning: with 14 held-out images, ")
 
 
+def test_the_number_of_parts_that_were_found_is_shown_to_whoever_knows_how_many_there_are() -> None:
+    lines = list(
+        announcement(
+            images_of(56, [2] * 7),
+            SETTINGS,
+            scores="both",
+            backbone="edge-small",
+            device="cpu",
+            holdout=0.2,
+            found=True,
+        )
+    )
+    assert lines[1].startswith("63 parts found among the images; if they show fewer, pass --group-by")
+
+
 def test_where_nothing_is_fine_tuned_the_lines_say_why() -> None:
     frozen = SETTINGS.model_copy(update={"steps": 0})
 
@@ -89,7 +104,7 @@ def test_where_nothing_is_fine_tuned_the_lines_say_why() -> None:
         settings = {"backbone": "resnet18", "device": "cuda", "holdout": 0.2}
         return list(announcement(images_of(bank, held_out), frozen, scores=scores, asked=asked, **settings))  # pyright: ignore[reportArgumentType]
 
-    images = "600 images: all in the memory bank, each held out in turn, 500 parts"
+    images = "600 images: all in the memory bank, each image held out in turn, 500 parts"
     assert lines(400, [2] * 100, asked=True) == [images, "resnet18 on cuda: frozen, without fine-tuning"]
     assert lines(400, [5] * 40)[2] == (
         "not fine-tuned: the limits of a fine-tuned network would be from 200 held-out images of 40 parts, too few for "

@@ -40,14 +40,15 @@ def test_every_option_is_used(train: Callable, tmp_path: Path) -> None:
     assert record.preprocessing.region is not None
     assert record.preprocessing.region.model_dump() == {"x": 3, "y": 4, "width": 50, "height": 40}
     assert record.decode.bit_depth == 12
-    assert "20 images in the memory bank, 6 of them held out" in done.stdout
+    assert "20 images in the memory bank, 6 of the images held out" in done.stdout
 
 
 def test_the_start_says_what_is_trained_and_what_the_images_allow(train: Callable) -> None:
     done = train("--steps 2 --batch 5")
     assert done.exit_code == 0, done.output
-    images, settings, warning, *_ = done.stderr.splitlines()
+    images, parts, settings, warning, *_ = done.stderr.splitlines()
     assert images == "20 images: 16 for training, 4 held out; all in the memory bank"
+    assert parts.startswith("20 parts found")
     assert settings.startswith("mobilenet_v2_x0.1 on cpu: 2 steps of v2, 5 images each, in fp32; learning rate 0.0003;")
     assert warning.startswith("warning: with 4 held-out images, the expected false-alarm rate of a kit is 20 %, above ")
 
@@ -66,7 +67,7 @@ def test_groups_are_held_out_completely_and_recorded(train: Callable, normal_ima
         shutil.copy(path, folder / f"shift_{number % 10}" / path.name)
     done = train("--steps 0 --group-by shift_([0-9])/", normal=folder)
     assert done.exit_code == 0, done.output
-    assert "each of them held out in turn, 10 parts" in done.stdout
+    assert "each image held out in turn, 10 parts" in done.stdout
     record = read_record(tmp_path / "run")
     assert (record.group_by, record.holdout) == ("shift_([0-9])/", 0.2)
 
@@ -152,7 +153,7 @@ def test_the_summary_counts_skipped_images(train: Callable, normal_images: Path,
     assert r"bad_0\x1b[31m.png" in done.stderr  # escaped: it must not colour the terminal
     assert "skipped: 2 more, see" in done.stderr
     assert "skipped: 1 duplicate of other images" in done.stderr
-    assert "20 images in the memory bank, each of them held out in turn" in done.stdout
+    assert "20 images in the memory bank, each image held out in turn" in done.stdout
     assert "frozen" in done.stdout
 
 
