@@ -25,7 +25,7 @@ import numpy as np
 from common import parser_of
 
 from msc_edge.runtime.results.result import Result
-from msc_edge.runtime.stream.config import LineConfig
+from msc_edge.runtime.stream.config_sections import LineConfig
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.line.servers import LineServers
 from msc_edge.runtime.stream.line.values import LineValues

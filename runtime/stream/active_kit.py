@@ -10,7 +10,7 @@ from msc_edge.errors import MscEdgeError
 from msc_edge.kit.manifest import Precision
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.stream.config import LimitsConfig
+from msc_edge.runtime.stream.config_sections import LimitsConfig
 from msc_edge.runtime.stream.logs import LOG
 
 

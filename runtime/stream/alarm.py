@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from msc_edge.calibration import Verdict
-from msc_edge.runtime.stream.config import AlarmConfig, MofN
+from msc_edge.runtime.stream.config_sections import AlarmConfig, MofN
 
 _GRACE = 1.0  # seconds; a `reject` event that comes at once after a cooldown counts the suppressed rejects itself
 

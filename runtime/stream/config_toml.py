@@ -7,7 +7,8 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, SecretStr
 
-from msc_edge.runtime.stream.config import MofN, SourceConfig, StreamConfig, WebhookConfig
+from msc_edge.runtime.stream.config import SourceConfig, StreamConfig
+from msc_edge.runtime.stream.config_sections import MofN, WebhookConfig
 from msc_edge.runtime.stream.sources.address import redacted, shown
 
 

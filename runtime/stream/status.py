@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from msc_edge.runtime.stream.config import LogConfig
+from msc_edge.runtime.stream.config_sections import LogConfig
 from msc_edge.runtime.stream.logs import LOG, log_to, standard_error
 from msc_edge.runtime.stream.statistics import fitted
 

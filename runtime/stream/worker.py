@@ -12,7 +12,7 @@ from msc_edge.errors import MscEdgeError, SourceError
 from msc_edge.preprocessing import Region
 from msc_edge.runtime.stream.active_kit import ActiveKits
 from msc_edge.runtime.stream.alarm import Debounce, Raised, Suppressed, Waiting
-from msc_edge.runtime.stream.config import AlarmConfig
+from msc_edge.runtime.stream.config_sections import AlarmConfig
 from msc_edge.runtime.stream.drift_watch import DriftWatch
 from msc_edge.runtime.stream.events import EventKind, new_id
 from msc_edge.runtime.stream.frame import Decision, Frame, Stages, cut

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from msc_edge.errors import UsageError, explain_missing_extra
-from msc_edge.runtime.stream.config import LineConfig
+from msc_edge.runtime.stream.config_sections import LineConfig
 from msc_edge.runtime.stream.line.modbus import MOST_SOURCES, open_modbus
 from msc_edge.runtime.stream.line.opcua import OpcUaServer
 from msc_edge.runtime.stream.line.values import LineValues

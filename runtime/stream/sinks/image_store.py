@@ -24,7 +24,7 @@ from msc_edge.errors import UsageError, writing
 from msc_edge.overlay import overlay
 from msc_edge.runtime.results.formats import rounded
 from msc_edge.runtime.stream.clock import Clock
-from msc_edge.runtime.stream.config import ImagesConfig
+from msc_edge.runtime.stream.config_sections import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision
 
 SaveReason = Literal["reject", "normal"]

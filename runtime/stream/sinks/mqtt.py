@@ -10,7 +10,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MqttConfig
+from msc_edge.runtime.stream.config_sections import MqttConfig
 from msc_edge.runtime.stream.events import SCORED_AFTER, Waiting
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sinks.delivery import ChannelError

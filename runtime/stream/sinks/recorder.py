@@ -9,7 +9,8 @@ from pathlib import Path
 
 from msc_edge.runtime.results.image_result import result_from_row
 from msc_edge.runtime.stream.clock import Clock
-from msc_edge.runtime.stream.config import ImagesConfig, StreamConfig
+from msc_edge.runtime.stream.config import StreamConfig
+from msc_edge.runtime.stream.config_sections import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.sinks.image_store import ImageStore

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from urllib.parse import SplitResult, urlsplit
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import WebhookConfig
+from msc_edge.runtime.stream.config_sections import WebhookConfig
 from msc_edge.runtime.stream.events import Waiting
 from msc_edge.runtime.stream.http_client import HttpClient, HttpError, login_of, status_text, without_login
 from msc_edge.runtime.stream.sinks.delivery import ChannelError

@@ -71,7 +71,7 @@ def capture(
     """
     from msc_edge.errors import SourceError, UsageError
     from msc_edge.progress import progress_bars
-    from msc_edge.runtime.stream.config import LogConfig
+    from msc_edge.runtime.stream.config_sections import LogConfig
     from msc_edge.runtime.stream.logs import log_to, standard_error
     from msc_edge.runtime.stream.status import status_line
     from msc_edge.runtime.stream.stop_signals import stop_on_signals

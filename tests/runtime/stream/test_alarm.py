@@ -1,7 +1,7 @@
 import pytest
 
 from msc_edge.runtime.stream.alarm import Debounce, Raised, Suppressed, Waiting
-from msc_edge.runtime.stream.config import AlarmConfig, MofN
+from msc_edge.runtime.stream.config_sections import AlarmConfig, MofN
 
 LETTERS = {"r": "reject", "w": "warn", ".": "normal"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msc_edge.runtime.stream.clock import Clock, boot_id, seconds_since_boot
-from msc_edge.runtime.stream.config import ImagesConfig
+from msc_edge.runtime.stream.config_sections import ImagesConfig
 from msc_edge.runtime.stream.events import Event, new_id, now
 from msc_edge.runtime.stream.sinks.image_store import ImageStore
 from msc_edge.runtime.stream.state import State

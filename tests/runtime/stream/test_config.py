@@ -6,8 +6,8 @@ import pytest
 
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import Region
-from msc_edge.runtime.stream.config import AlarmConfig, MofN
 from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.config_sections import AlarmConfig, MofN
 
 
 @pytest.mark.parametrize(

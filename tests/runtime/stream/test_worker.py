@@ -15,8 +15,8 @@ import pytest
 
 from msc_edge.runtime.stream.active_kit import ActiveKits, KitOptions, KitUse, load_kits
 from msc_edge.runtime.stream.alarm import Debounce
-from msc_edge.runtime.stream.config import AlarmConfig, LimitsConfig, MofN
 from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.config_sections import AlarmConfig, LimitsConfig, MofN
 from msc_edge.runtime.stream.events import now
 from msc_edge.runtime.stream.frame import Frame, ProcessedFile
 from msc_edge.runtime.stream.journal import EventJournal

@@ -8,7 +8,7 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import LineConfig
+from msc_edge.runtime.stream.config_sections import LineConfig
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.line.modbus import OF_A_SOURCE, registers
 from msc_edge.runtime.stream.line.servers import LineServers

@@ -10,7 +10,7 @@ from asyncua import ua
 from asyncua.client.client import Client
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import LineConfig
+from msc_edge.runtime.stream.config_sections import LineConfig
 from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.line.opcua import NAMESPACE
 from msc_edge.runtime.stream.line.servers import LineServers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
-from msc_edge.runtime.stream.config import MqttConfig, WebhookConfig
+from msc_edge.runtime.stream.config_sections import MqttConfig, WebhookConfig
 from msc_edge.runtime.stream.events import Event, Waiting
 from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks import delivery as module

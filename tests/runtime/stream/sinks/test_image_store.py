@@ -19,7 +19,7 @@ from msc_edge.images import read_image
 from msc_edge.runtime import Detector
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.clock import Clock
-from msc_edge.runtime.stream.config import ImagesConfig
+from msc_edge.runtime.stream.config_sections import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.sinks.image_store import ImageStore, overlay_path
 

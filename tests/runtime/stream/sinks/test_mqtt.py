@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import MqttConfig
 from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.config_sections import MqttConfig
 from msc_edge.runtime.stream.events import Event, Waiting
 from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import ChannelError, Delivery

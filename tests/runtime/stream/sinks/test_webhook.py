@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from msc_edge import __version__
 from msc_edge.errors import UsageError
-from msc_edge.runtime.stream.config import WebhookConfig
+from msc_edge.runtime.stream.config_sections import WebhookConfig
 from msc_edge.runtime.stream.events import Event, Waiting
 from msc_edge.runtime.stream.outbox import Outbox
 from msc_edge.runtime.stream.sinks.delivery import ChannelError, Delivery
