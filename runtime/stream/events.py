@@ -35,6 +35,8 @@ EventKind = Literal[
     "drift_suspected",
     "kit_loaded",
     "kit_refused",
+    "learned",
+    "learned_refused",
     "results_lost",
     "events_lost",
 ]
@@ -59,6 +61,8 @@ EVENT_KINDS: dict[EventKind, str] = {
     "for each kit",
     "kit_loaded": "the kits and the configuration were loaded again",
     "kit_refused": "a kit or the configuration was refused; the previous ones remain active",
+    "learned": "images that this station has learned count from now on, or no more",
+    "learned_refused": "what this station has learned cannot be used; what counted before still does",
     "results_lost": "rows or images could not be written, for example because the disk is full",
     "events_lost": "events were dropped because the outbox was full or they were too old",
 }

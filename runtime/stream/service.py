@@ -114,6 +114,8 @@ class Stream:
         while not self._stopping.wait(_WATCH_INTERVAL) and any(worker.is_alive() for worker in parts.workers):
             moment = time.monotonic()
             self._take_requests()
+            for change in parts.kits.learn():
+                parts.journal.report("learned" if change.used else "learned_refused", change.message)
             parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)
