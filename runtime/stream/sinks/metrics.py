@@ -54,6 +54,13 @@ class Metrics:
             registry=registry,
             buckets=_BUCKETS,
         )
+        self._triggers = counter("triggers_total", "Triggers, by the status of their answer", "status")
+        self._answers = Histogram(
+            "msc_edge_trigger_answer_seconds",
+            "Time from a trigger to its answer, of triggers that were scored",
+            registry=registry,
+            buckets=_BUCKETS,
+        )
         for kind in get_args(EventKind):  # Prometheus does not see the first increase of a counter that appears with it
             self._events.labels(kind)
 
@@ -87,6 +94,12 @@ class Metrics:
             self._events_lost.inc(event.count or 0)
         elif event.source and event.kind in SCORED_AFTER:
             self._up.labels(event.source).set(SCORED_AFTER[event.kind])
+
+    def add_answer(self, status: str, seconds: float) -> None:
+        """Count the answer to a trigger, and its duration if a frame was scored."""
+        self._triggers.labels(status).inc()
+        if status == "scored":
+            self._answers.observe(seconds)
 
     def add_restart(self, source: str) -> None:
         """Count a restart of a live source."""
