@@ -1,5 +1,6 @@
 """Triggers by MQTT: a message on one topic asks for a frame, a message on another one has its row."""
 
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -42,6 +43,7 @@ class MqttInput:
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
+        client.on_socket_open = _send_at_once
         client.connect_timeout = config.timeout
         client.reconnect_delay_set(1, 10)
         client.max_queued_messages_set(_MOST_QUEUED)
@@ -103,3 +105,8 @@ class MqttInput:
     def _fail(self, reason: str) -> None:
         self.failure = f"{self._where}: {reason}"
         self._failures.report_failure(f"trigger: {self.failure}; no triggers arrive, trying again")
+
+
+def _send_at_once(_client: Client, _data: Any, opened: Any) -> None:
+    """Without this, TCP holds an answer back until the broker has confirmed what was sent before, for up to 40 ms."""
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
