@@ -66,7 +66,8 @@ class Stream:
         for delivery in parts.deliveries:
             delivery.start()
         kits = ", ".join(dict.fromkeys(str(use.path) for use in parts.uses(parts.config).values()))
-        parts.journal.report("started", f"scoring with {kits}")
+        asked = f"; cameras score a frame when asked for one, by {parts.config.trigger.by}" if parts.triggers else ""
+        parts.journal.report("started", f"scoring with {kits}{asked}")
         for worker in parts.workers:
             worker.start()
         notify("READY=1")
@@ -130,6 +131,7 @@ class Stream:
             for worker in parts.workers:
                 if worker.drift:
                     worker.drift.save()
+                    parts.metrics.set_drift(worker.source.name, worker.drift.evidence)
             backlog, rows = parts.outbox.backlog(), parts.recorder.waiting
             parts.metrics.set_backlog(backlog, {each.name: each.set_aside for each in parts.deliveries}, rows=rows)
             on_status(parts.statistics.status_line(outbox=sum(backlog.values()), rows=rows, outages=self._outages()))

@@ -135,10 +135,10 @@ class Worker(threading.Thread):
         earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None
         decision = earlier or self._score(frame)
         self.source.scored()
-        if self._line:  # first: a machine waits for it
-            self._line.publish(decision)
-        if self._triggers:
-            self._triggers.answer(decision)
+        # First whoever waits for it.
+        in_time = self._triggers.answer(decision) if self._triggers else True
+        if self._line:
+            self._line.publish(decision, is_late=not in_time)
         self._record(decision)
         self._statistics.add_decision(decision)
         self._metrics.add_decision(decision)

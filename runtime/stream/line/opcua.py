@@ -81,8 +81,9 @@ class OpcUaServer:
         if self._triggers is None or not event.is_external:
             return
         for written, status in zip(event.request_params.NodesToWrite, event.response_params, strict=True):
-            if status.is_good() and (name := self._trigger_nodes.get(written.NodeId)):
-                self._triggers.write(name, written.Value.Value.Value)
+            name, number = self._trigger_nodes.get(written.NodeId), written.Value.Value.Value
+            if name and status.is_good() and isinstance(number, int):  # it may be empty, or an array
+                self._triggers.write(name, number)
 
     async def _object(self, parent: Any, place: str, name: str) -> Any:
         from asyncua import ua  # noqa: PLC0415

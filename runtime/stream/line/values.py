@@ -115,29 +115,39 @@ class LineValues:
         """Call a function with each new value of a source, in order. It must return at once."""
         self._listeners.append(listener)
 
-    def publish(self, decision: Decision) -> None:
-        """Show a decision. Takes microseconds: a frame never waits for a machine."""
+    def publish(self, decision: Decision, *, is_late: bool = False) -> None:
+        """Show a decision. Takes microseconds: a frame never waits for a machine.
+
+        `is_late`: its trigger was answered with an error before. It is counted, and is no value to act on.
+        """
         result, source = decision.result, decision.frame.source
         outcome: Outcome = decision.verdict or "not_scored"
         with self._lock:
             counts, before = self._counts[source], self._sources[source]
             counts[outcome] += 1
+            counted = replace(
+                before,
+                state=before.state if before.state not in ("waiting", "no_frames") else "running",
+                sequence=before.sequence + 1,
+                recent=_with_newest(before, outcome),
+                **{name: counts[name] for name in ("normal", "warn", "reject", "not_scored")},
+            )
+            if is_late:
+                self._show(source, counted)
+                return
             self._show(
                 source,
-                SourceValues(
-                    state=before.state if before.state not in ("waiting", "no_frames") else "running",
+                replace(
+                    counted,
                     outcome=outcome,
-                    sequence=before.sequence + 1,
                     id=decision.id,
                     score=result.score if result else math.nan,
                     limit=result.limit if result else math.nan,
                     captured=decision.frame.time.timestamp(),
                     milliseconds=decision.stages.total if decision.stages else math.nan,
                     kit=result.kit if result else "",
-                    recent=_with_newest(before, outcome),
                     trigger=decision.frame.trigger or "",
                     answer=_answer_of(decision),
-                    **{name: counts[name] for name in ("normal", "warn", "reject", "not_scored")},
                 ),
             )
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import json
 import queue
 from http import HTTPStatus
 
@@ -76,11 +75,18 @@ class _Handler(BoundedHandler):
     methods = "POST"
 
     def do_POST(self) -> None:  # noqa: N802
+        length = self.headers.get("Content-Length") or ""
+        # Also of a request that is refused: a client that still sends may lose the response. One byte more than a
+        # trigger may have: `parse_message` then says that it is too long.
+        content = self.rfile.read(min(int(length), LARGEST + 1)) if length.isdecimal() else None
         if refused := self._refusal():
             self._respond_error(*refused)
             return
-        # One byte more than a trigger may have: `parse_message` then says that it is too long.
-        content = self.rfile.read(min(int(self.headers["Content-Length"]), LARGEST + 1))
+        if content is None:
+            self._respond_error(
+                HTTPStatus.LENGTH_REQUIRED, "the header Content-Length is missing; send the length of the body"
+            )
+            return
         try:
             message = parse_message(content)
         except ValueError as error:
@@ -93,7 +99,7 @@ class _Handler(BoundedHandler):
         self.respond(_CODES[answer.status], answer.as_json() + b"\n", _JSON)
 
     def _refusal(self) -> tuple[HTTPStatus, str] | None:
-        """Why a request is refused before its body is read."""
+        """Why a request is refused, whatever its body."""
         if self.path != _PATH:
             return HTTPStatus.NOT_FOUND, f"send a POST to {_PATH}"
         if "Origin" in self.headers:  # browsers send it with each POST, programs do not
@@ -103,8 +109,6 @@ class _Handler(BoundedHandler):
                 HTTPStatus.UNAUTHORIZED,
                 "the token is missing or wrong; send that of [trigger] in the header 'Authorization: Bearer TOKEN'",
             )
-        if not (self.headers.get("Content-Length") or "").isdecimal():
-            return HTTPStatus.LENGTH_REQUIRED, "the header Content-Length is missing; send the length of the body"
         return None
 
     def _is_authorized(self) -> bool:
@@ -118,4 +122,4 @@ class _Handler(BoundedHandler):
         return scheme.lower() == "bearer" and hmac.compare_digest(given, expected)
 
     def _respond_error(self, status: HTTPStatus, message: str) -> None:
-        self.respond(status, json.dumps({"status": "invalid", "verdict": None, "error": message}).encode(), _JSON)
+        self.respond(status, Answer("", None, "invalid", 0.0, error=message).as_json() + b"\n", _JSON)

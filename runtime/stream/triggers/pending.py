@@ -18,7 +18,7 @@ from msc_edge.runtime.stream.frame import Decision
 from msc_edge.runtime.stream.line.values import LineValues
 from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sources.interface import Source
-from msc_edge.runtime.stream.triggers.answer import MEANINGS, Answer, Status
+from msc_edge.runtime.stream.triggers.answer import MEANINGS, STATUSES, Answer, Status
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/+-]{0,63}", re.ASCII)
 _REMEMBERED = 1000  # ids of a source for which a frame was scored
@@ -73,6 +73,7 @@ class Triggers:
         self._sources = dict(sources)
         self._timeout = timeout
         self._metrics = metrics
+        metrics.add_triggers(set(STATUSES) - {"none", "waiting"})
         self._line = line
         self._lock = threading.Lock()
         self._waiting: dict[str, _Pending] = {}
@@ -123,19 +124,20 @@ class Triggers:
                 scored.popitem(last=False)
             return pending.id
 
-    def answer(self, decision: Decision) -> None:
-        """Answer the trigger of a frame that was taken."""
+    def answer(self, decision: Decision) -> bool:
+        """Answer the trigger of a frame that was taken. False: it is too late, the answer was an error."""
         with self._lock:
             pending = self._scoring.pop(decision.frame.source)
             late, pending.is_answered = pending.is_answered, True
-        if late:  # the answer was `timeout`
-            return
+        if late:
+            return False
         if pending.timer:
             pending.timer.cancel()
         status: Status = "scored" if decision.result else "not_scored"
         seconds = time.monotonic() - pending.asked
         error = None if decision.result else decision.frame.error or MEANINGS[status]
         self._give(pending.askers, Answer(pending.id, pending.source, status, seconds, decision, error))
+        return True
 
     def close(self) -> None:
         """Answer all that wait, and refuse what comes."""

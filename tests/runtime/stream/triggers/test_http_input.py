@@ -86,6 +86,27 @@ def test_a_stream_that_nobody_asks_is_ready_scores_nothing_and_reports_nothing(
     until(lambda: statistics.frames == 1, "only what was asked for is counted")
 
 
+def test_a_folder_beside_the_camera_is_scored_without_being_asked(
+    triggered: Callable[..., Any],
+    part_camera: Any,
+    good_part: np.ndarray,
+    port: int,
+    tmp_path: Path,
+    save: Callable[[Path, np.ndarray], Path],
+    rows_of: Callable[[Path], list[dict[str, Any]]],
+    until: Callable[..., Any],
+) -> None:
+    save(tmp_path / "in" / "part.png", good_part)
+    sources = [{"address": part_camera.url, "name": "cam"}, {"address": str(tmp_path / "in"), "name": "in"}]
+    rows = tmp_path / "rows.jsonl"
+    triggered("http", port=port, options={"source": sources, "results": {"jsonl": str(rows)}})
+    until(lambda: rows_of(rows), "the row of the file")
+    assert post(port, {"id": "1"})[1]["source"] == "cam", "the only source that can be asked"
+    assert post(port, {"id": "2", "source": "in"})[0] == 404
+    found = until(lambda: len(rows_of(rows)) == 2 and rows_of(rows), "the row of the camera")
+    assert [(each["source"], each["trigger"]) for each in found] == [("in", None), ("cam", "1")]
+
+
 def test_a_camera_that_sends_nothing_is_an_error_and_the_next_part_is_scored(
     triggered: Callable[..., Any], part_camera: Any, port: int, until: Callable[..., Any]
 ) -> None:

@@ -55,14 +55,17 @@ class Bench:
         """A frame that was captured `age` seconds ago is there, and is scored if anybody asked; its trigger."""
         trigger = self.triggers.take(source, time.monotonic() - age)
         if trigger is not None:
-            self.triggers.answer(self.decision(trigger, verdict, source=source))
+            self.decide(trigger, verdict, source=source)
         return trigger
+
+    def decide(self, trigger: str, verdict: str | None = "normal", *, source: str = "cam") -> None:
+        """The frame of a trigger was scored: what the worker of the source does then."""
+        decision = self.decision(trigger, verdict, source=source)
+        self.line.publish(decision, is_late=not self.triggers.answer(decision))
 
     def decision(self, trigger: str | None, verdict: str | None = "normal", *, source: str = "cam") -> Decision:
         made = self._decision_of(source, verdict)
-        decision = replace(made, frame=replace(made.frame, trigger=trigger, error=None if verdict else "too dark"))
-        self.line.publish(decision)
-        return decision
+        return replace(made, frame=replace(made.frame, trigger=trigger, error=None if verdict else "too dark"))
 
     @property
     def last(self) -> Answer:
@@ -129,7 +132,7 @@ def test_a_trigger_while_a_frame_is_scored_gets_the_next_frame(bench: Bench) -> 
     bench.ask("part-2")
     bench.ask("part-3")
     assert bench.statuses == ["busy"]
-    bench.triggers.answer(bench.decision("part-1", "normal"))
+    bench.decide("part-1", "normal")
     assert bench.frame("reject") == "part-2"
     assert [(each.trigger, each.decision and each.decision.verdict) for each in bench.answers[1:]] == [
         ("part-1", "normal"),
@@ -142,7 +145,7 @@ def test_an_id_that_is_repeated_while_it_is_pending_joins_and_both_get_the_answe
     bench.ask("part-1")
     assert bench.triggers.take("cam", time.monotonic()) == "part-1"
     bench.ask("part-1")
-    bench.triggers.answer(bench.decision("part-1"))
+    bench.decide("part-1")
     assert bench.statuses == ["scored"] * 3
     assert len({id(each.decision) for each in bench.answers}) == 1, "of one frame"
 
@@ -228,9 +231,12 @@ def test_a_decision_after_the_error_is_no_second_answer(
     bench.ask("part-1")
     assert bench.triggers.take("cam", time.monotonic()) == "part-1"
     until(lambda: bench.answers, "the time is over")
-    bench.triggers.answer(bench.decision("part-1"))
+    bench.decide("part-1", "reject")
     bench.ask("part-1")
     assert bench.statuses == ["timeout", "repeated"]
+    values = bench.line.sources["cam"]
+    assert (values.trigger, values.answer, values.outcome) == ("part-1", "timeout", "none")
+    assert (values.sequence, values.reject, values.recent) == (1, 1, ((1, "reject"),))
 
 
 def test_the_end_of_the_stream_answers_all(bench: Bench) -> None:
