@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 INTERVAL = 0.03  # seconds between two frames
-DELAY = 0.3  # seconds from a change of the part until no earlier frame is on its way
+DELAY = 0.6  # seconds from a change of the part until no earlier frame is on its way
 
 
 class PartCamera:
@@ -95,7 +95,7 @@ def triggered(part_camera: PartCamera, in_process: Callable[..., Any]) -> Callab
         source = {"address": part_camera.url, "name": "cam", "trigger_delay": DELAY}
         given = {"source": [source], "trigger": {"by": by, "timeout": 20, **trigger}, **(options or {})}
         running = in_process(**given)
-        running.wait_for("source_up")
+        running.wait_for("source_up", len(given["source"]))
         return running
 
     return start

@@ -40,7 +40,6 @@ def port(free_port: Callable[[], int]) -> int:
     return free_port()
 
 
-@pytest.mark.usefixtures("part_camera")
 def test_each_part_gets_its_own_verdict_and_never_that_of_the_part_before(
     triggered: Callable[..., Any],
     part_camera: Any,
@@ -54,19 +53,19 @@ def test_each_part_gets_its_own_verdict_and_never_that_of_the_part_before(
     rows = tmp_path / "rows.jsonl"
     running = triggered("http", port=port, options={"results": {"jsonl": str(rows)}})
     answers = []
-    for number in range(12):
+    for number in range(8):
         part_camera.show(stained_part if number % 3 == 1 else good_part)
         asked = datetime.now(UTC)
         status, answer = post(port, {"id": f"part-{number}"})
         assert (status, answer["status"], answer["trigger"]) == (200, "scored", f"part-{number}")
         assert datetime.fromisoformat(answer["time"]) > asked
         answers.append(answer)
-    assert [each["verdict"] == "reject" for each in answers] == [number % 3 == 1 for number in range(12)]
-    found = until(lambda: len(rows_of(rows)) == 12 and rows_of(rows), "all rows, and no others")
+    assert [each["verdict"] == "reject" for each in answers] == [number % 3 == 1 for number in range(8)]
+    found = until(lambda: len(rows_of(rows)) == 8 and rows_of(rows), "all rows, and no others")
     for answer, row in zip(answers, found, strict=True):
         assert row.items() <= answer.items(), "the answer has the row"
-    rejects = [running.wait_for("reject", number) for number in range(1, 5)]
-    assert [each["trigger"] for each in rejects] == ["part-1", "part-4", "part-7", "part-10"]
+    rejects = [running.wait_for("reject", number) for number in range(1, 4)]
+    assert [each["trigger"] for each in rejects] == ["part-1", "part-4", "part-7"]
 
 
 def test_a_stream_that_nobody_asks_is_ready_scores_nothing_and_reports_nothing(

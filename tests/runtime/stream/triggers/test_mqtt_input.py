@@ -10,6 +10,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from msc_edge.errors import UsageError
+from msc_edge.runtime.stream.reloading import Reloader, ReloadResult
 
 if TYPE_CHECKING:
     from tests.runtime.stream.conftest import Broker, Watcher
@@ -142,3 +143,20 @@ def test_a_flood_is_answered_and_parts_are_scored_meanwhile(
 def test_without_a_broker_the_configuration_is_refused(triggered: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match=r"mqtt needs `host` in \[mqtt\]"):
         triggered("mqtt")
+
+
+def test_a_reload_keeps_the_triggers_and_refuses_another_broker(
+    by_mqtt: Callable[..., Any], asker: Client, broker: Broker, watch: Callable[..., Watcher], until: Callable[..., Any]
+) -> None:
+    running = by_mqtt()
+    watcher = watch(broker.port)
+    config = running.stream._parts.config
+    other = config.model_copy(update={"mqtt": config.mqtt.model_copy(update={"timeout": 3.0})})
+    results: list[ReloadResult] = []
+    for reread in (config, other):
+        Reloader(running.stream._parts, reread=lambda reread=reread: reread).start(results.append)
+        until(lambda reread=reread: len(results) == 1 + (reread is other), "the reload has ended")
+    assert [each.loaded for each in results] == [True, False]
+    assert "restart the stream to change [mqtt]" in results[1].message
+    asker.publish(TRIGGER, json.dumps({"id": "part-1"}), qos=1)
+    until(lambda: [each["status"] for each in answers_in(watcher)] == ["scored"], "a verdict")
