@@ -38,6 +38,7 @@ class OpcUaServer:
         self._trigger_nodes: dict[Any, str] = {}
         self._waiting: deque[tuple[str, SourceValues]] = deque(maxlen=_MOST_WAITING)
         self._arrived = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
@@ -76,14 +77,15 @@ class OpcUaServer:
             self._task.cancel()
         await self._server.stop()
 
-    def _on_write(self, event: Any, _service: object) -> None:
-        """Take the numbers that a client has written."""
+    async def _on_write(self, event: Any, _service: object) -> None:
+        """Take the numbers that a client has written. Its write ends when the answer before has disappeared."""
         if self._triggers is None or not event.is_external:
             return
         for written, status in zip(event.request_params.NodesToWrite, event.response_params, strict=True):
             name, number = self._trigger_nodes.get(written.NodeId), written.Value.Value.Value
             if name and status.is_good() and isinstance(number, int):  # it may be empty, or an array
                 self._triggers.write(name, number)
+                await self._write_arrived()
 
     async def _object(self, parent: Any, place: str, name: str) -> Any:
         from asyncua import ua  # noqa: PLC0415
@@ -114,11 +116,16 @@ class OpcUaServer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), _BEAT)
             self._arrived.clear()
+            await self._write_arrived()
+            beat = {"Heartbeat": self._values.heartbeat & 0xFFFFFFFF, "Ready": self._values.is_ready}
+            await self._write(self._variables[""], beat)
+
+    async def _write_arrived(self) -> None:
+        """Write what has arrived, in order."""
+        async with self._writing:
             while self._waiting:
                 name, values = self._waiting.popleft()
                 await self._write(self._variables[name], _shown(values))
-            beat = {"Heartbeat": self._values.heartbeat & 0xFFFFFFFF, "Ready": self._values.is_ready}
-            await self._write(self._variables[""], beat)
 
     async def _write(self, variables: dict[str, Any], shown: dict[str, Any]) -> None:
         for name, value in shown.items():

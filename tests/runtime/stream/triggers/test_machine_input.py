@@ -151,7 +151,14 @@ def test_opcua_the_answer_number_is_written_last(
                 assert (found["Verdict"] == "reject") is (number == 2)
                 result = json.loads(found["Result"])
                 assert (result["trigger"], result["answer"]) == (str(number), "scored")
-            assert found["Sequence"] == 3, "three frames were scored, and no others"
+            await node("TriggerNumber").write_value(ua.Variant(0, ua.VariantType.UInt32))
+            assert await node("AnswerNumber").read_value() == 100_000
+            await node("TriggerNumber").write_value(ua.Variant(100_000, ua.VariantType.UInt32))
+            assert await node("AnswerNumber").read_value() == 0, "the same number again, and not the answer before"
+            assert await node("Verdict").read_value() == "none"
+            while await node("AnswerNumber").read_value() != 100_000:
+                await asyncio.sleep(0.005)
+            assert await node("Sequence").read_value() == 4, "four frames were scored, and no others"
             part_camera.stop_sending()
             found = await ask(4)
             assert (found["AnswerStatus"], found["Verdict"]) == ("timeout", "none")
