@@ -109,6 +109,7 @@ class Event(BaseModel):
     frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
     path: str | None = Field(default=None, description="the image file")
     position: float | None = Field(default=None, description="seconds from the start of a video file")
+    trigger: str | None = Field(default=None, description="id of the trigger that asked for the frame")
     score: float | None = Field(default=None, description=description_of("score"))
     image_score: float | None = Field(default=None, description=description_of("image_score"))
     patch_score: float | None = Field(default=None, description=description_of("patch_score"))
@@ -160,6 +161,7 @@ def rejection(decision: Decision, image: Path | None, *, station: str, suppresse
         frame=frame.index,
         path=_text(frame.path),
         position=frame.position,
+        trigger=frame.trigger,
         score=result.score,
         image_score=result.image_score,
         patch_score=result.patch_score,

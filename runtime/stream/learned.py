@@ -27,35 +27,42 @@ class LearnedImages:
     def __init__(self) -> None:
         self._seen: dict[tuple[Path, str], tuple[int, ...] | None] = {}
         self._additions: dict[tuple[Path, str], Additions] = {}
+        self._refused: set[tuple[Path, str]] = set()
 
     def look(self, detectors: Mapping[str, Detector]) -> Iterator[LearnedChange]:
-        """Yields a change for each file that has changed. `detectors`: of the kits alone, by source."""
+        """Yields what has changed for each kit. `detectors`: of the kits alone, by source."""
         for detector in detectors.values():
             key = _key(detector)
-            path = additions_path(detector.path, detector.kit)
-            stamp = _stamp(path)
-            if (key in self._seen and self._seen[key] == stamp) or (key not in self._seen and stamp is None):
-                continue
-            self._seen[key] = stamp
-            yield self._read(detector, path, key, exists=stamp is not None)
+            stamp = _stamp(key[0])
+            if stamp != self._seen.get(key):
+                self._seen[key] = stamp
+                if change := self._read(detector, exists=stamp is not None):
+                    yield change
 
-    def _read(self, detector: Detector, path: Path, key: tuple[Path, str], *, exists: bool) -> LearnedChange:
-        before = len(self._additions.get(key, ()))
+    def _read(self, detector: Detector, *, exists: bool) -> LearnedChange | None:
+        key = _key(detector)
+        before, was_refused = self._additions.get(key, Additions()), key in self._refused
         try:
-            additions = Additions()
-            if exists:
-                with AdditionsFile.open(detector.path, detector.kit) as file:
-                    additions = learned_by(detector, file)
+            additions = _additions_of(detector) if exists else Additions()
         except MscEdgeError as error:
+            self._refused.add(key)
             return LearnedChange(False, f"what this station has learned is not used: {error}")
         self._additions[key] = additions
+        self._refused.discard(key)
+        if additions.names == before.names and not was_refused:
+            return None  # a confirmed defect was kept, or the file has just been created
         learned = many(len(additions), "learned image")
-        return LearnedChange(True, f"{path.name}: {learned} for the model {detector.model}, before {before}")
+        return LearnedChange(True, f"{key[0].name}: {learned} for the model {detector.model}, before {len(before)}")
 
     def applied(self, detector: Detector) -> Detector:
         """The detector with what was learned for its kit and model."""
         additions = self._additions.get(_key(detector))
         return detector.with_additions(additions) if additions else detector
+
+
+def _additions_of(detector: Detector) -> Additions:
+    with AdditionsFile.open(detector.path, detector.kit) as file:
+        return learned_by(detector, file)
 
 
 def _key(detector: Detector) -> tuple[Path, str]:
