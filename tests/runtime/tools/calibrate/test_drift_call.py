@@ -44,8 +44,6 @@ def test_a_lamp_that_fades_is_called_as_a_stream_calls_it(
     assert new.call
     assert 55 <= new.call.since <= 65
     shown = CliRunner().invoke(app, ["calibrate", str(patch_kit), "--normal", str(folder)]).stdout
-    assert (
-        f"CALLED in the order of the names: {'more images are rejected' if new.call.change == 'rejects' else 'the'}"
-        in (" ".join(shown.split()))
-    )
+    changes = {"rise": "the scores rise", "rejects": "more images are rejected"}
+    assert f"CALLED in the order of the names: {changes[new.call.change]}" in " ".join(shown.split())
     assert f"most likely since image {new.call.since} of 120 of different parts" in " ".join(shown.split())
