@@ -11,8 +11,19 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of msc-edge train.", show_default=False)],
     out: Annotated[Path, typer.Option(metavar="KIT", help="Kit folder to write.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder of msc-edge train.", show_default=False)
+    ] = None,
+    from_station: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KIT",
+            help="Instead of RUN: a kit, with what this station has learned for it. Limits stay as they are; of the "
+            "other options, --name and --overwrite apply.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the kit.", show_default="name of the folder KIT")
     ] = None,
@@ -59,8 +70,15 @@ def export(
     A kit holds the models, the memory bank, the limits and the manifest.
     No kit is written if the scores of the runtime differ from those of training.
     """
-    from msc_edge.errors import explain_missing_extra
+    from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
+
+    if (run is None) == (from_station is None):
+        raise UsageError("name a RUN of msc-edge train, or --from-station KIT, and not both")
+    if from_station is not None:
+        _export_station(from_station, out, name=name, overwrite=overwrite)
+        return
+    assert run is not None
 
     with explain_missing_extra("train"):
         from msc_edge.export.pack import export as export_kit
@@ -84,6 +102,19 @@ def export(
             note=notes.append,
         )
     _show(out, manifest, notes)
+
+
+def _export_station(kit: Path, out: Path, *, name: str | None, overwrite: bool) -> None:
+    from msc_edge.errors import explain_missing_extra
+    from msc_edge.terminal import echo
+    from msc_edge.text import many, one_line
+
+    with explain_missing_extra("train"):
+        from msc_edge.export.station import export_station
+
+    manifest = export_station(kit, out, name=name, overwrite=overwrite)
+    count = manifest.normal_images.count
+    echo(one_line(f"{out}: kit {manifest.name}, {many(count, 'row')} in the memory bank; it scores as {kit} does here"))
 
 
 def _show(out: Path, manifest: "Manifest", notes: list[str]) -> None:
