@@ -37,6 +37,7 @@ from msc_edge.runtime.tools.evaluate.command import evaluate
 from msc_edge.runtime.tools.kit.command import info, new_key, sign, upgrade, verify
 from msc_edge.runtime.tools.score.command import score
 from msc_edge.runtime.tools.serve.command import serve
+from msc_edge.runtime.tools.user.command import user
 from msc_edge.studio.command import studio
 from msc_edge.text import lines, one_line
 from msc_edge.train.command import train
@@ -146,6 +147,7 @@ app.command()(studio)
 app.command()(doctor)
 app.command()(bench)
 app.command(cls=RegistryCommand)(distil)
+app.add_typer(user, name="user")
 app.add_typer(benchmark, name="benchmark")
 
 

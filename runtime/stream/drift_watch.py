@@ -137,6 +137,11 @@ class DriftWatch:
             "drift_suspected", self._describe(call), source=self._source, count=call.images - call.since + 1
         )
 
+    @property
+    def is_called(self) -> bool:
+        """Whether a drift was reported, for the kit and the limit in use."""
+        return self._called
+
     def start_again(self) -> None:
         """Watch again after a call: what was wrong has been put right. Nothing before a call."""
         with self._lock:

@@ -60,6 +60,7 @@ EVERYTHING: dict[str, Any] = {
     "images": {
         "folder": "/data/images",
         "every": 1000,
+        "warnings": True,
         "overlays": False,
         "format": "png",
         "max_mb": 12.5,
@@ -80,6 +81,15 @@ EVERYTHING: dict[str, Any] = {
     "outbox": {"max_mb": 1.5, "max_days": 0.25},
     "line": {"host": "192.168.1.5", "modbus_port": 502, "opcua_port": 4840},
     "http": {"port": 9110, "host": "0.0.0.0", "ready_within": 12.0},
+    "web": {
+        "port": 8443,
+        "host": "0.0.0.0",
+        "users": "/etc/msc-edge/users.toml",
+        "tls_cert": "/etc/msc-edge/station.pem",
+        "tls_key": "/etc/msc-edge/station.key",
+        "insecure": True,
+        "session_hours": 8.0,
+    },
     "log": {"format": "json", "status_every": 5.0},
 }
 SECRETS = {("source", "password"), ("mqtt", "password"), ("webhook", "url"), ("webhook", "secret")}
