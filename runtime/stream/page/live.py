@@ -149,6 +149,7 @@ class LiveState:
                     "name": each.name,
                     "state": each.state,
                     "reason": each.reason,
+                    "old_after": each.old_after,
                     "drift": each.drift,
                     "kit": each.kit,
                     "limit": each.limit,

@@ -108,6 +108,8 @@ class SourceStatus:
     state: State
     reason: str
     """Why no frames are scored; empty while they are."""
+    old_after: float | None
+    """Seconds after which its last frame is not current any more; None for a source that is not live."""
     drift: bool
     """Whether a drift was reported for the kit and limits in use."""
     kit: str

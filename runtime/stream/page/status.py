@@ -4,10 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.line.values import State
 from msc_edge.runtime.stream.page.snapshot import KitStatus, SinkStatus, SourceStatus, StationStatus
 from msc_edge.runtime.stream.parts import Parts
 from msc_edge.runtime.stream.sources.outage import Outage
+
+_OLD_AFTER = 5.0  # seconds without a frame of a live source: less than `lost_after`, so that no viewer is misled
+_MISSED = 3.0  # frames of a slow one
 
 
 def station_status(
@@ -31,17 +35,22 @@ def station_status(
                 name=(name := worker.source.name),
                 state=states[name],
                 reason=str(outages.get(name, "")),
+                old_after=_old_after(options) if name in parts.live else None,
                 drift=worker.drift is not None and worker.drift.is_called,
                 kit=detectors[name].kit.sha256,
                 limit=detectors[name].limits.reject.score,
                 warn=detectors[name].limits.warn.score,
             )
-            for worker in parts.workers
+            for worker, options in zip(parts.workers, config.source, strict=True)
         ),
         kits=tuple({each.kit.sha256: _kit(each) for each in detectors.values()}.values()),
         sinks=tuple(sinks),
         not_ready=tuple(not_ready),
     )
+
+
+def _old_after(source: SourceConfig) -> float:
+    return max(_OLD_AFTER, _MISSED / source.max_fps if source.max_fps else 0.0)
 
 
 def _kit(detector: Detector) -> KitStatus:

@@ -24,14 +24,15 @@ function drawSource(section, source, age) {
   const decision = source.last?.outcome === "not_scored" || !source.shown ? source.last : source.shown;
   let outcome = decision?.outcome ?? "none";
   let word = outcome;
-  if (source.state === "no_frames") [outcome, word] = ["not_scored", "no_frames"];
+  const seconds = decision ? Math.max(0, Math.round(Date.now() / 1000 + offset - decision.time)) : null;
+  const isOld = source.old_after !== null && seconds !== null && seconds > source.old_after;
+  if (source.state === "no_frames" || (isOld && source.state === "running")) [outcome, word] = ["not_scored", "no_frames"];
   else if (source.state === "not_scored") [outcome, word] = ["not_scored", "not_scored"];
   section.dataset.outcome = outcome;
-  section.classList.toggle("old", !inspects || age > 10);
+  section.classList.toggle("old", !inspects || isOld || age > 10);
   $("[data-verdict] use", section).setAttribute("href", `#sign-${outcome}`);
   set($("[data-word]", section), text(word));
   set($("[data-state]", section), text(`state_${source.state}`) + (source.reason ? ` (${source.reason})` : ""));
-  const seconds = decision ? Math.max(0, Math.round(Date.now() / 1000 + offset - decision.time)) : null;
   set($("[data-age]", section), seconds === null || seconds < 3 ? "" : text("ago", { seconds: number(seconds, 0) }));
   set($("[data-score]", section), decision?.score == null ? " " : text("score", { score: score(decision.score), limit: score(decision.limit) }));
   scoreChart($("[data-chart]", section), {

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from msc_edge.runtime.web.users import Role, add_user
 
@@ -154,10 +154,10 @@ def start_station(
     save: Callable,
     free_port: Callable[[], int],
 ) -> Iterator[Callable[..., Station]]:
-    """Start a station: options of `[web]`. All are stopped at the end of the session."""
+    """Start a station: options of `[web]`, and a source other than a folder. All are stopped at the end."""
     running: list[Station] = []
 
-    def start(*, state: Path | None = None, top: str = "", **web: object) -> Station:
+    def start(*, state: Path | None = None, top: str = "", source: str = "", **web: object) -> Station:
         folder = tmp_path_factory.mktemp("station")
         incoming, port = folder / "incoming", free_port()
         incoming.mkdir()
@@ -166,7 +166,7 @@ def start_station(
         state = state or folder / "state"
         config.write_text(
             f'kit = "{patch_kit}"\nstation = "line-3"\nstate = "{state}"\nthreads = 1\n{top}\n'
-            f'[[source]]\naddress = "{incoming}"\nname = "camera-1"\nsettle = 0.05\n[web]\n{options}'
+            f'[[source]]\naddress = "{source or incoming}"\nname = "camera-1"\nsettle = 0.05\n[web]\n{options}'
         )
         log = folder / "log"
         with log.open("wb") as out:
@@ -235,6 +235,7 @@ def _opened(
         )
         page = context.new_page()
         page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
         page.on("request", lambda request: loaded.append(request.url))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
