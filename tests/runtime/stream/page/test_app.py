@@ -25,6 +25,12 @@ def serious(page: Page) -> list[str]:
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
 
 
+def press(page: Page, key: str) -> None:
+    """Press a key, as a person does: when the page has loaded."""
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press(key)
+
+
 def brightness(page: Page) -> float:
     """The mean of the displayed frame."""
     return page.evaluate("""() => {
@@ -97,23 +103,21 @@ def test_parts_are_marked_by_keys_alone(start_station, opened) -> None:
     with opened(station) as page:
         page.goto(f"{station.address}/parts")
         for key in ("ArrowRight", "ArrowRight", "Enter"):
-            page.keyboard.press(key)
+            press(page, key)
         expect(page).to_have_url(f"{station.address}/parts/2")
-        page.keyboard.press("d")
+        press(page, "d")
         expect(page.get_by_role("status")).to_have_text("Name the kind of defect first.")
         page.keyboard.type("dent & <b>")
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         expect(page.locator("[data-current]")).to_have_text("Defect: dent & <b>")
-        page.locator("body").press("ArrowRight")
+        press(page, "ArrowRight")
         expect(page).to_have_url(f"{station.address}/parts/1")
         page.get_by_role("button", name="dent & <b>").click()  # a known kind needs no typing
         expect(page.locator("[data-current]")).to_have_text("Defect: dent & <b>")
         for key, text in (("f", "False alarm"), ("u", "Not marked yet.")):
-            page.wait_for_load_state("networkidle")
-            page.keyboard.press(key)
+            press(page, key)
             expect(page.locator("[data-current]")).to_have_text(text)
-        page.wait_for_load_state("networkidle")
-        page.keyboard.press("Escape")
+        press(page, "Escape")
         expect(page.locator(".marked")).to_have_text(["Defect: dent & <b>"])
     assert [entry["action"] for entry in station.audit()] == [
         *("mark_defect", "mark_defect", "mark_false_alarm", "mark_withdrawn")
