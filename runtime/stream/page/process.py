@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from msc_edge.errors import UsageError, explain_missing_extra
@@ -50,9 +51,12 @@ class PageProcess:
         station: str,
         status: Callable[[], StationStatus],
         metrics: Callable[[], bytes],
+        hangs_after: float = 120.0,
     ) -> None:
         """Open the port and start the process. `folder`: of the state. `status` and `metrics` are called by a thread.
 
+        `hangs_after`: seconds without a word of the process after which it is killed and started again; on a PC whose
+        cores are all in use it needs a minute to start.
         UsageError when the port cannot be opened, or other PCs could use the page without a password or in plain text.
         """
         self._port = _opened(config)
@@ -69,9 +73,12 @@ class PageProcess:
             self._port.close()
             raise
         self._feed, self._status, self._metrics = feed, status, metrics
+        self._hangs_after = hangs_after
+        self._heard = time.monotonic()
         self._closing = threading.Event()
         self._sending = threading.Lock()
         self._connection: Connection | None = None
+        self._process: BaseProcess | None = None
         self._thread = threading.Thread(target=self._run, name="msc-edge page", daemon=True)
         self._thread.start()
 
@@ -89,9 +96,9 @@ class PageProcess:
                 self._serve()
             except Exception as error:  # of the system, for example no memory for a process
                 reason = str(error) or type(error).__name__
-            self._feed.put_back()
             if self._closing.is_set():
                 return
+            self._feed.put_back()
             pause = 1.0 if time.monotonic() - started > _LASTED else min(2 * pause, _LONGEST_PAUSE)
             LOG.error("the page does not run: %s; it is started again in %.0f s; frames are scored", reason, pause)
             self._closing.wait(pause)
@@ -105,20 +112,21 @@ class PageProcess:
         )
         process.start()
         of_child.close()
-        with self._sending:
-            self._connection = connection
+        self._heard = time.monotonic()
+        self._process, self._connection = process, connection
+        threading.Thread(target=self._watch, args=(process,), name="msc-edge page watch", daemon=True).start()
         try:
             with suppress(OSError, EOFError):
                 while True:
                     message: Request | Stored = connection.recv()
+                    self._heard = time.monotonic()
                     if isinstance(message, Stored):
                         self._feed.stored()
                     elif not self._closing.is_set():
                         self._send(metrics=message.metrics)
         finally:
-            with self._sending:
-                self._connection = None
-                connection.close()
+            self._connection = None
+            connection.close()
             process.join(_END_TIMEOUT)
             if process.is_alive():
                 process.kill()
@@ -127,15 +135,29 @@ class PageProcess:
     def _send(self, *, metrics: bool = False, is_last: bool = False) -> None:
         status, text = self._status(), self._metrics() if metrics else None
         with self._sending:
-            if self._connection:
-                self._connection.send(Snapshot(status, self._feed.take(), text, is_last))
+            if connection := self._connection:
+                connection.send(Snapshot(status, self._feed.take(), text, is_last))
+
+    def _watch(self, process: BaseProcess) -> None:
+        """Kill a process that hangs: `_serve` waits for it, perhaps within `send`."""
+        while process.is_alive():
+            process.join(min(1.0, self._hangs_after))
+            if time.monotonic() - self._heard > self._hangs_after:
+                process.kill()
+
+    def _send_last(self) -> None:
+        with suppress(OSError):
+            self._send(is_last=True)
 
     def close(self) -> None:
         """Let the process store the last records, and end it."""
         self._closing.set()
-        with suppress(OSError):
-            self._send(is_last=True)
-        self._thread.join(2 * _END_TIMEOUT)
+        # A process that hangs blocks this thread only.
+        threading.Thread(target=self._send_last, name="msc-edge page end", daemon=True).start()
+        self._thread.join(_END_TIMEOUT)
+        if self._process is not None and self._thread.is_alive():
+            self._process.kill()
+            self._thread.join(_END_TIMEOUT)
         self._port.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from msc_edge.runtime.stream.frame import Decision, Frame
 from msc_edge.runtime.stream.page import feed as module
-from msc_edge.runtime.stream.page.feed import PageFeed
+from msc_edge.runtime.stream.page.feed import PageFeed, halved
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -71,3 +71,15 @@ def test_without_a_page_memory_is_bounded_and_counts_are_complete(decision, dete
     assert len(taken.scored) == 600
     assert taken.counts == {("a", START.timestamp() // 60): {"reject": 1000}}
     assert "997 rejects and warnings are missing in the gallery" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1080, 1920), (540, 960)), ((720, 1280), (720, 1280)), ((2161, 3843), (540, 960)), ((1, 5000), (1, 1250))],
+)
+def test_a_frame_is_halved_until_it_fits(size, expected) -> None:
+    image = np.full((*size, 3), 77, np.uint8)
+    small = halved(image, width=1280, height=960)
+    assert small.shape == (*expected, 3)
+    assert (small == 77).all()
+    assert not np.shares_memory(small, image)

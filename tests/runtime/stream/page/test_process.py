@@ -1,14 +1,21 @@
 """The process of the page: it cannot stop the stream, and what it has not stored is not lost."""
 
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
+
+from msc_edge.runtime.stream.config_sections import WebConfig
+from msc_edge.runtime.stream.page.feed import PageFeed
+from msc_edge.runtime.stream.page.process import PageProcess
+from msc_edge.runtime.stream.page.snapshot import StationStatus
 
 
 def findings(station) -> list[str]:
@@ -68,6 +75,42 @@ def test_a_stream_that_hangs_is_not_healthy_and_its_page_says_so(start_station, 
             station.process.send_signal(signal.SIGCONT)
         page.get_by_role("alert").wait_for(state="hidden")
     assert station.send("GET", "/healthz").status == 200
+
+
+def test_a_page_that_hangs_stops_neither_frames_nor_the_end(start_station) -> None:
+    station = start_station()
+    os.kill(station.page_process(), signal.SIGSTOP)
+    for number in range(20):
+        station.save(station.incoming / f"{number}.png", station.toy.draw(200, "stain"))
+    station.until(lambda: station.log.read_text().count("rejected, score") == 20, "all are scored")
+    assert station.stop() == 0
+
+
+def test_a_page_that_hangs_is_replaced(tmp_path: Path, until) -> None:
+    feed = PageFeed(1)
+    status = StationStatus("line-3", 0.0, (), (), (), ())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        config = WebConfig(port=free.getsockname()[1])
+    page = PageProcess(
+        config, tmp_path, feed, station="line-3", status=lambda: status, metrics=lambda: b"", hangs_after=8
+    )
+    try:
+        until(lambda: healthy(page.port), "the page answers")
+        (first,) = (each for each in multiprocessing.active_children() if each.name == "msc-edge page")
+        assert first.pid
+        os.kill(first.pid, signal.SIGSTOP)
+        until(lambda: first.pid not in [each.pid for each in multiprocessing.active_children()], "it is killed")
+        until(lambda: healthy(page.port), "the page answers again")
+    finally:
+        page.close()
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as found:
+            return found.status == 200
+    except OSError:
+        return False
 
 
 def refused(*arguments: object, folder: Path, env: dict[str, str] | None = None) -> str:
