@@ -25,6 +25,7 @@ from msc_edge.runtime.stream.page.texts import texts_of
 from msc_edge.runtime.stream.page.wording import p_value_in_words
 
 _LONGEST_BODY = 10_000  # bytes
+_MOST_NUMBERS = 2**63  # of rows in SQLite
 
 
 class GalleryPages:
@@ -126,7 +127,8 @@ class GalleryPages:
         return JSONResponse({"mark": marked["mark"], "defect": marked["defect"]}, headers=HEADERS)
 
     def _finding(self, request: Request) -> dict[str, Any]:
-        found = self._gallery.get(request.path_params["number"])
+        number = request.path_params["number"]
+        found = self._gallery.get(number) if number < _MOST_NUMBERS else None
         if found is None:
             raise HTTPException(404, texts_of(request)("problem.no_part"))
         return found

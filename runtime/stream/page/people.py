@@ -25,7 +25,8 @@ from msc_edge.runtime.web.users import Role, User, UsersFile
 LOG_IN = "/login"
 _OPEN = ("/login", "/static/", "/language/", "/healthz")  # they show nothing of the station
 _BY_PASSWORD = ("/metrics", "/readyz")  # for programs, which send name and password with each request
-_UNKNOWN = User("local", "engineer")  # where nobody needs to log in
+# Where nobody needs to log in: who is at this PC may do all; who comes from the network, what does not change the kit.
+_LOCAL, _ANYBODY = User("local", "engineer"), User("anybody", "operator")
 
 
 class People:
@@ -38,7 +39,7 @@ class People:
         self._limit = LogInLimit()
         self._audit = audit
         self._checking = asyncio.Lock()  # one password at a time: each takes 64 MB
-        self._open = UserSession(_UNKNOWN, secrets.token_urlsafe(32), 0.0)
+        self._open = UserSession(_LOCAL if settings.is_local else _ANYBODY, secrets.token_urlsafe(32), 0.0)
 
     @property
     def log_in_is_needed(self) -> bool:

@@ -62,9 +62,11 @@ class PageProcess:
         self._port = _opened(config)
         try:
             Store(folder).close()  # what is wrong with it is said at the start
+            is_local = is_loopback(self._port.getsockname()[0])
             self._settings = PageSettings(
                 station=station,
-                web=_web_settings(config, beyond_this_pc=not is_loopback(self._port.getsockname()[0])),
+                is_local=is_local,
+                web=_web_settings(config, beyond_this_pc=not is_local),
                 users=config.users and config.users.absolute(),
                 session_hours=config.session_hours,
                 folder=folder.absolute(),

@@ -22,6 +22,8 @@ class PageSettings:
     users: Path | None
     """The users who may log in; None: nobody needs to."""
     session_hours: float
+    is_local: bool
+    """Whether only this PC reaches the page."""
     folder: Path
     """Of the state, absolute: records, kept images and the audit log are there."""
 

@@ -29,7 +29,7 @@ function drawSource(section, source, age) {
   if (source.state === "no_frames" || (isOld && source.state === "running")) [outcome, word] = ["not_scored", "no_frames"];
   else if (source.state === "not_scored") [outcome, word] = ["not_scored", "not_scored"];
   section.dataset.outcome = outcome;
-  section.classList.toggle("old", !inspects || isOld || age > 10);
+  section.classList.toggle("old", !inspects || isOld || age > 10 || outcome === "not_scored");
   $("[data-verdict] use", section).setAttribute("href", `#sign-${outcome}`);
   set($("[data-word]", section), text(word));
   set($("[data-state]", section), text(`state_${source.state}`) + (source.reason ? ` (${source.reason})` : ""));
@@ -80,7 +80,7 @@ async function load() {
     if (!live) return;
     if (live.sources.length !== all("[data-source]").length) return location.reload();
     offset = live.time + age - Date.now() / 1000;
-    warn(silent ? text("silent", { seconds: Math.round(age) }) : failure ? text("records", { reason: failure }) : "");
+    warn(silent ? text("silent", { seconds: 5 * Math.floor(age / 5) }) : failure ? text("records", { reason: failure }) : "");
     for (const source of live.sources) drawSource($(`[data-source="${CSS.escape(source.name)}"]`), source, age);
     facts(live);
   } catch (error) {

@@ -68,7 +68,7 @@ def test_a_part_shows_its_frame_overlay_and_nearest_normal_image(station, patch_
 
 
 @pytest.mark.parametrize(
-    "path", ["/parts/99", "/parts/99/frame.jpg", "/parts/1/other.jpg", "/nothing", "/static/app.py"]
+    "path", ["/parts/99", "/parts/99/frame.jpg", f"/parts/{2**63}", "/parts/1/other.jpg", "/nothing", "/static/app.py"]
 )
 def test_what_is_not_there_is_a_page_with_a_message(station, path: str) -> None:
     found = station.get(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from msc_edge.runtime.stream.config_sections import WebConfig
+from msc_edge.runtime.stream.control import request_reload
 from msc_edge.runtime.stream.page.feed import PageFeed
 from msc_edge.runtime.stream.page.process import PageProcess
 from msc_edge.runtime.stream.page.snapshot import StationStatus
@@ -60,6 +61,7 @@ def test_the_page_ends_with_a_killed_stream(start_station) -> None:
         os.sched_yield()
 
 
+@pytest.mark.slow
 def test_a_stream_that_hangs_is_not_healthy_and_its_page_says_so(start_station, opened) -> None:
     station = start_station()
     with opened(station, allowed="503") as page:
@@ -77,6 +79,7 @@ def test_a_stream_that_hangs_is_not_healthy_and_its_page_says_so(start_station, 
     assert station.send("GET", "/healthz").status == 200
 
 
+@pytest.mark.slow
 def test_a_page_that_hangs_stops_neither_frames_nor_the_end(start_station) -> None:
     station = start_station()
     os.kill(station.page_process(), signal.SIGSTOP)
@@ -86,6 +89,7 @@ def test_a_page_that_hangs_stops_neither_frames_nor_the_end(start_station) -> No
     assert station.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_page_that_hangs_is_replaced(tmp_path: Path, until) -> None:
     feed = PageFeed(1)
     status = StationStatus("line-3", 0.0, (), (), (), ())
@@ -147,6 +151,21 @@ def test_beyond_this_pc_users_and_a_certificate_are_needed(toy_kit: Path, tmp_pa
     error = refused("--config", config, folder=tmp_path)
     assert "needs a certificate" in error
     assert "users file" not in error
+
+
+def test_a_page_for_everybody_must_be_wanted_and_has_no_engineer(start_station) -> None:
+    station = start_station(host="0.0.0.0", insecure=True)
+    station.inspect("part", 200, "stain")
+    assert station.mark(1, "false_alarm").status == 200
+    assert [(entry["who"], entry["role"]) for entry in station.audit()] == [("anybody", "operator")]
+
+
+def test_a_reload_keeps_the_images_of_the_page(start_station) -> None:
+    station = start_station()
+    request_reload(station.state, timeout=60)
+    station.inspect("part", 200, "stain")
+    assert station.get("/parts/1/frame.jpg").status == 200
+    assert "changed:" not in station.log.read_text()
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn", "pwdlib"])
