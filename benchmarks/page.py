@@ -6,8 +6,8 @@ A camera sends the images of a folder by HTTP. Each round measures five conditio
 and no viewer; 20 viewers, each of whom loads the state and the frame twice a second, as the script of the page does; a
 flood of 1000 requests a second on 32 connections; and that flood against another server, which answers each request
 with an empty page. The clients run on the same PC at the lowest priority, and take time from the stream that clients on
-other PCs do not: the last condition shows how much. Printed are the median and p99 over all rounds, and how many
-requests were answered.
+other PCs do not: the last condition shows how much. Printed are the median and p99 over all rounds, the
+median of the rounds' p99, which other work on the PC in one of them does not move, and how many requests were answered.
 """
 
 import http.client
@@ -49,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="msc-edge-page-"))
     camera = start("camera", port := free_port(), options.images, options.rate)
-    took: dict[str, list[float]] = {name: [] for name in CONDITIONS}
+    took: dict[str, list[list[float]]] = {name: [] for name in CONDITIONS}
     served: Counter[str] = Counter()
     try:
         for number in range(options.rounds):
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def one_round(
-    kit: Path, url: str, folder: Path, seconds: float, took: dict[str, list[float]], served: Counter[str]
+    kit: Path, url: str, folder: Path, seconds: float, took: dict[str, list[list[float]]], served: Counter[str]
 ) -> None:
     """Measure each condition once; `took`: milliseconds by condition, `served`: number of responses."""
     for with_page in (False, True):
@@ -91,7 +91,7 @@ def one_round(
             time.sleep(1)
             first = len(stream.rows())
             time.sleep(seconds - 2)
-            took[name] += [row["total_ms"] for row in stream.rows()[first:]]
+            took[name].append([row["total_ms"] for row in stream.rows()[first:]])
             if running and running.stdout:
                 served[name] += int(running.communicate()[0])
         if empty:
