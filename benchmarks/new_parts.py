@@ -4,8 +4,9 @@
 
 Each split takes the images of a random share of the tiles of magnetic_tile as new ones. `msc-edge train` gets the
 others, all normal, with default options but for those given, and `msc-edge export` its kit. Printed: the new images
-above each limit, and how many the kit states: the expected share, and the 90 % interval of the count. With
-`--select last` every kit keeps its fine-tuned network; false_alarms.py does the same for pretrained ones, by hundreds.
+above each limit, and how many the kit states: the expected share, and the 90 % interval of the count. By default
+`train` keeps the pretrained network here, because too few parts would set the limits of a fine-tuned one: `--steps 80
+--select last` tests fine-tuned kits. false_alarms.py does the same for pretrained ones, by hundreds.
 """
 
 import argparse

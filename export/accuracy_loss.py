@@ -18,8 +18,8 @@ from msc_edge.kit.quantization import AccuracyLoss
 from msc_edge.map_metrics.metrics import MapEvaluation
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.detector import Detector
+from msc_edge.synthetic import KINDS, AnomalyKind, faded
 from msc_edge.train.seeds import numpy_generator_of
-from msc_edge.train.synthetic import KINDS, AnomalyKind, faded
 
 TARGET_AUROC = 0.9
 """AUROC of fp32 on the faint anomalies."""

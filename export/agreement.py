@@ -21,8 +21,8 @@ from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.processor import usable_cores
 from msc_edge.scoring import MapSettings
+from msc_edge.synthetic import KINDS, AnomalyKind
 from msc_edge.train.seeds import numpy_generator_of
-from msc_edge.train.synthetic import KINDS, AnomalyKind
 
 MIN_RANK_CORRELATION = 0.99
 MAX_AUROC_LOSS = 0.005

@@ -136,7 +136,7 @@ def model_entry(
                 search=preferred_search(index, count=len(bank.embeddings)),
                 index=index,
             ),
-            patches=plan.patches,
+            patches=plan.patches and plan.patches.model_copy(update={"median_distance": _median_distance(found)}),
         ),
         scoring=plan.fitted(standard),
         calibration=CalibrationInfo(
@@ -155,6 +155,12 @@ def _reason(split: Split) -> str:
     if not split.in_turn:
         return HELD_OUT
     return ALL_IN_TURN if split.all_calibrate else HELD_OUT_IN_TURN
+
+
+def _median_distance(found: Iterable[ModelOutput]) -> float:
+    """Of all patches that are not ignored; those have the distance 0."""
+    distances = np.concatenate([each.patch_distances.ravel() for each in found if each.patch_distances is not None])
+    return float(np.median(distances[distances > 0]))
 
 
 def _patch_scores(found: Iterable[ModelOutput], settings: MapSettings) -> np.ndarray:

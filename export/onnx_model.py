@@ -12,7 +12,7 @@ from onnx.helper import make_model
 from torch import Tensor, nn
 
 from msc_edge.export.preprocessing_graph import OUTPUT, images_of, preprocessing_graph
-from msc_edge.kit.model_entry import EmbeddingOutput, Outputs, PatchDistancesOutput
+from msc_edge.kit.model_entry import EmbeddingOutput, Outputs, PatchDistancesOutput, PatchEmbeddingsOutput
 from msc_edge.runtime.backends.interface import output_shapes
 from msc_edge.train.backbones.backbone import Backbone
 from msc_edge.train.network import EmbeddingNetwork
@@ -26,7 +26,8 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
     """Write `network` to `path` as a single file, without external data, and return its outputs.
 
     Input `image`: uint8 (1, height, width, 3), RGB, any size. Output `embedding`: float32 (1, dim), unit length. With
-    a patch head also output `patch_distances`: float32 (1, rows, columns).
+    a patch head also the outputs `patch_distances`, float32 (1, rows, columns), and `patch_embeddings`, (1, rows,
+    columns, patch dim).
     """
     network = network.cpu().eval()
     spec = network.preprocess.spec
@@ -36,9 +37,10 @@ def export_onnx(network: EmbeddingNetwork, path: Path, *, head: PatchHead | None
         embedding, *patches = module(example) if head else (module(example),)
     outputs = Outputs(embedding=EmbeddingOutput(dim=embedding.shape[1]))
     if head:
-        (_, rows, columns), stride = patches[0].shape, head.taps[-1].stride
+        (_, rows, columns, dim), stride = patches[1].shape, head.taps[-1].stride
         grid = PatchDistancesOutput(rows=rows, columns=columns, stride=stride)
-        outputs = outputs.model_copy(update={"patch_distances": grid})
+        of_patches = {"patch_distances": grid, "patch_embeddings": PatchEmbeddingsOutput(dim=dim)}
+        outputs = outputs.model_copy(update=of_patches)
     network_model = _traced(module, example, list(output_shapes(outputs)))
     preprocessing = preprocessing_graph(spec, opset=OPSET, tiles=head is not None)
     # Both graphs name their inner values val_1, val_2, ...: a prefix keeps them apart.

@@ -98,9 +98,10 @@ class TorchScorer:
         if self._patches is None or self._scoring.map is None:
             output = ModelOutput(self._network(pixels)[0].numpy(), None)
             return self._scoring.score(self._bank.score(output.embedding), None), output
-        embedding, distances = (each[0].numpy() for each in self._patches(self._network.preprocess.with_tiles(pixels)))
-        patches = patch_score(distances, smoothing=self._scoring.map.smoothing)
-        return self._scoring.score(self._bank.score(embedding), patches), ModelOutput(embedding, distances)
+        output = ModelOutput(*(each[0].numpy() for each in self._patches(self._network.preprocess.with_tiles(pixels))))
+        assert output.patch_distances is not None
+        patches = patch_score(output.patch_distances, smoothing=self._scoring.map.smoothing)
+        return self._scoring.score(self._bank.score(output.embedding), patches), output
 
 
 def _compare_one(reference: TorchScorer, detector: Detector, name: str, image: np.ndarray) -> Comparison:

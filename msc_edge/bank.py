@@ -65,6 +65,21 @@ class HnswSearch:
         return labels[0].astype(np.int64)
 
 
+class ExtendedSearch:
+    """A search of a memory bank to which rows were added: these are all found."""
+
+    def __init__(self, search: Search, *, first: int, count: int) -> None:
+        """`search`: of the rows before `first`; `count` rows follow."""
+        self.name = search.name
+        self._search = search
+        self._first = first
+        self._added = np.arange(first, first + count)
+
+    def rows(self, query: np.ndarray, count: int) -> np.ndarray:
+        """See Search; the added rows come on top of `count`."""
+        return np.concatenate([self._search.rows(query, min(count, self._first)), self._added])
+
+
 @dataclass(frozen=True)
 class NearestRows:
     """The k rows nearest to an embedding, nearest first."""
@@ -89,6 +104,11 @@ class Bank:
         self.k = k
         self.search = search or ExactSearch(embeddings)
         self._exact = ExactSearch(embeddings)
+
+    def extended(self, rows: np.ndarray) -> "Bank":
+        """A bank with further rows, float32 (m, dim), unit rows, after those of this one."""
+        search = ExtendedSearch(self.search, first=len(self.embeddings), count=len(rows))
+        return Bank(np.concatenate([self.embeddings, rows]), search=search, k=self.k)
 
     def nearest(self, query: np.ndarray) -> NearestRows:
         """The k rows nearest to one unit embedding, float32 of shape (dim,)."""

@@ -35,6 +35,7 @@ from msc_edge.runtime.tools.compare.command import compare
 from msc_edge.runtime.tools.doctor.command import doctor
 from msc_edge.runtime.tools.evaluate.command import evaluate
 from msc_edge.runtime.tools.kit.command import info, new_key, sign, upgrade, verify
+from msc_edge.runtime.tools.learn.command import learn
 from msc_edge.runtime.tools.score.command import score
 from msc_edge.runtime.tools.serve.command import serve
 from msc_edge.runtime.tools.user.command import user
@@ -140,6 +141,7 @@ app.command()(sign)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(calibrate)
+app.command()(learn)
 app.command()(stream)
 app.command()(reload)
 app.command()(serve)

@@ -1,36 +1,35 @@
 """The detector: an open kit that scores images."""
 
-import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, get_args, overload
 
 import numpy as np
 
 from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
-from msc_edge.arguments import number_argument, path_argument
+from msc_edge.arguments import number_argument, path_argument, whole_argument
 from msc_edge.bank import Bank
-from msc_edge.calibration import Calibration, Limit, Limits
+from msc_edge.calibration import Calibration, Limits
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
 from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image, file_content, frame_to_rgb
 from msc_edge.kit.manifest import Manifest, Precision
 from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.kit.thumbnails import read_thumbnail
+from msc_edge.runtime.additions import Additions
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
 from msc_edge.runtime.processor import check_threads, usable_cores
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.search import SearchChoice, open_bank
+from msc_edge.runtime.threshold import limit_at
 from msc_edge.scoring import Scoring
 from msc_edge.text import one_line
 
 ChannelOrder = Literal["RGB", "BGR"]
 Frames = list[np.ndarray] | tuple[np.ndarray, ...]
-_LOG = logging.getLogger("msc_edge")
-_FAR = 10  # times the range of the calibration scores: few anomalies have such a score
 _UNIT = 1e-3  # deviation of the length of an embedding from 1
 
 
@@ -50,6 +49,8 @@ class Detector:
     calibration: Calibration
     normal_images: list[str]
     """The normal image behind each row of the memory bank."""
+    additions: Additions = field(default_factory=Additions)
+    """The normal images that were learned at the line."""
 
     @classmethod
     def load(
@@ -138,43 +139,33 @@ class Detector:
         """The same detector with another reject limit: for a target false-alarm rate in (0, 1), or at a score.
 
         The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it, and no image gets
-        `warn`. A score equal to a limit is not above it. UsageError for a threshold outside of the scores that an image
-        can have. One far above all calibration scores is logged as a warning.
+        `warn`. A score equal to a limit is not above it. For a threshold see `limit_at`.
         """
         if false_alarm_rate is not None and threshold is not None:
             raise UsageError("a false-alarm rate and a threshold exclude each other: the rate sets the threshold")
         if false_alarm_rate is not None:
             reject = self.calibration.limit(number_argument("false_alarm_rate", false_alarm_rate, 0.01))
         elif threshold is not None:
-            threshold = number_argument("threshold", threshold, float(f"{self.limits.reject.score:.3g}"))
-            self._check_threshold(threshold)
-            reject = Limit(score=threshold, target_rate=None, expected_rate=None)
+            own = self.limits.reject
+            threshold = number_argument("threshold", threshold, float(f"{own.score:.3g}"))
+            reject = limit_at(threshold, scoring=self.scoring, calibration=self.calibration, own=own)
         else:
             return self
         warn = self.limits.warn if self.limits.warn.score < reject.score else reject
         return replace(self, limits=Limits(warn=warn, reject=reject))
 
-    def _check_threshold(self, threshold: float) -> None:
-        if not math.isfinite(threshold):
-            raise UsageError(f"threshold {threshold}: expected a finite number")
-        low, high = self.scoring.possible_scores
-        near = f"the limit of the kit is {self.limits.reject.score:.6g}"
-        if not low <= threshold <= high:
-            rejected = "every image" if threshold < low else "no image"
-            raise UsageError(
-                f"threshold {threshold:g}: the scores of this kit lie between {low:.3g} and {high:.3g}, so {rejected} "
-                f"would be rejected; {near}"
-            )
-        least, most = self.calibration.scores[[0, -1]]
-        if threshold > most + _FAR * (most - least):
-            _LOG.warning(
-                "threshold %g is far above the scores of normal images (%.6g to %.6g): defective parts may not be "
-                "rejected; %s",
-                threshold,
-                least,
-                most,
-                near,
-            )
+    def with_additions(self, additions: Additions) -> Self:
+        """The same detector after it has learned normal images. One that has learned already is a ValueError.
+
+        Each addition counts as k rows of the memory bank: an image like it is normal, however far the others are.
+        """
+        if self.additions:
+            raise ValueError("this detector has additions already; take the one without")
+        if not additions:
+            return self
+        bank = self.bank.extended(additions.embeddings.repeat(self.bank.k, axis=0))
+        names = [name for name in additions.names for _ in range(self.bank.k)]
+        return replace(self, bank=bank, normal_images=[*self.normal_images, *names], additions=additions)
 
     @overload
     def score(self, frame: np.ndarray, *, order: ChannelOrder = "RGB", heatmap: bool = False) -> Result: ...
@@ -226,8 +217,12 @@ class Detector:
 
         The longer side has at most 256 pixels. The file is read from the kit and checked at each call. Raises
         UsageError for a row that the bank does not have and for a kit without thumbnails, and KitError when the kit has
-        changed or is gone.
+        changed or is gone. The rows of additions come after those of the kit.
         """
+        of_kit = self.manifest.normal_images.count
+        row = whole_argument("row of the memory bank", row, least=0, most=len(self.normal_images) - 1)
+        if row >= of_kit:
+            return self.additions.learned[(row - of_kit) // self.bank.k].thumbnail
         return read_thumbnail(self.path, self.manifest, row)
 
     def embed(self, frame: np.ndarray, *, order: ChannelOrder = "RGB") -> np.ndarray:
@@ -287,7 +282,10 @@ class Detector:
         if output.patch_distances is None or settings is None or patches is None or regions is None:
             return None
         geometry = MapGeometry.of(self.manifest.preprocessing, height=height, width=width, stride=patches.stride)
-        grid = smoothed(output.patch_distances, smoothing=settings.smoothing)
+        distances = output.patch_distances
+        if self.additions and output.patch_embeddings is not None:
+            distances = self.additions.distances(distances, output.patch_embeddings)
+        grid = smoothed(distances, smoothing=settings.smoothing)
         return AnomalyMap(grid, geometry, limit=regions.limit.score, least_area=settings.least_area)
 
 

@@ -21,12 +21,12 @@ from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.progress import Report, silent
 from msc_edge.scoring import ScoreKind, Scoring, Standard, calibration_scores
+from msc_edge.synthetic import KINDS, AnomalyKind
 from msc_edge.train.dataset import held_out_blocks
 from msc_edge.train.harmless import changed_copies
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs
 from msc_edge.train.seeds import numpy_generator_of
-from msc_edge.train.synthetic import KINDS, AnomalyKind
 
 MIN_IMAGES = 40  # four of them are held out; with fewer, both the AUROC and its standard error are noise
 _HELD_OUT_SHARE = 0.1

@@ -6,9 +6,9 @@ from pathlib import Path
 from msc_edge.axes import INK, TOP, Axes, text
 from msc_edge.figures import Line, figure, line_plot
 from msc_edge.files import written_whole
+from msc_edge.synthetic import KINDS
 from msc_edge.train.checkpoint_selection import BestCheckpoint
 from msc_edge.train.metrics import StepMetrics
-from msc_edge.train.synthetic import KINDS
 
 
 def write_curves(path: Path, rows: Sequence[StepMetrics], best: BestCheckpoint | None) -> None:

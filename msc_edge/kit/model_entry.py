@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from msc_edge.calibration import LEAST_RATE, Calibration, Limit, Limits
 from msc_edge.kit.layout import FileName
@@ -62,12 +62,23 @@ class PatchDistancesOutput(Part):
         return 2 * spec.margin in (0, self.stride) and (self.rows, self.columns) == spec.grid(self.stride)
 
 
+class PatchEmbeddingsOutput(Part):
+    """Output `patch_embeddings` of a model: float32 (1, rows, columns, dim), on the grid of `patch_distances`."""
+
+    dim: Count
+
+
 class Outputs(Part):
     """The outputs of a model, by name."""
 
     embedding: EmbeddingOutput
     patch_distances: PatchDistancesOutput | None = Field(
         default=None, description="null: the model compares whole images only"
+    )
+    patch_embeddings: PatchEmbeddingsOutput | None = Field(
+        default=None,
+        description="on the grid of patch_distances, to learn at the line; null: whole images only, or a kit of an "
+        "earlier msc-edge",
     )
 
 
@@ -104,6 +115,10 @@ class PatchBank(Part):
 
     count: Count
     dim: Count
+    median_distance: PositiveFloat | None = Field(
+        default=None,
+        description="of the patches of the calibration images to it; null: a kit of an earlier msc-edge",
+    )
 
 
 class Banks(Part):
@@ -227,6 +242,9 @@ class Model(Part):
                 "patch_distances, banks.patches, scoring.map and calibration.regions belong together, and some of them "
                 "are missing"
             )
+        embeddings, bank = self.outputs.patch_embeddings, self.banks.patches
+        if embeddings and (bank is None or bank.dim != embeddings.dim):
+            raise ValueError(f"patch_embeddings of {embeddings.dim} values do not fit banks.patches")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ BackendChoice = Literal["auto", "onnxruntime", "openvino"]
 INPUT = "image"
 EMBEDDING = "embedding"
 PATCH_DISTANCES = "patch_distances"
+PATCH_EMBEDDINGS = "patch_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class ModelOutput:
     """Unit length, float32 (dim,)."""
     patch_distances: np.ndarray | None
     """Float32 (rows, columns); None for a model that compares whole images only."""
+    patch_embeddings: np.ndarray | None = None
+    """What the distances are distances of, float32 (rows, columns, dim); None for kits of an earlier msc-edge, too."""
 
 
 class Backend(Protocol):
@@ -50,8 +53,8 @@ def output_of(file: str, shapes: Mapping[str, list[int]], computed: Sequence[Any
     for (name, shape), value in zip(shapes.items(), computed, strict=True):
         if (list(value.shape), value.dtype) != (shape, np.float32):
             raise KitError(f"{file}: {name} is {value.dtype} {value.shape}, expected float32 {tuple(shape)}")
-    embedding, *patches = computed
-    return ModelOutput(embedding[0], patches[0][0] if patches else None)
+    embedding, distances, embeddings, *_ = (*(value[0] for value in computed), None, None)
+    return ModelOutput(embedding, distances, embeddings)
 
 
 def output_shapes(outputs: Outputs) -> dict[str, list[int]]:
@@ -59,4 +62,6 @@ def output_shapes(outputs: Outputs) -> dict[str, list[int]]:
     shapes = {EMBEDDING: [1, outputs.embedding.dim]}
     if patches := outputs.patch_distances:
         shapes[PATCH_DISTANCES] = [1, patches.rows, patches.columns]
+        if embeddings := outputs.patch_embeddings:
+            shapes[PATCH_EMBEDDINGS] = [1, patches.rows, patches.columns, embeddings.dim]
     return shapes

@@ -1,5 +1,6 @@
 """The kits that a running stream scores with. Each is opened once, however many sources use it."""
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from msc_edge.kit.manifest import Precision
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.stream.config_sections import LimitsConfig
+from msc_edge.runtime.stream.learned import LearnedChange, LearnedImages
 from msc_edge.runtime.stream.logs import LOG
 
 
@@ -37,7 +39,10 @@ class ActiveKits:
 
     def __init__(self, detectors: Mapping[str, Detector]) -> None:
         """`detectors`: by the name of the source, as `load_kits` gives them."""
-        self._detectors = dict(detectors)
+        self._learned = LearnedImages()
+        self._changes: list[LearnedChange] = []
+        self._lock = threading.Lock()
+        self.activate(detectors)
 
     def detector(self, source: str) -> Detector:
         """The active detector of a source. Take it once per frame: a reload replaces it at any time."""
@@ -55,8 +60,22 @@ class ActiveKits:
         return found.pop() if len(found) == 1 else None
 
     def activate(self, detectors: Mapping[str, Detector]) -> None:
-        """Score with these detectors from the next frame on."""
-        self._detectors = dict(detectors)
+        """Score with these detectors from the next frame on, and with what the station has learned for their kits."""
+        with self._lock:
+            self._of_kits = dict(detectors)
+            self._changes += self._learned.look(self._of_kits)
+            self._apply()
+
+    def learn(self) -> list[LearnedChange]:
+        """Use what the station has learned meanwhile. The changes since the last call."""
+        with self._lock:
+            if found := list(self._learned.look(self._of_kits)):
+                self._apply()
+            changes, self._changes = self._changes + found, []
+        return changes
+
+    def _apply(self) -> None:
+        self._detectors = {source: self._learned.applied(detector) for source, detector in self._of_kits.items()}
 
 
 def load_kits(

@@ -62,6 +62,10 @@ def stream(
     ] = None,
     mqtt: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="Send events to this MQTT broker.")] = None,
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Send events by HTTP POST.")] = None,
+    trigger: Annotated[
+        Literal["http", "mqtt", "modbus", "opcua"] | None,
+        typer.Option(help="Score a frame of a live source only when asked for one, this way.", show_default=False),
+    ] = None,
     http: Annotated[
         int | None,
         typer.Option(min=1, max=65535, metavar="PORT", help="Serve /metrics, /healthz and /readyz on this port."),
@@ -70,7 +74,7 @@ def stream(
         str | None,
         typer.Option(
             metavar="[HOST:]PORT",
-            help="Serve the station's page here: live frames, and a gallery of rejects and warnings (extra [web]). "
+            help="Serve the station's page here: live frames, and a gallery of rejects and warnings (extra web). "
             "Without a host on this PC only.",
         ),
     ] = None,
@@ -136,6 +140,7 @@ def stream(
         "webhook": {"url": webhook},
         "http": {"port": http},
         "web": _page_address(web),
+        "trigger": {"by": trigger},
         "log": {"format": log_format},
     }
     if max_fps is not None and not addresses:

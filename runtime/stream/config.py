@@ -24,6 +24,7 @@ from msc_edge.runtime.stream.config_sections import (
     ResultsConfig,
     Section,
     Timeout,
+    TriggerConfig,
     WebConfig,
     WebhookConfig,
 )
@@ -53,6 +54,9 @@ class SourceConfig(Section):
     )
     insecure: bool = Field(default=False, description="https, rtsps: accept any certificate")
     max_fps: PositiveFloat | None = Field(default=None, description="live: score at most this many frames a second")
+    trigger_delay: Seconds = Field(
+        default=0, description="live, with [trigger]: seconds from the trigger until frames arrive that show the part"
+    )
     lost_after: PositiveFloat = Field(default=20, description="live: seconds without a frame until source_lost")
     frozen_after: Seconds = Field(
         default=20, description="live: seconds of one repeated frame until source_frozen; 0 never"
@@ -121,6 +125,7 @@ class StreamConfig(Section):
     http: HttpConfig = HttpConfig()
     web: WebConfig = WebConfig()
     line: LineConfig = LineConfig()
+    trigger: TriggerConfig = TriggerConfig()
     log: LogConfig = LogConfig()
 
     @field_validator("precision", mode="before")
@@ -132,6 +137,21 @@ class StreamConfig(Section):
     def _each_source_has_a_kit(self) -> "StreamConfig":
         if self.kit is None and any(source.kit is None for source in self.source):
             raise ValueError("kit: is missing; name a kit")
+        return self
+
+    @model_validator(mode="after")
+    def _a_trigger_can_be_received(self) -> "StreamConfig":
+        by = self.trigger.by
+        needed = {
+            "mqtt": ("host` in [mqtt", self.mqtt.host),
+            "modbus": ("modbus_port` in [line", self.line.modbus_port),
+            "opcua": ("opcua_port` in [line", self.line.opcua_port),
+        }
+        if by in needed and not needed[by][1]:
+            raise ValueError(f"trigger.by: {by} needs `{needed[by][0]}]")
+        for source in self.source if by else []:
+            if source.trigger_delay >= self.trigger.timeout:
+                raise ValueError("trigger.timeout: must be longer than `trigger_delay` of each source")
         return self
 
     def kit_of(self, source: SourceConfig) -> Path:

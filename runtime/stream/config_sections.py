@@ -197,6 +197,18 @@ class LineConfig(Section):
     opcua_port: Port | None = Field(default=None, description="OPC UA, usually 4840; no port is opened by default")
 
 
+class TriggerConfig(Section):
+    """`[trigger]`: live sources score a frame only when they are asked for one."""
+
+    by: Literal["http", "mqtt", "modbus", "opcua"] | None = Field(
+        default=None, description="who asks; by default live sources score all frames that they can"
+    )
+    timeout: Timeout = Field(default=2, description="seconds until a trigger without a decision is answered: error")
+    host: str = Field(default="127.0.0.1", description="http: address to listen on; others need a `token`")
+    port: Port = Field(default=9120, description="http: POST /trigger")
+    token: SecretStr | None = Field(default=None, description="http: what askers send as Authorization: Bearer")
+
+
 class LogConfig(Section):
     """`[log]`."""
 

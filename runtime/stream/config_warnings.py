@@ -10,7 +10,7 @@ from typing import Any
 from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.web.listening import is_loopback
 
-_SECRET_NAMES = {"password", "secret"}
+_SECRET_NAMES = {"password", "secret", "token"}
 _PASSWORDS_IN_URL = re.compile(
     r"(?:^[a-z][a-z0-9+.-]*://[^/@:]*:([^/@]+)@)|(?:(?:pass(?:word|wd)?|pwd|token|auth|key|secret)=([^_&/;,#]+))",
     re.IGNORECASE,

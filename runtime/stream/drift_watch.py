@@ -142,6 +142,12 @@ class DriftWatch:
         """Whether a drift was reported, for the kit and the limit in use."""
         return self._called
 
+    @property
+    def evidence(self) -> float:
+        """The capital of the test: 1 without any evidence; at `CALLED` it is reported. It stays as it is after that."""
+        with self._lock:
+            return self._test.capital if self._test else 1.0
+
     def start_again(self) -> None:
         """Watch again after a call: what was wrong has been put right. Nothing before a call."""
         with self._lock:

@@ -35,6 +35,8 @@ EventKind = Literal[
     "drift_suspected",
     "kit_loaded",
     "kit_refused",
+    "learned",
+    "learned_refused",
     "results_lost",
     "events_lost",
 ]
@@ -59,6 +61,8 @@ EVENT_KINDS: dict[EventKind, str] = {
     "for each kit",
     "kit_loaded": "the kits and the configuration were loaded again",
     "kit_refused": "a kit or the configuration was refused; the previous ones remain active",
+    "learned": "images that this station has learned count from now on, or no more",
+    "learned_refused": "what this station has learned cannot be used; what counted before still does",
     "results_lost": "rows or images could not be written, for example because the disk is full",
     "events_lost": "events were dropped because the outbox was full or they were too old",
 }
@@ -105,6 +109,7 @@ class Event(BaseModel):
     frame: int | None = Field(default=None, ge=0, description="number of the frame in its source")
     path: str | None = Field(default=None, description="the image file")
     position: float | None = Field(default=None, description="seconds from the start of a video file")
+    trigger: str | None = Field(default=None, description="id of the trigger that asked for the frame")
     score: float | None = Field(default=None, description=description_of("score"))
     image_score: float | None = Field(default=None, description=description_of("image_score"))
     patch_score: float | None = Field(default=None, description=description_of("patch_score"))
@@ -156,6 +161,7 @@ def rejection(decision: Decision, image: Path | None, *, station: str, suppresse
         frame=frame.index,
         path=_text(frame.path),
         position=frame.position,
+        trigger=frame.trigger,
         score=result.score,
         image_score=result.image_score,
         patch_score=result.patch_score,

@@ -56,6 +56,8 @@ class Frame:
     """Id of an image file. It is the same after a restart if the file is unchanged."""
     file: ProcessedFile | None = None
     """To be recorded together with the decision, so that this file is never scored again."""
+    trigger: str | None = None
+    """Id of the trigger that asked for this frame."""
 
 
 @dataclass(frozen=True, slots=True)

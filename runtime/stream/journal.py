@@ -21,6 +21,7 @@ _LEVELS: dict[EventKind, int] = {
     "not_scored": logging.ERROR,
     "drift_suspected": logging.WARNING,
     "kit_refused": logging.ERROR,
+    "learned_refused": logging.ERROR,
     "results_lost": logging.ERROR,
     "events_lost": logging.ERROR,
 }

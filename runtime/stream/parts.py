@@ -27,8 +27,10 @@ from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
 from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sources.address import Address
 from msc_edge.runtime.stream.sources.factory import addresses_of, open_source
+from msc_edge.runtime.stream.sources.interface import Source
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
+from msc_edge.runtime.stream.triggers.pending import TriggeredSource, Triggers
 from msc_edge.runtime.stream.window import Window
 from msc_edge.runtime.stream.worker import Worker
 
@@ -95,6 +97,7 @@ class Parts:
         for name in self.names:
             self.metrics.add_source(name)
         self.line = LineValues(self.names) if config.line.modbus_port or config.line.opcua_port else None
+        self.triggers = self._triggers(opened)
         self.page = PageFeed(len(self.names)) if config.web.port else None
         window = Window(f"msc-edge {config.station}", self.names) if config.show else None
         if window:
@@ -112,16 +115,34 @@ class Parts:
                 line=self.line,
                 page=self.page,
                 drift=self._drift_watch(address, name),
+                triggers=self.triggers if address.is_live else None,
                 roi=options.roi,
             )
             for source, (name, address, options) in zip(opened, self._sources, strict=True)
         ]
+
+    def _triggers(self, opened: Sequence[Source]) -> Triggers | None:
+        """The triggers of the live sources; None where they score on their own."""
+        if self.config.trigger.by is None:
+            return None
+        if not self.live:
+            raise UsageError("[trigger] is for cameras and streams, and no source is one; remove it, or add a camera")
+        if limited := [name for name, address, options in self._sources if address.is_live and options.max_fps]:
+            raise UsageError(f"[trigger]: a frame is scored when it is asked for; remove `max_fps` of {limited[0]}")
+        sources = {
+            source.name: TriggeredSource(source, options.trigger_delay)
+            for source, (_, address, options) in zip(opened, self._sources, strict=True)
+            if address.is_live
+        }
+        return Triggers(sources, timeout=self.config.trigger.timeout, metrics=self.metrics, line=self.line)
 
     def _drift_watch(self, address: Address, name: str) -> DriftWatch | None:
         """None for a video file: its frames follow each other, and it is scored once."""
         if not self.config.drift.watch or not (address.is_live or address.kind == "folder"):
             return None
         every = self.config.drift.every if address.is_live else None
+        if address.is_live and self.config.trigger.by:  # each trigger is about a part
+            every = 0.0
         watch = DriftWatch(name, file_of(self.folder, name), every=every, journal=self.journal)
         self._open.callback(watch.save, now=True)
         return watch

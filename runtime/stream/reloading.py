@@ -58,6 +58,8 @@ class Reloader:
                 raise UsageError(f"restart the stream to change {', '.join(refused)}; nothing was changed")
             if _has_channel(active) != _has_channel(config):
                 raise UsageError("restart the stream to add or remove mqtt.host or webhook.url; nothing was changed")
+            if active.trigger.by == "mqtt" and active.mqtt != config.mqtt:
+                raise UsageError("restart the stream to change [mqtt], by which triggers come; nothing was changed")
             detectors = self._parts.load(config)
             self._parts.apply(config, detectors)
         except (MscEdgeError, MemoryError) as error:

@@ -19,6 +19,7 @@ from msc_edge.runtime.stream.reloading import Reloader, ReloadResult
 from msc_edge.runtime.stream.scoring_watch import ScoringWatch
 from msc_edge.runtime.stream.sinks.status_server import StatusServer
 from msc_edge.runtime.stream.sources.outage import Outage
+from msc_edge.runtime.stream.triggers.inputs import open_input
 
 _WATCH_INTERVAL = 0.25  # seconds between two rounds of the watch
 _LOSS_INTERVAL = 10.0  # seconds between two reports of lost results and events
@@ -60,9 +61,12 @@ class Stream:
                 parts.on_close(page.close)
             if parts.line:
                 # pymodbus and asyncua take half a second to import, and are an extra.
-                from msc_edge.runtime.stream.line.servers import LineServers  # noqa: PLC0415
+                from msc_edge.runtime.stream.line.servers import open_line  # noqa: PLC0415
 
-                parts.on_close(LineServers(config.line, parts.line, station=config.station).close)
+                parts.on_close(open_line(config, parts.line, parts.triggers).close)
+            self._trigger_input = open_input(config, parts.triggers) if parts.triggers else None
+            if self._trigger_input:
+                parts.on_close(self._trigger_input.close)
         except BaseException:
             parts.close()
             raise
@@ -77,7 +81,8 @@ class Stream:
         for delivery in parts.deliveries:
             delivery.start()
         kits = ", ".join(dict.fromkeys(str(use.path) for use in parts.uses(parts.config).values()))
-        parts.journal.report("started", f"scoring with {kits}")
+        asked = f"; cameras score a frame when asked for one, by {parts.config.trigger.by}" if parts.triggers else ""
+        parts.journal.report("started", f"scoring with {kits}{asked}")
         for worker in parts.workers:
             worker.start()
         notify("READY=1")
@@ -104,7 +109,7 @@ class Stream:
             age = parts.statistics.seconds_since_scored(name)
             if reason := self._scoring.not_ready(name):
                 reasons.append(reason)
-            elif name not in parts.live:
+            elif name not in parts.live or parts.triggers:  # nothing is scored while nobody asks
                 if name in outages:
                     reasons.append(f"source {name}: {outages[name]}")
             elif age is None or age > parts.config.http.ready_within:
@@ -113,6 +118,8 @@ class Stream:
         for worker in parts.workers:
             if reason := worker.source.partial_outage:
                 reasons.append(f"source {worker.source.name}: {reason}; images there are not inspected")
+        if self._trigger_input and self._trigger_input.failure:
+            reasons.append(f"no triggers arrive: {self._trigger_input.failure}")
         if failure := parts.recorder.failure:
             reasons.append(f"{parts.recorder.waiting} rows wait in memory: {failure}")
         if parts.outbox.is_full:
@@ -129,6 +136,8 @@ class Stream:
         while not self._stopping.wait(_WATCH_INTERVAL) and any(worker.is_alive() for worker in parts.workers):
             moment = time.monotonic()
             self._take_requests()
+            for change in parts.kits.learn():
+                parts.journal.report("learned" if change.used else "learned_refused", change.message)
             parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)
@@ -139,6 +148,7 @@ class Stream:
             for worker in parts.workers:
                 if worker.drift:
                     worker.drift.save()
+                    parts.metrics.set_drift(worker.source.name, worker.drift.evidence)
             backlog, rows = parts.outbox.backlog(), parts.recorder.waiting
             parts.metrics.set_backlog(backlog, {each.name: each.set_aside for each in parts.deliveries}, rows=rows)
             on_status(parts.statistics.status_line(outbox=sum(backlog.values()), rows=rows, outages=self._outages()))
@@ -158,6 +168,8 @@ class Stream:
         for worker in parts.workers:
             worker.join(max(0.0, deadline - time.monotonic()))
             worker.report_suppressed()  # it does so itself, unless it hangs
+        if parts.triggers:
+            parts.triggers.close()
         failure = parts.recorder.failure
         lost_rows = parts.recorder.drop_waiting(timeout=_LAST_ROWS_TIMEOUT)
         self._report_losses()
@@ -200,7 +212,8 @@ class Stream:
             elif self._scoring.not_ready(name):
                 found[name] = "not_scored"
             else:
-                waiting = self._parts.statistics.seconds_since_scored(name) is None
+                # With triggers `running` says that frames come: they are scored when somebody asks.
+                waiting = not self._parts.triggers and self._parts.statistics.seconds_since_scored(name) is None
                 found[name] = "waiting" if waiting else "running"
         return found
 

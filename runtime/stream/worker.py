@@ -27,6 +27,7 @@ from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sources.interface import Source
 from msc_edge.runtime.stream.sources.outage import Outage
 from msc_edge.runtime.stream.statistics import Statistics
+from msc_edge.runtime.stream.triggers.pending import Triggers
 from msc_edge.runtime.stream.window import Window
 from msc_edge.text import many
 
@@ -48,9 +49,13 @@ class Worker(threading.Thread):
         line: LineValues | None = None,
         page: PageFeed | None = None,
         drift: DriftWatch | None = None,
+        triggers: Triggers | None = None,
         roi: Region | None = None,
     ) -> None:
-        """All but `source`, `debounce` and `roi` are shared by the workers of a stream."""
+        """All but `source`, `debounce` and `roi` are shared by the workers of a stream.
+
+        With `triggers` a frame is scored only when it is asked for.
+        """
         super().__init__(name=f"msc-edge {source.name}", daemon=True)
         self.source = source
         self.debounce = debounce
@@ -64,6 +69,7 @@ class Worker(threading.Thread):
         self._window = window
         self._line = line
         self._page = page
+        self._triggers = triggers
         self.drift = drift
         """None: the source is not watched for drift."""
         self._last_frame = FrameRequest()
@@ -81,7 +87,8 @@ class Worker(threading.Thread):
                     self.last_activity = time.monotonic()
                     if frame is not None:
                         self._last_frame.offer(frame)
-                        self._process(self._cut(frame))
+                        if asked := self._asked(frame):
+                            self._process(self._cut(asked))
                     self._report_suppressed(self.debounce.take_after_cooldown(time.monotonic()))
                     if self._window:
                         self._window.update(self.source.name, self.source.outage)
@@ -120,12 +127,22 @@ class Worker(threading.Thread):
             self.report_suppressed()
             self.debounce.rule = rule
 
+    def _asked(self, frame: Frame) -> Frame | None:
+        """The frame with its trigger; None if nobody asked for it. Without triggers every frame is scored."""
+        if self._triggers is None:
+            return frame
+        trigger = self._triggers.take(self.source.name, frame.captured)
+        # The frames before it were not lost: nobody asked for them.
+        return replace(frame, trigger=trigger, dropped=0) if trigger else None
+
     def _process(self, frame: Frame) -> None:
         earlier = self._recorder.earlier(frame.id, frame) if frame.file and frame.id else None
         decision = earlier or self._score(frame)
         self.source.scored()
-        if self._line:  # first: a machine waits for it
-            self._line.publish(decision)
+        # First whoever waits for it.
+        in_time = self._triggers.answer(decision) if self._triggers else True
+        if self._line:
+            self._line.publish(decision, is_late=not in_time)
         image = self._recorder.save_image(decision, wait=not self.source.is_live)
         self._record(decision, image)
         self._statistics.add_decision(decision)

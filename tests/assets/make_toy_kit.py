@@ -42,11 +42,12 @@ from msc_edge.kit.model_entry import (
     Parity,
     PatchBank,
     PatchDistancesOutput,
+    PatchEmbeddingsOutput,
     RegionCalibration,
 )
 from msc_edge.kit.writing import seal
 from msc_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from msc_edge.runtime.backends.interface import EMBEDDING, INPUT, PATCH_DISTANCES
+from msc_edge.runtime.backends.interface import EMBEDDING, INPUT, PATCH_DISTANCES, PATCH_EMBEDDINGS
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.scoring import MapSettings, Scoring, Standard, calibration_scores
 
@@ -91,7 +92,11 @@ def make(folder: Path, *, patches: bool = False) -> Manifest:
         colours = _colours(images[::2]) if patches else None
         onnx.save(_model(colours), root / MODEL_FILES["fp32"])
         grid = PatchDistancesOutput(rows=SIDE, columns=SIDE, stride=1) if patches else None
-        outputs = Outputs(embedding=EmbeddingOutput(dim=DIM), patch_distances=grid)
+        outputs = Outputs(
+            embedding=EmbeddingOutput(dim=DIM),
+            patch_distances=grid,
+            patch_embeddings=PatchEmbeddingsOutput(dim=3) if patches else None,
+        )
         embedding_model = OnnxRuntimeBackend(root / MODEL_FILES["fp32"], outputs=outputs, threads=1)
         found = [embedding_model.run(image) for image in images]
         embeddings = np.stack([each.embedding for each in found])
@@ -134,7 +139,9 @@ def make(folder: Path, *, patches: bool = False) -> Manifest:
                             images=MemoryBank(
                                 file=BANK_FILES["fp32"], count=len(stored), k=K, search="exact", index=index
                             ),
-                            patches=None if colours is None else PatchBank(count=len(colours), dim=3),
+                            patches=None
+                            if colours is None
+                            else PatchBank(count=len(colours), dim=3, median_distance=float(np.median(distances))),
                         ),
                         scoring=scoring,
                         calibration=CalibrationInfo(
@@ -186,7 +193,7 @@ def _colours(images: list[np.ndarray]) -> np.ndarray:
 def _model(colours: np.ndarray | None = None) -> onnx.ModelProto:
     """The contract of model.onnx: uint8 (1, height, width, 3) RGB in, a unit embedding (1, 192) out.
 
-    With colours also patch distances, (1, 8, 8).
+    With colours also patch distances, (1, 8, 8), and what they are distances of, (1, 8, 8, 3).
     """
     constants = {
         "size": np.array([1, 3, SIDE, SIDE], dtype=np.int64),
@@ -208,13 +215,14 @@ def _model(colours: np.ndarray | None = None) -> onnx.ModelProto:
     if colours is not None:
         constants |= {"colours": colours.reshape(1, 1, 1, -1, 3), "last": np.array([-1]), "third": np.array([3])}
         nodes += [
-            helper.make_node("Transpose", ["normalised"], ["coloured"], perm=[0, 2, 3, 1]),
-            helper.make_node("Unsqueeze", ["coloured", "third"], ["each"]),
+            helper.make_node("Transpose", ["normalised"], [PATCH_EMBEDDINGS], perm=[0, 2, 3, 1]),
+            helper.make_node("Unsqueeze", [PATCH_EMBEDDINGS, "third"], ["each"]),
             helper.make_node("Sub", ["each", "colours"], ["apart"]),
             helper.make_node("ReduceL2", ["apart", "last"], ["distances"], keepdims=0),
             helper.make_node("ReduceMin", ["distances", "last"], [PATCH_DISTANCES], keepdims=0),
         ]
         outputs.append(helper.make_tensor_value_info(PATCH_DISTANCES, TensorProto.FLOAT, [1, SIDE, SIDE]))
+        outputs.append(helper.make_tensor_value_info(PATCH_EMBEDDINGS, TensorProto.FLOAT, [1, SIDE, SIDE, 3]))
     graph = helper.make_graph(
         nodes,
         "toy",

@@ -16,9 +16,9 @@ from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.quantization import Agreement, MapAgreement
 from msc_edge.preprocessing import Preprocessing, Region, preset
 from msc_edge.runtime.backends.interface import ModelOutput
+from msc_edge.synthetic import KINDS
 from msc_edge.train.dataset import read_image_table
 from msc_edge.train.run_record import BANK, IMAGE_TABLE, read_record
-from msc_edge.train.synthetic import KINDS
 
 
 class TestTheGates:

@@ -11,6 +11,7 @@ from msc_edge.bank import Bank
 from msc_edge.errors import UsageError
 from msc_edge.preprocessing import Region, preset
 from msc_edge.scoring import ScoreKind, Scoring, Standard, calibration_scores
+from msc_edge.synthetic import KINDS
 from msc_edge.train.backbones.registry import build_backbone
 from msc_edge.train.checkpoint_selection import (
     BestCheckpoint,
@@ -23,7 +24,6 @@ from msc_edge.train.harmless import changed_copies
 from msc_edge.train.loading import training_copy
 from msc_edge.train.network import EmbeddingNetwork
 from msc_edge.train.patches.fit import MAP_SETTINGS, fit_patch_head, outputs, patch_scores
-from msc_edge.train.synthetic import KINDS
 
 
 def evaluation_of(step: int, wins: np.ndarray) -> Evaluation:

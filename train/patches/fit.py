@@ -87,7 +87,7 @@ def outputs(network: EmbeddingNetwork, head: PatchHead, images: Images) -> Itera
     both = PatchNetwork(folded(network.backbone), head, network.preprocess.spec).to(network.preprocess.mean.device)
     for pixels in network.batches(images, tiles=True):
         with exact_matrix_products():
-            embeddings, distances = both(pixels)
+            embeddings, distances, _ = both(pixels)
         yield from zip(embeddings.cpu().numpy(), distances.cpu().numpy(), strict=True)
 
 

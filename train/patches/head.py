@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msc_edge.patch_rows import ROUNDING
 from msc_edge.train.patches.substitutes import PatchRows, Substitutes
 from msc_edge.train.patches.taps import Tap
 from msc_edge.train.patches.whitening import Whitening
 
 _TINY = 1e-12  # a map may be all zero at a position
-# Of a squared distance, relative to the squared length of the patch: a distance below 0.017 of the patch's length is
-# given as that. The rounding of a sum changes smaller ones by several per cent, and torch and the runtime must agree.
-_ROUNDING = 3e-4
 
 
 class PatchHead(nn.Module):
@@ -80,7 +78,11 @@ class PatchHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Compute patch distances: Euclidean, to the nearest row of the bank."""
-        batch, rows, columns, dim = (embedded := self.embed(maps)).shape
+        return self.distances(self.embed(maps))
+
+    def distances(self, embedded: Tensor) -> Tensor:
+        """Patch distances (B, rows, columns) of embeddings as `embed` gives them."""
+        batch, rows, columns, dim = embedded.shape
         return distances_to(self.bank, embedded.reshape(-1, dim)).reshape(batch, rows, columns)
 
     def embed(self, maps: Sequence[Tensor]) -> Tensor:
@@ -106,7 +108,7 @@ def distances_to(bank: Tensor, patches: Tensor) -> Tensor:
     # |z - m|^2 = |z|^2 + |m|^2 - 2 z.m, as one matrix product.
     nearest = torch.addmm(squares, patches, -2 * bank.T).amin(dim=1)
     own = patches.square().sum(dim=1)
-    return torch.maximum(nearest + own, _ROUNDING * own).sqrt()
+    return torch.maximum(nearest + own, ROUNDING * own).sqrt()
 
 
 def grids_of(maps: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:

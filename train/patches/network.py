@@ -1,4 +1,4 @@
-"""The network of `model.onnx` behind preprocessing: one pass gives the embedding and the patch distances."""
+"""The network of `model.onnx` behind preprocessing: one pass gives all outputs."""
 
 import copy
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from msc_edge.train.patches.taps import TappedBackbone
 class PatchNetwork(nn.Module):
     """Backbone and patch head.
 
-    Normalised images (B, 3, h, w), with tiles each followed by its tiles -> unit embeddings (B, dim), and patch
-    distances (B, rows, columns), 0 where a patch is ignored.
+    Normalised images (B, 3, h, w), with tiles each followed by its tiles -> unit embeddings (B, dim), patch distances
+    (B, rows, columns), 0 where a patch is ignored, and whitened patch embeddings (B, rows, columns, patch dim).
     """
 
     def __init__(self, backbone: Backbone, head: PatchHead, spec: Preprocessing) -> None:
@@ -28,17 +28,18 @@ class PatchNetwork(nn.Module):
         self.tapped = TappedBackbone(copy.deepcopy(backbone), head.taps, tiles=self.grid.tiles)
         self.head = head
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute both outputs."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute all outputs."""
         features, maps = self.tapped(images)
-        return F.normalize(features, dim=1), self._distances(self.head, maps)
+        patches = self.grid.stitched(self.head.embed(maps))
+        return F.normalize(features, dim=1), self._distances(self.head, patches), patches
 
     def in_turn(self, images: Tensor, left_out: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Both outputs, where each image is compared with a patch bank without one group; `left_out`: of each image."""
+        """The first two, where each image is compared with a patch bank without one group; `left_out`: of each."""
         features, maps = self.tapped(images)
-        each = zip(left_out, *(tap.chunk(len(left_out)) for tap in maps), strict=True)
-        distances = [self._distances(self.head.without(torch.tensor([group])), own) for group, *own in each]
+        each = zip(left_out, self.grid.stitched(self.head.embed(maps)).split(1), strict=True)
+        distances = [self._distances(self.head.without(torch.tensor([group])), patches) for group, patches in each]
         return F.normalize(features, dim=1), torch.cat(distances)
 
-    def _distances(self, head: PatchHead, maps: Sequence[Tensor]) -> Tensor:
-        return self.grid.masked(self.grid.stitched(head(maps)))
+    def _distances(self, head: PatchHead, patches: Tensor) -> Tensor:
+        return self.grid.masked(head.distances(patches))

@@ -2,7 +2,7 @@
 
 Names follow the companion specification for machine vision (OPC 40100) where it has one. `Result` has a whole decision
 as JSON, so that a subscriber gets each decision in one piece, and none is mixed with the next. All variables are
-read-only.
+read-only, but for `TriggerNumber` of each source where triggers come by OPC UA.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any
 
 from msc_edge import __version__
 from msc_edge.runtime.stream.line.values import OUTCOMES, STATES, LineValues, SourceValues
+from msc_edge.runtime.stream.triggers.machine_input import NumberedTriggers
 
 NAMESPACE = "urn:msc-edge:vision"
 _ROOT = "VisionSystem"
@@ -26,22 +27,25 @@ _BEAT = 0.25  # seconds
 class OpcUaServer:
     """The server and its variables. Use it on one event loop."""
 
-    def __init__(self, values: LineValues, station: str) -> None:
-        """Create the server; nothing is opened yet."""
+    def __init__(self, values: LineValues, station: str, triggers: NumberedTriggers | None = None) -> None:
+        """Create the server; nothing is opened yet. `triggers`: takes the numbers that a machine writes."""
         from asyncua.server.server import Server  # noqa: PLC0415
 
         logging.getLogger("asyncua").setLevel(logging.ERROR)
         self._server = Server()
-        self._values, self._station = values, station
+        self._values, self._station, self._triggers = values, station, triggers
         self._variables: dict[str, dict[str, Any]] = {}
+        self._trigger_nodes: dict[Any, str] = {}
         self._waiting: deque[tuple[str, SourceValues]] = deque(maxlen=_MOST_WAITING)
         self._arrived = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, host: str, port: int) -> None:
         """Open the port and follow the values. OSError where it cannot be opened."""
         from asyncua import ua  # noqa: PLC0415
+        from asyncua.common.callback import CallbackType  # noqa: PLC0415
 
         server = self._server
         await server.init()
@@ -58,6 +62,11 @@ class OpcUaServer:
             place = f"{_ROOT}.Sources.{name}"
             source = await self._object(sources, place, name)
             self._variables[name] = await self._variables_of(source, place, _shown(values))
+            if self._triggers and name in self._triggers.names:
+                numbers = await self._variables_of(source, place, {"TriggerNumber": 0})
+                await numbers["TriggerNumber"].set_writable()
+                self._trigger_nodes[numbers["TriggerNumber"].nodeid] = name
+        server.subscribe_server_callback(CallbackType.PostWrite, self._on_write)
         await server.start()
         self._values.listen(self._arrive)
         self._task = asyncio.create_task(self._follow(), name="msc-edge opc ua")
@@ -67,6 +76,16 @@ class OpcUaServer:
         if self._task:
             self._task.cancel()
         await self._server.stop()
+
+    async def _on_write(self, event: Any, _service: object) -> None:
+        """Take the numbers that a client has written. Its write ends when the answer before has disappeared."""
+        if self._triggers is None or not event.is_external:
+            return
+        for written, status in zip(event.request_params.NodesToWrite, event.response_params, strict=True):
+            name, number = self._trigger_nodes.get(written.NodeId), written.Value.Value.Value
+            if name and status.is_good() and isinstance(number, int):  # it may be empty, or an array
+                self._triggers.write(name, number)
+                await self._write_arrived()
 
     async def _object(self, parent: Any, place: str, name: str) -> Any:
         from asyncua import ua  # noqa: PLC0415
@@ -97,11 +116,16 @@ class OpcUaServer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), _BEAT)
             self._arrived.clear()
+            await self._write_arrived()
+            beat = {"Heartbeat": self._values.heartbeat & 0xFFFFFFFF, "Ready": self._values.is_ready}
+            await self._write(self._variables[""], beat)
+
+    async def _write_arrived(self) -> None:
+        """Write what has arrived, in order."""
+        async with self._writing:
             while self._waiting:
                 name, values = self._waiting.popleft()
                 await self._write(self._variables[name], _shown(values))
-            beat = {"Heartbeat": self._values.heartbeat & 0xFFFFFFFF, "Ready": self._values.is_ready}
-            await self._write(self._variables[""], beat)
 
     async def _write(self, variables: dict[str, Any], shown: dict[str, Any]) -> None:
         for name, value in shown.items():
@@ -109,7 +133,10 @@ class OpcUaServer:
 
 
 def _shown(values: SourceValues) -> dict[str, Any]:
-    """The variables of a source. `Result` is the last one: whoever sees it finds the others of the same decision."""
+    """The variables of a source, in the order of writing: whoever sees the last one finds the others of its decision.
+
+    `AnswerNumber` is the last one, for a machine that waits for its answer.
+    """
     captured = datetime.fromtimestamp(values.captured, UTC)
     fields = {
         "sequence": values.sequence,
@@ -121,6 +148,8 @@ def _shown(values: SourceValues) -> dict[str, Any]:
         "milliseconds": _or_null(values.milliseconds),
         "kit": values.kit,
         "state": values.state,
+        "trigger": values.trigger or None,
+        "answer": values.answer,
     }
     return {
         "State": values.state,
@@ -138,6 +167,9 @@ def _shown(values: SourceValues) -> dict[str, Any]:
         "Reject": values.reject & 0xFFFFFFFF,
         "NotScored": values.not_scored & 0xFFFFFFFF,
         "Result": json.dumps(fields),
+        "Trigger": values.trigger,
+        "AnswerStatus": values.answer,
+        "AnswerNumber": values.answer_number & 0xFFFFFFFF,
     }
 
 

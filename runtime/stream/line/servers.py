@@ -8,10 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 from msc_edge.errors import UsageError, explain_missing_extra
+from msc_edge.runtime.stream.config import StreamConfig
 from msc_edge.runtime.stream.config_sections import LineConfig
 from msc_edge.runtime.stream.line.modbus import MOST_SOURCES, open_modbus
 from msc_edge.runtime.stream.line.opcua import OpcUaServer
 from msc_edge.runtime.stream.line.values import LineValues
+from msc_edge.runtime.stream.triggers.machine_input import NumberedTriggers
+from msc_edge.runtime.stream.triggers.pending import Triggers
 from msc_edge.runtime.web.listening import why_not_opened
 
 _TIMEOUT = 20.0  # seconds until all ports are open; the address space of OPC UA takes one or two
@@ -20,9 +23,18 @@ _TIMEOUT = 20.0  # seconds until all ports are open; the address space of OPC UA
 class LineServers:
     """The open servers. Close them."""
 
-    def __init__(self, config: LineConfig, values: LineValues, *, station: str) -> None:
+    def __init__(
+        self,
+        config: LineConfig,
+        values: LineValues,
+        *,
+        station: str,
+        modbus_triggers: NumberedTriggers | None = None,
+        opcua_triggers: NumberedTriggers | None = None,
+    ) -> None:
         """Open the ports of the configuration. UsageError where one cannot be opened, MissingExtraError."""
         self._config, self._values, self._station = config, values, station
+        self._modbus_triggers, self._opcua_triggers = modbus_triggers, opcua_triggers
         if config.modbus_port is not None and len(values.sources) > MOST_SOURCES:
             raise UsageError(f"[line] modbus_port: the registers hold {MOST_SOURCES} sources; use several stations")
         self._loop = asyncio.new_event_loop()
@@ -48,11 +60,11 @@ class LineServers:
         if (port := self._config.modbus_port) is not None:
             logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it logs each wrong request
             _check(host, port, "modbus_port")
-            server = await open_modbus(self._values, host, port)
+            server = await open_modbus(self._values, host, port, self._modbus_triggers)
             self._open.append(server.shutdown)
         if (port := self._config.opcua_port) is not None:
             _check(host, port, "opcua_port")
-            machine = OpcUaServer(self._values, self._station)
+            machine = OpcUaServer(self._values, self._station, self._opcua_triggers)
             self._open.append(machine.close)
             await machine.open(host, port)
 
@@ -65,6 +77,19 @@ class LineServers:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def open_line(config: StreamConfig, values: LineValues, triggers: Triggers | None) -> LineServers:
+    """The servers of a stream; see `LineServers`. A machine may write triggers to that one of the configuration."""
+    by = config.trigger.by
+    numbered = NumberedTriggers(triggers, values) if triggers else None
+    return LineServers(
+        config.line,
+        values,
+        station=config.station,
+        modbus_triggers=numbered if by == "modbus" else None,
+        opcua_triggers=numbered if by == "opcua" else None,
+    )
 
 
 def _check(host: str, port: int, name: str) -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from msc_edge.runtime.stream.frame import Decision
+from msc_edge.runtime.stream.triggers.answer import Status
 
 State = Literal["waiting", "running", "no_frames", "not_scored", "ended"]
 """Of a source: no frame yet; frames are scored; no frames come; frames come, and cannot be scored; ended."""
 STATES: tuple[State, ...] = get_args(State)
 Outcome = Literal["normal", "warn", "reject", "not_scored", "none"]
-"""Of the last frame; `none`: there was no frame yet."""
+"""Of the last frame; `none`: there was no frame yet, or none that answers the last trigger."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -52,10 +53,30 @@ class SourceValues:
     recent: tuple[tuple[int, Outcome], ...] = ()
     """Number and outcome of the last decisions, newest first: for a machine that has polled too late."""
 
+    trigger: str = ""
+    """Id of the trigger that these values answer; empty without one."""
+    answer: Status = "none"
+    """To that trigger."""
+
     @property
     def is_running(self) -> bool:
         """Whether the last outcome may be used."""
         return self.state == "running"
+
+    @property
+    def answer_number(self) -> int:
+        """Number of the trigger that is answered, by these values or by an error; 0: none, or its id is no number."""
+        is_answered = self.answer not in ("none", "waiting")
+        return int(self.trigger) if is_answered and self.trigger.isdecimal() else 0
+
+
+_NOT_OF_A_DECISION = ("state", "sequence", "normal", "warn", "reject", "not_scored", "recent")
+
+
+def _answer_of(decision: Decision) -> Status:
+    if decision.frame.trigger is None:
+        return "none"
+    return "scored" if decision.result else "not_scored"
 
 
 def _with_newest(before: SourceValues, outcome: Outcome) -> tuple[tuple[int, Outcome], ...]:
@@ -94,29 +115,48 @@ class LineValues:
         """Call a function with each new value of a source, in order. It must return at once."""
         self._listeners.append(listener)
 
-    def publish(self, decision: Decision) -> None:
-        """Show a decision. Takes microseconds: a frame never waits for a machine."""
+    def publish(self, decision: Decision, *, is_late: bool = False) -> None:
+        """Show a decision. Takes microseconds: a frame never waits for a machine.
+
+        `is_late`: its trigger was answered with an error before. It is counted, and is no value to act on.
+        """
         result, source = decision.result, decision.frame.source
         outcome: Outcome = decision.verdict or "not_scored"
         with self._lock:
             counts, before = self._counts[source], self._sources[source]
             counts[outcome] += 1
+            counted = replace(
+                before,
+                state=before.state if before.state not in ("waiting", "no_frames") else "running",
+                sequence=before.sequence + 1,
+                recent=_with_newest(before, outcome),
+                **{name: counts[name] for name in ("normal", "warn", "reject", "not_scored")},
+            )
+            if is_late:
+                self._show(source, counted)
+                return
             self._show(
                 source,
-                SourceValues(
-                    state=before.state if before.state not in ("waiting", "no_frames") else "running",
+                replace(
+                    counted,
                     outcome=outcome,
-                    sequence=before.sequence + 1,
                     id=decision.id,
                     score=result.score if result else math.nan,
                     limit=result.limit if result else math.nan,
                     captured=decision.frame.time.timestamp(),
                     milliseconds=decision.stages.total if decision.stages else math.nan,
                     kit=result.kit if result else "",
-                    recent=_with_newest(before, outcome),
-                    **{name: counts[name] for name in ("normal", "warn", "reject", "not_scored")},
+                    trigger=decision.frame.trigger or "",
+                    answer=_answer_of(decision),
                 ),
             )
+
+    def show_trigger(self, source: str, trigger: str, status: Status) -> None:
+        """Show a trigger that has no decision. Those of earlier triggers are no answer to it, and disappear."""
+        with self._lock:
+            before = self._sources[source]
+            kept = {name: getattr(before, name) for name in _NOT_OF_A_DECISION}
+            self._show(source, SourceValues(trigger=trigger, answer=status, **kept))
 
     def beat(self, states: Mapping[str, State], *, ready: bool) -> None:
         """One round of the stream's watch: the state of each source."""

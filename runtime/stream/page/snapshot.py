@@ -111,7 +111,7 @@ class SourceStatus:
     reason: str
     """Why no frames are scored; empty while they are."""
     old_after: float | None
-    """Seconds after which its last frame is not current any more; None for a source that is not live."""
+    """Seconds after which its last frame is not current any more; None: not live, or it waits for triggers."""
     drift: bool
     """Whether a drift was reported for the kit and limits in use."""
     kit: str

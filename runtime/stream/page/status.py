@@ -35,7 +35,7 @@ def station_status(
                 name=(name := worker.source.name),
                 state=states[name],
                 reason=str(outages.get(name, "")),
-                old_after=_old_after(options) if name in parts.live else None,
+                old_after=_old_after(options) if name in parts.live and parts.triggers is None else None,
                 drift=worker.drift is not None and worker.drift.is_called,
                 kit=detectors[name].kit.sha256,
                 limit=detectors[name].limits.reject.score,

@@ -46,11 +46,21 @@ class Metrics:
         self._last_frame = gauge(
             "last_frame_timestamp_seconds", "Time of capture of the last frame that was scored", "source"
         )
+        self._drift = gauge(
+            "drift_evidence", "Evidence of a drift: 1 without any, 100 when drift_suspected is reported", "source"
+        )
         self._kit = gauge("kit_info", "Always 1; the labels identify the active kit", "kit", "backbone")
         self._stages = Histogram(
             "msc_edge_stage_seconds",
             "Duration of the stages of a frame: age (capture until scoring), infer, search, total",
             ["stage"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._triggers = counter("triggers_total", "Triggers, by the status of their answer", "status")
+        self._answers = Histogram(
+            "msc_edge_trigger_answer_seconds",
+            "Time from a trigger to its answer, of triggers that were scored",
             registry=registry,
             buckets=_BUCKETS,
         )
@@ -88,6 +98,17 @@ class Metrics:
         elif event.source and event.kind in SCORED_AFTER:
             self._up.labels(event.source).set(SCORED_AFTER[event.kind])
 
+    def add_triggers(self, statuses: Iterable[str]) -> None:
+        """Count triggers, by these statuses, from 0."""
+        for status in statuses:
+            self._triggers.labels(status)
+
+    def add_answer(self, status: str, seconds: float) -> None:
+        """Count the answer to a trigger, and its duration if a frame was scored."""
+        self._triggers.labels(status).inc()
+        if status == "scored":
+            self._answers.observe(seconds)
+
     def add_restart(self, source: str) -> None:
         """Count a restart of a live source."""
         self._restarts.labels(source).inc()
@@ -98,6 +119,10 @@ class Metrics:
         for gauge, counts in ((self._backlog, backlog), (self._set_aside, set_aside)):
             for channel, count in counts.items():
                 gauge.labels(channel).set(count)
+
+    def set_drift(self, source: str, evidence: float) -> None:
+        """Set the evidence that the scores of a source have changed."""
+        self._drift.labels(source).set(evidence)
 
     def set_kits(self, kits: Iterable[tuple[str, str]]) -> None:
         """Set the active kits: SHA-256 of the manifest, and the backbone, of each."""

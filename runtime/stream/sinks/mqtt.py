@@ -59,7 +59,7 @@ class MqttChannel:
         self._config = config
         self._host = config.host
         self._where = f"{config.host}:{config.port}"
-        self._tls = _tls_context(config)
+        self._tls = tls_context(config)
         self._station = station
         self._base = f"{config.topic}/{station}"
         self._sources = tuple(sources)
@@ -209,14 +209,14 @@ class MqttChannel:
                 raise self._error(
                     "the connection was lost; was the broker stopped, or does another stream have this `station`?"
                 )
-            raise self._error(_with_remedy(name))
+            raise self._error(with_remedy(name))
 
     def _check(self, reason: ReasonCode) -> None:
         if not reason.is_failure:
             return
         if reason == "Unsupported protocol version":
             self._protocol = MQTTProtocolVersion.MQTTv311
-        raise self._error(f"connection refused: {_with_remedy(reason.getName())}")
+        raise self._error(f"connection refused: {with_remedy(reason.getName())}")
 
     def _error(self, reason: str) -> ChannelError:
         return ChannelError(f"{self._where}: {reason}")
@@ -224,7 +224,7 @@ class MqttChannel:
     def _accepted(self, messages: dict[int, list[int]]) -> list[int]:
         for reason in self._acknowledgements.values():
             if reason.is_failure:
-                self.refusal = f"{self._where}: {_with_remedy(reason.getName())}"
+                self.refusal = f"{self._where}: {with_remedy(reason.getName())}"
         accepted = {mid for mid, reason in self._acknowledgements.items() if not reason.is_failure}
         return [number for number, mids in messages.items() if accepted.issuperset(mids)]
 
@@ -243,7 +243,8 @@ class MqttChannel:
         self._acknowledgements[mid] = reason
 
 
-def _tls_context(config: MqttConfig) -> ssl.SSLContext | None:
+def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
+    """The TLS of a connection; None without. UsageError for a ca_file that cannot be used."""
     if not config.tls:
         return None
     try:
@@ -260,7 +261,8 @@ def _close_socket(client: Client) -> None:
         sock.close()
 
 
-def _with_remedy(reason: str) -> str:
+def with_remedy(reason: str) -> str:
+    """The reason that a broker gives for a refusal, with what to do."""
     return f"{reason}; {_REMEDIES[reason]}" if reason in _REMEDIES else reason
 
 

@@ -56,6 +56,12 @@ FRAME_FIELDS: tuple[Field[Decision], ...] = (
         description="position of the frame in a video file",
         value=lambda decision: decision.frame.position,
     ),
+    Field(
+        name="trigger",
+        type="text",
+        description="id of the trigger that asked for the frame",
+        value=lambda decision: decision.frame.trigger,
+    ),
     *result_fields(lambda decision: decision.result),
     SCORE_TO_LIMIT.within(lambda decision: decision.result),
     _stage("age_ms", "time from capture until scoring began", "age"),

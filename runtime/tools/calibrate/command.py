@@ -143,8 +143,23 @@ def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:
     for name, drift in (("warn", new.warn), ("reject", new.reject), ("regions", new.regions)):
         if drift:
             to.print(f"  {name:<10} {_describe(drift)}")
+    to.print(f"  {'drift':<10} {_described_call(new)}")
     to.print("the new limits")
     show_limits(to, after.limits, after.calibration, after.regions)
+
+
+_CHANGED = {"rise": "the scores rise", "fall": "the scores fall", "rejects": "more images are rejected"}
+
+
+def _described_call(new: "NewLimits") -> str:
+    from msc_edge.text import many
+
+    if new.call is None:
+        return f"none is called in the order of the names, by {many(new.tested, 'image')} of different parts"
+    return (
+        f"CALLED in the order of the names: {_CHANGED[new.call.change]}, most likely since image {new.call.since} of "
+        f"{new.tested} of different parts; without a change this is seen once in a hundred times at most"
+    )
 
 
 def _describe(drift: "Drift") -> str:

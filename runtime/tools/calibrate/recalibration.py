@@ -15,6 +15,7 @@ import numpy as np
 
 from msc_edge.calibration import Calibration, Limit, Rates, images_needed
 from msc_edge.describe import describe_groups
+from msc_edge.drift import DriftCall, DriftTest, independent
 from msc_edge.errors import SourceError, UsageError
 from msc_edge.intervals import ROUNDING
 from msc_edge.kit.manifest import Precision
@@ -54,6 +55,10 @@ class NewLimits:
     reject: Drift
     regions: Drift | None
     """The limit of the anomaly map; None for a kit that has none."""
+    call: DriftCall | None
+    """A drift among the new images, in the order of their paths, as a stream calls it; see `DriftTest`."""
+    tested: int
+    """Number of images in that test: one of each group."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ def _new_limits(
     old: CalibrationInfo, images: ScoredNormalImages, rates: Rates, *, reason: str, kit_created: str
 ) -> NewLimits:
     scores = images.scores
+    tested = [scores[place] for place in sorted(np.unique(images.groups, return_index=True)[1].tolist())]
     after = recalibrated(
         old, scores, images.patch_scores, images.groups, rates=rates, reason=reason, kit_created=kit_created
     )
@@ -152,6 +158,8 @@ def _new_limits(
         warn=_drift(old.limits.warn, old.calibration, scores),
         reject=_drift(old.limits.reject, old.calibration, scores),
         regions=old.regions and _drift(old.regions.limit, old.regions.calibration, images.patch_scores),
+        call=_called(old, tested),
+        tested=len(tested),
     )
 
 
@@ -213,6 +221,12 @@ def _rounded_up(rate: float) -> str:
     """A rate that is not below this one, to three digits."""
     step = 10 ** (math.floor(math.log10(rate)) - 2)
     return f"{math.ceil(rate / step * (1 - ROUNDING)) * step:.3g}"
+
+
+def _called(old: CalibrationInfo, scores: list[float]) -> DriftCall | None:
+    """The first call of a drift test over the scores."""
+    test = DriftTest(independent(old.calibration), old.limits.reject.score)
+    return next((call for score in scores if (call := test.add(score))), None)
 
 
 def _drift(limit: Limit, calibration: Calibration, scores: list[float]) -> Drift:

@@ -8,7 +8,9 @@ import typer
 
 user = typer.Typer(no_args_is_help=True, help="Keep the file of the users who may log in to a station's page.")
 
-UsersPath = Annotated[Path, typer.Argument(metavar="FILE", help="The file, as in `users` of [web].")]
+UsersPath = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The file: `users` in section web of the configuration.")
+]
 UserName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
 
 
@@ -26,7 +28,7 @@ def add(
         bool, typer.Option("--password-stdin", help="Read the password from standard input, for a script.")
     ] = False,
 ) -> None:
-    """Add a user, or replace the role and the password of one (extra [web]).
+    """Add a user, or replace the role and the password of one (extra web).
 
     A running page uses the changed file at once; open sessions of this user end.
 

@@ -1,31 +1,40 @@
-"""A real camera, the real process of a stream, and disks that can be filled."""
+"""A real camera, a real broker, the real process of a stream, and disks that can be filled."""
 
 import contextlib
 import ctypes
+import getpass
 import json
 import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import tomli_w
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
 
+from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.stream.config_file import check_config
+from msc_edge.runtime.stream.frame import Decision, Frame, Stages
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.service import Stream
 
 HERE = Path(__file__).parent
 CLIP = HERE.parents[3] / "shared" / "data" / "video" / "bottle-detection.mp4"
+MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 SYSTEM_PYTHON = "/usr/bin/python3"
+_TIME = datetime(2026, 11, 30, 23, 59, 59, 250_000, tzinfo=UTC)
 TIMEOUT = 30.0  # seconds; reached by a failing test only
 
 
@@ -362,3 +371,152 @@ def line(tmp_path: Path) -> Callable[[str | bytes | dict[str, Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def decision_of() -> Callable[..., Decision]:
+    """A decision of a source; without a verdict for a frame that was not scored."""
+
+    def make(source: str, verdict: str | None, *, score: float = 0.5) -> Decision:
+        frame = Frame(source, 0, _TIME, 0.0, None)
+        if verdict is None:
+            return Decision("id", frame, None, None)
+        result = Result(
+            score=score,
+            image_score=score,
+            patch_score=None,
+            p_value=0.5,
+            verdict=verdict,  # pyright: ignore[reportArgumentType]
+            limit=1.0,
+            regions=(),
+            nearest_images=(NearestImage(0, "part_00.png", 0.1),),
+            model="fp32",
+            kit="0123456789abcdef" * 4,
+        )
+        return Decision(f"{source} {score}", frame, result, Stages(1.0, 2.0, 3.0, 6.5))
+
+    return make
+
+
+class Broker:
+    """mosquitto. It keeps its subscribers and their messages across a restart."""
+
+    def __init__(self, folder: Path, port: int, until: Callable[..., None]) -> None:
+        self.folder = folder
+        self.port = port
+        self._until = until
+        self.extra: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *extra: str) -> None:
+        """Start with additional lines of configuration, which stay after a restart."""
+        assert MOSQUITTO
+        self.extra += extra
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            f"user {getpass.getuser()}",
+            "persistence true",
+            f"persistence_location {self.folder}/",
+            "autosave_on_changes true",
+            "autosave_interval 1",
+            *self.extra,
+        ]
+        if not any(line.startswith("password_file") for line in lines):
+            lines.append("allow_anonymous true")
+        config = self.folder / "mosquitto.conf"
+        config.write_text("\n".join(lines) + "\n")
+        with (self.folder / "mosquitto.log").open("ab") as log:
+            self._process = subprocess.Popen([MOSQUITTO, "-c", config], stdout=log, stderr=log)
+        self._until(self._listens, "the broker listens")
+
+    def _listens(self) -> bool:
+        assert self._process
+        if self._process.poll() is not None:
+            raise AssertionError((self.folder / "mosquitto.log").read_text())
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def suspend(self) -> None:
+        """Silent, and still connected."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
+
+class Received(NamedTuple):
+    topic: str
+    payload: bytes
+    retained: bool
+
+    @property
+    def id(self) -> str:
+        return json.loads(self.payload)["id"]
+
+
+class Watcher:
+    """Subscribes to everything, and receives all messages across a restart of the broker."""
+
+    def __init__(self, port: int, *, name: str = "watcher", username: str | None = None, password: str = "") -> None:
+        self.received: list[Received] = []
+        self._subscribed = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
+        self._client.on_connect = self._subscribe
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._append
+        self._client.reconnect_delay_set(1, 1)
+        if username:
+            self._client.username_pw_set(username, password)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert self._subscribed.wait(20)
+
+    def _subscribe(self, client: Client, *_: object) -> None:
+        client.subscribe("#", qos=1)
+
+    def _append(self, client: Client, data: object, message: MQTTMessage) -> None:
+        del client, data
+        self.received.append(Received(message.topic, bytes(message.payload), message.retain))
+
+    def on(self, topic: str) -> list[bytes]:
+        return [one.payload for one in list(self.received) if one.topic == topic]
+
+    def ids(self) -> list[str]:
+        return [one.id for one in list(self.received) if "/event/" in one.topic]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path, free_port: Callable[[], int], until: Callable[..., None]) -> Iterator[Broker]:
+    """A broker, not started yet."""
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed (apt install mosquitto)")
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    broker = Broker(folder, free_port(), until)
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watcher]]:
+    watchers: list[Watcher] = []
+
+    def start(port: int, *, name: str = "watcher", username: str | None = None, password: str = "") -> Watcher:
+        watchers.append(Watcher(port, name=name, username=username, password=password))
+        return watchers[-1]
+
+    yield start
+    for watcher in watchers:
+        watcher.close()

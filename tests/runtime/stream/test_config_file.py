@@ -35,6 +35,7 @@ EVERYTHING: dict[str, Any] = {
             "address": "rtsp://192.168.1.20:554/stream1",
             "name": "camera_1",
             "max_fps": 12.5,
+            "trigger_delay": 0.25,
             "lost_after": 7.0,
             "frozen_after": 0.0,
             "open_timeout": 2.5,
@@ -80,6 +81,7 @@ EVERYTHING: dict[str, Any] = {
     "webhook": {"timeout": 4.0},
     "outbox": {"max_mb": 1.5, "max_days": 0.25},
     "line": {"host": "192.168.1.5", "modbus_port": 502, "opcua_port": 4840},
+    "trigger": {"by": "modbus", "timeout": 1.5, "host": "0.0.0.0", "port": 9121},
     "http": {"port": 9110, "host": "0.0.0.0", "ready_within": 12.0},
     "web": {
         "port": 8443,
@@ -92,7 +94,13 @@ EVERYTHING: dict[str, Any] = {
     },
     "log": {"format": "json", "status_every": 5.0},
 }
-SECRETS = {("source", "password"), ("mqtt", "password"), ("webhook", "url"), ("webhook", "secret")}
+SECRETS = {
+    ("source", "password"),
+    ("mqtt", "password"),
+    ("trigger", "token"),
+    ("webhook", "url"),
+    ("webhook", "secret"),
+}
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

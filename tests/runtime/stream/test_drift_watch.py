@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msc_edge.drift import DriftTest
+from msc_edge.drift import CALLED, DriftTest
 from msc_edge.runtime import Detector
 from msc_edge.runtime.stream import drift_watch
 from msc_edge.runtime.stream.drift_watch import DriftWatch, Timeline, spacing_of
@@ -88,11 +88,14 @@ def test_a_lamp_that_fades_is_called_once_with_what_has_changed(
     toy: ModuleType, watch: Callable, line: Callable, limits: Detector, journal: Journal
 ) -> None:
     own = watch()
+    assert own.evidence == 1
     added(own, line(normal(toy, 150)), limits)
     assert journal.reported == []
+    assert own.evidence < CALLED
     faded = [(image * 0.92).astype(np.uint8) for image in normal(toy, 150, first=4000)]
     added(own, line(faded, first=150), limits)
     (event,) = journal.reported
+    assert own.evidence >= CALLED
     assert (event["kind"], event["source"]) == ("drift_suspected", "cam")
     found = re.fullmatch(
         r"scores are higher since about (\S+), over (\d+) images: brightness (\d+) to (\d+) of 255, "

@@ -22,6 +22,7 @@ FULL: dict[str, Any] = LEAST | {
     "frame": 7,
     "path": "/parts/größer.png",
     "position": 1.25,
+    "trigger": "part-7",
     "score": 0.25,
     "image_score": 0.25,
     "patch_score": 1.5,

@@ -19,7 +19,7 @@ from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 
 ACTIVE, SCORED = "a" * 64, "5" * 64
-DETECTOR: Any = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE))
+DETECTOR: Any = SimpleNamespace(kit=KitIdentity("bottles", ACTIVE), path=Path("bottles"), model="fp32")
 
 
 class Parts:

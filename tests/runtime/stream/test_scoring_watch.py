@@ -20,7 +20,7 @@ from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.state import State
 from msc_edge.runtime.stream.statistics import Statistics
 
-DETECTOR: Any = SimpleNamespace(kit=KitIdentity("bottles", "a" * 64))
+DETECTOR: Any = SimpleNamespace(kit=KitIdentity("bottles", "a" * 64), path=Path("bottles"), model="fp32")
 RESULT = Result(0.5, 0.5, None, 0.01, "normal", 0.2, (), (NearestImage(0, "n.png", 0.5),), "fp32", "a" * 64)
 
 

@@ -86,7 +86,7 @@ def test_values_that_do_not_fit_wrap(values: LineValues) -> None:
 def test_writing_and_other_registers_are_refused(client: ModbusTcpClient) -> None:
     assert client.write_register(100, 1).isError()
     assert client.write_coil(1600, True).isError()
-    assert client.read_holding_registers(260, count=1).isError()
+    assert client.read_holding_registers(263, count=1).isError()
     assert client.read_holding_registers(258, count=2).registers == [0, 4]
 
 

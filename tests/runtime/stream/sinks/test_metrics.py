@@ -115,6 +115,25 @@ def test_restarts_the_backlog_and_the_active_kit() -> None:
     assert all(key[0].startswith("msc_edge_") for key in found)
 
 
+def test_triggers_are_counted_from_zero_and_only_verdicts_are_timed() -> None:
+    metrics = Metrics()
+    metrics.add_triggers(["scored", "busy"])
+    assert values(metrics)["msc_edge_triggers_total", "status=scored"] == 0
+    metrics.add_answer("scored", 0.03)
+    metrics.add_answer("busy", 0.0)
+    found = values(metrics)
+    assert found["msc_edge_triggers_total", "status=scored"] == found["msc_edge_triggers_total", "status=busy"] == 1
+    assert found["msc_edge_trigger_answer_seconds_count",] == 1
+    assert found["msc_edge_trigger_answer_seconds_sum",] == pytest.approx(0.03)
+
+
+def test_the_evidence_of_a_drift_is_that_of_its_source() -> None:
+    metrics = Metrics()
+    metrics.set_drift("cam", 12.5)
+    metrics.set_drift("other", 0.5)
+    assert values(metrics)["msc_edge_drift_evidence", "source=cam"] == 12.5
+
+
 def test_two_streams_in_one_process_have_separate_metrics() -> None:
     one, other = Metrics(), Metrics()
     one.add_decision(decision())

@@ -23,7 +23,7 @@ from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
 from msc_edge.runtime.stream.state import State
 
 if TYPE_CHECKING:
-    from tests.runtime.stream.sinks.conftest import Broker, Watcher
+    from tests.runtime.stream.conftest import Broker, Watcher
 else:
     Broker = Watcher = object
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from msc_edge.train.synthetic import KINDS, draw_defect, faded, paste_piece, shuffle_quarters
+from msc_edge.synthetic import KINDS, draw_defect, faded, paste_piece, shuffle_quarters
 
 SIZES = [(1, 1), (1, 40), (2, 3), (3, 500), (32, 32), (65, 128)]
 

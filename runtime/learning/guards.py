@@ -1,0 +1,113 @@
+"""Guards: what an addition must not cost. Measured before it counts, against the kit as it was exported.
+
+Confirmed defects that the station keeps must not get a milder verdict. Synthetic anomalies, made from the kit's
+thumbnails, must be rejected nearly as often as the kit alone rejects them: many small losses add up to no more than
+that.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from msc_edge.calibration import Verdict
+from msc_edge.errors import UsageError
+from msc_edge.runtime.backends.interface import ModelOutput
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.learning.additions_file import KeptImage
+from msc_edge.synthetic import KINDS, AnomalyKind
+
+MAX_LOST = 0.02
+"""Largest share of the synthetic anomalies rejected by the kit alone that additions may lose, all together."""
+
+_SEVERITY = get_args(Verdict)  # the mildest first
+_THUMBNAILS = 32
+_KINDS: tuple[AnomalyKind, ...] = ("drawn", "pasted")  # shuffled quarters are rejected by any kit
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many of some anomalies are rejected."""
+
+    of: int
+    """Rejected by the kit alone."""
+    before: int
+    """Of these, with the additions so far."""
+    after: int
+    """Of these, with the new addition, too."""
+
+
+class Guards:
+    """The anomalies for one detector. The model runs once on each; what its outputs are compared with changes."""
+
+    def __init__(self, kit: Detector) -> None:
+        """`kit`: without additions."""
+        self._kit = kit
+        self._defects: dict[int, _Seen] = {}
+        self._synthetic = [_Seen.of(kit, image) for image in _synthetic_anomalies(kit)]
+        self._synthetic = [each for each in self._synthetic if each.verdict(kit) == "reject"]
+
+    def defects(self, confirmed: Iterable[tuple[KeptImage, np.ndarray]], before: Detector, after: Detector) -> Kept:
+        """The confirmed defects, uint8 (height, width, 3) each.
+
+        UsageError when one of them has a milder verdict than by the kit alone.
+        """
+        seen: list[_Seen] = []
+        for image, decoded in confirmed:
+            if image.id not in self._defects:
+                self._defects[image.id] = _Seen.of(self._kit, decoded)
+            defect = self._defects[image.id]
+            was, now = defect.verdict(self._kit), defect.verdict(after)
+            if was == "reject":
+                seen.append(defect)
+            if _SEVERITY.index(now) < _SEVERITY.index(was):
+                raise UsageError(
+                    f"the confirmed defect {image.id} would be {now!r}, and was {was!r}: it looks too much like this "
+                    "image. Is this image normal? Then train a new kit, with images like it"
+                )
+        return _kept(seen, before, after)
+
+    def synthetic(self, before: Detector, after: Detector) -> Kept:
+        """The synthetic anomalies. UsageError when more than MAX_LOST of them are no longer rejected."""
+        kept = _kept(self._synthetic, before, after)
+        if kept.of - kept.after > MAX_LOST * kept.of:
+            raise UsageError(
+                f"of {kept.of} synthetic anomalies that the kit rejects, {kept.after} would still be rejected (now "
+                f"{kept.before}), and at least {1 - MAX_LOST:.0%} must be: this image is unlike the normal images in "
+                "too many places. Is it normal? Then train a new kit, with images like it"
+            )
+        return kept
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image as a model sees it."""
+
+    output: ModelOutput
+    frame: np.ndarray
+    """Of the size of the image; its content does not matter."""
+
+    @classmethod
+    def of(cls, detector: Detector, image: np.ndarray) -> "_Seen":
+        return cls(detector.run(image), np.broadcast_to(np.uint8(0), image.shape))
+
+    def verdict(self, detector: Detector) -> Verdict:
+        return detector.score_output(self.output, self.frame).verdict
+
+
+def _kept(seen: Sequence[_Seen], before: Detector, after: Detector) -> Kept:
+    counts = (sum(each.verdict(detector) == "reject" for each in seen) for detector in (before, after))
+    return Kept(len(seen), *counts)
+
+
+def _synthetic_anomalies(kit: Detector) -> Iterable[np.ndarray]:
+    """Drawn on thumbnails of the kit; none where it has none. The same at every call."""
+    rows = np.unique(np.linspace(0, len(kit.normal_images) - 1, _THUMBNAILS).round().astype(int)).tolist()
+    for row in rows:
+        try:
+            thumbnail = kit.thumbnail(row)
+        except UsageError:  # a kit without thumbnails
+            return
+        for number, kind in enumerate(_KINDS):
+            yield KINDS[kind](thumbnail, np.random.default_rng([row, number]))

@@ -1,0 +1,78 @@
+"""What the station has learned for the kits of a stream: found beside them, at the start and whenever it changes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from msc_edge.errors import MscEdgeError
+from msc_edge.runtime.additions import Additions
+from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.learning.additions_file import AdditionsFile, additions_path
+from msc_edge.runtime.learning.learner import learned_by
+from msc_edge.text import many
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedChange:
+    """What a stream has learned, or why not."""
+
+    used: bool
+    """False: what was learned before still counts."""
+    message: str
+
+
+class LearnedImages:
+    """Reads the additions of each kit again when their file has changed."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[Path, str], tuple[int, ...] | None] = {}
+        self._additions: dict[tuple[Path, str], Additions] = {}
+        self._refused: set[tuple[Path, str]] = set()
+
+    def look(self, detectors: Mapping[str, Detector]) -> Iterator[LearnedChange]:
+        """Yields what has changed for each kit. `detectors`: of the kits alone, by source."""
+        for detector in detectors.values():
+            key = _key(detector)
+            stamp = _stamp(key[0])
+            if stamp != self._seen.get(key):
+                self._seen[key] = stamp
+                if change := self._read(detector, exists=stamp is not None):
+                    yield change
+
+    def _read(self, detector: Detector, *, exists: bool) -> LearnedChange | None:
+        key = _key(detector)
+        before, was_refused = self._additions.get(key, Additions()), key in self._refused
+        try:
+            additions = _additions_of(detector) if exists else Additions()
+        except MscEdgeError as error:
+            self._refused.add(key)
+            return LearnedChange(False, f"what this station has learned is not used: {error}")
+        self._additions[key] = additions
+        self._refused.discard(key)
+        if additions.names == before.names and not was_refused:
+            return None  # a confirmed defect was kept, or the file has just been created
+        learned = many(len(additions), "learned image")
+        return LearnedChange(True, f"{key[0].name}: {learned} for the model {detector.model}, before {len(before)}")
+
+    def applied(self, detector: Detector) -> Detector:
+        """The detector with what was learned for its kit and model."""
+        additions = self._additions.get(_key(detector))
+        return detector.with_additions(additions) if additions else detector
+
+
+def _additions_of(detector: Detector) -> Additions:
+    with AdditionsFile.open(detector.path, detector.kit) as file:
+        return learned_by(detector, file)
+
+
+def _key(detector: Detector) -> tuple[Path, str]:
+    return additions_path(detector.path, detector.kit), detector.model
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Changes when the file does; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

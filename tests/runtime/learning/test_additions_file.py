@@ -1,0 +1,116 @@
+"""The additions file: what it keeps, and files that are not what they should be."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msc_edge.errors import OutputError, UsageError
+from msc_edge.kit.opening import KitIdentity
+from msc_edge.runtime.additions import LearnedRows
+from msc_edge.runtime.learning.additions_file import AdditionsFile, Change, additions_path
+
+KIT = KitIdentity("bottles", "ab" * 32)
+IMAGE = np.full((4, 6, 3), 90, np.uint8)
+ROWS = LearnedRows(np.array([0.6, 0.8], np.float32), np.arange(6, dtype=np.float32).reshape(2, 3))
+BY = Change("2026-01-02T03:04:05+01:00", "Anna", "new supplier")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bottles"
+
+
+def add(file: AdditionsFile, name: str = "a.png", content: bytes = b"png") -> int:
+    return file.add("addition", name, content, IMAGE, {"fp32": ROWS}, BY).id
+
+
+def test_what_was_added_is_there_when_the_file_is_opened_again(path: Path) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        added = file.add("addition", "a.png", b"content", IMAGE, {"fp32": ROWS}, BY)
+        defect = file.add("defect", "b.png", b"other", IMAGE, {}, BY)
+    assert additions_path(path, KIT).name == "bottles.additions-abababababab.sqlite"
+    with AdditionsFile.open(path, KIT) as file:
+        assert file.images() == [added, defect]
+        assert file.content(added.id) == b"content"
+        (learned,) = file.additions("fp32", dim=2, patch_dim=3).learned
+        assert (learned.id, learned.name, learned.thumbnail.shape) == (added.id, "a.png", IMAGE.shape)
+        assert (learned.rows.embedding == ROWS.embedding).all()
+        assert (learned.rows.patches == ROWS.patches).all()
+
+
+def test_what_was_undone_counts_no_more_and_stays_in_the_record(path: Path) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        first, second = add(file), add(file, "b.png")
+        undone = Change("2026-01-03T00:00:00+01:00", "Ben", "was a defect")
+        assert file.undo(first, undone).undone == undone
+        assert [each.id for each in file.additions("fp32", dim=2, patch_dim=3).learned] == [second]
+        assert [(each.id, each.undone) for each in file.images()] == [(first, undone), (second, None)]
+        with pytest.raises(UsageError, match=r"1 was undone already, by Ben at 2026-01-03"):
+            file.undo(first, BY)
+        with pytest.raises(UsageError, match="has no image 99; --list shows them"):
+            file.undo(99, BY)
+        file.undo(second, BY)
+        assert len(file.additions("fp32", dim=2, patch_dim=3)) == 0
+
+
+def test_without_a_file_nothing_was_learned(path: Path) -> None:
+    with pytest.raises(UsageError, match="this station has learned nothing for it"):
+        AdditionsFile.open(path, KIT)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_the_file_of_another_kit_is_refused(path: Path) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        add(file)
+    other = KitIdentity("cans", "cd" * 32)
+    additions_path(path, KIT).rename(additions_path(path, other))
+    with pytest.raises(UsageError, match=r"belongs to another kit \('bottles', SHA-256 abababababab\)"):
+        AdditionsFile.open(path, other)
+
+
+def test_a_newer_format_names_the_remedy(path: Path) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        database = sqlite3.connect(file.path)
+        with database:
+            database.execute("UPDATE kit SET format = 2")
+        database.close()
+    with pytest.raises(UsageError, match="format 2 is of a newer msc-edge; install that one"):
+        AdditionsFile.open(path, KIT)
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 100, b""])
+def test_a_damaged_file_is_named(path: Path, content: bytes) -> None:
+    additions_path(path, KIT).write_bytes(content)
+    with pytest.raises(OutputError, match=r"bottles\.additions-.*: cannot be used"):
+        AdditionsFile.open(path, KIT)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        LearnedRows(np.ones(3, np.float32), ROWS.patches),
+        LearnedRows(ROWS.embedding, np.ones((1, 2), np.float32)),
+        LearnedRows(np.array([np.nan, 0], np.float32), ROWS.patches),
+        LearnedRows(ROWS.embedding, np.full((1, 3), np.inf, np.float32)),
+    ],
+)
+def test_rows_that_do_not_fit_the_kit_are_refused(path: Path, rows: LearnedRows) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        file.add("addition", "a.png", b"", IMAGE, {"fp32": rows}, BY)
+        with pytest.raises(UsageError, match="is damaged"):
+            file.additions("fp32", dim=2, patch_dim=3)
+
+
+def test_a_model_that_did_not_learn_an_image_cannot_be_used(path: Path) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        id = add(file)
+        with pytest.raises(UsageError, match=f"image {id} was learned without the model int8; undo it"):
+            file.additions("int8", dim=2, patch_dim=3)
+
+
+def test_two_processes_add_to_one_file(path: Path) -> None:
+    with AdditionsFile.open(path, KIT, create=True) as one, AdditionsFile.open(path, KIT, create=True) as other:
+        ids = [add(file) for file in (one, other, one)]
+        assert [each.id for each in other.images()] == ids == [1, 2, 3]
