@@ -38,6 +38,7 @@ from msc_edge.runtime.tools.kit.command import info, new_key, sign, upgrade, ver
 from msc_edge.runtime.tools.learn.command import learn
 from msc_edge.runtime.tools.score.command import score
 from msc_edge.runtime.tools.serve.command import serve
+from msc_edge.runtime.tools.user.command import user
 from msc_edge.studio.command import studio
 from msc_edge.text import lines, one_line
 from msc_edge.train.command import train
@@ -148,6 +149,7 @@ app.command()(studio)
 app.command()(doctor)
 app.command()(bench)
 app.command(cls=RegistryCommand)(distil)
+app.add_typer(user, name="user")
 app.add_typer(benchmark, name="benchmark")
 
 

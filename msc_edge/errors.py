@@ -62,6 +62,7 @@ class OutputError(MscEdgeError):
 
 # Packages that only an extra installs, by import name.
 _EXTRA_OF_PACKAGE = {
+    "argon2": "web",
     "asyncua": "machine",
     "cryptography": "sign",
     "filelock": "train",
@@ -70,6 +71,7 @@ _EXTRA_OF_PACKAGE = {
     "lightning": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "pwdlib": "web",
     "pymodbus": "machine",
     "python_multipart": "web",
     "safetensors": "train",

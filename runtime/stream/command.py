@@ -70,6 +70,14 @@ def stream(
         int | None,
         typer.Option(min=1, max=65535, metavar="PORT", help="Serve /metrics, /healthz and /readyz on this port."),
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Serve the station's page here: live frames, and a gallery of rejects and warnings (extra web). "
+            "Without a host on this PC only.",
+        ),
+    ] = None,
     alarm_after: Annotated[
         str | None,
         typer.Option(
@@ -131,6 +139,7 @@ def stream(
         "mqtt": _broker(mqtt),
         "webhook": {"url": webhook},
         "http": {"port": http},
+        "web": _page_address(web),
         "trigger": {"by": trigger},
         "log": {"format": log_format},
     }
@@ -219,6 +228,12 @@ def _broker(given: str | None) -> dict[str, Any]:
     if not colon:
         return {"host": given}
     return {"host": host, "port": int(port) if port.isdecimal() else port}
+
+
+def _page_address(given: str | None) -> dict[str, Any]:
+    host, colon, port = (given or "").rpartition(":")
+    found = {"port": int(port) if port.isdecimal() else port or None}
+    return {"host": host.strip("[]"), **found} if colon else found
 
 
 def _run(options: "StreamConfig", *, reread: "Callable[[], StreamConfig]") -> None:

@@ -25,6 +25,7 @@ from msc_edge.runtime.stream.config_sections import (
     Section,
     Timeout,
     TriggerConfig,
+    WebConfig,
     WebhookConfig,
 )
 
@@ -122,6 +123,7 @@ class StreamConfig(Section):
     outbox: OutboxConfig = OutboxConfig()
     drift: DriftConfig = DriftConfig()
     http: HttpConfig = HttpConfig()
+    web: WebConfig = WebConfig()
     line: LineConfig = LineConfig()
     trigger: TriggerConfig = TriggerConfig()
     log: LogConfig = LogConfig()
@@ -166,3 +168,15 @@ class StreamConfig(Section):
         """When the rejects of a source raise an event."""
         own = source.alarm
         return self.alarm.model_copy(update={name: getattr(own, name) for name in own.model_fields_set} if own else {})
+
+    def with_images_of_page(self, state: Path) -> "StreamConfig":
+        """The configuration with the images that the page displays, if it has a port. `state`: the state folder.
+
+        Warnings are saved too, and without a folder for images they are saved in that of the state.
+        """
+        if self.web.port is None:
+            return self
+        images = self.images
+        warnings = True if images.warnings is None else images.warnings
+        completed = images.model_copy(update={"folder": images.folder or state / "images", "warnings": warnings})
+        return self.model_copy(update={"images": completed})

@@ -19,6 +19,7 @@ from msc_edge.runtime.stream.config_warnings import readable_passwords
 _PATHS = (
     *(("kit",), ("trusted_key",), ("state",), ("results", "jsonl"), ("results", "csv")),
     *(("images", "folder"), ("mqtt", "ca_file")),
+    *(("web", "users"), ("web", "tls_cert"), ("web", "tls_key")),
 )
 _DEPRECATED = {"pictures": "images", "engine": "backend"}  # names of 0.1.0
 

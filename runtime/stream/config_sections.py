@@ -31,7 +31,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation not in (bool, bool | None):
             raise ValueError("expected a number or a text, not true or false")
         return value
 
@@ -99,7 +99,12 @@ class ImagesConfig(Section):
 
     folder: Path | None = Field(default=None, description="save rejected frames here")
     every: PositiveInt | None = Field(default=None, description="save every n-th normal frame too")
-    overlays: bool = Field(default=True, description="save a rejected frame with its heatmap too, beside it")
+    warnings: bool | None = Field(
+        default=None, description="save frames with a warning too; by default while [web] has a port"
+    )
+    overlays: bool = Field(
+        default=True, description="save a rejected frame, and one with a warning, with its heatmap too, beside it"
+    )
     format: Literal["jpg", "png"] = Field(default="jpg", description="png is lossless and several times larger")
     max_mb: PositiveFloat = Field(default=2000, description="remove the oldest beyond this size")
     max_days: PositiveFloat = Field(default=30, description="remove older images; time in which the PC is on")
@@ -159,6 +164,29 @@ class HttpConfig(Section):
     port: Port | None = Field(default=None, description="no port is opened by default")
     host: str = "127.0.0.1"
     ready_within: PositiveFloat = Field(default=30, description="/readyz: maximum age of the last frame, in seconds")
+
+
+class WebConfig(Section):
+    """`[web]`: the station's page, with live frames and a gallery of rejects and warnings (extra [web])."""
+
+    port: Port | None = Field(default=None, description="no port is opened by default")
+    host: str = Field(
+        default="127.0.0.1",
+        description="address to listen on; another one than this PC's own needs `users`, `tls_cert` and `tls_key`",
+    )
+    users: Path | None = Field(
+        default=None, description="file of the users who may log in, from `msc-edge user add`; none: nobody logs in"
+    )
+    tls_cert: Path | None = Field(default=None, description="certificate for https, PEM")
+    tls_key: Path | None = Field(default=None, description="key of the certificate, PEM")
+    insecure: bool = Field(
+        default=False,
+        description="serve other PCs without `users`: everybody may use the page; or without a certificate: passwords "
+        "cross the network in plain text",
+    )
+    session_hours: Annotated[float, Field(gt=0, le=720)] = Field(
+        default=12, description="hours after which a user must log in again"
+    )
 
 
 class LineConfig(Section):

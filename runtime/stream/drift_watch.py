@@ -138,6 +138,11 @@ class DriftWatch:
         )
 
     @property
+    def is_called(self) -> bool:
+        """Whether a drift was reported, for the kit and the limit in use."""
+        return self._called
+
+    @property
     def evidence(self) -> float:
         """The capital of the test: 1 without any evidence; at `CALLED` it is reported. It stays as it is after that."""
         with self._lock:

@@ -20,6 +20,7 @@ from msc_edge.runtime.stream.frame import cut
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.line.values import LineValues
 from msc_edge.runtime.stream.outbox import Outbox
+from msc_edge.runtime.stream.page.feed import PageFeed
 from msc_edge.runtime.stream.sinks.delivery import Channel, Delivery
 from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.mqtt import MqttChannel
@@ -43,9 +44,9 @@ class Parts:
 
     def __init__(self, config: StreamConfig) -> None:
         """Open all parts. Raises SourceError, KitError, UsageError, OutputError."""
-        self.config = config
-        """The active configuration."""
         self.folder = state_folder(config.state, station=config.station)
+        self.config = config = config.with_images_of_page(self.folder)
+        """The active configuration."""
         self.clock = Clock(self.folder / CLOCK_FILE)
         self.statistics = Statistics()
         self.metrics = Metrics()
@@ -97,6 +98,7 @@ class Parts:
             self.metrics.add_source(name)
         self.line = LineValues(self.names) if config.line.modbus_port or config.line.opcua_port else None
         self.triggers = self._triggers(opened)
+        self.page = PageFeed(len(self.names)) if config.web.port else None
         window = Window(f"msc-edge {config.station}", self.names) if config.show else None
         if window:
             self._open.callback(window.close)
@@ -111,6 +113,7 @@ class Parts:
                 metrics=self.metrics,
                 window=window,
                 line=self.line,
+                page=self.page,
                 drift=self._drift_watch(address, name),
                 triggers=self.triggers if address.is_live else None,
                 roi=options.roi,

@@ -52,7 +52,7 @@ class Reloader:
     def _reload(self) -> ReloadResult:
         active = self._parts.config
         try:
-            config = self._reread()
+            config = self._reread().with_images_of_page(self._parts.folder)
             changed = changed_options(active, config)
             if refused := [name for name in changed if not is_reloadable(name)]:
                 raise UsageError(f"restart the stream to change {', '.join(refused)}; nothing was changed")

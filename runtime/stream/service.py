@@ -11,6 +11,9 @@ from msc_edge.runtime.stream.control import answer, take_requests
 from msc_edge.runtime.stream.line.values import State
 from msc_edge.runtime.stream.logs import LOG
 from msc_edge.runtime.stream.notify import notify
+from msc_edge.runtime.stream.page.process import PageProcess, require_web
+from msc_edge.runtime.stream.page.snapshot import StationStatus
+from msc_edge.runtime.stream.page.status import station_status
 from msc_edge.runtime.stream.parts import Parts
 from msc_edge.runtime.stream.reloading import Reloader, ReloadResult
 from msc_edge.runtime.stream.scoring_watch import ScoringWatch
@@ -35,6 +38,8 @@ class Stream:
 
         `reread` gives the configuration as it is now, for a reload; by default it stays as it is.
         """
+        if config.web.port:
+            require_web()  # before anything is opened
         self._stopping = threading.Event()
         self._reloading = threading.Event()
         self._parts = parts = Parts(config)
@@ -44,6 +49,16 @@ class Stream:
             if config.http.port:  # last: it asks whether the stream is ready
                 server = StatusServer(config.http.host, config.http.port, parts.metrics, not_ready=self.not_ready)
                 parts.on_close(server.close)
+            if parts.page:
+                page = PageProcess(
+                    config.web,
+                    parts.folder,
+                    parts.page,
+                    station=config.station,
+                    status=self._status,
+                    metrics=parts.metrics.as_text,
+                )
+                parts.on_close(page.close)
             if parts.line:
                 # pymodbus and asyncua take half a second to import, and are an extra.
                 from msc_edge.runtime.stream.line.servers import open_line  # noqa: PLC0415
@@ -201,6 +216,10 @@ class Stream:
                 waiting = not self._parts.triggers and self._parts.statistics.seconds_since_scored(name) is None
                 found[name] = "waiting" if waiting else "running"
         return found
+
+    def _status(self) -> StationStatus:
+        """The state of the stream, for its page."""
+        return station_status(self._parts, states=self._states(), outages=self._outages(), not_ready=self.not_ready())
 
     def _stalled_sources(self) -> list[str]:
         """Sources whose loop has stopped, by an internal error or by a call that does not return."""

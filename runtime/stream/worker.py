@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from msc_edge.runtime.stream.frame_request import FrameRequest
 from msc_edge.runtime.stream.journal import EventJournal
 from msc_edge.runtime.stream.line.values import LineValues
 from msc_edge.runtime.stream.logs import LOG, FailureLog
+from msc_edge.runtime.stream.page.feed import PageFeed
 from msc_edge.runtime.stream.sinks.metrics import Metrics
 from msc_edge.runtime.stream.sinks.recorder import Recorder
 from msc_edge.runtime.stream.sources.interface import Source
@@ -45,6 +47,7 @@ class Worker(threading.Thread):
         metrics: Metrics,
         window: Window | None = None,
         line: LineValues | None = None,
+        page: PageFeed | None = None,
         drift: DriftWatch | None = None,
         triggers: Triggers | None = None,
         roi: Region | None = None,
@@ -65,6 +68,7 @@ class Worker(threading.Thread):
         self._metrics = metrics
         self._window = window
         self._line = line
+        self._page = page
         self._triggers = triggers
         self.drift = drift
         """None: the source is not watched for drift."""
@@ -139,11 +143,14 @@ class Worker(threading.Thread):
         in_time = self._triggers.answer(decision) if self._triggers else True
         if self._line:
             self._line.publish(decision, is_late=not in_time)
-        self._record(decision)
+        image = self._recorder.save_image(decision, wait=not self.source.is_live)
+        self._record(decision, image)
         self._statistics.add_decision(decision)
         self._metrics.add_decision(decision)
         if self._window:
             self._window.show(decision)
+        if self._page:
+            self._page.add(decision, image, self._kits.detector(self.source.name))
         if self.drift:
             self.drift.add(decision, self._kits.detector(self.source.name))
 
@@ -171,10 +178,9 @@ class Worker(threading.Thread):
         )
         return Decision(_id_of(frame), frame, result, stages)
 
-    def _record(self, decision: Decision) -> None:
-        """Write the row, the image and the event."""
+    def _record(self, decision: Decision, image: Path | None) -> None:
+        """Write the row and the event. `image`: where the frame is saved."""
         frame, file = decision.frame, decision.frame.file
-        image = self._recorder.save_image(decision, wait=not self.source.is_live)
         alarm = self.debounce.add(decision.verdict, frame.captured) if decision.verdict else None
         event = None
         if isinstance(alarm, Raised):

@@ -11,8 +11,11 @@ from msc_edge.errors import UsageError
 _BACKLOG = 128  # connections that wait to be accepted
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens on this address; port 0 is any free one. UsageError when it cannot be opened."""
+def listening_socket(host: str, port: int, *, options: tuple[str, str] = ("--host", "--port")) -> socket.socket:
+    """A socket that listens on this address; port 0 is any free one. UsageError when it cannot be opened.
+
+    `options`: how its user names the two, for the remedy.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
@@ -27,7 +30,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
         cause, wrong = why_not_opened(error)
-        remedy = "correct --host" if wrong == "host" else "choose another --port"
+        remedy = f"correct {options[0]}" if wrong == "host" else f"choose another {options[1]}"
         raise UsageError(f"port {port} of {host} cannot be opened: {cause}; {remedy}") from error
     return opened
 

@@ -41,10 +41,10 @@ class Port:
     def _is_local(self) -> bool:
         return is_loopback(self.opened.getsockname()[0])
 
-    def run(self, app: ASGIApp, *, on_start: Callable[[str], None]) -> None:
+    def run(self, app: ASGIApp, *, on_start: Callable[[str], None], signals: bool = True) -> None:
         """Answer requests until SIGTERM or Ctrl-C; then, those that have started. On the main thread only.
 
-        `on_start` receives the first address as soon as requests are answered.
+        `on_start` receives the first address as soon as requests are answered. Without `signals`, none ends it.
         """
         config = uvicorn.Config(
             app,
@@ -64,7 +64,7 @@ class Port:
             ssl_keyfile=self.settings.tls_key,
         )
         raise_open_files_limit()
-        _Server(config, self.opened, lambda: on_start(self.addresses[0])).run()
+        _Server(config, self.opened, lambda: on_start(self.addresses[0]), signals=signals).run()
 
 
 @contextmanager
@@ -87,13 +87,16 @@ class _Server(uvicorn.Server):
     Stopping it by a signal is its regular end, and not passed on as a signal.
     """
 
-    def __init__(self, config: uvicorn.Config, opened: socket.socket, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, opened: socket.socket, on_start: Callable[[], None], *, signals: bool
+    ) -> None:
         super().__init__(config)
         self._opened, self._on_start = opened, on_start
+        self._signals = (signal.SIGINT, signal.SIGTERM) if signals else ()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self.handle_exit) for number in self._signals}
         try:
             yield
         finally:

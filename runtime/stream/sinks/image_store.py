@@ -1,4 +1,4 @@
-"""Saved frames: rejected ones, and if configured every n-th normal one.
+"""Saved frames: rejected ones, and if configured those with a warning and every n-th normal one.
 
 Path: `<folder>/<YYYY-MM-DD>/<source>/<YYYYMMDDTHHMMSS.mmmZ>_<verdict>_<score>_<id>.<jpg or png>`, with dates and times
 in UTC. The overlay with the heatmap of a rejected frame has the same name with `_overlay.jpg`; both are removed
@@ -27,7 +27,7 @@ from msc_edge.runtime.stream.clock import Clock
 from msc_edge.runtime.stream.config_sections import ImagesConfig
 from msc_edge.runtime.stream.frame import Decision
 
-SaveReason = Literal["reject", "normal"]
+SaveReason = Literal["reject", "warn", "normal"]
 
 _SUFFIXES: dict[Literal["jpg", "png"], Literal[".jpg", ".png"]] = {"jpg": ".jpg", "png": ".png"}
 _OVERLAY = "_overlay"
@@ -72,13 +72,15 @@ class ImageStore:
             with self._lock:
                 self._normal[decision.frame.source] += 1
                 return "normal" if self._normal[decision.frame.source] % self._config.every == 0 else None
+        if decision.verdict == "warn":
+            return "warn" if self._config.warnings else None
         return "reject" if decision.verdict == "reject" else None
 
     def save(self, decision: Decision, *, reason: SaveReason, wait: bool = False) -> Path | None:
         """Copy the frame and queue it for writing; the path that it will have.
 
-        None when the queue is full (for normal frames: half full), or after `close`: the image counts as lost. With
-        `wait`, for sources that are not live, it waits for the queue instead.
+        None when the queue is full (for others than rejected frames: half full), or after `close`: the image counts as
+        lost. With `wait`, for sources that are not live, it waits for the queue instead.
         """
         image = decision.frame.image
         if image is None:

@@ -105,3 +105,14 @@ def test_a_kit_for_each_source_is_enough() -> None:
     assert check_config({"source": [source]}).kit is None
     with pytest.raises(UsageError, match="kit: is missing"):
         check_config({"source": [source, {"address": "1"}]})
+
+
+def test_with_the_page_warnings_are_saved_too_and_the_state_has_a_folder_for_images(tmp_path: Path) -> None:
+    least = {"kit": "k", "source": [{"address": "0"}]}
+    without = check_config(least)
+    assert without.with_images_of_page(tmp_path) == without
+    images = check_config(least | {"web": {"port": 8765}}).with_images_of_page(tmp_path).images
+    assert (images.folder, images.warnings) == (tmp_path / "images", True)
+    chosen = {"web": {"port": 8765}, "images": {"folder": "/data", "warnings": False}}
+    images = check_config(least | chosen).with_images_of_page(tmp_path).images
+    assert (images.folder, images.warnings) == (Path("/data"), False)

@@ -61,6 +61,7 @@ EVERYTHING: dict[str, Any] = {
     "images": {
         "folder": "/data/images",
         "every": 1000,
+        "warnings": True,
         "overlays": False,
         "format": "png",
         "max_mb": 12.5,
@@ -82,6 +83,15 @@ EVERYTHING: dict[str, Any] = {
     "line": {"host": "192.168.1.5", "modbus_port": 502, "opcua_port": 4840},
     "trigger": {"by": "modbus", "timeout": 1.5, "host": "0.0.0.0", "port": 9121},
     "http": {"port": 9110, "host": "0.0.0.0", "ready_within": 12.0},
+    "web": {
+        "port": 8443,
+        "host": "0.0.0.0",
+        "users": "/etc/msc-edge/users.toml",
+        "tls_cert": "/etc/msc-edge/station.pem",
+        "tls_key": "/etc/msc-edge/station.key",
+        "insecure": True,
+        "session_hours": 8.0,
+    },
     "log": {"format": "json", "status_every": 5.0},
 }
 SECRETS = {

@@ -127,6 +127,14 @@ def test_every_reject_and_every_nth_normal_frame_of_each_source(tmp_path: Path) 
     store.close()
 
 
+def test_warnings_are_saved_only_if_they_are_wanted(tmp_path: Path) -> None:
+    for wanted, reason in ((None, None), (False, None), (True, "warn")):
+        store = opened(tmp_path / str(wanted), warnings=wanted)
+        assert store.reason_to_save(decision("warn")) == reason
+        assert store.reason_to_save(decision("reject")) == "reject"
+        store.close()
+
+
 def test_by_default_no_normal_frame_and_never_an_unreadable_file(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert {store.reason_to_save(decision("normal")) for _ in range(9)} == {None}

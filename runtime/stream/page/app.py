@@ -1,0 +1,81 @@
+"""The web application of the page."""
+
+import logging
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from msc_edge.errors import MscEdgeError
+from msc_edge.runtime.stream.page.audit import AuditLog
+from msc_edge.runtime.stream.page.gallery_pages import GalleryPages
+from msc_edge.runtime.stream.page.health import HealthPages
+from msc_edge.runtime.stream.page.live import LiveState
+from msc_edge.runtime.stream.page.live_pages import LivePages
+from msc_edge.runtime.stream.page.log_in_pages import LogInPages
+from msc_edge.runtime.stream.page.people import LogInNeeded, People
+from msc_edge.runtime.stream.page.records import Records
+from msc_edge.runtime.stream.page.rendering import page, static
+from msc_edge.runtime.stream.page.snapshot import PageSettings
+from msc_edge.runtime.stream.page.texts import texts_of
+from msc_edge.runtime.web.access import Access
+from msc_edge.runtime.web.early_responses import EarlyResponses
+
+_LOG = logging.getLogger("msc_edge")
+
+
+def create_app(live: LiveState, records: Records, settings: PageSettings, *, hosts: frozenset[str] | None) -> ASGIApp:
+    """The application; `hosts`: see `Access`."""
+    audit = AuditLog(settings.folder)
+    people = People(settings, audit)
+    app = Starlette(
+        routes=[
+            *LivePages(live, records).routes(),
+            *GalleryPages(records, audit, settings.folder).routes(),
+            *HealthPages(live).routes(),
+            *LogInPages(people).routes(),
+            Route("/static/{name}", static),
+        ],
+        exception_handlers={
+            HTTPException: _refuse,
+            MscEdgeError: _fail,
+            ClientDisconnect: _disconnected,
+            Exception: _defect,
+        },
+    )
+    app.state.station, app.state.log_in = settings.station, people.log_in_is_needed
+    guarded = Access(LogInNeeded(app, people), token=None, hosts=hosts)
+    return EarlyResponses(guarded, timeout=settings.web.timeout)
+
+
+def _problem(request: Request, status: int, message: str) -> Response:
+    """An error as a page, or as JSON for a script."""
+    if "text/html" in request.headers.get("accept", ""):
+        return page(request, "problem.html.j2", status=status, message=message)
+    return JSONResponse({"error": message}, status)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    t = texts_of(request)
+    known = {404: t("problem.no_page"), 405: t("problem.no_method")}
+    if error.detail == HTTPStatus(error.status_code).phrase:
+        return _problem(request, error.status_code, known.get(error.status_code, error.detail))
+    return _problem(request, error.status_code, error.detail)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    return _problem(request, HTTPStatus.BAD_REQUEST, str(error))
+
+
+async def _disconnected(_: Request, __: Exception) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody receives it
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    _LOG.error("page %s: %s", request.url.path, error, exc_info=error)
+    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, texts_of(request)("problem.defect"))

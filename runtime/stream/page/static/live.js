@@ -1,0 +1,147 @@
+// The live page: asks for the state twice a second while it is seen, and draws it.
+
+import { $, all, clock, midnight, number, onKey, request, score, text } from "./common.js";
+import { dayChart, scoreChart } from "./chart.js";
+
+const INTERVAL = 500, COUNTS_INTERVAL = 5000, CHART_SECONDS = 120;
+const OUTCOMES = ["normal", "warn", "reject", "not_scored"];
+const alarm = $("[data-alarm]"), overlay = $("[data-overlay]");
+const shown = new Map(); // of each source, the number of the frame on the page
+let offset = 0; // seconds that the clock of the station is ahead of the viewer's
+
+const set = (element, value) => {
+  if (element.textContent !== value) element.textContent = value;
+};
+
+function warn(message) {
+  alarm.hidden = !message;
+  set(alarm, message);
+}
+
+function drawSource(section, source, age) {
+  const name = source.name;
+  const inspects = source.state === "running" || source.state === "waiting" || source.state === "ended";
+  const decision = source.last?.outcome === "not_scored" || !source.shown ? source.last : source.shown;
+  let outcome = decision?.outcome ?? "none";
+  let word = outcome;
+  const seconds = decision ? Math.max(0, Math.round(Date.now() / 1000 + offset - decision.time)) : null;
+  const isOld = source.old_after !== null && seconds !== null && seconds > source.old_after;
+  if (source.state === "no_frames" || (isOld && source.state === "running")) [outcome, word] = ["not_scored", "no_frames"];
+  else if (source.state === "not_scored") [outcome, word] = ["not_scored", "not_scored"];
+  section.dataset.outcome = outcome;
+  section.classList.toggle("old", !inspects || isOld || age > 10 || outcome === "not_scored");
+  $("[data-verdict] use", section).setAttribute("href", `#sign-${outcome}`);
+  set($("[data-word]", section), text(word));
+  set($("[data-state]", section), text(`state_${source.state}`) + (source.reason ? ` (${source.reason})` : ""));
+  set($("[data-age]", section), seconds === null || seconds < 3 ? "" : text("ago", { seconds: number(seconds, 0) }));
+  set($("[data-score]", section), decision?.score == null ? " " : text("score", { score: score(decision.score), limit: score(decision.limit) }));
+  scoreChart($("[data-chart]", section), {
+    points: source.points, limit: source.limit, warn: source.warn, now: Date.now() / 1000 + offset, seconds: CHART_SECONDS, label: score(source.limit),
+  });
+  const key = `${source.shown?.number} ${overlay.checked}`;
+  if (source.shown && shown.get(name) !== key) {
+    shown.set(name, key);
+    const frame = $("[data-frame]", section), next = new Image();
+    next.onload = () => {
+      frame.src = next.src;
+      frame.hidden = false;
+      frame.dataset.number = source.shown.number;
+      $("[data-no-frame]", section).hidden = true;
+    };
+    next.src = `/live/${encodeURIComponent(name)}.jpg?${source.shown.number}${overlay.checked ? "" : "&plain"}`;
+  }
+}
+
+function facts(live) {
+  const lines = live.not_ready.map((reason) => ["bad", text("not_ready", { reason })]);
+  if (!lines.length) lines.push(["good", text("ready")]);
+  const drifted = live.sources.filter((source) => source.drift);
+  lines.push(...drifted.map((source) => ["warn", text("drift", { source: source.name })]));
+  if (!drifted.length) lines.push(["good", text("no_drift")]);
+  for (const sink of live.sinks) {
+    const kind = sink.failure ? (sink.set_aside ? "aside" : "fails") : "works";
+    const values = { name: sink.name, waiting: number(sink.waiting, 0), count: number(sink.set_aside, 0), reason: sink.failure };
+    lines.push([sink.failure ? "bad" : "good", text(`sink_${kind}`, values)]);
+  }
+  for (const kit of live.kits) lines.push(["plain", text("kit", { name: kit.name, model: kit.model, sha: kit.sha256.slice(0, 12) })]);
+  const list = $("[data-facts]");
+  const content = lines.map(([kind, line]) => {
+    const item = document.createElement("li");
+    item.className = kind;
+    item.textContent = line;
+    return item;
+  });
+  if (list.textContent !== content.map((item) => item.textContent).join("")) list.replaceChildren(...content);
+}
+
+async function load() {
+  try {
+    const { age, silent, failure, live } = await (await request("/live", { signal: AbortSignal.timeout(5000) })).json();
+    if (!live) return;
+    if (live.sources.length !== all("[data-source]").length) return location.reload();
+    offset = live.time + age - Date.now() / 1000;
+    warn(silent ? text("silent", { seconds: 5 * Math.floor(age / 5) }) : failure ? text("records", { reason: failure }) : "");
+    for (const source of live.sources) drawSource($(`[data-source="${CSS.escape(source.name)}"]`), source, age);
+    facts(live);
+  } catch (error) {
+    warn(error instanceof TypeError || error.name === "TimeoutError" ? text("unreachable") : error.message);
+    for (const section of all("[data-source]")) section.classList.add("old");
+  }
+}
+
+const share = (good, inspected) => (inspected ? `${number((100 * good) / inspected, 1)} %` : "–");
+
+async function loadCounts() {
+  const sections = all("[data-source]");
+  if (!sections.length) return;
+  const since = midnight() / 1000;
+  let counts;
+  try {
+    ({ counts } = await (await request(`/counts?since=${since}`)).json());
+  } catch {
+    return; // the state shows what is wrong
+  }
+  for (const section of sections) {
+    const own = Object.fromEntries(OUTCOMES.map((outcome) => [outcome, 0]));
+    for (const bin of counts) if (bin.source === section.dataset.source) for (const outcome of OUTCOMES) own[outcome] += bin[outcome] ?? 0;
+    for (const outcome of OUTCOMES) set($(`[data-count=${outcome}]`, section), number(own[outcome], 0));
+    set($("[data-count=yield]", section), share(own.normal + own.warn, own.normal + own.warn + own.reject));
+  }
+  const hours = [];
+  for (let hour = 0; hour <= new Date().getHours(); hour++) {
+    hours.push({ label: clock(new Date(new Date().setHours(hour, 0, 0, 0)), false), ...Object.fromEntries(OUTCOMES.map((outcome) => [outcome, 0])) });
+  }
+  for (const bin of counts) {
+    const hour = hours[new Date(1000 * bin.time).getHours()];
+    if (hour) for (const outcome of OUTCOMES) hour[outcome] += bin[outcome] ?? 0;
+  }
+  const first = hours.findIndex((hour) => OUTCOMES.some((outcome) => hour[outcome]));
+  const seen = hours.slice(Math.max(0, Math.min(first < 0 ? hours.length : first, hours.length - 8)));
+  for (const hour of seen) hour.yield = share(hour.normal + hour.warn, hour.normal + hour.warn + hour.reject);
+  dayChart($("[data-yield]"), seen);
+  const table = $("[data-hours]");
+  table.hidden = false;
+  $("tbody", table).replaceChildren(
+    ...seen.filter((hour) => OUTCOMES.some((outcome) => hour[outcome])).map((hour) => {
+      const row = document.createElement("tr"), head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = hour.label;
+      row.append(head, ...[...OUTCOMES.map((outcome) => number(hour[outcome], 0)), hour.yield].map((value) => {
+        const cell = document.createElement("td");
+        cell.textContent = value;
+        return cell;
+      }));
+      return row;
+    }),
+  );
+}
+
+async function again(work, interval) {
+  if (!document.hidden) await work();
+  setTimeout(again, interval, work, interval);
+}
+
+document.addEventListener("visibilitychange", () => document.hidden || load());
+onKey({ o: () => { if (overlay) overlay.checked = !overlay.checked; } });
+again(load, INTERVAL);
+again(loadCounts, COUNTS_INTERVAL);

@@ -1,0 +1,54 @@
+"""The languages of the page say the same."""
+
+import re
+import string
+
+import pytest
+
+from msc_edge.runtime.stream.page import texts as module
+from msc_edge.runtime.stream.page.texts import LANGUAGES, texts
+
+
+def placeholders(text: str) -> list[str]:
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
+
+
+@pytest.mark.parametrize("language", [each for each in LANGUAGES if each != "en"])
+def test_every_language_has_the_same_texts_with_the_same_values(language) -> None:
+    english, other = texts("en").all, texts(language).all
+    assert list(other) == list(english)
+    assert {key: placeholders(text) for key, text in other.items()} == {
+        key: placeholders(text) for key, text in english.items()
+    }
+    assert [key for key, text in other.items() if not text.strip()] == []
+
+
+def test_there_is_a_file_for_each_language_and_no_other() -> None:
+    folder = module.files("msc_edge.runtime.stream.page").joinpath("texts")
+    assert sorted(each.name for each in folder.iterdir()) == sorted(f"{language}.toml" for language in LANGUAGES)
+
+
+def test_every_text_is_used_and_every_text_that_is_used_is_there() -> None:
+    package = module.files("msc_edge.runtime.stream.page")
+    code = "".join(
+        file.read_text("utf-8")
+        for folder in ("pages", "static", ".")
+        for file in package.joinpath(folder).iterdir()
+        if file.name.endswith((".j2", ".js", ".py"))
+    )
+    used = set(re.findall(r"""\b(?:t|texts_of\(request\))\(["']([\w.]+)["']""", code))
+    used |= {f"script.{name}" for name in re.findall(r"""\btext\(["'](\w+)["']""", code)}
+    used |= set(re.findall(r'"(gallery\.none\w*)"', code))
+    used = {key for key in used if not key.endswith((".", "_"))}
+    # Names that are put together, such as t("verdict." ~ outcome).
+    beginnings = set(re.findall(r"""\bt\(["']([\w.]+[._])["'] ~""", code)) | {"script.state_", "script.sink_"}
+    outcomes = {f"script.{name}" for name in ("normal", "warn", "reject", "not_scored", "none", "no_frames", "ended")}
+    known = texts("en").all
+    assert used - set(known) == set()
+    unused = {key for key in set(known) - used - outcomes if not key.startswith(tuple(beginnings))}
+    assert unused == set()
+
+
+def test_numbers_are_written_as_the_language_does() -> None:
+    assert texts("en").number(1234.5, 1) == "1,234.5"
+    assert texts("de").number(1234.5, 1) == "1.234,5"
