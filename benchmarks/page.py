@@ -121,7 +121,7 @@ def run_camera(port: str, images: str, rate: str) -> None:
                 number, due = number + 1, due + 1 / float(rate)
                 time.sleep(max(0.0, due - time.monotonic()))
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     serve(port, Handler)
 
@@ -137,7 +137,7 @@ def run_server(port: str) -> None:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     serve(port, Handler)
 

@@ -12,11 +12,15 @@ from starlette.types import ASGIApp
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.runtime.stream.page.audit import AuditLog
+from msc_edge.runtime.stream.page.gallery import Gallery
 from msc_edge.runtime.stream.page.gallery_pages import GalleryPages
 from msc_edge.runtime.stream.page.health import HealthPages
+from msc_edge.runtime.stream.page.learning import Learning
+from msc_edge.runtime.stream.page.learning_pages import LearningPages
 from msc_edge.runtime.stream.page.live import LiveState
 from msc_edge.runtime.stream.page.live_pages import LivePages
 from msc_edge.runtime.stream.page.log_in_pages import LogInPages
+from msc_edge.runtime.stream.page.marks import Marks
 from msc_edge.runtime.stream.page.people import LogInNeeded, People
 from msc_edge.runtime.stream.page.records import Records
 from msc_edge.runtime.stream.page.rendering import page, static
@@ -32,10 +36,13 @@ def create_app(live: LiveState, records: Records, settings: PageSettings, *, hos
     """The application; `hosts`: see `Access`."""
     audit = AuditLog(settings.folder)
     people = People(settings, audit)
+    gallery, marks = Gallery(records.store), Marks(records.store, settings.folder)
+    learning = Learning(marks, live.kits)
     app = Starlette(
         routes=[
             *LivePages(live, records).routes(),
-            *GalleryPages(records, audit, settings.folder).routes(),
+            *GalleryPages(records, gallery, marks, audit, learned=learning.learned).routes(),
+            *LearningPages(gallery, learning, audit).routes(),
             *HealthPages(live).routes(),
             *LogInPages(people).routes(),
             Route("/static/{name}", static),

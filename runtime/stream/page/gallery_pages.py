@@ -2,8 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from msc_edge.errors import UsageError
+from msc_edge.runtime.learning.additions_file import KeptImage
 from msc_edge.runtime.stream.page.audit import AuditLog
 from msc_edge.runtime.stream.page.finding_images import image_of, read_whole, small_copy
 from msc_edge.runtime.stream.page.gallery import PAGE_SIZE, Filter, Gallery
@@ -24,6 +25,7 @@ from msc_edge.runtime.stream.page.rendering import HEADERS, page
 from msc_edge.runtime.stream.page.texts import texts_of
 from msc_edge.runtime.stream.page.wording import p_value_in_words
 
+LearnedFrom = Callable[[dict[str, Any]], KeptImage | None]
 _LONGEST_BODY = 10_000  # bytes
 _MOST_NUMBERS = 2**63  # of rows in SQLite
 
@@ -31,10 +33,12 @@ _MOST_NUMBERS = 2**63  # of rows in SQLite
 class GalleryPages:
     """Rejects and warnings."""
 
-    def __init__(self, records: Records, audit: AuditLog, folder: Path) -> None:
-        """`folder`: of the state."""
-        self._records, self._audit = records, audit
-        self._gallery, self._marks = Gallery(records.store), Marks(records.store, folder)
+    def __init__(
+        self, records: Records, gallery: Gallery, marks: Marks, audit: AuditLog, *, learned: LearnedFrom
+    ) -> None:
+        """`learned`: what was learned from a finding and counts."""
+        self._records, self._gallery, self._marks, self._audit = records, gallery, marks, audit
+        self._learned = learned
 
     def routes(self) -> list[Route]:
         """The routes of these pages."""
@@ -63,7 +67,7 @@ class GalleryPages:
 
     def show_one(self, request: Request) -> Response:
         """One finding."""
-        finding, wanted = self._finding(request), _filter(request)
+        finding, wanted = finding_of(request, self._gallery), _filter(request)
         number = finding["number"]
         return page(
             request,
@@ -79,11 +83,13 @@ class GalleryPages:
             classes=self._marks.classes(),
             history=self._marks.history(finding["id"]),
             may_mark=user_of(request).may("operator"),
+            learned=self._learned(finding),
+            may_learn=user_of(request).may("engineer"),
         )
 
     def image(self, request: Request) -> Response:
         """The image `frame`, `overlay`, `small` (for the gallery) or `nearest`."""
-        finding, name = self._finding(request), request.path_params["name"]
+        finding, name = finding_of(request, self._gallery), request.path_params["name"]
         content: tuple[bytes, str] | None = None
         if name == "nearest":
             jpeg = self._records.thumbnail(finding["kit"], finding["nearest"][0]["row"])
@@ -101,10 +107,10 @@ class GalleryPages:
     async def mark(self, request: Request) -> Response:
         """Mark a finding, or withdraw its mark. The body: `{"action": ..., "defect": ...}`."""
         user = require(request, "operator")
-        wanted = await _json_body(request)
+        wanted = await json_body(request)
 
         def work() -> dict[str, Any]:
-            finding = self._finding(request)
+            finding = finding_of(request, self._gallery)
             action = str(wanted.get("action", ""))
 
             def audit(defect: str | None) -> None:
@@ -121,25 +127,28 @@ class GalleryPages:
                 )
 
             self._marks.set(finding, action, str(wanted.get("defect") or ""), who=user.name, audit=audit)
-            return self._finding(request)
+            return finding_of(request, self._gallery)
 
         marked = await run_in_threadpool(work)
         return JSONResponse({"mark": marked["mark"], "defect": marked["defect"]}, headers=HEADERS)
 
-    def _finding(self, request: Request) -> dict[str, Any]:
-        number = request.path_params["number"]
-        found = self._gallery.get(number) if number < _MOST_NUMBERS else None
-        if found is None:
-            raise HTTPException(404, texts_of(request)("problem.no_part"))
-        return found
+
+def finding_of(request: Request, gallery: Gallery) -> dict[str, Any]:
+    """The finding that a request is about; else 404."""
+    number = request.path_params["number"]
+    found = gallery.get(number) if number < _MOST_NUMBERS else None
+    if found is None:
+        raise HTTPException(404, texts_of(request)("problem.no_part"))
+    return found
 
 
-async def _json_body(request: Request) -> dict[str, Any]:
+async def json_body(request: Request) -> dict[str, Any]:
+    """The JSON object in a request. UsageError where it is none."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LONGEST_BODY:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a mark has at most 10 kB")
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a change has at most 10 kB")
     try:
         found = json.loads(body)
     except ValueError:

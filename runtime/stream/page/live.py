@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from msc_edge.drawing import encode_image
@@ -106,6 +107,11 @@ class LiveState:
         """Whether the next snapshot is to contain metrics."""
         return self._metrics_wanted
 
+    def kits(self) -> dict[str, Path]:
+        """The kits in use, by SHA-256; none before the first snapshot."""
+        snapshot = self.snapshot
+        return {kit.sha256: kit.path for kit in snapshot.status.kits} if snapshot else {}
+
     def watch(self) -> None:
         """Note that somebody looks at frames."""
         if not self.is_watched:
@@ -164,7 +170,10 @@ class LiveState:
                 {"name": each.name, "waiting": each.waiting, "set_aside": each.set_aside, "failure": each.failure}
                 for each in status.sinks
             ],
-            "kits": [{"sha256": each.sha256, "name": each.name, "model": each.model} for each in status.kits],
+            "kits": [
+                {"sha256": each.sha256, "name": each.name, "model": each.model, "learned": each.learned}
+                for each in status.kits
+            ],
         }
 
 

@@ -73,6 +73,17 @@ class Marks:
             ).fetchall()
         return [name for (name,) in rows]
 
+    def defects(self, kit: str) -> Sequence[dict[str, Any]]:
+        """The findings of a kit that are marked as defects, with `who` has marked them last."""
+        with self._store.reading() as database:
+            rows = database.execute(
+                "SELECT findings.*, "
+                "(SELECT who FROM marks WHERE finding = findings.id ORDER BY marks.number DESC LIMIT 1) AS who "
+                "FROM findings WHERE mark = 'defect' AND kit = ?",
+                (kit,),
+            ).fetchall()
+        return [dict(row) for row in rows]
+
     def kept_image(self, finding: dict[str, Any]) -> Path | None:
         """Where the copy of a frame is, or would be; None for a frame that was not saved."""
         if finding["image"] is None:

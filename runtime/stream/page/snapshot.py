@@ -129,6 +129,10 @@ class KitStatus:
     sha256: str
     name: str
     model: str
+    path: Path
+    """Absolute."""
+    learned: int
+    """Images that this station has learned for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,4 +54,10 @@ def _old_after(source: SourceConfig) -> float:
 
 
 def _kit(detector: Detector) -> KitStatus:
-    return KitStatus(sha256=detector.kit.sha256, name=detector.kit.name, model=detector.model)
+    return KitStatus(
+        sha256=detector.kit.sha256,
+        name=detector.kit.name,
+        model=detector.model,
+        path=detector.path,
+        learned=len(detector.additions),
+    )

@@ -62,7 +62,6 @@ def test_a_closed_session_is_over(sessions) -> None:
 
 def test_many_sessions_end_the_oldest(sessions) -> None:
     first = opened(sessions)
-    for _ in range(500):
-        last = opened(sessions)
+    others = [opened(sessions) for _ in range(500)]
     assert sessions.find(first) is None
-    assert sessions.find(last)
+    assert sessions.find(others[-1])

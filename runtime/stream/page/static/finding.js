@@ -48,6 +48,22 @@ for (const chip of all("[data-class]")) {
   });
 }
 
+const learn = $("[data-learn]");
+learn?.addEventListener("click", async () => {
+  const result = $("[data-learn-result]");
+  result.className = "result";
+  result.textContent = text("learning");
+  learn.disabled = true;
+  try {
+    await send(learn.dataset.learn, { action: learn.value });
+    location.reload();
+  } catch (error) {
+    result.classList.add("bad");
+    result.textContent = text("failed", { reason: error.message });
+    learn.disabled = false;
+  }
+});
+
 const press = (selector) => () => {
   const found = $(selector);
   if (!found) return false;
@@ -60,4 +76,5 @@ onKey({
   d: press("[data-mark] [value=defect]"),
   f: press("[data-mark] [value=false_alarm]"),
   u: press("[data-mark] [value=withdrawn]"),
+  l: press("[data-learn][value=learn]"),
 });

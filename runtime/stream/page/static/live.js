@@ -63,7 +63,10 @@ function facts(live) {
     const values = { name: sink.name, waiting: number(sink.waiting, 0), count: number(sink.set_aside, 0), reason: sink.failure };
     lines.push([sink.failure ? "bad" : "good", text(`sink_${kind}`, values)]);
   }
-  for (const kit of live.kits) lines.push(["plain", text("kit", { name: kit.name, model: kit.model, sha: kit.sha256.slice(0, 12) })]);
+  for (const kit of live.kits) {
+    const facts = { name: kit.name, model: kit.model, sha: kit.sha256.slice(0, 12), count: kit.learned };
+    lines.push(["plain", kit.learned ? text("kit_learned", facts) : text("kit", facts)]);
+  }
   const list = $("[data-facts]");
   const content = lines.map(([kind, line]) => {
     const item = document.createElement("li");

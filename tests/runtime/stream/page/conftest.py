@@ -154,10 +154,12 @@ def start_station(
     save: Callable,
     free_port: Callable[[], int],
 ) -> Iterator[Callable[..., Station]]:
-    """Start a station: options of `[web]`, and a source other than a folder. All are stopped at the end."""
+    """Start a station: options of `[web]`, a source other than a folder, another kit. All are stopped at the end."""
     running: list[Station] = []
 
-    def start(*, state: Path | None = None, top: str = "", source: str = "", **web: object) -> Station:
+    def start(
+        *, state: Path | None = None, kit: Path = patch_kit, top: str = "", source: str = "", **web: object
+    ) -> Station:
         folder = tmp_path_factory.mktemp("station")
         incoming, port = folder / "incoming", free_port()
         incoming.mkdir()
@@ -165,7 +167,7 @@ def start_station(
         config = folder / "line.toml"
         state = state or folder / "state"
         config.write_text(
-            f'kit = "{patch_kit}"\nstation = "line-3"\nstate = "{state}"\nthreads = 1\n{top}\n'
+            f'kit = "{kit}"\nstation = "line-3"\nstate = "{state}"\nthreads = 1\n{top}\n'
             f'[[source]]\naddress = "{source or incoming}"\nname = "camera-1"\nsettle = 0.05\n[web]\n{options}'
         )
         log = folder / "log"

@@ -2,17 +2,16 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
-from msc_edge.images import read_image
+from msc_edge.images import decode_image, read_image
 
 
 def decoded(response) -> np.ndarray:
     assert response.status == 200
     assert response.headers["content-type"] == "image/jpeg"
-    return cv2.imdecode(np.frombuffer(response.body, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    return decode_image(np.frombuffer(response.body, np.uint8))
 
 
 def test_the_gallery_has_the_rejects_and_not_the_good_part(station) -> None:

@@ -2,10 +2,10 @@
 
 import re
 import string
+from importlib.resources import files
 
 import pytest
 
-from msc_edge.runtime.stream.page import texts as module
 from msc_edge.runtime.stream.page.texts import LANGUAGES, texts
 
 
@@ -24,12 +24,12 @@ def test_every_language_has_the_same_texts_with_the_same_values(language) -> Non
 
 
 def test_there_is_a_file_for_each_language_and_no_other() -> None:
-    folder = module.files("msc_edge.runtime.stream.page").joinpath("texts")
+    folder = files("msc_edge.runtime.stream.page").joinpath("texts")
     assert sorted(each.name for each in folder.iterdir()) == sorted(f"{language}.toml" for language in LANGUAGES)
 
 
 def test_every_text_is_used_and_every_text_that_is_used_is_there() -> None:
-    package = module.files("msc_edge.runtime.stream.page")
+    package = files("msc_edge.runtime.stream.page")
     code = "".join(
         file.read_text("utf-8")
         for folder in ("pages", "static", ".")
