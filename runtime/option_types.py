@@ -21,7 +21,7 @@ TrustedKey = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="A public key, or a folder of them (*.pub): refuse a kit that none of them has signed (extra [sign]).",
+        help="A public key, or a folder of them (*.pub): refuse a kit that none of them has signed (extra `sign`).",
         show_default=False,
     ),
 ]

@@ -7,16 +7,19 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torchvision
+from typer.main import get_command
 
+from msc_edge.cli import app
 from msc_edge.images import DecodePolicy, read_image
 from msc_edge.kit.layout import MANIFEST
 from msc_edge.kit.manifest import parse_manifest
@@ -40,6 +43,19 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_generated_page_is_current(generated: Path, name: str) -> None:
     written, current = ((folder / name).read_text(encoding="utf-8") for folder in (REPOSITORY / "docs", generated))
     assert written == current, "run `make docs`"
+
+
+def test_no_help_has_words_that_a_terminal_takes_for_a_style() -> None:
+    """Rich removes `[web]` from a help text: such a name is written `web`."""
+
+    def texts(command: Any) -> Iterator[str]:
+        for each in command.params:
+            yield getattr(each, "help", None) or ""
+        for each in getattr(command, "commands", {}).values():
+            yield each.help or ""
+            yield from texts(each)
+
+    assert [text for text in texts(get_command(app)) if re.search(r"\[[a-z/]", text)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
