@@ -64,6 +64,7 @@ def export(
     ] = "x86-vnni",
     thumbnails: Annotated[bool, typer.Option(help="Store a thumbnail of each normal image in the kit.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
+    context: typer.Context = None,  # pyright: ignore[reportArgumentType]  (typer gives it)
 ) -> None:
     """Pack a run into a kit, and check that the kit scores as training did.
 
@@ -76,6 +77,12 @@ def export(
     if (run is None) == (from_station is None):
         raise UsageError("name a RUN of msc-edge train, or --from-station KIT, and not both")
     if from_station is not None:
+        kept = {"out", "name", "from_station", "overwrite"}
+        given = [
+            each for each in context.params if getattr(context.get_parameter_source(each), "name", "") == "COMMANDLINE"
+        ]
+        if wrong := [f"--{each.replace('_', '-')}" for each in given if each not in kept]:
+            raise UsageError(f"{', '.join(wrong)}: of a training; --from-station leaves the kit as it is otherwise")
         _export_station(from_station, out, name=name, overwrite=overwrite)
         return
     assert run is not None

@@ -90,7 +90,7 @@ def export(
     refuse_zip(out)
     if overwrite:
         _refuse_no_kit(out)
-    name = _checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
+    name = checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
     backbone = build_backbone(record.backbone, stop_at=record.stop_at)
@@ -166,7 +166,8 @@ def _refuse_no_kit(out: Path) -> None:
         raise UsageError(f"{out}: not a kit; --overwrite replaces only kits: choose another name")
 
 
-def _checked_name(name: str | None) -> str | None:
+def checked_name(name: str | None) -> str | None:
+    """The name of a kit as it was given. UsageError for one that no kit may have."""
     if name is not None and kit_name(name) != name:
         raise UsageError(
             f"--name {name!r}: a kit name has up to 63 letters a-z, digits, '.', '_' and '-', and starts with a letter "

@@ -17,11 +17,12 @@ from onnx import helper, numpy_helper
 from msc_edge.drawing import encode_image
 from msc_edge.errors import KitError, UsageError
 from msc_edge.export.index import build_index, preferred_search
+from msc_edge.export.pack import checked_name
 from msc_edge.export.parity import TOLERANCE, unit_of
 from msc_edge.files import folder_written_whole
 from msc_edge.images import decode_image
 from msc_edge.kit.layout import NORMAL_IMAGES, thumbnail_file
-from msc_edge.kit.manifest import Manifest, Precision
+from msc_edge.kit.manifest import Manifest, Precision, kit_name
 from msc_edge.kit.model_entry import Model
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import refuse_zip, seal
@@ -44,6 +45,9 @@ def export_station(kit: Path, out: Path, *, name: str | None = None, overwrite: 
     differ.
     """
     refuse_zip(out)
+    name = checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
+    if out.resolve() == kit.resolve():
+        raise UsageError(f"--out {out}: is the kit itself, and the new one is another kit; choose another name")
     with Kit.open(kit) as opened, AdditionsFile.open(kit, opened.identity) as file:
         detectors = _detectors(opened)
         additions: dict[Precision, Additions] = {
@@ -56,7 +60,7 @@ def export_station(kit: Path, out: Path, *, name: str | None = None, overwrite: 
         images = [decode_image(np.frombuffer(file.content(each.id), np.uint8), policy) for each in learned.learned]
         images += [detectors[opened.manifest.precisions[0]].thumbnail(row) for row in _spread(opened.manifest)]
         with folder_written_whole(out, replace=overwrite) as folder:
-            manifest = _written(opened, folder, additions, history, name=name or out.name)
+            manifest = _written(opened, folder, additions, history, name=name)
             _check(folder, detectors, additions, images)
     return manifest
 

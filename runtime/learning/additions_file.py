@@ -28,6 +28,12 @@ Kind = Literal["addition", "defect"]
 
 _FORMAT = 1
 _TIMEOUT = 5.0  # seconds to wait for another process that writes
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "free some space there",
+    sqlite3.SQLITE_BUSY: "another program writes it; try again",
+    sqlite3.SQLITE_READONLY: "the folder or the file is read-only: change its permissions",
+    sqlite3.SQLITE_CANTOPEN: "check the permissions of the folder",
+}
 _SCHEMA = """
 CREATE TABLE kit (format INTEGER NOT NULL, sha256 TEXT NOT NULL, name TEXT NOT NULL);
 CREATE TABLE image (
@@ -73,8 +79,24 @@ class KeptImage:
 
 
 def additions_path(kit: Path, identity: KitIdentity) -> Path:
-    """Where the additions of a kit are, a folder or a .zip."""
-    return kit.with_name(f"{kit.name}.additions-{identity.sha256[:12]}.sqlite")
+    """Where the additions of a kit are, a folder or a .zip: beside the kit itself, not beside a link to it."""
+    kit = kit.resolve()
+    return kit.with_name(f"{kit.name}{_ending(identity)}")
+
+
+def renamed_additions(kit: Path, identity: KitIdentity) -> Path | None:
+    """The additions of this kit under the name that it had before it was renamed; None where there are none."""
+    path = additions_path(kit, identity)
+    if path.exists():
+        return None
+    others = sorted(path.parent.glob(f"*{_ending(identity)}"))
+    return next(
+        (each for each in others if not each.with_name(each.name.removesuffix(_ending(identity))).exists()), None
+    )
+
+
+def _ending(identity: KitIdentity) -> str:
+    return f".additions-{identity.sha256[:12]}.sqlite"
 
 
 def digest_of(content: bytes) -> str:
@@ -98,8 +120,12 @@ class AdditionsFile:
         OutputError when it cannot be read or written.
         """
         path = additions_path(kit, identity)
+        if other := renamed_additions(kit, identity):
+            raise UsageError(f"{other}: is what was learned for this kit under another name; rename it to {path.name}")
         if not create and not path.exists():
             raise UsageError(f"{kit}: this station has learned nothing for it: there is no {path.name} beside it")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder, and would be the file with what was learned; move it away")
         with _reported(path):
             database = sqlite3.connect(path, timeout=_TIMEOUT, isolation_level=None)
             try:
@@ -255,6 +281,5 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: a message that quotes a damaged file
-        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        remedy = "free some space there" if full else "check the folder and the disk, or copy it again"
+        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "move it away, or copy it again")
         raise OutputError(f"{path}: cannot be used ({error}); {remedy}") from error

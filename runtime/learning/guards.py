@@ -23,6 +23,7 @@ MAX_LOST = 0.02
 
 _SEVERITY = get_args(Verdict)  # the mildest first
 _THUMBNAILS = 32
+_SHAPE = 0.05  # of the ratio of the sides; a thumbnail has whole pixels
 _KINDS: tuple[AnomalyKind, ...] = ("drawn", "pasted")  # shuffled quarters are rejected by any kit
 
 
@@ -36,6 +37,21 @@ class Kept:
     """Of these, with the additions so far."""
     after: int
     """Of these, with the new addition, too."""
+
+
+def refuse_what_is_no_part(kit: Detector, image: np.ndarray) -> None:
+    """UsageError for an image of another shape than the kit's thumbnails have: it is not of this camera."""
+    height, width = image.shape[:2]
+    try:
+        shapes = [kit.thumbnail(row).shape[:2] for row in _spread(kit)]
+    except UsageError:  # a kit without thumbnails
+        return
+    if not any(abs(width * high - height * wide) <= _SHAPE * height * wide for high, wide in shapes):
+        high, wide = shapes[0]
+        raise UsageError(
+            f"its shape is {width}x{height}, and the normal images of the kit have that of {wide}x{high}; add images "
+            "of the same camera"
+        )
 
 
 class Guards:
@@ -103,11 +119,15 @@ def _kept(seen: Sequence[_Seen], before: Detector, after: Detector) -> Kept:
 
 def _synthetic_anomalies(kit: Detector) -> Iterable[np.ndarray]:
     """Drawn on thumbnails of the kit; none where it has none. The same at every call."""
-    rows = np.unique(np.linspace(0, len(kit.normal_images) - 1, _THUMBNAILS).round().astype(int)).tolist()
-    for row in rows:
+    for row in _spread(kit):
         try:
             thumbnail = kit.thumbnail(row)
         except UsageError:  # a kit without thumbnails
             return
         for number, kind in enumerate(_KINDS):
             yield KINDS[kind](thumbnail, np.random.default_rng([row, number]))
+
+
+def _spread(kit: Detector) -> list[int]:
+    """Rows all over the memory bank."""
+    return np.unique(np.linspace(0, len(kit.normal_images) - 1, _THUMBNAILS).round().astype(int)).tolist()

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from msc_edge.calibration import Verdict
 from msc_edge.errors import UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Precision
@@ -17,7 +18,7 @@ from msc_edge.patch_rows import covering
 from msc_edge.runtime.additions import Addition, Additions, LearnedRows
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.learning.additions_file import AdditionsFile, Change, KeptImage, Kind, digest_of
-from msc_edge.runtime.learning.guards import Guards, Kept
+from msc_edge.runtime.learning.guards import Guards, Kept, refuse_what_is_no_part
 from msc_edge.runtime.results.result import Result
 from msc_edge.text import one_line
 
@@ -109,6 +110,10 @@ class Learner:
                 "the kit again"
             )
         before = {model: self._with(model) for model in self.models}
+        try:
+            refuse_what_is_no_part(kit, image.decoded)
+        except UsageError as error:
+            raise UsageError(f"{image.name}: is not learned: {error}") from error
         was = before[self._model].score(image.decoded)
         if was.verdict == "normal":
             raise UsageError(
@@ -123,10 +128,10 @@ class Learner:
         now = self.detector.score(image.decoded)
         return Learned(kept, was, now, len(rows[self._model].patches), defects, synthetic)
 
-    def keep_defect(self, path: Path, *, by: str, reason: str) -> KeptImage:
-        """Keep a confirmed defect: no addition may make it look normal. UsageError where it is kept or learned already.
+    def keep_defect(self, path: Path, *, by: str, reason: str) -> tuple[KeptImage, Verdict]:
+        """Keep a confirmed defect, with the verdict of the kit alone: no addition may make that milder.
 
-        UsageError also where what was learned has made its verdict milder already.
+        UsageError where it is kept or learned already, and where what was learned has made its verdict milder already.
         """
         image = self._read(path)
         self._refuse_known(image)
@@ -137,7 +142,7 @@ class Learner:
                 f"{image.name}: the kit rejects it, and with what was learned it is {now!r}; undo the additions that "
                 "show a defect first (--list, --undo)"
             )
-        return self.file.add("defect", image.name, image.content, image.decoded, {}, Change.now(by, reason))
+        return self.file.add("defect", image.name, image.content, image.decoded, {}, Change.now(by, reason)), was
 
     @property
     def _learns_patches(self) -> bool:
@@ -157,8 +162,9 @@ class Learner:
             raise UsageError(f"{name}: is not learned: {error}") from error
         if not defects.of and not synthetic.of:
             raise UsageError(
-                f"{name}: is not learned: nothing shows what it would cost, because the kit has no thumbnails and the "
-                "station keeps no confirmed defects; keep some with --defect, or export the kit with --thumbnails"
+                f"{name}: is not learned: nothing shows what it would cost. The kit has no thumbnails, or rejects no "
+                "synthetic anomaly at this limit, and it rejects no confirmed defect that the station keeps; keep some "
+                "with --defect, or export the kit with --thumbnails"
             )
         return defects, synthetic
 

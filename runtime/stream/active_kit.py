@@ -63,6 +63,7 @@ class ActiveKits:
         """Score with these detectors from the next frame on, and with what the station has learned for their kits."""
         with self._lock:
             self._of_kits = dict(detectors)
+            self._learned.look_again()
             self._changes += self._learned.look(self._of_kits)
             self._apply()
 
@@ -73,6 +74,11 @@ class ActiveKits:
                 self._apply()
             changes, self._changes = self._changes + found, []
         return changes
+
+    @property
+    def failures(self) -> list[str]:
+        """Why what the station has learned cannot be read; empty while it can."""
+        return self._learned.failures
 
     def _apply(self) -> None:
         self._detectors = {source: self._learned.applied(detector) for source, detector in self._of_kits.items()}

@@ -27,7 +27,16 @@ class LearnedImages:
     def __init__(self) -> None:
         self._seen: dict[tuple[Path, str], tuple[int, ...] | None] = {}
         self._additions: dict[tuple[Path, str], Additions] = {}
-        self._refused: set[tuple[Path, str]] = set()
+        self._failures: dict[tuple[Path, str], str] = {}
+
+    @property
+    def failures(self) -> list[str]:
+        """Why what was learned cannot be read; empty while it can."""
+        return list(self._failures.values())
+
+    def look_again(self) -> None:
+        """Let `look` read all files, also those that have not changed."""
+        self._seen.clear()
 
     def look(self, detectors: Mapping[str, Detector]) -> Iterator[LearnedChange]:
         """Yields what has changed for each kit. `detectors`: of the kits alone, by source."""
@@ -41,14 +50,15 @@ class LearnedImages:
 
     def _read(self, detector: Detector, *, exists: bool) -> LearnedChange | None:
         key = _key(detector)
-        before, was_refused = self._additions.get(key, Additions()), key in self._refused
+        before, was_refused = self._additions.get(key, Additions()), key in self._failures
         try:
             additions = _additions_of(detector) if exists else Additions()
         except MscEdgeError as error:
-            self._refused.add(key)
-            return LearnedChange(False, f"what this station has learned is not used: {error}")
+            still = f"{many(len(before), 'learned image')} read before still count" if before else "nothing counts"
+            self._failures[key] = f"what this station has learned cannot be read, and {still}: {error}"
+            return LearnedChange(False, self._failures[key])
         self._additions[key] = additions
-        self._refused.discard(key)
+        self._failures.pop(key, None)
         if additions.names == before.names and not was_refused:
             return None  # a confirmed defect was kept, or the file has just been created
         learned = many(len(additions), "learned image")

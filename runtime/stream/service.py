@@ -120,6 +120,7 @@ class Stream:
                 reasons.append(f"source {worker.source.name}: {reason}; images there are not inspected")
         if self._trigger_input and self._trigger_input.failure:
             reasons.append(f"no triggers arrive: {self._trigger_input.failure}")
+        reasons += parts.kits.failures
         if failure := parts.recorder.failure:
             reasons.append(f"{parts.recorder.waiting} rows wait in memory: {failure}")
         if parts.outbox.is_full:

@@ -91,6 +91,8 @@ def test_a_packed_kit_learns_again(patch_kit: Path, toy: ModuleType, save: Calla
     [
         (["--from-station", "KIT"], "this station has learned nothing for it"),
         (["run", "--from-station", "KIT"], "name a RUN of msc-edge train, or --from-station KIT, and not both"),
+        (["--from-station", "KIT", "--precision", "int8"], "--precision: of a training; --from-station leaves"),
+        (["--from-station", "KIT", "--name", "Ö 1"], "--name 'Ö 1': a kit name has up to 63 letters"),
         ([], "name a RUN of msc-edge train, or --from-station KIT"),
     ],
 )

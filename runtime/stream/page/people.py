@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import logging
 import secrets
 from http import HTTPStatus
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from msc_edge.runtime.web.log_in_limit import LogInLimit
 from msc_edge.runtime.web.user_sessions import UserSession, UserSessions
 from msc_edge.runtime.web.users import Role, User, UsersFile
 
+_LOG = logging.getLogger("msc_edge")
 LOG_IN = "/login"
 _OPEN = ("/login", "/static/", "/language/", "/healthz")  # they show nothing of the station
 _BY_PASSWORD = ("/metrics", "/readyz")  # for programs, which send name and password with each request
@@ -108,36 +110,41 @@ class LogInNeeded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        headers, path = Headers(scope=scope), scope["path"]
         try:
-            session = self._people.session(headers)
-        except MscEdgeError as error:  # the users file cannot be read any more
-            await error_response(HTTPStatus.SERVICE_UNAVAILABLE, str(error))(scope, receive, send)
-            return
+            refused = await self._refusal(scope, Headers(scope=scope))
+        except MscEdgeError as error:  # the users file cannot be read any more; where it is concerns nobody else
+            _LOG.error("page: %s", error)
+            refused = error_response(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the users of this page cannot be read; the log of the stream says why"
+            )
+        await (refused or self._app)(scope, receive, send)
+
+    async def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        """The response to a request that is refused; None for one that may pass."""
+        session, path = self._people.session(headers), scope["path"]
         scope["user"], scope["token"] = (session.user, session.token) if session else (None, "")
-        refused = None
         if session is None and not path.startswith(_OPEN):
             if path.startswith(_BY_PASSWORD):
-                if not await self._people.may_read(scope, headers):
-                    refused = error_response(
-                        HTTPStatus.UNAUTHORIZED,
-                        "send the name and the password of a user of the page with the request (HTTP basic)",
-                        {"WWW-Authenticate": 'Basic realm="msc-edge"'},
-                    )
-            elif "text/html" in headers.get("accept", ""):
-                refused = RedirectResponse(f"{LOG_IN}?to={quote(_path_and_query(scope), safe='')}", 303)
-            else:
-                refused = error_response(HTTPStatus.UNAUTHORIZED, "nobody has logged in, or the session has ended")
-        elif (
+                if await self._people.may_read(scope, headers):
+                    return None
+                return error_response(
+                    HTTPStatus.UNAUTHORIZED,
+                    "send the name and the password of a user of the page with the request (HTTP basic)",
+                    {"WWW-Authenticate": 'Basic realm="msc-edge"'},
+                )
+            if "text/html" in headers.get("accept", ""):
+                return RedirectResponse(f"{LOG_IN}?to={quote(_path_and_query(scope), safe='')}", 303)
+            return error_response(HTTPStatus.UNAUTHORIZED, "nobody has logged in, or the session has ended")
+        if (
             session
             and scope["method"] not in ("GET", "HEAD")
             and path != LOG_IN
             and not hmac.compare_digest(headers.get("x-token", "").encode(), session.token.encode())
         ):
-            refused = error_response(
+            return error_response(
                 HTTPStatus.FORBIDDEN, "this page is from an earlier session; load it again, and repeat the change"
             )
-        await (refused or self._app)(scope, receive, send)
+        return None
 
 
 def _path_and_query(scope: Scope) -> str:

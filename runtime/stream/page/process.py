@@ -24,6 +24,7 @@ from msc_edge.runtime.stream.page.snapshot import PageSettings, Request, Snapsho
 from msc_edge.runtime.stream.page.store import Store
 from msc_edge.runtime.web.listening import is_loopback, listening_socket
 from msc_edge.runtime.web.settings import WebSettings
+from msc_edge.runtime.web.users import read_users
 
 _NEEDED = ("starlette", "uvicorn", "python_multipart", "pwdlib", "argon2")  # of the extra
 _LONGEST_PAUSE = 30.0  # seconds until a process that has ended is started again
@@ -62,6 +63,8 @@ class PageProcess:
         self._port = _opened(config)
         try:
             Store(folder).close()  # what is wrong with it is said at the start
+            if config.users:
+                read_users(config.users)
             is_local = is_loopback(self._port.getsockname()[0])
             self._settings = PageSettings(
                 station=station,

@@ -30,8 +30,12 @@ def learn(
         ),
     ] = None,
     undo: Annotated[
-        int | None,
-        typer.Option(metavar="ID", help="Let an image count no more; scores are as without it.", show_default=False),
+        list[int] | None,
+        typer.Option(
+            metavar="ID",
+            help="Let an image count no more: scores are as without it; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show what was learned and what guards it.")] = False,
     reason: Annotated[
@@ -47,8 +51,9 @@ def learn(
 ) -> None:
     """Teach a kit that parts which it rejects are normal, on this station only, and take it back.
 
-    What is learned lies in one file beside the kit, which stays as it is. It counts if no confirmed defect and hardly
-    any synthetic anomaly is rejected less. Running streams that score with the kit use it within a second.
+    What is learned lies in one file beside the kit, which stays as it is. An image is learned only if no confirmed
+    defect gets a milder verdict, and nearly all synthetic anomalies stay rejected. Running streams use it within a
+    second.
 
     Exit codes: 0 done, 2 usage, or an image was not learned, 3 an image cannot be read, 4 the kit is damaged, 5 the
     file cannot be written.
@@ -56,7 +61,7 @@ def learn(
     from msc_edge.errors import UsageError
     from msc_edge.text import valid_text
 
-    given = {"--add": add, "--defect": defect, "--undo": undo is not None, "--list": list_}
+    given = {"--add": add, "--defect": defect, "--undo": undo, "--list": list_}
     actions = [name for name, value in given.items() if value]
     if len(actions) != 1:
         raise UsageError(
@@ -68,7 +73,7 @@ def learn(
     if reason is None or not reason.strip():
         raise UsageError(f"{actions[0]} needs a --reason, for the record, such as 'new supplier'")
     who, why = valid_text(by or _user()), valid_text(reason)
-    if undo is not None:
+    if undo:
         _undo(kit, undo, by=who, reason=why, trusted_key=trusted_key)
         return
     from msc_edge.runtime.learning.learner import Learner
@@ -77,7 +82,7 @@ def learn(
         kit, threshold=threshold, false_alarm_rate=false_alarm_rate, trusted_key=trusted_key, per_day=per_day
     ) as learner:
         if defect:
-            refused = _each(defect, lambda path: _kept(learner.keep_defect(path, by=who, reason=why)))
+            refused = _each(defect, lambda path: _kept(*learner.keep_defect(path, by=who, reason=why)))
         else:
             refused = _each(add or (), lambda path: _learned(learner.add(path, by=who, reason=why)))
     if refused:
@@ -122,47 +127,52 @@ def _learned(learned: "Learned") -> None:
         if kept.of:
             echo(f"  {name} rejected by the kit: {kept.of}; before {kept.before}, now {kept.after} of them")
         else:
-            echo(f"  {name}: none to compare with")
+            echo(f"  {name}: none that the kit rejects")
 
 
-def _kept(image: "KeptImage") -> None:
+def _kept(image: "KeptImage", verdict: str) -> None:
     from msc_edge.terminal import echo
     from msc_edge.text import one_line
 
-    echo(one_line(f"{image.name}: kept as number {image.id}, a confirmed defect"))
+    guards = "" if verdict == "reject" else f"; the kit does not reject it ({verdict}), so it guards little"
+    echo(one_line(f"{image.name}: kept as number {image.id}, a confirmed defect{guards}"))
 
 
-def _undo(kit: Path, id: int, *, by: str, reason: str, trusted_key: Path | None) -> None:
+def _undo(kit: Path, ids: "Sequence[int]", *, by: str, reason: str, trusted_key: Path | None) -> None:
     from msc_edge.kit.opening import Kit
     from msc_edge.runtime.learning.additions_file import AdditionsFile, Change
     from msc_edge.terminal import echo
     from msc_edge.text import one_line
 
     with Kit.open(kit, trusted_key=trusted_key) as opened, AdditionsFile.open(kit, opened.identity) as file:
-        undone = file.undo(id, Change.now(by, reason))
-    echo(one_line(f"{undone.name}: number {undone.id} counts no more"))
+        for id in ids:
+            undone = file.undo(id, Change.now(by, reason))
+            echo(one_line(f"{undone.name}: number {undone.id} counts no more"))
 
 
 def _show_list(kit: Path, trusted_key: Path | None) -> None:
     from msc_edge.kit.opening import Kit
-    from msc_edge.runtime.learning.additions_file import AdditionsFile, additions_path
+    from msc_edge.runtime.learning.additions_file import AdditionsFile, additions_path, renamed_additions
     from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
 
     with Kit.open(kit, trusted_key=trusted_key) as opened:
         identity = opened.identity
-    if not additions_path(kit, identity).exists():
+    images = []
+    if additions_path(kit, identity).exists() or renamed_additions(kit, identity):
+        with AdditionsFile.open(kit, identity) as file:
+            images = file.images()
+    if not images:
         echo(one_line(f"{kit}: this station has learned nothing for it"))
         return
-    with AdditionsFile.open(kit, identity) as file:
-        images = file.images()
     for image in images:
         what = "learned" if image.kind == "addition" else "defect "
         line = f"{image.id:>4}  {what}  {image.name}: {_told(image.added)}"
         echo(one_line(f"{line}; undone {_told(image.undone)}" if image.undone else line))
     counted = [image.kind for image in images if image.undone is None]
     learned, defects = (counted.count(kind) for kind in ("addition", "defect"))
-    echo(one_line(f"{file.path}: {many(learned, 'learned image')}, {many(defects, 'confirmed defect')}"))
+    found = f"{many(learned, 'learned image')}, {many(defects, 'confirmed defect')}"
+    echo(one_line(f"{additions_path(kit, identity)}: {found}"))
 
 
 def _told(change: "Change") -> str:

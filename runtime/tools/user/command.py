@@ -37,7 +37,7 @@ def add(
     from msc_edge.runtime.web.users import add_user
     from msc_edge.terminal import echo
 
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else _asked()
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else _asked()
     add_user(file, name, role=role, password=password)
     echo(f"{file}: {name} is {role}")
 

@@ -70,6 +70,39 @@ def test_the_file_of_another_kit_is_refused(path: Path) -> None:
         AdditionsFile.open(path, other)
 
 
+def test_a_kit_that_was_renamed_names_the_file_to_rename(path: Path) -> None:
+    path.mkdir()
+    with AdditionsFile.open(path, KIT, create=True) as file:
+        add(file)
+    renamed = path.rename(path.with_name("line7"))
+    for create in (False, True):
+        with pytest.raises(
+            UsageError, match=r"bottles\.additions-.*: is what was learned for this kit under another name"
+        ):
+            AdditionsFile.open(renamed, KIT, create=create)
+    additions_path(path, KIT).rename(additions_path(renamed, KIT))
+    with AdditionsFile.open(renamed, KIT) as file:
+        assert len(file.images()) == 1
+
+
+def test_copies_of_a_kit_learn_for_themselves_and_links_to_it_with_it(path: Path) -> None:
+    for each in (path, path.with_name("copy")):
+        each.mkdir()
+        with AdditionsFile.open(each, KIT, create=True) as file:
+            add(file, each.name)
+    (link := path.with_name("current")).symlink_to(path)
+    with AdditionsFile.open(link, KIT) as file:
+        assert [image.name for image in file.images()] == ["bottles"]
+    with AdditionsFile.open(path / ".." / "copy", KIT) as file:
+        assert [image.name for image in file.images()] == ["copy"]
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(path: Path) -> None:
+    additions_path(path, KIT).mkdir()
+    with pytest.raises(UsageError, match="is a folder, and would be the file with what was learned; move it away"):
+        AdditionsFile.open(path, KIT, create=True)
+
+
 def test_a_newer_format_names_the_remedy(path: Path) -> None:
     with AdditionsFile.open(path, KIT, create=True) as file:
         database = sqlite3.connect(file.path)

@@ -133,6 +133,21 @@ class TestAnAddition:
 
 
 class TestGuards:
+    def test_an_image_of_another_shape_is_not_of_this_camera(
+        self, learner: Learner, station: Path, toy: ModuleType, save: Callable
+    ) -> None:
+        for name, image in (("strip.png", toy.draw(1)[:9]), ("dot.png", toy.draw(1)[:1, :1])):
+            with pytest.raises(
+                UsageError, match=rf"{name}: is not learned: its shape is \d+x\d, and the normal images"
+            ):
+                learner.add(save(station / name, image), **WHO)
+
+    def test_a_defect_that_the_kit_does_not_reject_is_kept_with_its_verdict(
+        self, learner: Learner, picture: Callable
+    ) -> None:
+        assert learner.keep_defect(picture("faint.png", 200), by="Anna", reason="faint")[1] == "normal"
+        assert learner.keep_defect(picture("clear.png", 200, "empty"), by="Anna", reason="empty")[1] == "reject"
+
     def test_no_addition_makes_a_confirmed_defect_milder(self, learner: Learner, picture: Callable) -> None:
         learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
         with pytest.raises(UsageError, match=r"a\.png: is not learned: the confirmed defect 1 would be 'normal', and"):
@@ -144,7 +159,7 @@ class TestGuards:
         self, learner: Learner, picture: Callable, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(guards, "MAX_LOST", 1.0)
-        kept = learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
+        kept, _ = learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
         learner.file.undo(kept.id, Change.now("Ben", "was normal"))
         assert learner.add(picture("a.png", 101, "empty"), **WHO).defects.of == 0
 
@@ -177,7 +192,7 @@ class TestGuards:
         (kit / "manifest.sha256").unlink()
         seal(kit, manifest)
         with Learner(kit, threads=1) as learner:
-            with pytest.raises(UsageError, match="nothing shows what it would cost, because the kit has no thumbnails"):
+            with pytest.raises(UsageError, match=r"nothing shows what it would cost\. The kit has no thumbnails"):
                 learner.add(picture("a.png", 100, "stain"), **WHO)
             learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
             learned = learner.add(picture("a.png", 100, "stain"), **WHO)

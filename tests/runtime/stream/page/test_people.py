@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from msc_edge.cli import app
 from msc_edge.runtime.web.users import add_user, remove_user
 
 PASSWORD = "correct horse battery"
@@ -127,12 +129,24 @@ def test_without_a_readable_users_file_nobody_gets_in(stranger, own_users: Path)
     content = own_users.read_bytes()
     try:
         own_users.write_text("[users]\nviewer = 1\n")
-        found = stranger.get("/")
-        assert found.status == 503
-        assert "expected `role` and `password`" in found.json["error"]
+        for path, headers in (("/", {}), ("/readyz", {"Authorization": "Basic dmlld2VyOng="})):
+            found = stranger.send("GET", path, **headers)
+            assert found.status == 503
+            assert found.json["error"] == "the users of this page cannot be read; the log of the stream says why"
+        assert "expected `role` and `password`" in stranger.log.read_text()
     finally:
         own_users.write_bytes(content)
     assert stranger.get("/").status == 200
+
+
+def test_a_users_file_that_is_missing_is_said_at_the_start(patch_kit: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    config = tmp_path / "line.toml"
+    config.write_text('[web]\nport = 8931\nusers = "missing.toml"\n')
+    command = ["stream", str(patch_kit), str(tmp_path / "in"), "--config", str(config), "--state", str(tmp_path / "s")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "missing.toml" in done.stderr
 
 
 def test_wrong_passwords_have_to_wait_and_are_recorded(start_station, users: Path) -> None:

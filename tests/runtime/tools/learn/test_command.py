@@ -39,7 +39,7 @@ def test_add_list_and_undo(kit: Path, image: Path) -> None:
         r"part\.png: learned as number 1, with \d+ patches: reject -> normal, score [\d.]+ -> [-\d.]+, limit [\d.]+",
         learned,
     )
-    assert defects == "  confirmed defects: none to compare with"
+    assert defects == "  confirmed defects: none that the kit rejects"
     assert re.fullmatch(r"  synthetic anomalies rejected by the kit: \d+; before \d+, now \d+ of them", synthetic)
     listed = learn(kit, "--list")
     assert re.search(r"1  learned  part\.png: 2\d{3}-\S+ by Anna: new supplier", listed.stdout)
@@ -47,6 +47,22 @@ def test_add_list_and_undo(kit: Path, image: Path) -> None:
     assert (undone.exit_code, undone.stdout) == (0, "part.png: number 1 counts no more\n")
     assert re.search(r"; undone 2\d{3}-\S+ by Ben: was a stain", learn(kit, "--list").stdout)
     assert learn(kit, "--undo", 1, "--reason", "again").exit_code == 2
+
+
+def test_several_images_are_undone_at_once(kit: Path, image: Path, toy: ModuleType, save: Callable) -> None:
+    other = save(image.with_name("other.png"), toy.draw(101, "scratch"))
+    assert learn(kit, "--add", image, "--add", other, "--reason", "r").exit_code == 0
+    assert learn(kit, "--undo", 1, "--undo", 2, "--reason", "r").stdout.count("counts no more") == 2
+    assert "0 learned images" in learn(kit, "--list").stdout
+
+
+def test_a_kept_defect_that_the_kit_does_not_reject_is_said_to_guard_little(
+    kit: Path, image: Path, toy: ModuleType, save: Callable
+) -> None:
+    done = learn(kit, "--defect", save(image.with_name("faint.png"), toy.draw(200)), "--reason", "faint")
+    assert done.stdout == (
+        "faint.png: kept as number 1, a confirmed defect; the kit does not reject it (normal), so it guards little\n"
+    )
 
 
 def test_a_zipped_kit_learns_too(kit: Path, image: Path) -> None:
