@@ -64,7 +64,8 @@ _ROWS: tuple[tuple[str, str], ...] = (
         r"cannot be opened: (.+); check the path$",
         r"cannot be opened: \1; check that the file is there and may be read",
     ),
-    (r"by more images or a higher --holdout", "by more normal images"),
+    (r"with more images or a higher --holdout", "with more normal images"),
+    (r"; if they show fewer, pass --group-by: otherwise", "; if they show fewer,"),
     (
         r"choose another name, or pass --overwrite to replace it|not a kit; --overwrite replaces only kits: choose "
         r"another name",

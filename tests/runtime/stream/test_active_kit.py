@@ -41,6 +41,7 @@ class OneKit:
 
     def __init__(self, path: Path, **limits: float) -> None:
         self.config = check_config({"kit": str(path), "source": [{"address": "0", "name": "cam"}], "limits": limits})
+        self.folder = path.parent
         self.frames: list[tuple[str, np.ndarray]] = []
         self.kits = ActiveKits(self.load(self.config))
         self.reloader = Reloader(self, reread=lambda: self.config)  # pyright: ignore[reportArgumentType]
