@@ -19,6 +19,7 @@ from msc_edge.errors import KitError, UsageError
 from msc_edge.export.index import build_index, preferred_search
 from msc_edge.export.pack import checked_name
 from msc_edge.export.parity import TOLERANCE, unit_of
+from msc_edge.export.run_images import evenly
 from msc_edge.files import folder_written_whole
 from msc_edge.images import decode_image
 from msc_edge.kit.layout import NORMAL_IMAGES, thumbnail_file
@@ -76,7 +77,7 @@ def _detectors(kit: Kit) -> dict[Precision, Detector]:
 def _spread(manifest: Manifest) -> list[int]:
     """Some rows of the memory bank that have thumbnails."""
     count = manifest.normal_images.count if thumbnail_file(0) in manifest.files else 0
-    return np.unique(np.linspace(0, count - 1, min(_CHECKED, count)).round().astype(int)).tolist()
+    return evenly(range(count), _CHECKED) if count else []
 
 
 def _written(

@@ -23,17 +23,12 @@ from msc_edge.images import DecodePolicy, decode_image
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import KitIdentity
 from msc_edge.runtime.additions import Addition, Additions, LearnedRows
+from msc_edge.runtime.sqlite_errors import SQLITE_ERRORS, remedy_of
 
 Kind = Literal["addition", "defect"]
 
 _FORMAT = 1
 _TIMEOUT = 5.0  # seconds to wait for another process that writes
-_REMEDIES = {
-    sqlite3.SQLITE_FULL: "free some space there",
-    sqlite3.SQLITE_BUSY: "another program writes it; try again",
-    sqlite3.SQLITE_READONLY: "the folder or the file is read-only: change its permissions",
-    sqlite3.SQLITE_CANTOPEN: "check the permissions of the folder",
-}
 _SCHEMA = """
 CREATE TABLE kit (format INTEGER NOT NULL, sha256 TEXT NOT NULL, name TEXT NOT NULL);
 CREATE TABLE image (
@@ -280,6 +275,6 @@ def _reported(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into an OutputError."""
     try:
         yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: a message that quotes a damaged file
-        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "move it away, or copy it again")
+    except SQLITE_ERRORS as error:
+        remedy = remedy_of(error, "move it away, or copy it again")
         raise OutputError(f"{path}: cannot be used ({error}); {remedy}") from error

@@ -5,7 +5,7 @@ thumbnails, must be rejected nearly as often as the kit alone rejects them: many
 that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -39,21 +39,6 @@ class Kept:
     """Of these, with the new addition, too."""
 
 
-def refuse_what_is_no_part(kit: Detector, image: np.ndarray) -> None:
-    """UsageError for an image of another shape than the kit's thumbnails have: it is not of this camera."""
-    height, width = image.shape[:2]
-    try:
-        shapes = [kit.thumbnail(row).shape[:2] for row in _spread(kit)]
-    except UsageError:  # a kit without thumbnails
-        return
-    if not any(abs(width * high - height * wide) <= _SHAPE * height * wide for high, wide in shapes):
-        high, wide = shapes[0]
-        raise UsageError(
-            f"its shape is {width}x{height}, and the normal images of the kit have that of {wide}x{high}; add images "
-            "of the same camera"
-        )
-
-
 class Guards:
     """The anomalies for one detector. The model runs once on each; what its outputs are compared with changes."""
 
@@ -61,8 +46,21 @@ class Guards:
         """`kit`: without additions."""
         self._kit = kit
         self._defects: dict[int, _Seen] = {}
-        self._synthetic = [_Seen.of(kit, image) for image in _synthetic_anomalies(kit)]
-        self._synthetic = [each for each in self._synthetic if each.verdict(kit) == "reject"]
+        thumbnails = _thumbnails(kit)
+        self._shapes = [each.shape[:2] for each in thumbnails.values()]
+        seen = (_Seen.of(kit, image) for image in _synthetic_anomalies(thumbnails))
+        self._synthetic = [each for each in seen if each.verdict(kit) == "reject"]
+
+    def refuse_other_shape(self, image: np.ndarray) -> None:
+        """UsageError for an image, uint8 (height, width, 3), of another shape than all thumbnails of the kit have."""
+        height, width = image.shape[:2]
+        alike = (abs(width * high - height * wide) <= _SHAPE * height * wide for high, wide in self._shapes)
+        if self._shapes and not any(alike):
+            high, wide = self._shapes[0]
+            raise UsageError(
+                f"its shape is {width}x{height}, and the normal images of the kit have that of {wide}x{high}; add "
+                "images of the same camera"
+            )
 
     def defects(self, confirmed: Iterable[tuple[KeptImage, np.ndarray]], before: Detector, after: Detector) -> Kept:
         """The confirmed defects, uint8 (height, width, 3) each.
@@ -117,17 +115,17 @@ def _kept(seen: Sequence[_Seen], before: Detector, after: Detector) -> Kept:
     return Kept(len(seen), *counts)
 
 
-def _synthetic_anomalies(kit: Detector) -> Iterable[np.ndarray]:
-    """Drawn on thumbnails of the kit; none where it has none. The same at every call."""
-    for row in _spread(kit):
-        try:
-            thumbnail = kit.thumbnail(row)
-        except UsageError:  # a kit without thumbnails
-            return
+def _thumbnails(kit: Detector) -> dict[int, np.ndarray]:
+    """Some of the kit, by the row of the memory bank; none where it has none."""
+    rows = np.unique(np.linspace(0, len(kit.normal_images) - 1, _THUMBNAILS).round().astype(int)).tolist()
+    try:
+        return {row: kit.thumbnail(row) for row in rows}
+    except UsageError:
+        return {}
+
+
+def _synthetic_anomalies(thumbnails: Mapping[int, np.ndarray]) -> Iterable[np.ndarray]:
+    """The same at every call."""
+    for row, thumbnail in thumbnails.items():
         for number, kind in enumerate(_KINDS):
             yield KINDS[kind](thumbnail, np.random.default_rng([row, number]))
-
-
-def _spread(kit: Detector) -> list[int]:
-    """Rows all over the memory bank."""
-    return np.unique(np.linspace(0, len(kit.normal_images) - 1, _THUMBNAILS).round().astype(int)).tolist()

@@ -18,7 +18,7 @@ from msc_edge.patch_rows import covering
 from msc_edge.runtime.additions import Addition, Additions, LearnedRows
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.learning.additions_file import AdditionsFile, Change, KeptImage, Kind, digest_of
-from msc_edge.runtime.learning.guards import Guards, Kept, refuse_what_is_no_part
+from msc_edge.runtime.learning.guards import Guards, Kept
 from msc_edge.runtime.results.result import Result
 from msc_edge.text import one_line
 
@@ -46,11 +46,8 @@ class Learned:
 class _Image:
     name: str
     content: bytes
+    digest: str
     decoded: np.ndarray
-
-    @property
-    def digest(self) -> str:
-        return digest_of(self.content)
 
 
 class Learner:
@@ -110,10 +107,6 @@ class Learner:
                 "the kit again"
             )
         before = {model: self._with(model) for model in self.models}
-        try:
-            refuse_what_is_no_part(kit, image.decoded)
-        except UsageError as error:
-            raise UsageError(f"{image.name}: is not learned: {error}") from error
         was = before[self._model].score(image.decoded)
         if was.verdict == "normal":
             raise UsageError(
@@ -122,7 +115,7 @@ class Learner:
             )
         rows: dict[Precision, LearnedRows] = {model: self._rows(model, image.decoded) for model in self.models}
         after = {model: self._with(model, Addition.candidate(rows[model])) for model in self.models}
-        found = {model: self._guarded(model, before[model], after[model], image.name) for model in self.models}
+        found = {model: self._guarded(model, before[model], after[model], image) for model in self.models}
         kept = self.file.add("addition", image.name, image.content, image.decoded, rows, Change.now(by, reason))
         defects, synthetic = found[self._model]
         now = self.detector.score(image.decoded)
@@ -154,17 +147,18 @@ class Learner:
     def _guards(self) -> Mapping[Precision, Guards]:
         return {model: Guards(detector) for model, detector in self._detectors.items()}
 
-    def _guarded(self, model: Precision, before: Detector, after: Detector, name: str) -> tuple[Kept, Kept]:
+    def _guarded(self, model: Precision, before: Detector, after: Detector, image: _Image) -> tuple[Kept, Kept]:
         guards, kept = self._guards[model], self.file.decoded("defect", before.manifest.decode)
         try:
+            guards.refuse_other_shape(image.decoded)
             defects, synthetic = guards.defects(kept, before, after), guards.synthetic(before, after)
         except UsageError as error:
-            raise UsageError(f"{name}: is not learned: {error}") from error
+            raise UsageError(f"{image.name}: is not learned: {error}") from error
         if not defects.of and not synthetic.of:
             raise UsageError(
-                f"{name}: is not learned: nothing shows what it would cost. The kit has no thumbnails, or rejects no "
-                "synthetic anomaly at this limit, and it rejects no confirmed defect that the station keeps; keep some "
-                "with --defect, or export the kit with --thumbnails"
+                f"{image.name}: is not learned: nothing shows what it would cost. The kit has no thumbnails, or "
+                "rejects no synthetic anomaly at this limit, and rejects no confirmed defect that the station keeps; "
+                "keep some with --defect, or export the kit with --thumbnails"
             )
         return defects, synthetic
 
@@ -175,7 +169,8 @@ class Learner:
             decoded = decode_image(content, kit.manifest.decode)
         except UnreadableImageError as error:
             raise UnreadableImageError(f"{one_line(str(path))}: {error}") from error
-        return _Image(one_line(path.name), content.tobytes(), decoded)
+        data = content.tobytes()
+        return _Image(one_line(path.name), data, digest_of(data), decoded)
 
     def _refuse_known(self, image: _Image) -> None:
         what: dict[Kind, str] = {"addition": "an addition", "defect": "a confirmed defect"}

@@ -12,12 +12,10 @@ from pathlib import Path
 from msc_edge import __version__
 from msc_edge.errors import OutputError, UsageError, writing
 from msc_edge.files import written_whole
+from msc_edge.runtime.sqlite_errors import SQLITE_ERRORS, code_of
 from msc_edge.runtime.stream.logs import LOG
 
 _CHECKPOINT = 256  # pages of the write-ahead log after which they are copied into the file, which reuses the log
-
-SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What sqlite3 raises. UnicodeDecodeError: for a message that quotes a damaged file."""
 
 
 def memory_database() -> sqlite3.Connection:
@@ -53,12 +51,12 @@ def open_database(path: Path, *, reserve: int = 0) -> sqlite3.Connection:
             database.close()
             raise
     except SQLITE_ERRORS as error:
-        if _code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UsageError(
                 f"{path.parent}: another msc-edge stream uses this state; stop it, or give this one "
                 "its own `state` folder"
             ) from error
-        if _code_of(error) == sqlite3.SQLITE_FULL:
+        if code_of(error) == sqlite3.SQLITE_FULL:
             raise OutputError(f"{path}: cannot be migrated ({error}); free some space there") from error
         raise OutputError(
             f"{path}: cannot be used ({error}); check the disk, or move the file away: "
@@ -84,10 +82,6 @@ def _reserve(database: sqlite3.Connection, path: Path, size: int) -> None:
         if database.in_transaction:
             database.execute("ROLLBACK")
         LOG.warning("%s: %.0f MB cannot be reserved (%s); free some space there", path, size / 1e6, error)
-
-
-def _code_of(error: Exception) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -40,10 +40,14 @@ class LearnedImages:
 
     def look(self, detectors: Mapping[str, Detector]) -> Iterator[LearnedChange]:
         """Yields what has changed for each kit. `detectors`: of the kits alone, by source."""
+        used = {_key(detector) for detector in detectors.values()}
+        for kept in (self._seen, self._additions, self._failures):
+            for key in kept.keys() - used:  # of a kit that a reload has replaced
+                del kept[key]
         for detector in detectors.values():
             key = _key(detector)
             stamp = _stamp(key[0])
-            if stamp != self._seen.get(key):
+            if key not in self._seen or stamp != self._seen[key]:
                 self._seen[key] = stamp
                 if change := self._read(detector, exists=stamp is not None):
                     yield change

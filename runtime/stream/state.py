@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from msc_edge.errors import OutputError
+from msc_edge.runtime.sqlite_errors import SQLITE_ERRORS, remedy_of
 from msc_edge.runtime.stream.clock import Clock
-from msc_edge.runtime.stream.database import SQLITE_ERRORS, memory_database, open_database
+from msc_edge.runtime.stream.database import memory_database, open_database
 from msc_edge.runtime.stream.events import Event, Waiting
 from msc_edge.runtime.stream.frame import ProcessedFile
 
@@ -268,9 +269,7 @@ class State:
                     if self._database.in_transaction:
                         self._database.execute("ROLLBACK")
                 if isinstance(error, SQLITE_ERRORS):
-                    full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-                    remedy = "free some space there" if full else "check the disk"
-                    raise OutputError(f"{self._path}: cannot be written ({error}); {remedy}") from error
+                    raise OutputError(f"{self._path}: cannot be written ({error}); {remedy_of(error)}") from error
                 raise
 
     @property

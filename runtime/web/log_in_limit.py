@@ -20,7 +20,7 @@ class LogInLimit:
     """Wrong passwords, by address and by name. Used by the event loop only.
 
     An address waits from the fourth wrong password on, twice as long each time. A name waits likewise after ten times
-    as many, so that guessing from many addresses is slow too, and one stranger does not lock a user out at once.
+    as many, so that guessing from many addresses is slow too, and one attacker does not lock a user out at once.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

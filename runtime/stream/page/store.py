@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msc_edge.errors import OutputError, UsageError, writing
+from msc_edge.runtime.sqlite_errors import SQLITE_ERRORS, remedy_of
 
 FILE = "page.sqlite"
 
@@ -28,7 +29,7 @@ class Store:
             self._database.row_factory = sqlite3.Row
             self._database.execute("PRAGMA journal_mode = WAL")
             self._migrate()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise OutputError(
                 f"{self.path}: cannot be used ({error}); check the disk, or move the file away for an empty gallery"
             ) from error
@@ -39,8 +40,8 @@ class Store:
         with self._lock:
             try:
                 yield self._database
-            except sqlite3.Error as error:
-                raise OutputError(f"{self.path}: cannot be read: {error}; check the disk") from error
+            except SQLITE_ERRORS as error:
+                raise OutputError(f"{self.path}: cannot be read ({error}); {remedy_of(error)}") from error
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
@@ -51,8 +52,8 @@ class Store:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
                 self._database.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise OutputError(f"{self.path}: cannot be written: {error}; free some space on this disk") from error
+            except SQLITE_ERRORS as error:
+                raise OutputError(f"{self.path}: cannot be written ({error}); {remedy_of(error)}") from error
             finally:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")

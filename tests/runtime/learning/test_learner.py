@@ -165,7 +165,7 @@ class TestGuards:
 
     def test_synthetic_anomalies_must_stay_rejected(self, learner: Learner, station: Path, save: Callable) -> None:
         """An image with a defect, drawn as for the guard, is learned as if it was normal."""
-        anomalies = guards._synthetic_anomalies(learner.detector)
+        anomalies = guards._synthetic_anomalies(guards._thumbnails(learner.detector))
         rejected = next(image for image in anomalies if learner.detector.score(image).verdict == "reject")
         with pytest.raises(UsageError, match=r"not learned: of 10 synthetic anomalies that the kit rejects, 8 would"):
             learner.add(save(station / "defect.png", rejected), **WHO)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -7,20 +9,8 @@ from msc_edge.runtime.web.sessions import Sessions
 TOKEN = "0123456789abcdef-secret"
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def sessions(clock: Clock) -> Sessions:
+def sessions(clock: Any) -> Sessions:
     return Sessions(TOKEN, secure=False, now=clock)
 
 

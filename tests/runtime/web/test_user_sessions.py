@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -8,20 +10,8 @@ from msc_edge.runtime.web.users import User
 ANNA = User("anna", "operator", "hash")
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def sessions(clock: Clock) -> UserSessions:
+def sessions(clock: Any) -> UserSessions:
     return UserSessions(hours=8, secure=True, now=clock)
 
 

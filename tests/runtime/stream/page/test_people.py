@@ -30,7 +30,7 @@ def guarded(start_station, own_users: Path, certificate: Path):
 
 
 @pytest.fixture
-def stranger(guarded):
+def visitor(guarded):
     guarded.cookies.clear()
     return guarded
 
@@ -40,103 +40,103 @@ def basic(name: str, password: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/", "/parts", "/parts/1", "/parts/1/frame.jpg", "/live", "/counts?since=0", "/none"])
-def test_a_stranger_sees_nothing(stranger, path: str) -> None:
-    found = stranger.get(path)
+def test_a_visitor_sees_nothing(visitor, path: str) -> None:
+    found = visitor.get(path)
     assert found.status == 303
     assert found.headers["location"].startswith("/login?to=%2F")
-    assert stranger.send("GET", path).status == 401
-    assert stranger.send("POST", path.partition("?")[0], "{}").status == 401
+    assert visitor.send("GET", path).status == 401
+    assert visitor.send("POST", path.partition("?")[0], "{}").status == 401
 
 
-def test_the_log_in_leads_to_the_page_that_was_wanted_and_to_no_other_server(stranger) -> None:
-    page = stranger.get("/login?to=%2Fparts%3Fmark%3Dnone").text
+def test_the_log_in_leads_to_the_page_that_was_wanted_and_to_no_other_server(visitor) -> None:
+    page = visitor.get("/login?to=%2Fparts%3Fmark%3Dnone").text
     assert 'action="/login?to=/parts%3Fmark%3Dnone"' in page
     for target in ("//evil.example", "https://evil.example", "/\\evil.example", "evil"):
-        assert 'action="/login?to=/"' in stranger.get(f"/login?to={target}").text
+        assert 'action="/login?to=/"' in visitor.get(f"/login?to={target}").text
 
 
-def test_a_session_is_a_cookie_that_scripts_and_other_sites_cannot_use(stranger) -> None:
-    found = stranger.log_in("viewer")
+def test_a_session_is_a_cookie_that_scripts_and_other_sites_cannot_use(visitor) -> None:
+    found = visitor.log_in("viewer")
     assert (found.status, found.headers["location"]) == (303, "/")
     cookie = found.headers["set-cookie"].lower()
     for flag in ("httponly", "samesite=strict", "secure", "max-age=43200"):
         assert flag in cookie
-    assert stranger.get("/").status == 200
+    assert visitor.get("/").status == 200
 
 
-def test_a_viewer_looks_and_does_not_mark(stranger) -> None:
-    stranger.log_in("viewer")
-    page = stranger.get("/parts/1").text
+def test_a_viewer_looks_and_does_not_mark(visitor) -> None:
+    visitor.log_in("viewer")
+    page = visitor.get("/parts/1").text
     assert "needs the role operator" in page
     assert "data-mark=" not in page
-    found = stranger.mark(1, "false_alarm")
+    found = visitor.mark(1, "false_alarm")
     assert found.status == 403
     assert "needs the role operator, and viewer is a viewer" in found.json["error"]
 
 
-def test_an_operator_marks_and_the_audit_log_says_who(stranger) -> None:
-    stranger.log_in("operator")
-    assert stranger.mark(1, "false_alarm", token="").status == 403
-    assert stranger.mark(1, "false_alarm").status == 200
-    assert "operator: false alarm" in stranger.get("/parts/1").text
-    entry = stranger.audit()[-1]
+def test_an_operator_marks_and_the_audit_log_says_who(visitor) -> None:
+    visitor.log_in("operator")
+    assert visitor.mark(1, "false_alarm", token="").status == 403
+    assert visitor.mark(1, "false_alarm").status == 200
+    assert "operator: false alarm" in visitor.get("/parts/1").text
+    entry = visitor.audit()[-1]
     assert (entry["action"], entry["who"], entry["role"]) == ("mark_false_alarm", "operator", "operator")
 
 
-def test_after_logging_out_the_session_is_over(stranger) -> None:
-    stranger.log_in("engineer")
-    token, cookies = stranger.token(), dict(stranger.cookies)
-    assert stranger.send("POST", "/logout").status == 403
-    assert stranger.send("POST", "/logout", X_Token=token).status == 303
-    stranger.cookies = cookies
-    assert stranger.get("/").status == 303
-    assert [entry["action"] for entry in stranger.audit()[-2:]] == ["log_in", "log_out"]
+def test_after_logging_out_the_session_is_over(visitor) -> None:
+    visitor.log_in("engineer")
+    token, cookies = visitor.token(), dict(visitor.cookies)
+    assert visitor.send("POST", "/logout").status == 403
+    assert visitor.send("POST", "/logout", X_Token=token).status == 303
+    visitor.cookies = cookies
+    assert visitor.get("/").status == 303
+    assert [entry["action"] for entry in visitor.audit()[-2:]] == ["log_in", "log_out"]
 
 
-def test_a_token_of_another_session_is_wrong(stranger) -> None:
-    stranger.log_in("engineer")
-    token = stranger.token()
-    stranger.log_in("operator")
-    assert stranger.mark(1, "false_alarm", token=token).status == 403
+def test_a_token_of_another_session_is_wrong(visitor) -> None:
+    visitor.log_in("engineer")
+    token = visitor.token()
+    visitor.log_in("operator")
+    assert visitor.mark(1, "false_alarm", token=token).status == 403
 
 
-def test_health_is_open_and_metrics_need_a_password(stranger) -> None:
-    assert stranger.send("GET", "/healthz").status == 200
+def test_health_is_open_and_metrics_need_a_password(visitor) -> None:
+    assert visitor.send("GET", "/healthz").status == 200
     for path in ("/metrics", "/readyz"):
-        found = stranger.send("GET", path)
+        found = visitor.send("GET", path)
         assert found.status == 401
         assert found.headers["www-authenticate"].startswith("Basic")
-        assert stranger.send("GET", path, Authorization=basic("viewer", PASSWORD)).status == 200
-        assert stranger.send("GET", path, Authorization="Basic %%%").status == 401
-    assert stranger.send("GET", "/", Authorization=basic("viewer", PASSWORD)).status == 401
+        assert visitor.send("GET", path, Authorization=basic("viewer", PASSWORD)).status == 200
+        assert visitor.send("GET", path, Authorization="Basic %%%").status == 401
+    assert visitor.send("GET", "/", Authorization=basic("viewer", PASSWORD)).status == 401
 
 
-def test_a_change_of_the_users_file_counts_at_once(stranger, own_users: Path) -> None:
+def test_a_change_of_the_users_file_counts_at_once(visitor, own_users: Path) -> None:
     add_user(own_users, "anna", role="operator", password=PASSWORD)
-    stranger.log_in("anna")
-    assert stranger.get("/").status == 200
+    visitor.log_in("anna")
+    assert visitor.get("/").status == 200
     add_user(own_users, "anna", role="viewer", password=PASSWORD)
-    assert stranger.get("/").status == 303
-    stranger.log_in("anna")
-    assert "(viewer)" in stranger.get("/").text
+    assert visitor.get("/").status == 303
+    visitor.log_in("anna")
+    assert "(viewer)" in visitor.get("/").text
     remove_user(own_users, "anna")
-    assert stranger.get("/").status == 303
-    assert stranger.log_in("anna").status == 401
+    assert visitor.get("/").status == 303
+    assert visitor.log_in("anna").status == 401
 
 
-def test_without_a_readable_users_file_nobody_gets_in(stranger, own_users: Path) -> None:
-    stranger.log_in("viewer")
+def test_without_a_readable_users_file_nobody_gets_in(visitor, own_users: Path) -> None:
+    visitor.log_in("viewer")
     content = own_users.read_bytes()
     try:
         own_users.write_text("[users]\nviewer = 1\n")
         for path, headers in (("/", {}), ("/readyz", {"Authorization": "Basic dmlld2VyOng="})):
-            found = stranger.send("GET", path, **headers)
+            found = visitor.send("GET", path, **headers)
             assert found.status == 503
             assert found.json["error"] == "the users of this page cannot be read; the log of the stream says why"
-        assert "expected `role` and `password`" in stranger.log.read_text()
+        assert "expected `role` and `password`" in visitor.log.read_text()
     finally:
         own_users.write_bytes(content)
-    assert stranger.get("/").status == 200
+    assert visitor.get("/").status == 200
 
 
 def test_a_users_file_that_is_missing_is_said_at_the_start(patch_kit: Path, tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_session_ends_by_itself(start_station, users: Path) -> None:
     assert time.monotonic() - started >= 1.5
 
 
-def test_the_form_is_bounded(stranger) -> None:
-    found = stranger.send("POST", "/login", "name=" + 20_000 * "x", Content_Type="application/x-www-form-urlencoded")
+def test_the_form_is_bounded(visitor) -> None:
+    found = visitor.send("POST", "/login", "name=" + 20_000 * "x", Content_Type="application/x-www-form-urlencoded")
     assert found.status == 413
 
 
