@@ -1,14 +1,17 @@
 """The toy kit and the drawn images that tests of all packages score, and the rules of the suite."""
 
 import importlib.util
+import logging
 import os
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in parallel themselves
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: its waiting threads keep cores busy
@@ -268,3 +271,48 @@ def contrast() -> Callable[[str, str], float]:
         return (high + 0.05) / (low + 0.05)
 
     return contrast
+
+
+@pytest.fixture(autouse=True)
+def _restored_logs() -> Iterator[None]:
+    """A command that runs in this process sends its log to its own handler, and no longer to the root logger."""
+    logs = [logging.getLogger(name) for name in ("msc_edge", "msc_edge.stream")]
+    before = [(list(log.handlers), log.level, log.propagate) for log in logs]
+    yield
+    for log, state in zip(logs, before, strict=True):
+        log.handlers, log.level, log.propagate = state
+
+
+@pytest.fixture(scope="session")
+def opened() -> Callable[..., AbstractContextManager[Any]]:
+    """A page in Chromium: `with opened(server) as page`. See `_opened`."""
+    return _opened
+
+
+@contextmanager
+def _opened(server: Any, *, size: tuple[int, int] = (1280, 900), allowed: str = "", **options: Any) -> Iterator[Any]:
+    """At the end: nothing was loaded but from `server.address`, and the console shows no error.
+
+    `allowed`: a part of the errors that the console may show. `options`: of the browser's context.
+    """
+    from playwright.sync_api import expect, sync_playwright  # few tests need it
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium, which is not installed")
+    loaded, errors = [], []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, ignore_https_errors=True, **{"locale": "en-GB", **options}
+        )
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        page.on("request", lambda request: loaded.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        browser.close()
+    assert [url for url in loaded if not url.startswith((server.address, "data:", "blob:"))] == []
+    assert [error for error in errors if not (allowed and allowed in error)] == []

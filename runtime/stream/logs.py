@@ -36,7 +36,7 @@ def _time_of(record: logging.LogRecord) -> str:
 def log_to(handler: logging.Handler, form: Literal["text", "json"]) -> None:
     """Send the stream's log to this handler only, and the warnings of the rest of msc-edge to it too."""
     handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
-    LOG.handlers = _OTHERS.handlers = [handler]
+    LOG.handlers, _OTHERS.handlers = [handler], [handler]
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
 

@@ -7,15 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
 
 from msc_edge.demo.drawn_images import Sizes, draw_data_set
 
@@ -108,38 +105,3 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(good[0], good[0].with_name("zz_copy.png"))
     good[0].with_name("zz_broken.png").write_bytes(good[0].read_bytes()[:2000])
     return folder
-
-
-@pytest.fixture(scope="session")
-def opened() -> Callable:
-    """A page in Chromium: `with opened(studio) as page`. See `_opened`."""
-    return _opened
-
-
-@contextmanager
-def _opened(
-    studio: Studio,
-    *,
-    size: tuple[int, int] = (1280, 900),
-    scheme: Literal["light", "dark"] = "light",
-    refusals: bool = False,
-) -> Iterator[Page]:
-    """At the end: nothing was loaded from elsewhere, and the console shows no error.
-
-    `refusals`: the console may show that a request got 400.
-    """
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium, which is not installed")
-    loaded, errors = [], []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-        page.set_default_timeout(60_000)
-        page.on("request", lambda request: loaded.append(request.url))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert [url for url in loaded if not url.startswith((studio.address, "data:", "blob:"))] == []
-    assert [error for error in errors if not (refusals and "status of 400" in error)] == []

@@ -170,7 +170,7 @@ def test_a_verdict_that_the_heatmap_does_not_show_is_explained_beside_it(opened,
         if (text := explain_disagreement(detector.score_decoded(image), detector.scoring))
     )
     cv2.imwrite(str(tmp_path / "brighter.png"), image[..., ::-1])
-    with opened(studio, size=SIZES[1], scheme="dark") as page:
+    with opened(studio, size=SIZES[1], color_scheme="dark") as page:
         page.goto(studio.address + training)
         page.locator("[data-try] input").set_input_files(tmp_path / "brighter.png")
         expect(page.locator("[data-result] [data-difference]")).to_have_text(text)
@@ -256,7 +256,7 @@ def test_export_again_with_another_rate_and_compare(opened, walked):
 def test_pages_are_accessible_and_fit(opened, walked, size, scheme):
     studio, training = walked
     places = ["/", "/projects/caps/images", "/projects/caps/region", "/projects/caps/trainings", training]
-    with opened(studio, size=size, scheme=scheme) as page:
+    with opened(studio, size=size, color_scheme=scheme) as page:
         places += [f"{training}/delete", "/projects/caps/delete", "/projects/caps/dropped/normal"]
         for place in [*places, f"{training}/images/0", "/comparisons"]:
             page.goto(studio.address + place)
@@ -345,7 +345,7 @@ def test_what_a_check_shows_side_by_side_is_accessible_and_fits(opened, studio, 
     place = f"{studio.address}/projects/twins/images"
     looks: list[tuple[tuple[int, int], Literal["light", "dark"]]] = [(SIZES[0], "dark"), (SIZES[1], "light")]
     for size, scheme in looks:
-        with opened(studio, size=size, scheme=scheme) as page:
+        with opened(studio, size=size, color_scheme=scheme) as page:
             page.goto(place)
             expect(page.get_by_text("can be used")).to_be_visible(timeout=WORK)
             page.get_by_role("link", name="near-duplicate (2)").click()

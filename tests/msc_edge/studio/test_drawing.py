@@ -50,7 +50,7 @@ def project(studio, save: Callable, tmp_path: Path) -> Project:
 
 @pytest.fixture
 def page(studio, project, opened) -> Iterator[Page]:
-    with opened(studio, refusals=True) as page:
+    with opened(studio, allowed="status of 400") as page:
         page.goto(f"{studio.address}/projects/{project.name.replace(' ', '%20')}/region")
         yield page
 

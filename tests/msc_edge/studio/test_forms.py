@@ -29,7 +29,7 @@ def test_every_form_with_typed_texts_keeps_them():
 
 @pytest.mark.slow
 def test_a_refused_form_keeps_what_was_typed_and_says_why_beside_it(studio, opened):
-    with opened(studio, refusals=True) as page:
+    with opened(studio, allowed="status of 400") as page:
         page.goto(studio.address)
         name = page.get_by_label("Name of the part")
         alert = page.get_by_role("alert")

@@ -1,6 +1,5 @@
 """The command line: its options, its errors, and what it does with a configuration file."""
 
-import logging
 import signal
 import threading
 import tomllib
@@ -15,7 +14,6 @@ from msc_edge.cli import app
 from msc_edge.runtime.stream.config_file import read_config
 from msc_edge.runtime.stream.config_toml import config_as_toml
 from msc_edge.runtime.stream.control import answer, take_requests
-from msc_edge.runtime.stream.logs import LOG
 
 SECRET = "hunter2"
 
@@ -26,11 +24,8 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    log, others = (LOG.handlers, LOG.level, LOG.propagate), logging.getLogger("msc_edge")
-    handlers = others.handlers
     on_hangup = signal.getsignal(signal.SIGHUP)
     yield lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
-    (LOG.handlers, LOG.level, LOG.propagate), others.handlers = log, handlers
     signal.signal(signal.SIGHUP, on_hangup)
 
 

@@ -4,7 +4,6 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,6 @@ import pytest
 from msc_edge.runtime.stream.logs import LOG, FailureLog, log_to
 
 ESC = "\x1b"
-
-
-@pytest.fixture(autouse=True)
-def _restore_log() -> Iterator[None]:
-    before, others = (LOG.handlers, LOG.level, LOG.propagate), logging.getLogger("msc_edge")
-    handlers = others.handlers
-    yield
-    (LOG.handlers, LOG.level, LOG.propagate), others.handlers = before, handlers
 
 
 @pytest.fixture
@@ -128,6 +119,13 @@ def test_the_log_goes_to_the_last_handler_only(text: io.StringIO, caplog: pytest
     LOG.info("only there")
     assert (text.getvalue(), other.getvalue().count("only there")) == ("", 1)
     assert caplog.records == [], "not to the handlers of the root logger too"
+
+
+def test_a_handler_of_the_streams_log_gets_no_messages_of_the_rest(text: io.StringIO) -> None:
+    added = io.StringIO()
+    LOG.addHandler(logging.StreamHandler(added))
+    logging.getLogger("msc_edge").warning("of the rest")
+    assert ("of the rest" in text.getvalue(), added.getvalue()) == (True, "")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

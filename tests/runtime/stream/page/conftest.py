@@ -3,14 +3,12 @@
 import http.client
 import json
 import re
-import shutil
 import signal
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
 
 from msc_edge.runtime.web.users import Role, add_user
 
@@ -213,35 +210,3 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for role in roles:
         add_user(file, role, role=role, password=PASSWORD)
     return file
-
-
-@pytest.fixture(scope="session")
-def opened() -> Callable:
-    """A page in Chromium: `with opened(station) as page`. See `_opened`."""
-    return _opened
-
-
-@contextmanager
-def _opened(
-    station: Station, *, size: tuple[int, int] = (1280, 900), allowed: str = "", **options: Any
-) -> Iterator[Page]:
-    """At the end: nothing was loaded from elsewhere, and the console shows no error but those with `allowed` in it."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium, which is not installed")
-    loaded, errors = [], []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, ignore_https_errors=True, **{"locale": "en-GB", **options}
-        )
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        page.on("request", lambda request: loaded.append(request.url))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert [url for url in loaded if not url.startswith((station.address, "data:"))] == []
-    assert [error for error in errors if not (allowed and allowed in error)] == []
