@@ -28,6 +28,7 @@ from msc_edge.studio.wording import in_words_of_pages
 from msc_edge.studio.workspace import Project, Workspace
 
 _MOST_STEPS = 100_000
+_SLIDER_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ class TrainingPages:
     def _results(self, results: Results) -> dict[str, Any]:
         limit = results.limits.reject.score
         low, high = results.range
-        return {"histogram": _histogram(results), "low": low, "high": high, **at(results, limit)}
+        step = (high - low) / _SLIDER_STEPS or 0.001
+        # A browser rounds the end of a slider down to a whole step: one more step is above every score.
+        slider = {"low": low, "high": high + 1.5 * step, "step": step}
+        return {"histogram": _histogram(results), **slider, **at(results, limit)}
 
     def progress(self, request: Request) -> Response:
         """A part of a page: the progress."""
