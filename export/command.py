@@ -63,6 +63,14 @@ def export(
         typer.Option(help="Processors that the int8 model is made for. x86-vnni: x86 with VNNI; x86: without."),
     ] = "x86-vnni",
     thumbnails: Annotated[bool, typer.Option(help="Store a thumbnail of each normal image in the kit.")] = True,
+    single_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.onnx",
+            help="Also write the kit as one ONNX file for programs without Python; see msc-edge fuse.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
     context: typer.Context = None,  # pyright: ignore[reportArgumentType]  (typer gives it)
 ) -> None:
@@ -73,6 +81,8 @@ def export(
     """
     from msc_edge.errors import UsageError, explain_missing_extra
     from msc_edge.progress import progress_bars
+    from msc_edge.terminal import echo
+    from msc_edge.text import one_line, size
 
     if (run is None) == (from_station is None):
         raise UsageError("name a RUN of msc-edge train, or --from-station KIT, and not both")
@@ -104,11 +114,14 @@ def export(
             precision=precision,
             target=target,
             thumbnails=thumbnails,
+            single_file=single_file,
             overwrite=overwrite,
             report=report,
             note=notes.append,
         )
     _show(out, manifest, notes)
+    if single_file is not None:
+        echo(one_line(f"single file: {single_file}, {size(single_file.stat().st_size)}; it scores as the kit does"))
 
 
 def _export_station(kit: Path, out: Path, *, name: str | None, overwrite: bool) -> None:

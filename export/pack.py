@@ -14,6 +14,9 @@ from msc_edge.calibration import REJECT_RATE, WARN_RATE, Calibration, Rates
 from msc_edge.drawing import thumbnail
 from msc_edge.errors import KitError, UsageError
 from msc_edge.export.entry import ScorePlan
+from msc_edge.export.fused.proof import prove
+from msc_edge.export.fused.single_file import fuse
+from msc_edge.export.fused.writing import checked_out, with_negatives, write
 from msc_edge.export.models import Parts, Precisions, write_models
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
 from msc_edge.export.run_images import RunImages
@@ -26,6 +29,7 @@ from msc_edge.kit.layout import (
 )
 from msc_edge.kit.manifest import Manifest, Network, NormalImages, Precision, Provenance, kit_name
 from msc_edge.kit.model_entry import Model, Parity
+from msc_edge.kit.opening import Kit
 from msc_edge.kit.quantization import Target
 from msc_edge.kit.writing import refuse_zip, seal, write_manifest
 from msc_edge.progress import Report, silent
@@ -67,6 +71,7 @@ def export(
     precision: Precisions = "both",
     target: Target = "x86-vnni",
     thumbnails: bool = True,
+    single_file: Path | None = None,
     overwrite: bool = False,
     report: Report = silent,
     note: Callable[[str], None] = lambda _: None,
@@ -80,8 +85,9 @@ def export(
     compares whole images only has no patches. `precision`: every kit has the fp32 model; `both` adds the int8 model if
     it passes its gates, and otherwise calls `note` with the reason; it is the default model if its loss is small, see
     `accuracy_loss`. `int8` requires the int8 model and makes it the default model. `target`: the processors that the
-    int8 model is made for, see `Quantization`. `thumbnails`: store a small JPEG of each normal image. `overwrite`:
-    replace an existing kit.
+    int8 model is made for, see `Quantization`. `thumbnails`: store a small JPEG of each normal image. `single_file`:
+    also write the default model of the kit as one ONNX file, see `fuse_kit`; the proof scores the images of the parity
+    check. `overwrite`: replace an existing kit, and an existing single file.
 
     Raises UsageError for rates and names that are not valid, for an `out` that cannot be replaced, and if int8 is
     required and fails its gates; KitError if the run is incomplete or the parity check fails; SourceError if an image
@@ -90,6 +96,8 @@ def export(
     refuse_zip(out)
     if overwrite:
         _refuse_no_kit(out)
+    if single_file is not None:
+        single_file = checked_out(single_file, overwrite=overwrite)
     name = checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
@@ -138,7 +146,13 @@ def export(
         reference = TorchScorer(network, bank, head, torch_scoring)
         comparisons = compare(reference, detector, images.decoded(chosen, "parity"), count=len(chosen))
         parity = check_parity(comparisons, torch_limits, detector.limits, unit=unit_of(torch_scoring))
-        return write_manifest(kit, _with_parity(manifest, parity))
+        manifest = write_manifest(kit, _with_parity(manifest, parity))
+        if single_file is not None:
+            with Kit.open(kit) as opened:
+                single = fuse(opened)
+            prove(single, with_negatives(images.decoded(chosen, "single file")))
+            write(single, single_file)
+        return manifest
 
 
 def _plan_of(run: Path, record: RunRecord, scores: ScoreKind | None) -> tuple[PatchHead | None, ScorePlan]:

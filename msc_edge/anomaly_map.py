@@ -185,8 +185,17 @@ def smoothed(patch_distances: np.ndarray, *, smoothing: float) -> np.ndarray:
     """
     if smoothing == 0:
         return patch_distances
-    size = 2 * int(np.ceil(3 * smoothing)) + 1
+    size = _blur_size(smoothing)
     return cv2.GaussianBlur(patch_distances, (size, size), smoothing, borderType=cv2.BORDER_REPLICATE)
+
+
+def blur_kernel(smoothing: float) -> np.ndarray:
+    """The weights of the blur along one axis, float64 (odd number,), with the sum 1; see `smoothed`."""
+    return cv2.getGaussianKernel(_blur_size(smoothing), smoothing, cv2.CV_64F).ravel()
+
+
+def _blur_size(smoothing: float) -> int:
+    return 2 * int(np.ceil(3 * smoothing)) + 1
 
 
 def patch_score(patch_distances: np.ndarray, *, smoothing: float) -> float:

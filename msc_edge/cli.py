@@ -27,6 +27,7 @@ from msc_edge import __version__
 from msc_edge.demo.command import demo
 from msc_edge.errors import MscEdgeError, OutputError, explain_missing_extra
 from msc_edge.export.command import export
+from msc_edge.export.fused.command import fuse
 from msc_edge.runtime.stream.command import reload, stream
 from msc_edge.runtime.stream.training_images.command import capture
 from msc_edge.runtime.tools.bench.command import bench
@@ -132,6 +133,7 @@ app.command()(demo)
 app.command()(capture)
 app.command(cls=RegistryCommand)(train)
 app.command()(export)
+app.command()(fuse)
 app.command()(score)
 app.command()(info)
 app.command()(verify)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from msc_edge.bank import Bank
 from msc_edge.cli import app
 from msc_edge.export import agreement, held_out_model, int8, onnx_model, run_images, tensors
+from msc_edge.export.fused import proof
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
 from msc_edge.export.run_images import RunImages
@@ -42,7 +43,7 @@ def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (agreement, detector, held_out_model, int8, tensors):
+        for module in (agreement, detector, held_out_model, int8, proof, tensors):
             patch.setattr(module, "usable_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
