@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from msc_edge.export.fused.command import OnnxRuntimeWeb, WebDemo, show_web_demo
+
 if TYPE_CHECKING:
     from msc_edge.kit.manifest import Manifest
 
@@ -71,6 +73,8 @@ def export(
             show_default=False,
         ),
     ] = None,
+    web_demo: WebDemo = None,
+    onnxruntime_web: OnnxRuntimeWeb = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing kit.")] = False,
     context: typer.Context = None,  # pyright: ignore[reportArgumentType]  (typer gives it)
 ) -> None:
@@ -98,8 +102,12 @@ def export(
     assert run is not None
 
     with explain_missing_extra("train"):
+        from msc_edge.export.fused.writing import Targets
         from msc_edge.export.pack import export as export_kit
 
+    fused = None
+    if single_file is not None or web_demo is not None:
+        fused = Targets.checked(single_file, web_demo, onnxruntime_web, overwrite=overwrite)
     notes: list[str] = []
     with progress_bars() as report:
         manifest = export_kit(
@@ -114,7 +122,7 @@ def export(
             precision=precision,
             target=target,
             thumbnails=thumbnails,
-            single_file=single_file,
+            fused=fused,
             overwrite=overwrite,
             report=report,
             note=notes.append,
@@ -122,6 +130,8 @@ def export(
     _show(out, manifest, notes)
     if single_file is not None:
         echo(one_line(f"single file: {single_file}, {size(single_file.stat().st_size)}; it scores as the kit does"))
+    if web_demo is not None:
+        show_web_demo(web_demo)
 
 
 def _export_station(kit: Path, out: Path, *, name: str | None, overwrite: bool) -> None:

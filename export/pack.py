@@ -16,7 +16,7 @@ from msc_edge.errors import KitError, UsageError
 from msc_edge.export.entry import ScorePlan
 from msc_edge.export.fused.proof import prove
 from msc_edge.export.fused.single_file import fuse
-from msc_edge.export.fused.writing import checked_out, with_negatives, write
+from msc_edge.export.fused.writing import Targets, with_negatives
 from msc_edge.export.models import Parts, Precisions, write_models
 from msc_edge.export.parity import TorchScorer, check_parity, compare, parity_images, unit_of
 from msc_edge.export.run_images import RunImages
@@ -71,7 +71,7 @@ def export(
     precision: Precisions = "both",
     target: Target = "x86-vnni",
     thumbnails: bool = True,
-    single_file: Path | None = None,
+    fused: Targets | None = None,
     overwrite: bool = False,
     report: Report = silent,
     note: Callable[[str], None] = lambda _: None,
@@ -85,9 +85,9 @@ def export(
     compares whole images only has no patches. `precision`: every kit has the fp32 model; `both` adds the int8 model if
     it passes its gates, and otherwise calls `note` with the reason; it is the default model if its loss is small, see
     `accuracy_loss`. `int8` requires the int8 model and makes it the default model. `target`: the processors that the
-    int8 model is made for, see `Quantization`. `thumbnails`: store a small JPEG of each normal image. `single_file`:
-    also write the default model of the kit as one ONNX file, see `fuse_kit`; the proof scores the images of the parity
-    check. `overwrite`: replace an existing kit, and an existing single file.
+    int8 model is made for, see `Quantization`. `thumbnails`: store a small JPEG of each normal image. `fused`: also
+    write the default model of the kit as one ONNX file, or a page with it, see `fuse_kit`; the proof scores the images
+    of the parity check. `overwrite`: replace an existing kit.
 
     Raises UsageError for rates and names that are not valid, for an `out` that cannot be replaced, and if int8 is
     required and fails its gates; KitError if the run is incomplete or the parity check fails; SourceError if an image
@@ -96,8 +96,6 @@ def export(
     refuse_zip(out)
     if overwrite:
         _refuse_no_kit(out)
-    if single_file is not None:
-        single_file = checked_out(single_file, overwrite=overwrite)
     name = checked_name(name) or kit_name(out.resolve().name.removesuffix(".kit"))
     record = read_record(run)
     table = read_image_table(run / IMAGE_TABLE)
@@ -147,11 +145,11 @@ def export(
         comparisons = compare(reference, detector, images.decoded(chosen, "parity"), count=len(chosen))
         parity = check_parity(comparisons, torch_limits, detector.limits, unit=unit_of(torch_scoring))
         manifest = write_manifest(kit, _with_parity(manifest, parity))
-        if single_file is not None:
+        if fused:
             with Kit.open(kit) as opened:
                 single = fuse(opened)
             prove(single, with_negatives(images.decoded(chosen, "single file")))
-            write(single, single_file)
+            fused.write(single)
         return manifest
 
 

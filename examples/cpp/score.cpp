@@ -32,8 +32,10 @@ static Image read_ppm(const char* path) {
 
 int main(int count, char** arguments) try {
   if (count < 3) throw std::runtime_error("usage: score kit.onnx IMAGE.ppm...");
-  Ort::Env environment(ORT_LOGGING_LEVEL_WARNING);
-  Ort::Session session(environment, arguments[1], Ort::SessionOptions());
+  Ort::Env environment(ORT_LOGGING_LEVEL_ERROR);
+  Ort::SessionOptions options;
+  options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);  // otherwise it warns that both limits may be given
+  Ort::Session session(environment, arguments[1], options);
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   const char* inputs[] = {"image"};
   const char* outputs[] = {"score", "p_value", "verdict"};

@@ -6,7 +6,8 @@ using Microsoft.ML.OnnxRuntime.Tensors;
 using SkiaSharp;
 
 string[] labels = ["normal", "warn", "reject"];
-using var session = new InferenceSession(args[0]);
+using var options = new SessionOptions { LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
+using var session = new InferenceSession(args[0], options);
 
 foreach (var path in args.Skip(1))
 {

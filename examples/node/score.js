@@ -6,7 +6,7 @@ import sharp from "sharp";
 
 const LABELS = ["normal", "warn", "reject"];
 const [model, ...images] = process.argv.slice(2);
-const session = await ort.InferenceSession.create(model);
+const session = await ort.InferenceSession.create(model, { logSeverityLevel: 3 }); // else it warns that limits may be given
 
 for (const path of images) {
   // rotate(): as the EXIF orientation says. The pixels are RGB, 8 bits a channel, row by row.

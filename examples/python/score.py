@@ -7,7 +7,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3  # otherwise it warns that both limits may be given
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 labels = json.loads(session.get_modelmeta().custom_metadata_map["msc_edge.labels"])
 for path in sys.argv[2:]:
     pixels = np.asarray(Image.open(path).convert("RGB"))  # uint8 (height, width, 3)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,6 +37,8 @@ class SingleFile:
     detector: Detector
     """Of the kit, with the same model: what the file must score as."""
     bank: BankType
+    properties: dict[str, Any]
+    """What an integrator must know, by name."""
 
     @property
     def content(self) -> bytes:
@@ -69,10 +72,11 @@ def fuse(kit: Kit, *, precision: Precision | None = None, bank: BankType = "floa
     )
     _add_limits(model.graph, scored)
     _keep_what_outputs_need(model.graph)  # not patch_embeddings
-    helper.set_model_props(model, _properties(kit.manifest, detector, bank))
+    properties = _properties(kit.manifest, detector, bank)
+    helper.set_model_props(model, {f"msc_edge.{name}": _text(value) for name, value in properties.items()})
     model.producer_name, model.producer_version = "msc-edge", __version__
     onnx.checker.check_model(model)
-    return SingleFile(model, detector, bank)
+    return SingleFile(model, detector, bank, properties)
 
 
 def _join(graph: onnx.GraphProto, scoring: onnx.GraphProto) -> None:
@@ -109,11 +113,11 @@ def _keep_what_outputs_need(graph: onnx.GraphProto) -> None:
     graph.value_info.extend(described)
 
 
-def _properties(manifest: Manifest, detector: Detector, bank: BankType) -> dict[str, str]:
-    """`metadata_props`: what an integrator must know, as texts and JSON."""
+def _properties(manifest: Manifest, detector: Detector, bank: BankType) -> dict[str, Any]:
+    """What an integrator must know: `metadata_props`, and kit.json of the web demo."""
     entry, spec = manifest.models[detector.model], manifest.preprocessing
     check = detector.score(check_image(spec))
-    properties = {
+    return {
         "format": FORMAT,
         "msc_edge_version": __version__,
         "kit_name": manifest.name,
@@ -125,14 +129,16 @@ def _properties(manifest: Manifest, detector: Detector, bank: BankType) -> dict[
         "limits": {name: _described(getattr(detector.limits, name)) for name in ("warn", "reject")},
         "map_limit": entry.calibration.regions and _described(entry.calibration.regions.limit),
         "calibration_images": len(detector.calibration.scores),
+        "least_p_value": detector.calibration.least_p_value,
         "decode": manifest.decode.model_dump(mode="json"),
         "preprocessing": spec.model_dump(mode="json", exclude={"ignore"}),
         "check_image": {"score": check.score, "verdict": check.verdict},
         "weights": manifest.provenance.weights.model_dump(mode="json"),
     }
-    return {
-        f"msc_edge.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in properties.items()
-    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _described(limit: Limit) -> dict[str, float | None]:

@@ -18,6 +18,7 @@ from msc_edge.cli import app
 from msc_edge.errors import KitError
 from msc_edge.export.fused.proof import prove
 from msc_edge.export.fused.single_file import fuse
+from msc_edge.export.fused.writing import Targets
 from msc_edge.export.pack import export
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.opening import Kit
@@ -201,7 +202,9 @@ def test_images_of_the_line_may_be_the_proof(
 
 
 def test_export_writes_it_too(patch_run: Path, toy: ModuleType, tmp_path: Path) -> None:
-    export(patch_run, tmp_path / "new.kit", precision="fp32", warn_rate=0.2, single_file=tmp_path / "kit.onnx")
+    export(
+        patch_run, tmp_path / "new.kit", precision="fp32", warn_rate=0.2, fused=Targets.checked(tmp_path / "kit.onnx")
+    )
     detector = Detector.load(tmp_path / "new.kit", threads=1)
     image = toy.draw(3, "scratch")
     assert scores_of(tmp_path / "kit.onnx", image)["score"][0] == pytest.approx(detector.score(image).score, rel=1e-5)
