@@ -1,9 +1,9 @@
-// The live page: asks for the state twice a second while it is seen, and draws it.
+// The live page: asks for the state three times a second while it is seen, and draws it.
 
 import { $, all, clock, midnight, nodes, number, onKey, parts, request, score, text } from "./common.js";
 import { dayChart, scoreChart } from "./chart.js";
 
-const INTERVAL = 500, COUNTS_INTERVAL = 5000, CHART_SECONDS = 120;
+const INTERVAL = 300, COUNTS_INTERVAL = 5000, CHART_SECONDS = 120;
 const OUTCOMES = ["normal", "warn", "reject", "not_scored"];
 const alarm = $("[data-alarm]"), overlay = $("[data-overlay]");
 const shown = new Map(); // of each source, the number of the frame on the page
@@ -18,6 +18,10 @@ function fill(element, content) {
   if (element.textContent !== plain) element.replaceChildren(...content);
   element.hidden = !plain;
 }
+
+// What another program says stays as it is.
+const asSentence = ([first, ...rest]) =>
+  first && !first[1] ? [[first[0].charAt(0).toUpperCase() + first[0].slice(1), ""], ...rest] : first ? [first, ...rest] : [];
 
 function drawVerdict(section, outcome, word) {
   section.dataset.outcome = outcome;
@@ -51,7 +55,8 @@ function drawSource(section, source, reason) {
   section.classList.toggle("old", old);
   drawVerdict(section, outcome, word);
   set($("[data-state]", section), text(`state_${source.state}`));
-  fill($("[data-reason]", section), parts(reason));
+  const missed = isOld || source.state === "no_frames" || source.state === "not_scored";
+  fill($("[data-reason]", section), [...(missed ? [`${text("not_inspected")} `] : []), ...parts(asSentence(reason))]);
   set($("[data-age]", section), seconds === null || seconds < 3 ? "" : text("ago", { seconds: number(seconds, 0) }));
   const known = !old && decision?.score != null;
   set($("[data-score]", section), known ? text("score", { score: score(decision.score), limit: score(decision.limit) }) : "");
@@ -109,11 +114,11 @@ async function load() {
     offset = live.time + age - Date.now() / 1000;
     const records = failure.length ? nodes("records", { reason: failure }) : [];
     fill(alarm, silent ? nodes("silent", { seconds: 5 * Math.floor(age / 5) }) : records);
-    if (silent) return drawUnknown();
     for (const source of live.sources) {
       drawSource($(`[data-source="${CSS.escape(source.name)}"]`), source, reasons.sources[source.name]);
     }
-    facts(live, reasons);
+    if (silent) drawUnknown(); // the frame and the chart stay, as the last ones
+    else facts(live, reasons);
   } catch (error) {
     const interrupted = error instanceof DOMException || error instanceof TypeError; // while the answer came
     fill(alarm, error.parts ? parts(error.parts) : [interrupted ? text("unreachable") : error.message]);
