@@ -19,7 +19,7 @@ class Texts:
     """The texts of one language. Called with a key such as `live.title`, and the values of its placeholders."""
 
     def __init__(self, language: Language) -> None:
-        self.language = language
+        self.language: Language = language
         content = (
             files("msc_edge.runtime.stream.page").joinpath("texts", f"{language}.toml").read_text(encoding="utf-8")
         )
