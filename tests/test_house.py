@@ -130,6 +130,8 @@ def test_a_test_module_stands_where_its_module_stands() -> None:
         "older_files",
         "tiles_and_masks",
         "camera_habits",
+        "accessible",
+        "rtsp_camera",
         "drift_call",
         "network_loss",
         "base_css",

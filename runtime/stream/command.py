@@ -1,5 +1,6 @@
 """`msc-edge stream` and `msc-edge reload`."""
 
+import re
 import signal
 import sys
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from msc_edge.runtime.stream.config import StreamConfig
 
+_LAST_PORT = 65535
 _ANSWER_TIMEOUT = 5.0  # seconds that a running stream has to answer
 
 
@@ -119,6 +121,7 @@ def stream(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # before the kit can be reloaded, SIGHUP must not end the process
     from msc_edge.errors import UsageError
     from msc_edge.runtime.stream.config_toml import config_as_toml
+    from msc_edge.runtime.stream.option_names import naming_options
 
     images = renamed("--pictures", pictures, "--images", images)
     if every and not images and not config:
@@ -148,11 +151,12 @@ def stream(
     if running:
         _print_running(config, given, print_config=print_config)
         return
-    options = _configured(config, _without_none(given))
-    if print_config:
-        typer.echo(config_as_toml(options), nl=False)
-        return
-    _run(options, reread=lambda: _configured(config, _without_none(given)))
+    with naming_options(given := _without_none(given)):
+        options = _configured(config, given)
+        if print_config:
+            typer.echo(config_as_toml(options), nl=False)
+            return
+        _run(options, reread=lambda: _configured(config, given))
 
 
 def reload(
@@ -231,9 +235,18 @@ def _broker(given: str | None) -> dict[str, Any]:
 
 
 def _page_address(given: str | None) -> dict[str, Any]:
-    host, colon, port = (given or "").rpartition(":")
-    found = {"port": int(port) if port.isdecimal() else port or None}
-    return {"host": host.strip("[]"), **found} if colon else found
+    if given is None:
+        return {}
+    found = re.fullmatch(r"(?:(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):)?(?P<port>\d{1,5})", given, re.ASCII)
+    if not found or not 1 <= int(found["port"]) <= _LAST_PORT:
+        from msc_edge.errors import UsageError
+
+        raise UsageError(
+            f"--web {given}: not a port from 1 to {_LAST_PORT}, or a host and such a port; pass for example --web 8765 "
+            "for this PC only, --web 0.0.0.0:8765 for the network, or --web [::1]:8765"
+        )
+    port = {"port": int(found["port"])}
+    return {"host": found["host"].strip("[]"), **port} if found["host"] else port
 
 
 def _run(options: "StreamConfig", *, reread: "Callable[[], StreamConfig]") -> None:

@@ -43,9 +43,9 @@ class ScoringWatch:
             )
 
     def not_ready(self, source: str) -> str | None:
-        """Why a source is not ready; None when nothing is known against it."""
+        """Why a source is not scored; None when nothing is known against it."""
         unscored = self._statistics.unscored(source)
         if unscored is None or self._statistics.condition(source) != "not_scored":
             return None
         seconds = self._clock() - unscored.since
-        return f"source {source}: no frame could be scored for {seconds:.0f} s: {unscored.reason}"
+        return f"no frame could be scored for {seconds:.0f} s: {unscored.reason}"

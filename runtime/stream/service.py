@@ -108,7 +108,7 @@ class Stream:
         for name in parts.names:
             age = parts.statistics.seconds_since_scored(name)
             if reason := self._scoring.not_ready(name):
-                reasons.append(reason)
+                reasons.append(f"source {name}: {reason}")
             elif name not in parts.live or parts.triggers:  # nothing is scored while nobody asks
                 if name in outages:
                     reasons.append(f"source {name}: {outages[name]}")
@@ -220,7 +220,10 @@ class Stream:
 
     def _status(self) -> StationStatus:
         """The state of the stream, for its page."""
-        return station_status(self._parts, states=self._states(), outages=self._outages(), not_ready=self.not_ready())
+        reasons = {name: reason for name in self._parts.names if (reason := self._scoring.not_ready(name))}
+        reasons |= dict.fromkeys(self._stalled_sources(), "stalled")
+        reasons |= {name: str(outage) for name, outage in self._outages().items()}
+        return station_status(self._parts, states=self._states(), reasons=reasons, not_ready=self.not_ready())
 
     def _stalled_sources(self) -> list[str]:
         """Sources whose loop has stopped, by an internal error or by a call that does not return."""

@@ -1,6 +1,7 @@
 """The web application of the page."""
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from msc_edge.runtime.stream.page.live_pages import LivePages
 from msc_edge.runtime.stream.page.log_in_pages import LogInPages
 from msc_edge.runtime.stream.page.marks import Marks
 from msc_edge.runtime.stream.page.people import LogInNeeded, People
+from msc_edge.runtime.stream.page.reasons import Part, as_text, reason_in
 from msc_edge.runtime.stream.page.records import Records
 from msc_edge.runtime.stream.page.rendering import page, static
 from msc_edge.runtime.stream.page.snapshot import PageSettings
@@ -41,7 +43,7 @@ def create_app(live: LiveState, records: Records, settings: PageSettings, *, hos
     app = Starlette(
         routes=[
             *LivePages(live, records).routes(),
-            *GalleryPages(records, gallery, marks, audit, learned=learning.learned).routes(),
+            *GalleryPages(records, gallery, marks, audit, learned=learning.learned, kits=live.kits).routes(),
             *LearningPages(gallery, learning, audit).routes(),
             *HealthPages(live).routes(),
             *LogInPages(people).routes(),
@@ -59,24 +61,24 @@ def create_app(live: LiveState, records: Records, settings: PageSettings, *, hos
     return EarlyResponses(guarded, timeout=settings.web.timeout)
 
 
-def _problem(request: Request, status: int, message: str) -> Response:
+def _problem(request: Request, status: int, message: Sequence[Part]) -> Response:
     """An error as a page, or as JSON for a script."""
     if "text/html" in request.headers.get("accept", ""):
         return page(request, "problem.html.j2", status=status, message=message)
-    return JSONResponse({"error": message}, status)
+    return JSONResponse({"error": as_text(message), "parts": message}, status)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     t = texts_of(request)
     known = {404: t("problem.no_page"), 405: t("problem.no_method")}
-    if error.detail == HTTPStatus(error.status_code).phrase:
-        return _problem(request, error.status_code, known.get(error.status_code, error.detail))
-    return _problem(request, error.status_code, error.detail)
+    if error.detail == HTTPStatus(error.status_code).phrase and error.status_code in known:
+        return _problem(request, error.status_code, [(known[error.status_code], "")])
+    return _problem(request, error.status_code, reason_in(t, error.detail))
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    return _problem(request, HTTPStatus.BAD_REQUEST, str(error))
+    return _problem(request, HTTPStatus.BAD_REQUEST, reason_in(texts_of(request), str(error)))
 
 
 async def _disconnected(_: Request, __: Exception) -> Response:
@@ -85,4 +87,4 @@ async def _disconnected(_: Request, __: Exception) -> Response:
 
 async def _defect(request: Request, error: Exception) -> Response:
     _LOG.error("page %s: %s", request.url.path, error, exc_info=error)
-    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, texts_of(request)("problem.defect"))
+    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, [(texts_of(request)("problem.defect"), "")])

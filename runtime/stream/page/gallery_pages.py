@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,6 +27,7 @@ from msc_edge.runtime.stream.page.texts import texts_of
 from msc_edge.runtime.stream.page.wording import p_value_in_words
 
 LearnedFrom = Callable[[dict[str, Any]], KeptImage | None]
+Kits = Callable[[], Mapping[str, Path]]
 _LONGEST_BODY = 10_000  # bytes
 _MOST_NUMBERS = 2**63  # of rows in SQLite
 
@@ -34,11 +36,11 @@ class GalleryPages:
     """Rejects and warnings."""
 
     def __init__(
-        self, records: Records, gallery: Gallery, marks: Marks, audit: AuditLog, *, learned: LearnedFrom
+        self, records: Records, gallery: Gallery, marks: Marks, audit: AuditLog, *, learned: LearnedFrom, kits: Kits
     ) -> None:
-        """`learned`: what was learned from a finding and counts."""
+        """`learned`: what was learned from a finding and counts. `kits`: the kits in use, by SHA-256."""
         self._records, self._gallery, self._marks, self._audit = records, gallery, marks, audit
-        self._learned = learned
+        self._learned, self._kits = learned, kits
 
     def routes(self) -> list[Route]:
         """The routes of these pages."""
@@ -84,6 +86,7 @@ class GalleryPages:
             history=self._marks.history(finding["id"]),
             may_mark=user_of(request).may("operator"),
             learned=self._learned(finding),
+            kit_is_active=finding["kit"] in self._kits(),
             may_learn=user_of(request).may("engineer"),
         )
 
@@ -138,7 +141,7 @@ def finding_of(request: Request, gallery: Gallery) -> dict[str, Any]:
     number = request.path_params["number"]
     found = gallery.get(number) if number < _MOST_NUMBERS else None
     if found is None:
-        raise HTTPException(404, texts_of(request)("problem.no_part"))
+        raise HTTPException(404, "this part is not in the gallery any more; go back to all rejects and warnings")
     return found
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from msc_edge.drawing import encode_image
 from msc_edge.overlay import overlay
+from msc_edge.runtime.stream.page.reasons import reason_in
 from msc_edge.runtime.stream.page.snapshot import FrameImage, Scored, Snapshot
+from msc_edge.runtime.stream.page.texts import LANGUAGES, Texts, texts
 
 SILENT_AFTER = 10.0
 """Seconds without a snapshot after which the stream counts as not answering."""
@@ -72,6 +74,7 @@ class LiveState:
         self._metrics_wanted = False
         self._wake = threading.Event()
         self._json = b"null"
+        self._reasons = dict.fromkeys(LANGUAGES, b"null")
 
     def update(self, snapshot: Snapshot) -> None:
         """Take a snapshot."""
@@ -85,7 +88,8 @@ class LiveState:
             self._metrics_wanted = False
             self.metrics = time.monotonic(), snapshot.metrics
         self.snapshot, self._received = snapshot, time.monotonic()
-        self._json = json.dumps(self._as_json(snapshot), ensure_ascii=False, separators=(",", ":")).encode()
+        self._reasons = {language: _encoded(_reasons(snapshot, texts(language))) for language in LANGUAGES}
+        self._json = _encoded(self._as_json(snapshot))
 
     @property
     def age(self) -> float:
@@ -131,13 +135,13 @@ class LiveState:
                 break
         self._wake.clear()
 
-    def as_json(self, failure: str) -> bytes:
-        """The state for the script of the page: the age of the snapshot in seconds, and the snapshot.
+    def as_json(self, failure: str, t: Texts) -> bytes:
+        """The state for the script of the page: the age of the snapshot in seconds, the snapshot, and its reasons.
 
-        `failure`: why records cannot be stored; empty while they can.
+        `failure`: why records cannot be stored; empty while they can. `t`: the language of the reasons.
         """
-        head = {"age": round(self.age, 1), "silent": self.is_silent, "failure": failure}
-        return b'%s,"live":%s}' % (json.dumps(head).encode()[:-1], self._json)
+        head = {"age": round(self.age, 1), "silent": self.is_silent, "failure": reason_in(t, failure)}
+        return b'%s,"live":%s,"reasons":%s}' % (_encoded(head)[:-1], self._json, self._reasons[t.language])
 
     def image(self, source: str, *, plain: bool) -> bytes | None:
         """The frame of a source that is displayed, JPEG, with its heatmap unless it is `plain`; None without one."""
@@ -149,12 +153,10 @@ class LiveState:
         return {
             "time": status.time,
             "station": status.station,
-            "not_ready": status.not_ready,
             "sources": [
                 {
                     "name": each.name,
                     "state": each.state,
-                    "reason": each.reason,
                     "old_after": each.old_after,
                     "drift": each.drift,
                     "kit": each.kit,
@@ -167,7 +169,7 @@ class LiveState:
                 for each in status.sources
             ],
             "sinks": [
-                {"name": each.name, "waiting": each.waiting, "set_aside": each.set_aside, "failure": each.failure}
+                {"name": each.name, "waiting": each.waiting, "set_aside": each.set_aside, "fails": bool(each.failure)}
                 for each in status.sinks
             ],
             "kits": [
@@ -175,6 +177,20 @@ class LiveState:
                 for each in status.kits
             ],
         }
+
+
+def _reasons(snapshot: Snapshot, t: Texts) -> dict[str, Any]:
+    """Why the station is not ready, why sources are not scored, and why sinks fail: parts of sentences."""
+    status = snapshot.status
+    return {
+        "not_ready": [reason_in(t, each) for each in status.not_ready],
+        "sources": {each.name: reason_in(t, each.reason) for each in status.sources},
+        "sinks": {each.name: reason_in(t, each.failure) for each in status.sinks},
+    }
+
+
+def _encoded(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _decision(scored: Scored | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from msc_edge.runtime.stream.page.live import LiveState
 from msc_edge.runtime.stream.page.records import Records
 from msc_edge.runtime.stream.page.rendering import HEADERS, page
+from msc_edge.runtime.stream.page.texts import texts_of
 
 _LONGEST = 32 * 86400.0  # seconds that counts may be requested for
 
@@ -39,10 +40,11 @@ class LivePages:
             sources=[each.name for each in snapshot.status.sources] if snapshot else [],
         )
 
-    async def state(self, _: Request) -> Response:
+    async def state(self, request: Request) -> Response:
         """The state as JSON. Not on a thread of its own: it is encoded already."""
         self._live.watch()
-        return Response(self._live.as_json(self._records.failure), media_type="application/json", headers=HEADERS)
+        found = self._live.as_json(self._records.failure, texts_of(request))
+        return Response(found, media_type="application/json", headers=HEADERS)
 
     async def image(self, request: Request) -> Response:
         """The frame of a source, with its heatmap unless `plain` is requested."""

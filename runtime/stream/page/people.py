@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.runtime.stream.page.audit import AuditLog
+from msc_edge.runtime.stream.page.reasons import as_text, reason_in
 from msc_edge.runtime.stream.page.snapshot import PageSettings
+from msc_edge.runtime.stream.page.texts import texts_of
 from msc_edge.runtime.web.error_response import error_response
 from msc_edge.runtime.web.log_in_limit import LogInLimit
 from msc_edge.runtime.web.user_sessions import UserSession, UserSessions
@@ -141,9 +143,8 @@ class LogInNeeded:
             and path != LOG_IN
             and not hmac.compare_digest(headers.get("x-token", "").encode(), session.token.encode())
         ):
-            return error_response(
-                HTTPStatus.FORBIDDEN, "this page is from an earlier session; load it again, and repeat the change"
-            )
+            reason = "this page is from an earlier session; load it again, and repeat the change"
+            return error_response(HTTPStatus.FORBIDDEN, as_text(reason_in(texts_of(Request(scope)), reason)))
         return None
 
 

@@ -8,16 +8,15 @@ from msc_edge.runtime.stream.config import SourceConfig
 from msc_edge.runtime.stream.line.values import State
 from msc_edge.runtime.stream.page.snapshot import KitStatus, SinkStatus, SourceStatus, StationStatus
 from msc_edge.runtime.stream.parts import Parts
-from msc_edge.runtime.stream.sources.outage import Outage
 
 _OLD_AFTER = 5.0  # seconds without a frame of a live source: less than `lost_after`, so that no viewer is misled
 _MISSED = 3.0  # frames of a slow one
 
 
 def station_status(
-    parts: Parts, *, states: Mapping[str, State], outages: Mapping[str, Outage], not_ready: Sequence[str]
+    parts: Parts, *, states: Mapping[str, State], reasons: Mapping[str, str], not_ready: Sequence[str]
 ) -> StationStatus:
-    """The state of all parts. `states` and `outages` are of sources; see `StationStatus`."""
+    """The state of all parts. `states` and `reasons` are of sources; see `StationStatus`."""
     detectors = {worker.source.name: parts.kits.detector(worker.source.name) for worker in parts.workers}
     backlog = parts.outbox.backlog()
     sinks = [
@@ -34,7 +33,7 @@ def station_status(
             SourceStatus(
                 name=(name := worker.source.name),
                 state=states[name],
-                reason=str(outages.get(name, "")),
+                reason=reasons.get(name, ""),
                 old_after=_old_after(options) if name in parts.live and parts.triggers is None else None,
                 drift=worker.drift is not None and worker.drift.is_called,
                 kit=detectors[name].kit.sha256,

@@ -1,5 +1,6 @@
 """The texts of the page: one file for each language, in the folder `texts`."""
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ class Texts:
     """The texts of one language. Called with a key such as `live.title`, and the values of its placeholders."""
 
     def __init__(self, language: Language) -> None:
-        self.language = language
+        self.language: Language = language
         content = (
             files("msc_edge.runtime.stream.page").joinpath("texts", f"{language}.toml").read_text(encoding="utf-8")
         )
@@ -32,6 +33,12 @@ class Texts:
         """A number with this many decimals, as the language writes it."""
         text = f"{value:,.{digits}f}"
         return text if self.language == "en" else text.translate(str.maketrans(",.", ".,"))
+
+    def score(self, value: float) -> str:
+        """A score with three digits that matter, whatever its size, as the live page writes it."""
+        rounded = float(f"{value:.3g}")
+        exponent = math.floor(math.log10(abs(rounded))) if rounded else 0
+        return self.number(rounded, max(0, 2 - exponent))
 
     def of_script(self) -> dict[str, str]:
         """The texts that scripts show, without their section `script`."""

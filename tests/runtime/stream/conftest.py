@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import tomli_w
 from paho.mqtt.client import Client, MQTTMessage
@@ -68,17 +70,21 @@ def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
 class RtspServer:
     """A camera that can be started, killed, suspended and started again on one port."""
 
-    clip: Path
+    clip: Path | None
     port: int
     process: subprocess.Popen[str] | None = None
     certificate: Path | None = None
     """With its key in the same file; then the address is rtsps://."""
+    parts: tuple[Path, Path] | None = None
+    """Two images, PNG, in place of a clip: `command("part 1")` shows the second one at /parts."""
 
     def url(self, place: str = "ball") -> str:
         return f"{'rtsps' if self.certificate else 'rtsp'}://127.0.0.1:{self.port}/{place}"
 
     def start(self, width: int = 320, height: int = 240) -> None:
         arguments = [self.port, self.clip, width, height, *(2 * [self.certificate] if self.certificate else [])]
+        if self.parts:
+            arguments = [self.port, "--parts", *self.parts]
         self.process = subprocess.Popen(
             [SYSTEM_PYTHON, HERE / "rtsp_server.py", *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -114,6 +120,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real clip, in a container that the server can loop."""
     if not CLIP.is_file():
         pytest.skip(f"{CLIP.name} is not there: ../shared is absent")
+    require_rtsp_server()
+    out = tmp_path_factory.mktemp("camera") / "clip.ts"
+    pipeline = f"filesrc location={CLIP} ! qtdemux ! h264parse ! mpegtsmux ! filesink location={out}"
+    subprocess.run(["gst-launch-1.0", "-q", *pipeline.split()], check=True, capture_output=True)
+    return out
+
+
+def require_rtsp_server() -> None:
+    """Skip a test where GStreamer's RTSP server is not installed."""
     has_bindings = (
         Path(SYSTEM_PYTHON).exists()
         and subprocess.run(
@@ -125,10 +140,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     if not has_bindings or shutil.which("gst-launch-1.0") is None:
         pytest.skip("GStreamer's RTSP server is not installed (gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-*)")
-    out = tmp_path_factory.mktemp("camera") / "clip.ts"
-    pipeline = f"filesrc location={CLIP} ! qtdemux ! h264parse ! mpegtsmux ! filesink location={out}"
-    subprocess.run(["gst-launch-1.0", "-q", *pipeline.split()], check=True, capture_output=True)
-    return out
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +155,19 @@ def camera(clip: Path, free_port: Callable[[], int]) -> Iterator[RtspServer]:
 def own_camera(clip: Path, free_port: Callable[[], int]) -> Iterator[RtspServer]:
     """A running camera that a test may kill, suspend or change."""
     server = RtspServer(clip, free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def part_camera(tmp_path: Path, toy: ModuleType, save: Callable, free_port: Callable[[], int]) -> Iterator[RtspServer]:
+    """A camera that shows a good part at /parts, and one with a defect after `command("part 1")`."""
+    require_rtsp_server()
+    files = tmp_path / "good.png", tmp_path / "bad.png"
+    for file, image in zip(files, (toy.draw(100), toy.draw(500, "stain")), strict=True):
+        save(file, np.kron(image, np.ones((5, 5, 1), np.uint8)))  # 320x240
+    server = RtspServer(None, free_port(), parts=files)
     server.start()
     yield server
     server.kill()

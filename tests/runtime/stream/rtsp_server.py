@@ -1,12 +1,15 @@
 """A camera for the tests: GStreamer's RTSP server. Run it by the system's Python, which has the bindings.
 
     rtsp_server.py PORT CLIP.ts WIDTH HEIGHT [CERTIFICATE KEY]     (with a certificate: rtsps://)
+    rtsp_server.py PORT --parts FIRST.png SECOND.png               (/parts alone)
 
 /clip     the clip, in a loop          /still    the same image forever
 /ball     a moving ball of this size   /audio    no video
 /jpeg     the still as a series of JPEG images
 /raw      the still without compression, 4:2:0
-`size WIDTH HEIGHT` on standard input changes the size of /ball while it is streaming.
+/parts    one of two images, 320x240, the first one until the second is wanted
+`size WIDTH HEIGHT` on standard input changes the size of /ball while it is streaming, `part 0` and `part 1` the image
+of /parts.
 """
 
 import sys
@@ -31,18 +34,26 @@ PIPELINES = {
     "! rtpvrawpay name=pay0 pt=96",
     "/audio": "audiotestsrc is-live=true ! mulawenc ! rtppcmupay name=pay0 pt=0",
 }
-sizes = []
+PART = "filesrc location={} ! pngdec ! imagefreeze is-live=true ! videoconvert ! "
+PART += "video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! shown.sink_{} "
+PARTS = PART.format("{first}", 0) + PART.format("{second}", 1) + "input-selector name=shown ! " + ENCODER
+sizes, selectors = [], []
 
 
 def remember(_factory, media):
-    if found := media.get_element().get_by_name("size"):
-        sizes.append(found)
+    for name, kept in (("size", sizes), ("shown", selectors)):
+        if found := media.get_element().get_by_name(name):
+            kept.append(found)
 
 
 def command(channel, _condition):
     words = channel.readline().split()
     if not words:
         return False
+    if words[0] == "part":
+        for each in selectors:
+            each.set_property("active-pad", each.get_static_pad(f"sink_{words[1]}"))
+        return True
     width, height = words[1:]
     caps = Gst.Caps.from_string(f"video/x-raw,width={width},height={height},framerate=30/1")
     for each in sizes:
@@ -68,9 +79,11 @@ def main(port, clip, width, height, *certificate_and_key):
     server.set_address("127.0.0.1")
     server.set_service(port)
     factories = []
-    for place, pipeline in PIPELINES.items():
+    has_parts = clip == "--parts"  # then the two images are in place of a size
+    for place, pipeline in {"/parts": PARTS}.items() if has_parts else PIPELINES.items():
         factory = GstRtspServer.RTSPMediaFactory()
-        factory.set_launch(f"( {pipeline.format(clip=clip, width=width, height=height)} )")
+        values = {"first": width, "second": height} if has_parts else {"clip": clip, "width": width, "height": height}
+        factory.set_launch(f"( {pipeline.format(**values)} )")
         factory.set_shared(True)
         factory.connect("media-configure", remember)
         server.get_mount_points().add_factory(place, factory)

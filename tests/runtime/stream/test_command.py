@@ -40,12 +40,12 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         (["KIT", "nothing-there"], 3, "no such file or folder; expected a webcam number"),
         (["KIT", "ftp://u:hunter2@host/x"], 3, "ftp:// is not supported"),
         (["KIT", "0", "--source", "/dev/video0"], 2, "the source /dev/video0 is given twice"),
-        (["KIT", "0", "--alarm-after", "3-of-2"], 2, "m-of-n"),
+        (["KIT", "0", "--alarm-after", "3-of-2"], 2, "--alarm-after: expected m-of-n"),
         (["KIT", "0", "--jsonl", "rows.txt"], 2, "ends in .jsonl"),
-        (["KIT", "0", "--mqtt", "host:port"], 2, "mqtt.port"),
+        (["KIT", "0", "--mqtt", "host:port"], 2, "--mqtt: port: "),
         (["KIT", "0", "--webhook", "ftp://u:hunter2@host"], 2, "http"),
-        (["KIT", "0", "--false-alarm-rate", "2"], 2, "limits.false_alarm_rate"),
-        (["KIT", "0", "--max-fps", "0"], 2, "source.1.max_fps"),
+        (["KIT", "0", "--false-alarm-rate", "2"], 2, "--false-alarm-rate: "),
+        (["KIT", "0", "--max-fps", "0"], 2, "--max-fps: "),
         (["--max-fps", "5"], 2, "--max-fps applies to sources given here"),
         (["KIT", "0", "--every", "5"], 2, "--images"),
         (["KIT", "0", "--threshold", "0.1", "--false-alarm-rate", "0.1"], 2, "exclude each other"),
@@ -53,16 +53,46 @@ def msc_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         (["KIT", "99999999999"], 3, "expected 0 to 255"),
         (["KIT", ".", "--images", "saved"], 2, "saved images would be scored again"),
         (["--config", "nowhere.toml"], 2, "cannot be read"),
+        (["KIT", "0", "--trigger", "mqtt"], 2, "--trigger mqtt needs `host` in [mqtt]"),
+        (["KIT", ".", "--trigger", "http"], 2, "--trigger is for cameras and streams, and no source is one; remove it"),
+        (["KIT", "0", "--trigger", "http", "--max-fps", "2"], 2, "--trigger: a frame is scored when it is asked for"),
+        (["KIT", "0", "--trigger", "http", "--max-fps", "2"], 2, "; remove --max-fps"),
+        (["--config", "trigger.toml"], 2, "[trigger] is for cameras and streams, and no source is one; remove it"),
     ],
 )
 def test_an_error_is_one_line_with_its_exit_code(
     msc_edge: Callable[..., Result], arguments: list[str], code: int, message: str, toy_kit: Path
 ) -> None:
     Path("notes.txt").write_text("not a video")
+    Path("trigger.toml").write_text(f'kit = "{toy_kit}"\nsource = [{{address = "."}}]\ntrigger.by = "http"\n')
     done = msc_edge("stream", *(toy_kit if each == "KIT" else each for each in arguments))
     lines = done.stderr.splitlines()
     assert (done.exit_code, message in lines[-1], len(lines)) == (code, True, 1), done.stderr
     assert SECRET not in done.output
+
+
+@pytest.mark.parametrize(
+    "given", [":8931", "abc", "8931x", "[::1]", "::1:8931", "host:", "70000", "0.0.0.0:0", "a b:1", "host:8931:1"]
+)
+def test_the_address_of_the_page_is_a_port_or_a_host_and_a_port(msc_edge: Callable[..., Result], given: str) -> None:
+    done = msc_edge("stream", "k", "0", "--web", given, "--print-config")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: --web {given}: not a port from 1 to 65535, or a host and such a port; pass ")
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "port"),
+    [
+        ("8931", "127.0.0.1", 8931),
+        ("0.0.0.0:80", "0.0.0.0", 80),
+        ("line-3:1", "line-3", 1),
+        ("[::1]:8931", "::1", 8931),
+    ],
+)
+def test_where_the_page_is_served(msc_edge: Callable[..., Result], given: str, host: str, port: int) -> None:
+    done = msc_edge("stream", "k", "0", "--web", given, "--print-config")
+    shown = tomllib.loads(done.stdout)["web"]
+    assert (shown["host"], shown["port"]) == (host, port)
 
 
 def test_a_wrong_value_is_reported_without_secrets(msc_edge: Callable[..., Result]) -> None:

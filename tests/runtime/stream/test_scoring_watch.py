@@ -74,7 +74,7 @@ def test_frames_that_cannot_be_scored_are_reported_once_and_their_end_too(bench:
         bench.frame("too small")
     assert bench.kinds() == ["not_scored"]
     assert not bench.is_up()
-    assert bench.watch.not_ready("cam") == "source cam: no frame could be scored for 44 s: too small"
+    assert bench.watch.not_ready("cam") == "no frame could be scored for 44 s: too small"
     bench.frame()
     assert bench.kinds() == ["not_scored", "source_up"]
     assert bench.is_up()

@@ -44,7 +44,7 @@ export function scoreChart(svg, { points, limit, warn, now, seconds, label }) {
     const [across, down] = [x(time), y(value)];
     if (outcome === "reject") draw(svg, "rect", { class: "reject", x: across - 4, y: down - 4, width: 8, height: 8 });
     else if (outcome === "warn") draw(svg, "path", { class: "warn", d: `M${across},${down - 5}l5,9h-10z` });
-    else draw(svg, "circle", { class: "normal", cx: across, cy: down, r: 1.6 });
+    else draw(svg, "circle", { class: "normal", cx: across, cy: down, r: 2 });
   }
 }
 

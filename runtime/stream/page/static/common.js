@@ -12,6 +12,23 @@ export function text(key, values = {}) {
   return texts[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
+const part = ([words, language]) => {
+  if (!language) return words;
+  const span = document.createElement("span");
+  span.lang = language;
+  span.textContent = words;
+  return span;
+};
+
+// A text as nodes. A value may be a list of [text, language]: what is in another language is marked so.
+export const nodes = (key, values = {}) =>
+  texts[key].split(/(\{\w+\})/).flatMap((piece) => {
+    const value = piece.startsWith("{") ? values[piece.slice(1, -1)] : piece;
+    return Array.isArray(value) ? value.map(part) : [String(value)];
+  });
+
+export const parts = (list) => list.map(part);
+
 export const number = (value, digits) =>
   value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
@@ -27,14 +44,20 @@ export const clock = (date, seconds = true) =>
 export const midnight = () => new Date().setHours(0, 0, 0, 0);
 
 export async function request(address, options = {}) {
-  const response = await fetch(address, options);
+  let response;
+  try {
+    response = await fetch(address, options);
+  } catch {
+    throw new Error(text("unreachable"));
+  }
   if (response.status === 401) {
     location.assign(`/login?to=${encodeURIComponent(location.pathname + location.search)}`);
     throw new Error(text("logged_out"));
   }
   if (response.ok) return response;
   const type = response.headers.get("content-type") ?? "";
-  throw new Error(type.includes("json") ? (await response.json()).error : `${response.status}`);
+  const found = type.includes("json") ? await response.json() : { error: `${response.status}` };
+  throw Object.assign(new Error(found.error), { parts: found.parts });
 }
 
 export const send = (address, body) =>

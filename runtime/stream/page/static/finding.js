@@ -1,6 +1,6 @@
 // One part: heatmap and boxes, marks, and keys.
 
-import { $, all, onKey, send, text } from "./common.js";
+import { $, all, nodes, onKey, send, text } from "./common.js";
 
 const overlay = $("[data-overlay]"), boxes = $("[data-show-regions]"), form = $("[data-mark]");
 
@@ -32,7 +32,7 @@ async function mark(action) {
     location.reload();
   } catch (error) {
     result.classList.add("bad");
-    result.textContent = text("failed", { reason: error.message });
+    result.replaceChildren(...nodes("failed", { reason: error.parts ?? error.message }));
     for (const button of all("button", form)) button.disabled = false;
   }
 }
@@ -59,7 +59,7 @@ learn?.addEventListener("click", async () => {
     location.reload();
   } catch (error) {
     result.classList.add("bad");
-    result.textContent = text("failed", { reason: error.message });
+    result.replaceChildren(...nodes("failed", { reason: error.parts ?? error.message }));
     learn.disabled = false;
   }
 });

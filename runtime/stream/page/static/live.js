@@ -1,9 +1,9 @@
-// The live page: asks for the state twice a second while it is seen, and draws it.
+// The live page: asks for the state three times a second while it is seen, and draws it.
 
-import { $, all, clock, midnight, number, onKey, request, score, text } from "./common.js";
+import { $, all, clock, midnight, nodes, number, onKey, parts, request, score, text } from "./common.js";
 import { dayChart, scoreChart } from "./chart.js";
 
-const INTERVAL = 500, COUNTS_INTERVAL = 5000, CHART_SECONDS = 120;
+const INTERVAL = 300, COUNTS_INTERVAL = 5000, CHART_SECONDS = 120;
 const OUTCOMES = ["normal", "warn", "reject", "not_scored"];
 const alarm = $("[data-alarm]"), overlay = $("[data-overlay]");
 const shown = new Map(); // of each source, the number of the frame on the page
@@ -13,12 +13,35 @@ const set = (element, value) => {
   if (element.textContent !== value) element.textContent = value;
 };
 
-function warn(message) {
-  alarm.hidden = !message;
-  set(alarm, message);
+function fill(element, content) {
+  const plain = content.map((node) => node.textContent ?? node).join("");
+  if (element.textContent !== plain) element.replaceChildren(...content);
+  element.hidden = !plain;
 }
 
-function drawSource(section, source, age) {
+// What another program says stays as it is.
+const asSentence = ([first, ...rest]) =>
+  first && !first[1] ? [[first[0].charAt(0).toUpperCase() + first[0].slice(1), ""], ...rest] : first ? [first, ...rest] : [];
+
+function drawVerdict(section, outcome, word) {
+  section.dataset.outcome = outcome;
+  $("[data-verdict] use", section).setAttribute("href", `#sign-${outcome}`);
+  set($("[data-word]", section), text(word));
+}
+
+// Nothing is known of now: a verdict of before must not look like one of now.
+function drawUnknown() {
+  for (const section of all("[data-source]")) {
+    section.classList.add("old");
+    drawVerdict(section, "not_scored", "no_data");
+    set($("[data-state]", section), text("state_unknown"));
+    for (const name of ["age", "score"]) set($(`[data-${name}]`, section), "");
+    fill($("[data-reason]", section), []);
+  }
+  list([["bad", [text("state_unknown")]]]);
+}
+
+function drawSource(section, source, reason) {
   const name = source.name;
   const inspects = source.state === "running" || source.state === "waiting" || source.state === "ended";
   const decision = source.last?.outcome === "not_scored" || !source.shown ? source.last : source.shown;
@@ -28,13 +51,15 @@ function drawSource(section, source, age) {
   const isOld = source.old_after !== null && seconds !== null && seconds > source.old_after;
   if (source.state === "no_frames" || (isOld && source.state === "running")) [outcome, word] = ["not_scored", "no_frames"];
   else if (source.state === "not_scored") [outcome, word] = ["not_scored", "not_scored"];
-  section.dataset.outcome = outcome;
-  section.classList.toggle("old", !inspects || isOld || age > 10 || outcome === "not_scored");
-  $("[data-verdict] use", section).setAttribute("href", `#sign-${outcome}`);
-  set($("[data-word]", section), text(word));
-  set($("[data-state]", section), text(`state_${source.state}`) + (source.reason ? ` (${source.reason})` : ""));
+  const old = !inspects || isOld || outcome === "not_scored";
+  section.classList.toggle("old", old);
+  drawVerdict(section, outcome, word);
+  set($("[data-state]", section), text(`state_${source.state}`));
+  const missed = isOld || source.state === "no_frames" || source.state === "not_scored";
+  fill($("[data-reason]", section), [...(missed ? [`${text("not_inspected")} `] : []), ...parts(asSentence(reason))]);
   set($("[data-age]", section), seconds === null || seconds < 3 ? "" : text("ago", { seconds: number(seconds, 0) }));
-  set($("[data-score]", section), decision?.score == null ? " " : text("score", { score: score(decision.score), limit: score(decision.limit) }));
+  const known = !old && decision?.score != null;
+  set($("[data-score]", section), known ? text("score", { score: score(decision.score), limit: score(decision.limit) }) : "");
   scoreChart($("[data-chart]", section), {
     points: source.points, limit: source.limit, warn: source.warn, now: Date.now() / 1000 + offset, seconds: CHART_SECONDS, label: score(source.limit),
   });
@@ -52,43 +77,52 @@ function drawSource(section, source, age) {
   }
 }
 
-function facts(live) {
-  const lines = live.not_ready.map((reason) => ["bad", text("not_ready", { reason })]);
-  if (!lines.length) lines.push(["good", text("ready")]);
+function facts(live, reasons) {
+  const lines = reasons.not_ready.map((reason) => ["bad", nodes("not_ready", { reason })]);
+  if (!lines.length) lines.push(["good", nodes("ready")]);
   const drifted = live.sources.filter((source) => source.drift);
-  lines.push(...drifted.map((source) => ["warn", text("drift", { source: source.name })]));
-  if (!drifted.length) lines.push(["good", text("no_drift")]);
+  lines.push(...drifted.map((source) => ["warn", nodes("drift", { source: source.name })]));
+  if (!drifted.length) lines.push(["good", nodes("no_drift")]);
   for (const sink of live.sinks) {
-    const kind = sink.failure ? (sink.set_aside ? "aside" : "fails") : "works";
-    const values = { name: sink.name, waiting: number(sink.waiting, 0), count: number(sink.set_aside, 0), reason: sink.failure };
-    lines.push([sink.failure ? "bad" : "good", text(`sink_${kind}`, values)]);
+    const kind = sink.fails ? (sink.set_aside ? "aside" : "fails") : "works";
+    const values = { name: sink.name, waiting: number(sink.waiting, 0), count: number(sink.set_aside, 0), reason: reasons.sinks[sink.name] };
+    lines.push([sink.fails ? "bad" : "good", nodes(`sink_${kind}`, values)]);
   }
   for (const kit of live.kits) {
     const facts = { name: kit.name, model: kit.model, sha: kit.sha256.slice(0, 12), count: kit.learned };
-    lines.push(["plain", kit.learned ? text("kit_learned", facts) : text("kit", facts)]);
+    lines.push(["plain", kit.learned ? nodes("kit_learned", facts) : nodes("kit", facts)]);
   }
-  const list = $("[data-facts]");
+  list(lines);
+}
+
+function list(lines) {
   const content = lines.map(([kind, line]) => {
     const item = document.createElement("li");
     item.className = kind;
-    item.textContent = line;
+    item.append(...line);
     return item;
   });
-  if (list.textContent !== content.map((item) => item.textContent).join("")) list.replaceChildren(...content);
+  const place = $("[data-facts]");
+  if (place && place.textContent !== content.map((item) => item.textContent).join("")) place.replaceChildren(...content);
 }
 
 async function load() {
   try {
-    const { age, silent, failure, live } = await (await request("/live", { signal: AbortSignal.timeout(5000) })).json();
+    const { age, silent, failure, live, reasons } = await (await request("/live", { signal: AbortSignal.timeout(5000) })).json();
     if (!live) return;
     if (live.sources.length !== all("[data-source]").length) return location.reload();
     offset = live.time + age - Date.now() / 1000;
-    warn(silent ? text("silent", { seconds: 5 * Math.floor(age / 5) }) : failure ? text("records", { reason: failure }) : "");
-    for (const source of live.sources) drawSource($(`[data-source="${CSS.escape(source.name)}"]`), source, age);
-    facts(live);
+    const records = failure.length ? nodes("records", { reason: failure }) : [];
+    fill(alarm, silent ? nodes("silent", { seconds: 5 * Math.floor(age / 5) }) : records);
+    for (const source of live.sources) {
+      drawSource($(`[data-source="${CSS.escape(source.name)}"]`), source, reasons.sources[source.name]);
+    }
+    if (silent) drawUnknown(); // the frame and the chart stay, as the last ones
+    else facts(live, reasons);
   } catch (error) {
-    warn(error instanceof TypeError || error.name === "TimeoutError" ? text("unreachable") : error.message);
-    for (const section of all("[data-source]")) section.classList.add("old");
+    const interrupted = error instanceof DOMException || error instanceof TypeError; // while the answer came
+    fill(alarm, error.parts ? parts(error.parts) : [interrupted ? text("unreachable") : error.message]);
+    drawUnknown();
   }
 }
 
@@ -121,9 +155,11 @@ async function loadCounts() {
   const first = hours.findIndex((hour) => OUTCOMES.some((outcome) => hour[outcome]));
   const seen = hours.slice(Math.max(0, Math.min(first < 0 ? hours.length : first, hours.length - 8)));
   for (const hour of seen) hour.yield = share(hour.normal + hour.warn, hour.normal + hour.warn + hour.reject);
+  $("[data-day]").hidden = first < 0;
+  $("[data-no-parts]").hidden = first >= 0;
+  if (first < 0) return;
   dayChart($("[data-yield]"), seen);
   const table = $("[data-hours]");
-  table.hidden = false;
   $("tbody", table).replaceChildren(
     ...seen.filter((hour) => OUTCOMES.some((outcome) => hour[outcome])).map((hour) => {
       const row = document.createElement("tr"), head = document.createElement("th");

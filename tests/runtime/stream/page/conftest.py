@@ -151,11 +151,20 @@ def start_station(
     save: Callable,
     free_port: Callable[[], int],
 ) -> Iterator[Callable[..., Station]]:
-    """Start a station: options of `[web]`, a source other than a folder, another kit. All are stopped at the end."""
+    """Start a station: options of `[web]`, a source other than a folder with options of its own, another kit.
+
+    All are stopped at the end.
+    """
     running: list[Station] = []
 
     def start(
-        *, state: Path | None = None, kit: Path = patch_kit, top: str = "", source: str = "", **web: object
+        *,
+        state: Path | None = None,
+        kit: Path = patch_kit,
+        top: str = "",
+        source: str = "",
+        source_options: str = "settle = 0.05",
+        **web: object,
     ) -> Station:
         folder = tmp_path_factory.mktemp("station")
         incoming, port = folder / "incoming", free_port()
@@ -165,7 +174,7 @@ def start_station(
         state = state or folder / "state"
         config.write_text(
             f'kit = "{kit}"\nstation = "line-3"\nstate = "{state}"\nthreads = 1\n{top}\n'
-            f'[[source]]\naddress = "{source or incoming}"\nname = "camera-1"\nsettle = 0.05\n[web]\n{options}'
+            f'[[source]]\naddress = "{source or incoming}"\nname = "camera-1"\n{source_options}\n[web]\n{options}'
         )
         log = folder / "log"
         with log.open("wb") as out:

@@ -8,21 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.slow
 PASSWORD = "correct horse battery"
-DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
 def source(page: Page):
     return page.locator('[data-source="camera-1"]')
-
-
-def serious(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
 
 
 def press(page: Page, key: str) -> None:
@@ -185,34 +178,6 @@ def test_the_language_is_that_of_the_browser_and_can_be_chosen(station, opened) 
         expect(page.get_by_text("The station is ready.")).to_be_visible()
         page.get_by_role("link", name="Rejects and warnings").click()
         expect(page.get_by_role("heading", name="Rejects and warnings")).to_be_visible()
-
-
-@pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
-@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")])
-def test_every_page_is_accessible_and_fits(station, opened, size, scheme: str, locale: str) -> None:
-    with opened(station, size=size, color_scheme=scheme, locale=locale) as page:
-        for path in ("/", "/parts", "/parts/1", "/parts?mark=defect"):
-            page.goto(station.address + path)
-            page.wait_for_load_state("networkidle" if path != "/" else "load")
-            if path == "/":
-                expect(page.locator("[data-frame]")).to_be_visible()
-                expect(page.locator("[data-count=normal]")).to_have_text("1")
-            assert page.evaluate("document.documentElement.scrollWidth") <= size[0], path
-            assert serious(page) == [], path
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_log_in_and_errors_are_accessible(start_station, opened, users: Path, scheme: str) -> None:
-    station = start_station(users=str(users))
-    with opened(station, allowed="404", size=PHONE, color_scheme=scheme) as page:
-        page.goto(station.address)
-        assert serious(page) == []
-        page.get_by_label("Name").fill("viewer")
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Log in").click()
-        page.goto(f"{station.address}/nothing")
-        expect(page.get_by_role("alert")).to_contain_text("There is no such page.")
-        assert serious(page) == []
 
 
 def test_a_reject_is_on_the_page_with_its_heatmap_soon_after_its_decision(

@@ -2,6 +2,8 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from msc_edge.runtime.stream.page.reasons import as_text
+
 
 def test_metrics_are_those_of_the_stream(station) -> None:
     found = station.send("GET", "/metrics")
@@ -27,6 +29,7 @@ def test_a_stream_without_its_folder_is_not_ready(start_station) -> None:
         lambda: (answer := station.send("GET", "/readyz")).status == 503 and answer, "the folder is missed"
     )
     assert found.text.startswith("source camera-1: ")
-    live = station.live()["live"]
-    assert live["sources"][0]["state"] == "no_frames"
-    assert live["not_ready"] == found.text.splitlines()
+    live = station.live()
+    assert live["live"]["sources"][0]["state"] == "no_frames"
+    (reason,) = live["reasons"]["not_ready"]
+    assert as_text(reason).startswith("source camera-1: lost for")

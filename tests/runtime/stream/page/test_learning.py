@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime.learning.additions_file import AdditionsFile
+from msc_edge.runtime.stream.control import request_reload
 
 LEARN = "Learn that this is normal"
 
@@ -83,6 +84,24 @@ def test_what_would_hide_a_confirmed_defect_is_not_learned(teaching) -> None:
     assert learned(teaching) == 0
     assert teaching.mark(1, "withdrawn").status == 200
     assert change(teaching, 2, "learn").status == 200
+
+
+def test_a_part_of_a_replaced_kit_is_shown_and_not_learned(teaching, kit: Path, toy_kit: Path) -> None:
+    teaching.inspect("first", 500, "stain")
+    assert teaching.mark(1, "false_alarm").status == 200
+    assert LEARN in teaching.get("/parts/1").text
+    shutil.rmtree(kit)
+    shutil.copytree(toy_kit, kit)
+    request_reload(teaching.state, timeout=60)
+    teaching.until(lambda: LEARN not in teaching.get("/parts/1").text, "the page knows of the other kit")
+    page = teaching.get("/parts/1").text
+    assert "The kit that scored this part is not in use any more, so it cannot be learned." in page
+    assert "/parts/1/nearest.jpg" in page
+    assert teaching.get("/parts/1/nearest.jpg").status == 200
+    refused = teaching.send(
+        "POST", "/parts/1/learn", '{"action": "learn"}', X_Token=teaching.token(), Accept_Language="de"
+    )
+    assert refused.json["error"] == "das Kit, das dieses Teil geprüft hat, ist nicht mehr aktiv"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Who may use the page, over HTTPS: log-in, roles, sessions that end, and wrong passwords."""
 
 import base64
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msc_edge.cli import app
+from msc_edge.runtime.stream.control import request_reload
 from msc_edge.runtime.web.users import add_user, remove_user
 
 PASSWORD = "correct horse battery"
@@ -173,6 +176,33 @@ def test_a_session_ends_by_itself(start_station, users: Path) -> None:
     started = time.monotonic()
     station.until(lambda: station.get("/").status == 303, "the session has ended")
     assert time.monotonic() - started >= 1.5
+
+
+def test_a_session_survives_a_reload_and_ends_with_the_page(start_station, users: Path) -> None:
+    """A cookie that was stolen must not outlive what an engineer does against it: a restart of the stream."""
+    station = start_station(users=str(users))
+    station.log_in("operator")
+    token = station.token()
+    assert "is active" in request_reload(station.state, timeout=60)
+    assert station.get("/").status == 200
+    assert station.token() == token
+    os.kill(station.page_process(), signal.SIGKILL)
+    station.until(lambda: _status(station) == 303, "the page is started again, and the session has ended")
+    station.log_in("operator")
+    assert station.get("/").status == 200
+    cookies = dict(station.cookies)
+    assert station.stop() == 0
+    again = start_station(state=station.state, users=str(users))
+    again.cookies = cookies
+    assert again.get("/").status == 303
+    assert again.send("POST", "/parts/1/mark", "{}", X_Token=token).status == 401
+
+
+def _status(station) -> int | None:
+    try:
+        return station.get("/").status
+    except OSError:  # while the process of the page is started again
+        return None
 
 
 def test_the_form_is_bounded(visitor) -> None:

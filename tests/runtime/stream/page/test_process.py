@@ -134,13 +134,11 @@ def test_a_port_in_use_is_named_with_its_option(toy_kit: Path, tmp_path: Path) -
         port = other.getsockname()[1]
         error = refused(toy_kit, "images", "--web", port, folder=tmp_path)
     assert (
-        f"port {port} of 127.0.0.1 cannot be opened: another program uses it; choose another `port` in [web]" in error
+        f"port {port} of 127.0.0.1 cannot be opened: another program uses it; choose another port with --web" in error
     )
 
 
 def test_beyond_this_pc_users_and_a_certificate_are_needed(toy_kit: Path, tmp_path: Path, users: Path) -> None:
-    error = refused(toy_kit, "images", "--web", "0.0.0.0:0", folder=tmp_path)
-    assert "web.port" in error
     error = refused(toy_kit, "images", "--web", "0.0.0.0:18765", folder=tmp_path)
     for name in ("users", "tls_cert", "tls_key", "insecure = true", "msc-edge user add"):
         assert name in error
