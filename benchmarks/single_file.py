@@ -63,7 +63,7 @@ def in_python(file: Path, images: list[np.ndarray]) -> list[dict[str, Any]]:
     for image in images:
         before = time.perf_counter()
         values = session.run(names, {"image": image[None]})
-        result = dict(zip(names, map(np.ravel, values), strict=True))
+        result = {name: np.asarray(value).ravel() for name, value in zip(names, values, strict=True)}
         found.append(result | {"milliseconds": 1000 * (time.perf_counter() - before)})
     return found
 
@@ -80,7 +80,7 @@ def served(folder: Path) -> Iterator[str]:
     """A folder behind a web server; its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: ...
+        def log_message(self, format: str, *args: Any) -> None: ...
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

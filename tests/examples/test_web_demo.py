@@ -38,7 +38,7 @@ SCORE_ALL = """async ([list, every]) => {
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Not on the terminal of the tests."""
 
 
