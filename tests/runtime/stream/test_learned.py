@@ -84,6 +84,6 @@ def test_a_damaged_file_is_reported_and_the_line_goes_on(
         "what this station has learned cannot be read, and 1 learned image read before still count"
         in (refused["message"])
     )
-    assert f"{file}: cannot be used" in refused["message"]
+    assert f"{file}: what this station has learned is damaged" in refused["message"]
     file.write_bytes(content)
     assert "1 learned image for the model fp32, before 1" in running.wait_for("learned", 2)["message"]
