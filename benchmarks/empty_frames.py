@@ -11,6 +11,7 @@ other data set, and drawn parts. None of these may be learned. Printed is how ma
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from msc_edge.runtime.learning.guards import Guards
 
 _COPIED = 8  # normal images, for changed copies
 _OTHERS = 20  # images of another data set
+_MOST = 200  # normal images, and defects
 
 
 def light(image: np.ndarray, factor: float) -> np.ndarray:
@@ -117,7 +119,7 @@ def counts(images: LabelledImages, others: list[Path], start: int) -> Iterator[t
         run_msc_edge("train", "--normal", folder / "normal", "--out", folder / "run", "--steps", 0)
         run_msc_edge("export", folder / "run", "--out", folder / "kit", "--precision", "fp32")
         kit = Detector.load(folder / "kit")
-        normal = [read_image(path) for path in [*left, *images.normal]]
+        normal = [read_image(path) for path in [*images.normal, *left][:_MOST]]
         height, width = normal[0].shape[:2]
         guards = Guards(kit, (height, width))
 
@@ -125,8 +127,9 @@ def counts(images: LabelledImages, others: list[Path], start: int) -> Iterator[t
             return sum(refused(guards, frame) for frame in frames), len(frames)
 
         yield "normal", *count(normal)
-        yield "defect", *count([read_image(path) for path in images.anomalous])
-        for name, change in (HARMLESS | COVERED).items():
+        spread = np.linspace(0, len(images.anomalous) - 1, min(_MOST, len(images.anomalous))).astype(int)
+        yield "defect", *count([read_image(images.anomalous[place]) for place in spread])
+        for name, change in (*HARMLESS.items(), *COVERED.items()):
             yield name, *count([change(image) for image in normal[:_COPIED]])
         drawn = [draw_part(KINDS[seed % len(KINDS)], np.random.default_rng(seed)) for seed in range(_OTHERS)]
         foreign = [cv2.resize(image, (width, height)) for image in [*map(read_image, others), *drawn]]
@@ -150,6 +153,7 @@ def main() -> None:
             for what, some, of in counts(images, others[:_OTHERS], start):
                 before = found.get(key := f"{name}, kit of {start} | {what}", (0, 0))
                 found[key] = (before[0] + some, before[1] + of)
+            print(f"{name}, kit of {start}: done", file=sys.stderr, flush=True)
     print("| kit | image | refused |\n|---|---|---|")
     for key, (some, of) in found.items():
         print(f"| {key} | {some} of {of} |")

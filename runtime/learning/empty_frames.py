@@ -1,11 +1,13 @@
 """Frames that show no part of this camera: a covered lens, no light, a camera out of focus, something else before it.
 
 What the kit makes of such frames is computed and not chosen: black, white, grey, one colour, noise, and thumbnails out
-of focus are scored. An image is refused if it is nearer to such an empty frame than to all normal images, and nearer
-than they are; and if it is further from the normal images than all frames without any texture.
+of focus are scored. Those that are further from the normal images than each synthetic anomaly are the empty frames. An
+image is refused if it is nearer to one of them than to all normal images, and nearer than they are; and if it is
+further from the normal images than all frames of one colour.
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import cv2
 import numpy as np
@@ -21,28 +23,31 @@ _BLURS = (0.05, 0.1)  # standard deviation, of the shorter side
 class EmptyFrames:
     """The empty frames as one detector sees them."""
 
-    def __init__(self, kit: Detector, thumbnails: Sequence[np.ndarray], frame: tuple[int, int]) -> None:
-        """`kit`: without additions. `thumbnails`: uint8 (height, width, 3). `frame`: height and width of the images."""
+    def __init__(
+        self, kit: Detector, thumbnails: Sequence[np.ndarray], frame: tuple[int, int], *, farthest_anomaly: float
+    ) -> None:
+        """`kit`: without additions. `thumbnails`: uint8 (height, width, 3). `frame`: height and width of the images.
+
+        `farthest_anomaly`: the largest image score of a synthetic anomaly; 0 if there are none.
+        """
         self._kit = kit
-        plain = list(_plain(thumbnails, frame))
-        frames = [*plain, *_noise(frame), *_out_of_focus(thumbnails)]
-        self._names = [name for name, _ in frames]
-        results = [kit.score(image) for _, image in frames]
-        self._embeddings = np.stack([_embedding(result) for result in results])
-        self._to_normal = np.array([_to_normal(result) for result in results])
-        self._farthest = max(result.image_score for result in results[: len(plain)])
+        plain = [(name, kit.score(image)) for name, image in _plain(thumbnails, frame)]
+        textured = [(name, kit.score(image)) for name, image in (*_noise(frame), *_out_of_focus(thumbnails))]
+        self._farthest = max(result.image_score for _, result in plain)
+        self._frames = [(name, each) for name, each in (*plain, *textured) if each.image_score > farthest_anomaly]
 
     def refuse(self, image: np.ndarray) -> None:
         """UsageError for an image, uint8 (height, width, 3), that shows no part, or something else."""
         result = self._kit.score(image)
-        distances = 1 - np.vecdot(self._embeddings, _embedding(result))
-        nearest, to_normal = int(distances.argmin()), _to_normal(result)
-        if distances[nearest] < min(to_normal, self._to_normal[nearest]):
-            raise UsageError(
-                f"it looks more like {self._names[nearest]} (distance {distances[nearest]:.3g}) than like any normal "
-                f"image of the kit ({to_normal:.3g}): is the lens covered or out of focus, or the light off? If such "
-                "parts are normal, train a new kit, with images like it"
-            )
+        to_normal = _to_normal(result)
+        distances = [1 - float(np.vecdot(_embedding(each), _embedding(result))) for _, each in self._frames]
+        for distance, (name, empty) in sorted(zip(distances, self._frames, strict=True), key=itemgetter(0)):
+            if distance < min(to_normal, _to_normal(empty)):
+                raise UsageError(
+                    f"it looks more like {name} (distance {distance:.3g}) than like any normal image of the kit "
+                    f"({to_normal:.3g}): is the lens covered or out of focus, or the light off? If such parts are "
+                    "normal, train a new kit, with images like it"
+                )
         if result.image_score > self._farthest:
             raise UsageError(
                 f"it is further from the normal images of the kit (distance {result.image_score:.3g}) than a frame of "

@@ -19,6 +19,7 @@ from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.kept_images import KeptImage
 from msc_edge.runtime.learning.empty_frames import EmptyFrames
+from msc_edge.runtime.results.result import Result
 from msc_edge.synthetic import KINDS, AnomalyKind
 
 MAX_LOST = 0.02
@@ -56,7 +57,8 @@ class Guards:
         limit = kit.manifest.models[kit.model].calibration.limits.reject.score
         usable = {row: each for row, each in thumbnails.items() if kit.score(each).score <= limit}
         self._synthetic = [_Seen.of(kit, image) for image in _synthetic_anomalies(usable)]
-        self._empty = EmptyFrames(kit, list(thumbnails.values()), frame)
+        scores = [each.result(kit).image_score for each in self._synthetic]
+        self._empty = EmptyFrames(kit, list(thumbnails.values()), frame, farthest_anomaly=max(scores, default=0.0))
 
     def refuse_other_shape(self, image: np.ndarray) -> None:
         """UsageError for an image, uint8 (height, width, 3), of another shape than all thumbnails of the kit have."""
@@ -119,8 +121,11 @@ class _Seen:
     def of(cls, detector: Detector, image: np.ndarray) -> "_Seen":
         return cls(detector.run(image), np.broadcast_to(np.uint8(0), image.shape))
 
+    def result(self, detector: Detector) -> Result:
+        return detector.score_output(self.output, self.frame)
+
     def verdict(self, detector: Detector) -> Verdict:
-        return detector.score_output(self.output, self.frame).verdict
+        return self.result(detector).verdict
 
 
 def _kept(seen: Sequence[_Seen], before: Detector, after: Detector) -> Kept:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from msc_edge.errors import UnreadableImageError, UsageError
 from msc_edge.kit.layout import THUMBNAILS
 from msc_edge.kit.writing import seal
 from msc_edge.patch_rows import ROUNDING, distances_to
+from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
 from msc_edge.runtime.kept_images import Change
 from msc_edge.runtime.learning import guards
@@ -197,3 +199,21 @@ class TestGuards:
             learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
             learned = learner.add(picture("a.png", 100, "stain"), **WHO)
             assert (learned.defects.of, learned.defects.after, learned.synthetic.of) == (1, 1, 0)
+
+    def test_a_kit_with_a_region_learns_from_whole_frames(
+        self, station: Path, toy: ModuleType, save: Callable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its thumbnails are smaller than the frames, and would not contain the region."""
+        monkeypatch.setattr(guards, "MAX_LOST", 1.0)
+        kit = station / "patches.kit"
+        manifest = Detector.load(kit, threads=1).manifest
+        region = Region(x=0, y=0, width=128, height=96)
+        preprocessing = manifest.preprocessing.model_copy(update={"region": region})
+        (kit / "manifest.json").unlink()
+        (kit / "manifest.sha256").unlink()
+        seal(kit, manifest.model_copy(update={"preprocessing": preprocessing}))
+        frame = cv2.resize(toy.draw(100, "stain"), (128, 96), interpolation=cv2.INTER_NEAREST)
+        with Learner(kit, threads=1) as learner:
+            learned = learner.add(save(station / "frame.png", frame), **WHO)
+        assert (learned.before.verdict, learned.after.verdict) == ("reject", "normal")
+        assert learned.synthetic.of > 0
