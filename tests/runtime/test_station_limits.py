@@ -1,7 +1,9 @@
 """Limits for a kit with what its station has learned: from held-out images, until a learned one is undone."""
 
+import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -199,7 +201,7 @@ def test_nothing_learned_has_no_limits_of_its_own(kit: Path, taught: Path, line:
     assert "--learned: nothing that this station has learned for" in done.stderr
 
 
-def test_rows_and_evaluations_say_what_was_learned(taught: Path, line: Path, tmp_path: Path) -> None:
+def test_rows_say_what_was_learned(taught: Path, line: Path, tmp_path: Path) -> None:
     rows, state = tmp_path / "scores.csv", set()
     for steps in range(2):
         done = run("score", taught, line, "--learned", "--out", rows, "--overwrite")
@@ -248,3 +250,52 @@ def test_a_packed_kit_has_the_station_limits(taught: Path, line: Path, tmp_path:
     assert packed.regions == station.regions
     info = packed.manifest.models["fp32"].calibration
     assert (info.reason, len(info.history)) == ("new supplier", 1)
+
+
+def test_an_evaluation_says_what_was_learned(
+    taught: Path, line: Path, toy: ModuleType, save: Callable, tmp_path: Path
+) -> None:
+    calibrated(taught, line)
+    for seed in range(4000, 4006):
+        save(tmp_path / "data/test/good" / f"{seed}.png", toy.draw(seed))
+        save(tmp_path / "data/test/empty" / f"{seed}.png", toy.draw(seed, "empty"))
+    shutil.copy(tmp_path / "part1.png", tmp_path / "data/test/good")
+    options = ("--resamples", "100", "--out", tmp_path / "evaluation")
+    done = run("evaluate", taught, tmp_path / "data", "--learned", *options)
+    assert done.exit_code == 0, done.output
+    state = Detector.load(taught, threads=1, learned=True)
+    found = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
+    assert (found["learned"], found["learned_sha256"]) == (2, state.additions.sha256)
+    assert found["reject"]["score"] == state.limits.reject.score
+    assert f"learned: 2 images of this station, SHA-256 {found['learned_sha256'][:12]}" in done.stdout
+    assert "caution: found in the kit's memory bank, or learned: 1 image of the data set" in done.stdout
+    page = (tmp_path / "evaluation/report.html").read_text()
+    assert "with 2 images that this station has learned and its own limits, SHA-256" in page
+    alone = run("evaluate", taught, tmp_path / "data", *options, "--overwrite")
+    assert alone.exit_code == 0
+    found = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
+    assert (found["learned"], found["learned_sha256"]) == (0, None)
+    assert "has learned" not in (tmp_path / "evaluation/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("calibrations", "no JSON"),
+        ("calibrations", "{}"),
+        ("calibrations", "[]"),
+        ("calibrations", '{"fp32": {"scores": [1.0]}}'),
+        ("learned", "7"),
+        ("time", "yesterday"),
+    ],
+)
+def test_damaged_limits_are_named_and_never_left_out(taught: Path, line: Path, column: str, text: str) -> None:
+    calibrated(taught, line)
+    (file,) = taught.parent.glob("*.sqlite")
+    database = sqlite3.connect(file)
+    with database:
+        database.execute(f"UPDATE limits SET {column} = ?", (text,))
+    database.close()
+    done = run("score", taught, line / "1000.png", "--learned")
+    assert done.exit_code == 4
+    assert f"{file}: what this station has learned is damaged (" in done.stderr
