@@ -21,8 +21,8 @@ def export(
         Path | None,
         typer.Option(
             metavar="KIT",
-            help="Instead of RUN: a kit, with what this station has learned for it. Limits stay as they are; of the "
-            "other options, --name and --overwrite apply.",
+            help="Instead of RUN: a kit, with what this station has learned for it. Limits are those that count "
+            "here; of the other options, --name and --overwrite apply.",
             show_default=False,
         ),
     ] = None,

@@ -110,7 +110,7 @@ def _compare_one(reference: TorchScorer, detector: Detector, name: str, image: n
     patch_difference = None
     if in_torch.patch_distances is not None and in_runtime.patch_distances is not None:
         apart = np.abs(in_torch.patch_distances - in_runtime.patch_distances).max()
-        regions = detector.manifest.models[detector.model].calibration.regions
+        regions = detector.regions
         patch_difference = float(apart / regions.limit.score) if regions else None
     return Comparison(
         name=name,

@@ -1,11 +1,12 @@
 """A new kit of a kit and what a station has learned for it: `msc-edge export --from-station`.
 
 The learned images become normal images of the new kit: rows of its memory banks, and rows that the model compares
-patches with. Models, limits and calibration stay those of the old kit otherwise. Who learned what, when and why is in
-the manifest.
+patches with. Its limits are the station limits, if there are any that count, and those of the old kit otherwise. Who
+learned what, when and why is in the manifest.
 """
 
 import json
+import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -29,13 +30,13 @@ from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import refuse_zip, seal
 from msc_edge.patch_rows import ROUNDING
 from msc_edge.runtime.additions import Additions
+from msc_edge.runtime.additions_file import AdditionsFile
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import PATCH_DISTANCES, PATCH_EMBEDDINGS
 from msc_edge.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.learning.additions_file import AdditionsFile
-from msc_edge.runtime.learning.learner import learned_by
 
+_LOG = logging.getLogger("msc_edge")
 _CHECKED = 16  # images of the kit whose scores are compared, and all learned ones
 
 
@@ -52,10 +53,12 @@ def export_station(kit: Path, out: Path, *, name: str | None = None, overwrite: 
     with Kit.open(kit) as opened, AdditionsFile.open(kit, opened.identity) as file:
         detectors = _detectors(opened)
         additions: dict[Precision, Additions] = {
-            precision: learned_by(detector, file) for precision, detector in detectors.items()
+            precision: file.additions(precision, opened.model(precision)) for precision in detectors
         }
         if not (learned := next(iter(additions.values()))):
             raise UsageError(f"{kit}: this station has learned nothing for it that counts; there is nothing to pack")
+        if learned.withdrawn:
+            _LOG.warning("%s", learned.withdrawn)
         history = [asdict(image) for image in file.images()]
         policy = opened.manifest.decode
         images = [decode_image(np.frombuffer(file.content(each.id), np.uint8), policy) for each in learned.learned]
@@ -128,7 +131,8 @@ def _with_additions(kit: Kit, folder: Path, precision: Precision, additions: Add
             rounded = [round(float(value), 5) for value in distances.ravel()]
             quantization = quantization.model_copy(update={"check_patch_distances": rounded})
     banks = model.banks.model_copy(update={"images": images, "patches": patches})
-    return model.model_copy(update={"banks": banks, "quantization": quantization})
+    calibration = additions.calibration or model.calibration
+    return model.model_copy(update={"banks": banks, "quantization": quantization, "calibration": calibration})
 
 
 def _compare_with(path: Path, rows: np.ndarray) -> None:

@@ -3,7 +3,8 @@
     MscEdgeError                    the root: `except MscEdgeError` catches them all
     ├── UsageError                  exit 2   options that cannot be used, or contradict each other
     │   ├── MissingExtraError       exit 2   a package of an optional extra is not installed
-    │   └── OtherColumnsError       exit 2   a row file that another version of msc-edge wrote
+    │   ├── OtherColumnsError       exit 2   a row file that another version of msc-edge wrote
+    │   └── AlreadyNormalError      exit 2   an image to learn, which the kit does not reject
     ├── SourceError                 exit 3   a folder, a glob or a data set without images
     │   └── UnreadableImageError    exit 3   one image that cannot be read; a score file has a row for it
     ├── KitError                    exit 4   a kit or a run that is damaged, incomplete or of an unknown format
@@ -36,6 +37,10 @@ class MissingExtraError(UsageError):
 
 class OtherColumnsError(UsageError):
     """A row file has other columns: another version of msc-edge wrote it."""
+
+
+class AlreadyNormalError(UsageError):
+    """An image that is to be learned has the verdict normal: there is nothing to learn."""
 
 
 class SourceError(MscEdgeError):

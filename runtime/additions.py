@@ -4,12 +4,14 @@ An addition is the embedding of an image, and those of its patches that are unli
 with them as with its own banks, so scores can only fall.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from msc_edge.kit.model_entry import CalibrationInfo
 from msc_edge.patch_rows import distances_to
 
 
@@ -34,6 +36,8 @@ class Addition:
     rows: LearnedRows
     thumbnail: np.ndarray = field(repr=False)
     """uint8 (height, width, 3), RGB, at most 256 pixels on the longer side."""
+    digest: str = ""
+    """SHA-256 of the content of that file, hexadecimal."""
 
     @classmethod
     def candidate(cls, rows: LearnedRows) -> "Addition":
@@ -43,9 +47,13 @@ class Addition:
 
 @dataclass(frozen=True)
 class Additions:
-    """Additions for one model, in the order in which they were learned."""
+    """Additions for one model, in the order in which they were learned, and the limits that count with them."""
 
     learned: Sequence[Addition] = ()
+    calibration: CalibrationInfo | None = None
+    """Of the station limits (see `StationLimits`); None: the limits are those of the kit."""
+    withdrawn: str | None = None
+    """Why there are station limits that do not count; None: there are none, or they count."""
 
     def __len__(self) -> int:
         return len(self.learned)
@@ -54,6 +62,17 @@ class Additions:
     def names(self) -> list[str]:
         """What results call them, one for each addition."""
         return [f"learned {each.id}: {each.name}" for each in self.learned]
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """SHA-256, hexadecimal, of the digests of all images that were learned, and of the station limits; None: none.
+
+        Two detectors with the same kit, model and `sha256` give every image the same result.
+        """
+        if not self.learned:
+            return None
+        limits = self.calibration.model_dump_json() if self.calibration else ""
+        return hashlib.sha256("\n".join([*sorted(each.digest for each in self.learned), limits]).encode()).hexdigest()
 
     @property
     def embeddings(self) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Scoring many image files: in order, on several threads, in bounded memory, with one result for every file."""
 
-import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from msc_edge.arguments import check_functions, functions_argument, path_argument, paths_argument
 from msc_edge.drawing import SHOWN_SIDE, fit, thumbnail
-from msc_edge.errors import OtherColumnsError, UnreadableImageError, UsageError
+from msc_edge.errors import UnreadableImageError, UsageError
 from msc_edge.image_files import find_images
 from msc_edge.images import bytes_of, decode_image, read_image
 from msc_edge.kit.manifest import Precision
@@ -22,14 +21,14 @@ from msc_edge.parallel import ordered_map
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.backends.interface import BackendChoice
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.earlier_rows import images_without_rows, rows_of
 from msc_edge.runtime.processor import check_threads, usable_cores
-from msc_edge.runtime.results.formats import path_as_written, rounded
+from msc_edge.runtime.results.formats import path_as_written
 from msc_edge.runtime.results.image_result import ImageResult, read_score_file, score_file_format
-from msc_edge.runtime.results.row_file import RowFile, move_aside
+from msc_edge.runtime.results.row_file import RowFile
 from msc_edge.runtime.results.summary import Summary
 from msc_edge.runtime.search import SearchChoice
 
-_LOG = logging.getLogger("msc_edge")
 _READERS = 2  # a network share serves two requests in little more than the time of one
 
 
@@ -159,6 +158,7 @@ def score_folder(
     search: SearchChoice = "auto",
     precision: Precision | None = None,
     backend: BackendChoice = "auto",
+    learned: bool = False,
     threads: int | None = None,
     excluded: Sequence[Path] = (),
     on_result: Sequence[Callable[[ImageResult], None]] = (),
@@ -170,12 +170,12 @@ def score_folder(
 
     `paths` are folders (searched in any nesting), patterns and files. `out` is a score file, .csv or .jsonl, that gets
     one row for each image as soon as it is scored; with `resume` an existing file is continued with the images that it
-    lacks, with `overwrite` it is replaced. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. `excluded`
-    are files that are never scored although a pattern matches them. Each result, those of earlier rows included, is
-    passed to the callables of `on_result`; `thumbnail_if`, `on_image`: see `score_images`.
+    lacks, with `overwrite` it is replaced. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. `learned`:
+    see `Detector.load`. `excluded` are files that are never scored although a pattern matches them. Each result, those
+    of earlier rows included, is passed to the callables of `on_result`; `thumbnail_if`, `on_image`: see `score_images`.
 
     Raises SourceError when no image is found, KitError, UsageError when `out` exists or was written with another kit,
-    model or limit, and OutputError when it cannot be written.
+    model, limit or other additions, and OutputError when it cannot be written.
     """
     out = None if out is None else path_argument("out", out, "'scores.csv'")
     excluded = [Path(path) for path in paths_argument("excluded", excluded, "'scores.html'")]
@@ -188,13 +188,13 @@ def score_folder(
         opened = kit if isinstance(kit, Kit) else stack.enter_context(Kit.open(kit))
         for path in (*([out] if out else []), *excluded):
             images = _without_output(path, images, opened.path)
-        detector = Detector.of(opened, threads=1, search=search, precision=precision, backend=backend).with_limits(
-            threshold=threshold, false_alarm_rate=false_alarm_rate
-        )
+        detector = Detector.of(
+            opened, threads=1, search=search, precision=precision, backend=backend, learned=learned
+        ).with_limits(threshold=threshold, false_alarm_rate=false_alarm_rate)
         file = earlier_rows = None
         if out:
             form = score_file_format(out)
-            done = _check_rows(out, detector, images) if resume else Counter()
+            done = rows_of(out, detector, images) if resume else Counter()
             if done:
                 earlier_rows = out.stat().st_mtime
                 file = RowFile.open(out, form)
@@ -207,7 +207,7 @@ def score_folder(
                 image = replace(row, path=str(by_row.get(row.path, row.path)))
                 for receive in receivers:
                     receive(image)
-            images = list(_without_rows(images, done))
+            images = list(images_without_rows(images, done))
         start = time.perf_counter()
         try:
             results = stack.enter_context(
@@ -250,51 +250,3 @@ def _without_output(written: Path, images: list[Path], kit: Path) -> list[Path]:
             return others
         raise UsageError(f"{written}: is one of the images to score; choose another name for the output")
     return others
-
-
-def _without_rows(images: Iterable[Path], done: Counter[str]) -> Iterator[Path]:
-    """The images without a row. Two names that are no valid text may be written alike: each row stands for one."""
-    left = Counter(done)
-    for path in images:
-        if left[written := path_as_written(path)]:
-            left[written] -= 1
-        else:
-            yield path
-
-
-def _check_rows(out: Path, detector: Detector, images: Iterable[Path]) -> Counter[str]:
-    """The paths that a score file has rows of. UsageError where another kit, model or limit gave a row.
-
-    A file of another version, whose rows do not state their kit, is moved aside: all images are then scored again.
-    """
-    if not out.exists():
-        return Counter()
-    done: Counter[str] = Counter()
-    limit = rounded(detector.limits.reject.score, 6)
-    try:
-        for image in read_score_file(out):
-            done[image.path] += 1
-            if (result := image.result) is None:
-                continue
-            for name, written, now in (
-                ("kit", result.kit[:12], detector.kit.sha256[:12]),
-                ("model", result.model, detector.model),
-                ("limit", rounded(result.limit, 6), limit),
-            ):
-                if written != now:
-                    raise UsageError(
-                        f"{out}: {image.path} was scored with {name} {written}, and now {name} {now} is given; use the "
-                        "same kit, --precision and limits, pass another --out, or --overwrite to start again"
-                    )
-    except OtherColumnsError:
-        aside = move_aside(out)
-        _LOG.warning("%s: written by another version of msc-edge; moved to %s, all images are scored again", out, aside)
-        return Counter()
-    expected = Counter(map(path_as_written, images))
-    for path, rows in done.items():
-        if rows > max(1, expected[path]):
-            raise UsageError(
-                f"{out}: has {rows} rows of {path}; it was edited, or two runs wrote it at once. Pass another --out, "
-                "or --overwrite to replace it"
-            )
-    return done

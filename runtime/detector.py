@@ -8,23 +8,25 @@ from typing import Literal, Self, get_args, overload
 import numpy as np
 
 from msc_edge.anomaly_map import AnomalyMap, MapGeometry, smoothed
-from msc_edge.arguments import number_argument, path_argument, whole_argument
+from msc_edge.arguments import path_argument, whole_argument
 from msc_edge.bank import Bank
-from msc_edge.calibration import Calibration, Limits
+from msc_edge.calibration import Calibration, Limit, Limits
 from msc_edge.errors import KitError, SourceError, UnreadableImageError, UsageError
-from msc_edge.formats.opencv import refuse_too_many_pixels
 from msc_edge.images import bytes_of, decode_image, file_content, frame_to_rgb
 from msc_edge.kit.manifest import Manifest, Precision
+from msc_edge.kit.model_entry import CalibrationInfo, RegionCalibration
 from msc_edge.kit.opening import Kit, KitIdentity, enough_memory
 from msc_edge.kit.thumbnails import read_thumbnail
 from msc_edge.runtime.additions import Additions
+from msc_edge.runtime.additions_file import station_additions
 from msc_edge.runtime.backends.check_image import check_image
 from msc_edge.runtime.backends.interface import Backend, BackendChoice, ModelOutput
 from msc_edge.runtime.backends.selection import BackendSpec, select_backend
 from msc_edge.runtime.processor import check_threads, usable_cores
+from msc_edge.runtime.region import refuse_large_region, refuse_outside_region
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.search import SearchChoice, open_bank
-from msc_edge.runtime.threshold import limit_at
+from msc_edge.runtime.threshold import limits_with, reject_limit
 from msc_edge.scoring import Scoring
 from msc_edge.text import one_line
 
@@ -47,10 +49,14 @@ class Detector:
     bank: Bank
     limits: Limits
     calibration: Calibration
+    regions: RegionCalibration | None
+    """Limit of the anomaly map; None: the kit compares whole images only."""
     normal_images: list[str]
     """The normal image behind each row of the memory bank."""
     additions: Additions = field(default_factory=Additions)
     """The normal images that were learned at the line."""
+    given_limit: Limit | None = None
+    """The reject limit of `with_limits`; None: that of the calibration."""
 
     @classmethod
     def load(
@@ -62,17 +68,20 @@ class Detector:
         precision: Precision | None = None,
         backend: BackendChoice = "auto",
         trusted_key: str | Path | None = None,
+        learned: bool = False,
     ) -> Self:
         """Verify a kit (a folder or a .zip) and open it.
 
         `threads` compute one image; the default is all cores that this process may use. `search`: `auto` is the kit's
         default, and exact search where hnswlib is not installed; the scores are the same. `precision`: the model that
         scores, by default the kit's; each has its own limits. `backend`: see `select_backend`. `trusted_key`: see
-        `Kit.open`. KitError when any byte of the kit was changed, or its check image gets no score or lacks memory.
+        `Kit.open`. `learned`: with what this station has learned for the kit, as a stream scores; UsageError where it
+        has learned nothing. KitError when any byte of the kit was changed, or its check image gets no score or lacks
+        memory.
         """
         path = path_argument("kit", kit, "'kit'")
         with enough_memory(path), Kit.open(path, trusted_key=trusted_key) as opened:
-            return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend)
+            return cls.of(opened, threads=threads, search=search, precision=precision, backend=backend, learned=learned)
 
     @classmethod
     def of(
@@ -83,12 +92,13 @@ class Detector:
         search: SearchChoice = "auto",
         precision: Precision | None = None,
         backend: BackendChoice = "auto",
+        learned: bool = False,
     ) -> Self:
         """The detector of an open kit; see `load`. The kit may be closed afterwards."""
         check_threads(threads)
         if search not in get_args(SearchChoice):
             raise UsageError(f"search is {search!r}; expected one of {', '.join(get_args(SearchChoice))}")
-        _refuse_large_region(kit.manifest)
+        refuse_large_region(kit.manifest)
         with enough_memory(kit.path):
             spec, selected = select_backend(kit, precision, backend, threads=threads or usable_cores())
             calibration = kit.model(spec.precision).calibration
@@ -101,10 +111,11 @@ class Detector:
                 bank=open_bank(kit, search, spec.precision),
                 limits=calibration.limits,
                 calibration=calibration.calibration,
+                regions=calibration.regions,
                 normal_images=kit.normal_images(),
             )
             detector._score_check_image()
-        return detector
+        return detector.with_additions(station_additions(kit, spec.precision)) if learned else detector
 
     def _score_check_image(self) -> None:
         file = self.manifest.models[self.model].file
@@ -141,31 +152,31 @@ class Detector:
         The warn limit stays where it is below the new reject limit; otherwise it becomes equal to it, and no image gets
         `warn`. A score equal to a limit is not above it. For a threshold see `limit_at`.
         """
-        if false_alarm_rate is not None and threshold is not None:
-            raise UsageError("a false-alarm rate and a threshold exclude each other: the rate sets the threshold")
-        if false_alarm_rate is not None:
-            reject = self.calibration.limit(number_argument("false_alarm_rate", false_alarm_rate, 0.01))
-        elif threshold is not None:
-            own = self.limits.reject
-            threshold = number_argument("threshold", threshold, float(f"{own.score:.3g}"))
-            reject = limit_at(threshold, scoring=self.scoring, calibration=self.calibration, own=own)
-        else:
-            return self
-        warn = self.limits.warn if self.limits.warn.score < reject.score else reject
-        return replace(self, limits=Limits(warn=warn, reject=reject))
+        given = reject_limit(self.scoring, self.calibration, self.limits.reject, false_alarm_rate, threshold)
+        return self if given is None else replace(self, limits=limits_with(self.limits, given), given_limit=given)
+
+    def with_calibration(self, info: CalibrationInfo) -> Self:
+        """The same detector with the limits of another calibration. What `with_limits` was given still counts."""
+        given = self.given_limit
+        if given is not None and given.target_rate is not None:
+            given = info.calibration.limit(given.target_rate)
+        limits = info.limits if given is None else limits_with(info.limits, given)
+        return replace(self, limits=limits, calibration=info.calibration, regions=info.regions, given_limit=given)
 
     def with_additions(self, additions: Additions) -> Self:
         """The same detector after it has learned normal images. One that has learned already is a ValueError.
 
         Each addition counts as k rows of the memory bank: an image like it is normal, however far the others are.
+        Station limits take the place of those of the kit.
         """
         if self.additions:
             raise ValueError("this detector has additions already; take the one without")
         if not additions:
             return self
+        limited = self.with_calibration(additions.calibration) if additions.calibration else self
         bank = self.bank.extended(additions.embeddings.repeat(self.bank.k, axis=0))
         names = [name for name in additions.names for _ in range(self.bank.k)]
-        return replace(self, bank=bank, normal_images=[*self.normal_images, *names], additions=additions)
+        return replace(limited, bank=bank, normal_images=[*self.normal_images, *names], additions=additions)
 
     @overload
     def score(self, frame: np.ndarray, *, order: ChannelOrder = "RGB", heatmap: bool = False) -> Result: ...
@@ -234,13 +245,7 @@ class Detector:
         if order not in get_args(ChannelOrder):
             raise UsageError(f"order is {order!r}; expected 'RGB' or 'BGR'")
         image = frame_to_rgb(frame, self.manifest.decode)
-        height, width = image.shape[:2]
-        region = self.manifest.preprocessing.region
-        if region and not region.fits(height=height, width=width):
-            raise SourceError(
-                f"the image has {width}x{height} pixels, but the kit's region of interest is {region.width}x"
-                f"{region.height} pixels at ({region.x}, {region.y}); use images of the training size"
-            )
+        refuse_outside_region(self.manifest, image)
         return self.backend.run(np.ascontiguousarray(image[..., ::-1] if order == "BGR" else image))
 
     def score_output(self, output: ModelOutput, frame: np.ndarray, *, heatmap: bool = False) -> Result:
@@ -270,6 +275,8 @@ class Detector:
             ),
             model=self.model,
             kit=self.kit.sha256,
+            learned=len(self.additions),
+            learned_sha256=self.additions.sha256,
             grid_map=anomaly_map,
             embedding=output.embedding,
             anomaly_map=anomaly_map.at_frame() if anomaly_map and heatmap else None,
@@ -277,22 +284,12 @@ class Detector:
 
     def map_of(self, output: ModelOutput, *, height: int, width: int) -> AnomalyMap | None:
         """The map of an output of `run` on a frame of this size; None for a kit that compares whole images only."""
-        entry, settings = self.manifest.models[self.model], self.scoring.map
-        patches, regions = entry.outputs.patch_distances, entry.calibration.regions
-        if output.patch_distances is None or settings is None or patches is None or regions is None:
+        settings, patches = self.scoring.map, self.manifest.models[self.model].outputs.patch_distances
+        if output.patch_distances is None or settings is None or patches is None or self.regions is None:
             return None
         geometry = MapGeometry.of(self.manifest.preprocessing, height=height, width=width, stride=patches.stride)
         distances = output.patch_distances
         if self.additions and output.patch_embeddings is not None:
             distances = self.additions.distances(distances, output.patch_embeddings)
         grid = smoothed(distances, smoothing=settings.smoothing)
-        return AnomalyMap(grid, geometry, limit=regions.limit.score, least_area=settings.least_area)
-
-
-def _refuse_large_region(manifest: Manifest) -> None:
-    """KitError for a region of interest that only an image of more pixels than the decoder accepts can contain."""
-    if region := manifest.preprocessing.region:
-        try:
-            refuse_too_many_pixels(region.y + region.height, region.x + region.width)
-        except UnreadableImageError as error:
-            raise KitError(f"manifest.json: no image contains its region of interest: {error}") from error
+        return AnomalyMap(grid, geometry, limit=self.regions.limit.score, least_area=settings.least_area)

@@ -17,6 +17,13 @@ PrecisionOption = Annotated[
     ),
 ]
 """`auto` is deprecated: the kit's default model."""
+LearnedOption = Annotated[
+    bool,
+    typer.Option(
+        "--learned",
+        help="With what this station has learned for the kit (see msc-edge learn), as its streams score.",
+    ),
+]
 TrustedKey = Annotated[
     Path | None,
     typer.Option(

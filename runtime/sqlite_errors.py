@@ -12,6 +12,8 @@ _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "check the permissions of the folder",
 }
 
+_DAMAGE = {0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
+
 
 def code_of(error: BaseException) -> int:
     """SQLite's primary result code; 0 for an error that has none."""
@@ -21,3 +23,8 @@ def code_of(error: BaseException) -> int:
 def remedy_of(error: BaseException, otherwise: str = "check the disk") -> str:
     """What to do about an error of SQLITE_ERRORS."""
     return _REMEDIES.get(code_of(error), otherwise)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of SQLITE_ERRORS is due to the content of the file: it is no database, or has other tables."""
+    return code_of(error) in _DAMAGE

@@ -1,5 +1,6 @@
-"""The name of a station and the folder of its state: the same for the stream and for `msc-edge doctor`."""
+"""The name of a station, the folder of its state, and its user: the same for the stream and for all commands."""
 
+import getpass
 import os
 import re
 import socket
@@ -23,3 +24,11 @@ def state_folder(state: Path | None = None, *, station: str | None = None) -> Pa
     if given := os.environ.get("STATE_DIRECTORY", ""):
         return Path(given.partition(":")[0])
     return platformdirs.user_state_path("msc-edge", appauthor=False) / (station or default_station())
+
+
+def user_name() -> str:
+    """The name of the user of this PC, for records."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for its user
+        return "unknown"

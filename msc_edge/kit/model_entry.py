@@ -253,9 +253,10 @@ class Model(Part):
         scores = self.calibration.scores
         # With kind `both`, each calibration image was standardised by the other ones; see `calibration_scores`.
         if self.scoring.kind != "both" and not (low <= scores[0] and scores[-1] <= high):
+            possible = f"between {low:g} and {high:g}" if self.scoring.kind == "image" else f"{low:g} or more"
             raise ValueError(
-                f"calibration.scores lie between {scores[0]:g} and {scores[-1]:g}, and scores of this model between "
-                f"{low:g} and {high:g}"
+                f"calibration.scores lie between {scores[0]:g} and {scores[-1]:g}, and scores of this model are "
+                f"{possible}"
             )
         return self
 

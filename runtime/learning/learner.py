@@ -1,23 +1,23 @@
 """Learning for one kit: an image is checked, and counts if all guards agree; it can be undone."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from msc_edge.calibration import Verdict
-from msc_edge.errors import UnreadableImageError, UsageError
+from msc_edge.errors import AlreadyNormalError, UnreadableImageError, UsageError
 from msc_edge.images import bytes_of, decode_image
 from msc_edge.kit.manifest import Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.patch_rows import covering
 from msc_edge.runtime.additions import Addition, Additions, LearnedRows
+from msc_edge.runtime.additions_file import AdditionsFile, digest_of
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.learning.additions_file import AdditionsFile, Change, KeptImage, Kind, digest_of
+from msc_edge.runtime.kept_images import Change, KeptImage, Kind
 from msc_edge.runtime.learning.guards import Guards, Kept
 from msc_edge.runtime.results.result import Result
 from msc_edge.text import one_line
@@ -63,7 +63,7 @@ class Learner:
         trusted_key: Path | None = None,
         per_day: int = PER_DAY,
     ) -> None:
-        """Open the kit, each of its models that runs here, and the additions file, which is created.
+        """Open the kit, each of its models that runs here, and the additions file, if there is one.
 
         `false_alarm_rate`, `threshold`: the reject limit of the line, see `Detector.with_limits`. Raises KitError,
         UsageError, OutputError.
@@ -78,6 +78,7 @@ class Learner:
                     except UsageError:  # this processor computes other int8 embeddings: a stream cannot use it here
                         continue
         self._model: Precision = default.model
+        self._guards: dict[tuple[Precision, tuple[int, ...]], Guards] = {}
         self._detectors[self._model] = default.with_limits(false_alarm_rate=false_alarm_rate, threshold=threshold)
         self._per_day = per_day
         self.file = AdditionsFile.open(default.path, default.kit, create=True)
@@ -93,9 +94,9 @@ class Learner:
         return self._with(self._model)
 
     def add(self, path: Path, *, by: str, reason: str) -> Learned:
-        """Learn a normal image. UsageError where it is one already, or a guard refuses it; nothing is changed then.
+        """Learn a normal image. AlreadyNormalError where it is one, UsageError where a guard refuses it.
 
-        UnreadableImageError where it cannot be read or is not an image for this kit.
+        Nothing is changed then. UnreadableImageError where it cannot be read or is not an image for this kit.
         """
         image = self._read(path)
         self._refuse_known(image)
@@ -109,7 +110,7 @@ class Learner:
         before = {model: self._with(model) for model in self.models}
         was = before[self._model].score(image.decoded)
         if was.verdict == "normal":
-            raise UsageError(
+            raise AlreadyNormalError(
                 f"{image.name}: is normal already (score {was.score:.6g}, limit {was.limit:.6g}); there is nothing to "
                 "learn"
             )
@@ -128,8 +129,7 @@ class Learner:
         """
         image = self._read(path)
         self._refuse_known(image)
-        own = self._detectors[self._model]
-        was, now = own.score(image.decoded).verdict, self.detector.score(image.decoded).verdict
+        was, now = self._alone(self._model).score(image.decoded).verdict, self.detector.score(image.decoded).verdict
         if was == "reject" and now != "reject":
             raise UsageError(
                 f"{image.name}: the kit rejects it, and with what was learned it is {now!r}; undo the additions that "
@@ -143,15 +143,22 @@ class Learner:
             detector.manifest.models[model].outputs.patch_embeddings for model, detector in self._detectors.items()
         )
 
-    @cached_property
-    def _guards(self) -> Mapping[Precision, Guards]:
-        return {model: Guards(detector) for model, detector in self._detectors.items()}
+    def _guards_of(self, model: Precision, image: np.ndarray) -> Guards:
+        """Of images of this size. They are made once, unless the size matters to the model."""
+        kit = self._detectors[model]
+        frame = image.shape[:2] if kit.manifest.preprocessing.region else (0, 0)
+        if (model, frame) not in self._guards:
+            self._guards[model, frame] = Guards(kit, image.shape[:2])
+        return self._guards[model, frame]
 
     def _guarded(self, model: Precision, before: Detector, after: Detector, image: _Image) -> tuple[Kept, Kept]:
-        guards, kept = self._guards[model], self.file.decoded("defect", before.manifest.decode)
+        guards, confirmed = self._guards_of(model, image.decoded), self.file.decoded("defect", before.manifest.decode)
+        alone = self._alone(model)
         try:
             guards.refuse_other_shape(image.decoded)
-            defects, synthetic = guards.defects(kept, before, after), guards.synthetic(before, after)
+            guards.refuse_empty_frame(image.decoded)
+            defects = guards.defects(confirmed, alone, before, after)
+            synthetic = guards.synthetic(alone, before, after)
         except UsageError as error:
             raise UsageError(f"{image.name}: is not learned: {error}") from error
         if not defects.of and not synthetic.of:
@@ -191,8 +198,16 @@ class Learner:
             )
 
     def _with(self, model: Precision, *candidates: Addition) -> Detector:
-        detector = self._detectors[model]
-        return detector.with_additions(Additions([*learned_by(detector, self.file).learned, *candidates]))
+        station = self._additions(model)
+        return self._detectors[model].with_additions(replace(station, learned=[*station.learned, *candidates]))
+
+    def _alone(self, model: Precision) -> Detector:
+        """The kit without additions, with the limits that count."""
+        limits = self._additions(model).calibration
+        return self._detectors[model].with_calibration(limits) if limits else self._detectors[model]
+
+    def _additions(self, model: Precision) -> Additions:
+        return self.file.additions(model, self._detectors[model].manifest.models[model])
 
     def _rows(self, model: Precision, image: np.ndarray) -> LearnedRows:
         """What a model learns: of the kit alone, so that undoing one image leaves the rows of the others complete."""
@@ -214,10 +229,3 @@ class Learner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def learned_by(detector: Detector, file: AdditionsFile) -> Additions:
-    """What a station has learned for the model of a detector."""
-    model = detector.manifest.models[detector.model]
-    patches = model.banks.patches
-    return file.additions(detector.model, dim=model.dim, patch_dim=patches.dim if patches else None)

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_args
 from msc_edge.calibration import AT_A_LIMIT, Verdict
 from msc_edge.kit.manifest import Precision
 from msc_edge.runtime.results.result import Result
+from msc_edge.text import many
 
 Record = TypeVar("Record")
 Outer = TypeVar("Outer")
@@ -126,14 +127,28 @@ RESULT_FIELDS: tuple[Field[Result], ...] = (
     ),
 )
 
-SCORE_TO_LIMIT: Field[Result] = Field(
-    name="score_to_limit",
-    type="number",
-    decimals=3,
-    description="score divided by the reject limit: above 1 is rejected; empty where the limit is not above 0",
-    value=lambda result: result.score_to_limit,
+LATER_FIELDS: tuple[Field[Result], ...] = (
+    Field(
+        name="score_to_limit",
+        type="number",
+        decimals=3,
+        description="score divided by the reject limit: above 1 is rejected; empty where the limit is not above 0",
+        value=lambda result: result.score_to_limit,
+    ),
+    Field(
+        name="learned",
+        type="integer",
+        description="number of images that this station had learned for the kit and that counted; 0: the kit alone",
+        value=lambda result: result.learned,
+    ),
+    Field(
+        name="learned_sha256",
+        type="text",
+        description="SHA-256 of what had been learned, images and station limits; empty: nothing",
+        value=lambda result: result.learned_sha256,
+    ),
 )
-"""Not one of RESULT_FIELDS: in a score file it is the last column, because it came later."""
+"""Not in RESULT_FIELDS: in a score file they are the last columns, because they came later."""
 
 
 def result_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer], ...]:
@@ -141,9 +156,21 @@ def result_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer]
     return tuple(field.within(inner) for field in RESULT_FIELDS)
 
 
+def later_fields(inner: Callable[[Outer], Result | None]) -> tuple[Field[Outer], ...]:
+    """The fields of a result that came later, for a record that holds one."""
+    return tuple(field.within(inner) for field in LATER_FIELDS)
+
+
+def describe_learned(count: int, sha256: str | None) -> str:
+    """What had been learned that counted, in words: the values of `learned` and `learned_sha256`."""
+    if sha256 is None:
+        return "learned: nothing that counts; the kit alone"
+    return f"learned: {many(count, 'image')} of this station, SHA-256 {sha256[:12]}"
+
+
 def description_of(name: str) -> str:
     """What a field of a result means. KeyError for another name."""
-    return {field.name: field.description for field in (*RESULT_FIELDS, SCORE_TO_LIMIT)}[name]
+    return {field.name: field.description for field in (*RESULT_FIELDS, *LATER_FIELDS)}[name]
 
 
 _JSON_TYPES = {"text": "string", "integer": "integer", "number": "number", "objects": "array"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from msc_edge.anomaly_map import AnomalousRegion
 from msc_edge.errors import UsageError
-from msc_edge.runtime.results.fields import SCORE_TO_LIMIT, Field, result_fields
+from msc_edge.runtime.results.fields import Field, later_fields, result_fields
 from msc_edge.runtime.results.formats import RowFormat, format_of
 from msc_edge.runtime.results.result import NearestImage, Result
 from msc_edge.runtime.results.row_file import read_rows
@@ -47,7 +47,7 @@ IMAGE_FIELDS: tuple[Field[ImageResult], ...] = (
         description="why the image could not be read; the fields of the result are then empty",
         value=lambda image: image.error,
     ),
-    SCORE_TO_LIMIT.within(lambda image: image.result),
+    *later_fields(lambda image: image.result),
 )
 
 
@@ -72,8 +72,8 @@ def read_score_file(path: str | Path) -> Iterator[ImageResult]:
             ) from error
 
 
-# Of a result: kits without patches, limits that were set by hand, limits that are not above 0.
-_MAY_BE_EMPTY = ("patch_score", "p_value", "score_to_limit")
+# Of a result: kits without patches, limits that were set by hand, limits that are not above 0, nothing learned.
+_MAY_BE_EMPTY = ("patch_score", "p_value", "score_to_limit", "learned_sha256")
 
 
 def _from_row(row: Mapping[str, Any]) -> ImageResult:
@@ -97,6 +97,8 @@ def result_from_row(row: Mapping[str, Any]) -> Result:
         raise ValueError("nearest is not the first of nearest_images")
     if not -1e-5 <= row["image_score"] <= 2:  # of an image in the bank, rounding may be below 0
         raise ValueError("image_score is not in [0, 2]")
+    if row["learned"] < 0 or (row["learned"] == 0) != (row["learned_sha256"] is None):
+        raise ValueError("learned contradicts learned_sha256")
     # Both may be rounded to the same digits.
     if row["score"] != row["limit"] and (row["verdict"] == "reject") != (row["score"] > row["limit"]):
         raise ValueError("verdict contradicts score and limit")
@@ -111,4 +113,6 @@ def result_from_row(row: Mapping[str, Any]) -> Result:
         nearest_images=nearest,
         model=row["model"],
         kit=row["kit"],
+        learned=row["learned"],
+        learned_sha256=row["learned_sha256"],
     )

@@ -43,6 +43,8 @@ class Result:
     """Nearest first."""
     model: Precision
     kit: str
+    learned: int = 0
+    learned_sha256: str | None = None
     grid_map: AnomalyMap | None = field(default=None, compare=False)
     """The anomaly map on the grid of the patches; None for a kit that compares whole images only."""
     embedding: np.ndarray | None = field(default=None, compare=False)
@@ -85,12 +87,12 @@ class Result:
         return self.nearest_images[0].distance < _SAME_IMAGE
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields of the result as a row of `msc-edge score` has them, for JSON: `RESULT_FIELDS`, `score_to_limit`.
+        """The fields of the result as a row of `msc-edge score` has them, for JSON: `RESULT_FIELDS`, `LATER_FIELDS`.
 
         Numbers have the digits of rows: six after the point, and three in `score_to_limit`.
         """
         # Imported here: both modules import this one.
-        from msc_edge.runtime.results.fields import RESULT_FIELDS, SCORE_TO_LIMIT  # noqa: PLC0415
+        from msc_edge.runtime.results.fields import LATER_FIELDS, RESULT_FIELDS  # noqa: PLC0415
         from msc_edge.runtime.results.formats import json_values  # noqa: PLC0415
 
-        return json_values((*RESULT_FIELDS, SCORE_TO_LIMIT), cast("Any", self))
+        return json_values((*RESULT_FIELDS, *LATER_FIELDS), cast("Any", self))

@@ -126,6 +126,8 @@ class Event(BaseModel):
     regions: tuple[AnomalousRegion, ...] | None = Field(default=None, description=description_of("regions"))
     nearest: str | None = Field(default=None, description=description_of("nearest"))
     model: Precision | None = Field(default=None, description=description_of("model"))
+    learned: int | None = Field(default=None, ge=0, description=description_of("learned"))
+    learned_sha256: str | None = Field(default=None, description=description_of("learned_sha256"))
     image: str | None = Field(default=None, description="where the frame was saved")
     kit: str | None = Field(
         default=None,
@@ -136,7 +138,7 @@ class Event(BaseModel):
         default=None,
         ge=0,
         description="for `rejects_suppressed`, `results_lost` and `events_lost`: how many; for `drift_suspected`: "
-        "images since it began",
+        "images since it began; for `learned`: learned images that count",
     )
     seconds: float | None = Field(
         default=None,
@@ -173,6 +175,8 @@ def rejection(decision: Decision, image: Path | None, *, station: str, suppresse
         regions=result.regions,
         nearest=_text(result.nearest),
         model=result.model,
+        learned=result.learned,
+        learned_sha256=result.learned_sha256,
         image=_text(str(image)) if image else None,
         kit=result.kit,
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from msc_edge.errors import MscEdgeError
 from msc_edge.runtime.additions import Additions
+from msc_edge.runtime.additions_database import additions_path
+from msc_edge.runtime.additions_file import AdditionsFile
 from msc_edge.runtime.detector import Detector
-from msc_edge.runtime.learning.additions_file import AdditionsFile, additions_path
-from msc_edge.runtime.learning.learner import learned_by
 from msc_edge.text import many
 
 
@@ -19,6 +19,8 @@ class LearnedChange:
     used: bool
     """False: what was learned before still counts."""
     message: str
+    count: int | None = None
+    """Learned images that count now; None where they cannot be read."""
 
 
 class LearnedImages:
@@ -63,10 +65,14 @@ class LearnedImages:
             return LearnedChange(False, self._failures[key])
         self._additions[key] = additions
         self._failures.pop(key, None)
-        if additions.names == before.names and not was_refused:
+        same = (additions.sha256, additions.withdrawn) == (before.sha256, before.withdrawn)
+        if same and not was_refused:
             return None  # a confirmed defect was kept, or the file has just been created
         learned = many(len(additions), "learned image")
-        return LearnedChange(True, f"{key[0].name}: {learned} for the model {detector.model}, before {len(before)}")
+        counted = f"{key[0].name}: {learned} for the model {detector.model}, before {len(before)}"
+        limit = self.applied(detector).limits.reject.score
+        limits = _described_limits(before, additions, limit)
+        return LearnedChange(True, "; ".join([counted, *_described_images(before, additions), *limits]), len(additions))
 
     def applied(self, detector: Detector) -> Detector:
         """The detector with what was learned for its kit and model."""
@@ -74,9 +80,24 @@ class LearnedImages:
         return detector.with_additions(additions) if additions else detector
 
 
+def _described_images(before: Additions, now: Additions) -> Iterator[str]:
+    old, new = ({each.id: each.name for each in additions.learned} for additions in (before, now))
+    for what, changed in (("added", new.keys() - old.keys()), ("undone", old.keys() - new.keys())):
+        if changed:
+            yield f"{what}: {', '.join(f'{id} ({(old | new)[id]})' for id in sorted(changed))}"
+
+
+def _described_limits(before: Additions, now: Additions, limit: float) -> Iterator[str]:
+    if now.withdrawn:
+        yield now.withdrawn
+    elif now.calibration != before.calibration:
+        whose = "the station limits" if now.calibration else "the limits of the kit"
+        yield f"{whose} count: reject above {limit:.6g}"
+
+
 def _additions_of(detector: Detector) -> Additions:
     with AdditionsFile.open(detector.path, detector.kit) as file:
-        return learned_by(detector, file)
+        return file.additions(detector.model, detector.manifest.models[detector.model])
 
 
 def _key(detector: Detector) -> tuple[Path, str]:

@@ -138,7 +138,8 @@ class Stream:
             moment = time.monotonic()
             self._take_requests()
             for change in parts.kits.learn():
-                parts.journal.report("learned" if change.used else "learned_refused", change.message)
+                kind = "learned" if change.used else "learned_refused"
+                parts.journal.report(kind, change.message, count=change.count)
             parts.clock.counted()  # a step of the clock is recorded soon
             for name, options in zip(parts.names, parts.config.source, strict=True):
                 self._scoring.look(name, options.not_scored_after)

@@ -13,8 +13,8 @@ from msc_edge.cli import app
 from msc_edge.kit.manifest import Manifest, Precision
 from msc_edge.kit.opening import Kit
 from msc_edge.runtime import Detector
+from msc_edge.runtime.kept_images import Change
 from msc_edge.runtime.learning import guards
-from msc_edge.runtime.learning.additions_file import Change
 from msc_edge.runtime.learning.learner import Learner
 
 WHO = {"by": "Anna", "reason": "new supplier"}
@@ -42,9 +42,10 @@ def test_a_packed_kit_scores_as_the_station(
     tmp_path: Path,
 ) -> None:
     kit = Path(shutil.copytree(both_kit[0] if both else patch_kit, tmp_path / "line.kit"))
+    parts = toy.draw(500, "stain"), toy.draw(501, "scratch"), toy.draw(502, "stain")[::-1, ::-1]
     with Learner(kit, threads=1) as learner:
-        for seed, defect in enumerate(("stain", "scratch", "empty")):
-            learner.add(save(tmp_path / f"{defect}.png", toy.draw(500 + seed, defect)), **WHO)
+        for number, part in enumerate(parts):
+            learner.add(save(tmp_path / f"{number}.png", part), **WHO)
         learner.file.undo(2, Change.now("Ben", "was a scratch"))
         taught: dict[Precision, Detector] = {model: learner._with(model) for model in learner.models}
         history = learner.file.images()

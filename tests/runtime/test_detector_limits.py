@@ -80,7 +80,9 @@ class TestLimits:
 
     def test_a_threshold_that_no_image_can_have_is_refused(self, detector, patches):
         limit = rf"the limit of the kit is {detector.limits.reject.score:.6g}$"
-        with pytest.raises(UsageError, match=rf"between -1e-05 and 2, so no image would be rejected; {limit}"):
+        with pytest.raises(
+            UsageError, match=rf"no score of this kit is above 2, so no image would be rejected; {limit}"
+        ):
             detector.with_limits(threshold=2.1)
         with pytest.raises(UsageError, match="so every image would be rejected"):
             detector.with_limits(threshold=-0.1)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from msc_edge.errors import UsageError
-from msc_edge.runtime.learning.additions_file import KeptImage
+from msc_edge.runtime.kept_images import KeptImage
 from msc_edge.runtime.stream.page.audit import AuditLog
 from msc_edge.runtime.stream.page.finding_images import image_of, read_whole, small_copy
 from msc_edge.runtime.stream.page.gallery import PAGE_SIZE, Filter, Gallery

@@ -9,9 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from msc_edge.errors import OutputError, UsageError
+from msc_edge.errors import MscEdgeError, UsageError
 from msc_edge.kit.opening import KitIdentity
-from msc_edge.runtime.learning.additions_file import AdditionsFile, Change, KeptImage, additions_path
+from msc_edge.runtime.additions_database import additions_path
+from msc_edge.runtime.additions_file import AdditionsFile
+from msc_edge.runtime.kept_images import Change, KeptImage
 from msc_edge.runtime.learning.learner import Learned, Learner
 from msc_edge.runtime.stream.page.marks import Marks
 
@@ -34,7 +36,7 @@ class Learning:
         identity = KitIdentity(kit.name, finding["kit"])
         if not additions_path(kit, identity).exists():
             return None
-        with suppress(UsageError, OutputError), AdditionsFile.open(kit, identity) as file:  # the stream reports these
+        with suppress(MscEdgeError), AdditionsFile.open(kit, identity) as file:  # the stream reports these
             kept = (each for each in file.images() if each.kind == "addition" and each.undone is None)
             return next((each for each in kept if each.name == image.name), None)
 

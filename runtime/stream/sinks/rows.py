@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msc_edge.errors import OtherColumnsError, OutputError, UsageError, writing
-from msc_edge.runtime.results.fields import SCORE_TO_LIMIT, Field, result_fields
+from msc_edge.runtime.results.fields import Field, later_fields, result_fields
 from msc_edge.runtime.results.formats import format_of
 from msc_edge.runtime.results.row_file import RowFile, move_aside
 from msc_edge.runtime.stream.frame import Decision, Stages
@@ -63,7 +63,7 @@ FRAME_FIELDS: tuple[Field[Decision], ...] = (
         value=lambda decision: decision.frame.trigger,
     ),
     *result_fields(lambda decision: decision.result),
-    SCORE_TO_LIMIT.within(lambda decision: decision.result),
+    *later_fields(lambda decision: decision.result),
     _stage("age_ms", "time from capture until scoring began", "age"),
     _stage("infer_ms", "time for preprocessing and network", "infer"),
     _stage("search_ms", "time for the nearest normal images and the verdict", "search"),

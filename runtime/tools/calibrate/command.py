@@ -19,6 +19,14 @@ def calibrate(
     normal: Annotated[Path, typer.Option(metavar="DIR", help="Folder of normal images, recently taken at the line.")],
     out: Annotated[Path | None, typer.Option(metavar="NEWKIT", help="Kit folder to write.", show_default=False)] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace KIT instead.")] = False,
+    learned: Annotated[
+        bool,
+        typer.Option(
+            "--learned",
+            help="Compute the limits with what this station has learned for KIT (see msc-edge learn). Images that were "
+            "learned are left out. With --in-place KIT stays as it is, and the limits count on this station.",
+        ),
+    ] = False,
     warn_rate: Annotated[
         float | None,
         typer.Option(
@@ -52,6 +60,9 @@ def calibrate(
     """Recompute the limits of a kit from new normal images, and report whether the line has changed.
 
     With neither --out nor --in-place nothing is written.
+
+    Exit codes: 0 done, 2 usage, 3 images cannot be found, or are too few, 4 the kit cannot be used, 5 the new limits
+    cannot be written.
     """
     from msc_edge.progress import progress_bars
     from msc_edge.runtime.tools.calibrate.recalibration import calibrate as calibrate_kit
@@ -67,6 +78,7 @@ def calibrate(
             warn_rate=warn_rate,
             reject_rate=reject_rate,
             region_rate=region_rate,
+            learned=learned,
             reason=valid_text(reason if why is None else why),
             threads=threads,
             report=report,
@@ -93,12 +105,19 @@ def _show_left_out(to: "Console", found: "Recalibration") -> None:
                 "use images that the kit was not trained on"
             )
         )
+    if of_learned := found.images.learned:
+        to.print(
+            one_line(
+                f"left out, learned at this station or of the part of a learned image: {many(len(of_learned), 'image')}"
+                f", the first is {of_learned[0].path}"
+            )
+        )
 
 
 def _show(to: "Console", found: "Recalibration") -> None:
     from msc_edge.runtime.results.summary import Summary
     from msc_edge.runtime.tools.score.tables import show_most_anomalous
-    from msc_edge.text import one_line
+    from msc_edge.text import many, one_line
 
     summary = Summary(keep=5)
     for image in found.images.scored:
@@ -106,9 +125,19 @@ def _show(to: "Console", found: "Recalibration") -> None:
     show_most_anomalous(to, summary)
     to.print("check the first of these: one defective part among the images moves the limits")
     for precision, new in found.limits.items():
-        _show_limits(to, precision if len(found.limits) > 1 else "", new)
+        _show_limits(to, precision if len(found.limits) > 1 else "", new, learned=found.learned is not None)
+    if found.learned is not None:
+        to.print(f"with {many(found.learned, 'image')} that this station has learned")
     if found.written is None:
-        to.print("nothing was written: pass --out NEWKIT or --in-place to use the new limits")
+        options = "--out NEWKIT or --in-place" if found.learned is None else "--in-place"
+        to.print(f"nothing was written: pass {options} to use the new limits")
+    elif found.learned is not None:
+        to.print(
+            one_line(
+                f"{found.written} has the new limits, and running streams use them within a second. They count until "
+                "one of these learned images is undone"
+            )
+        )
     else:
         place = shlex.quote(str(found.written))
         to.print(
@@ -116,7 +145,7 @@ def _show(to: "Console", found: "Recalibration") -> None:
         )
 
 
-def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:
+def _show_limits(to: "Console", precision: str, new: "NewLimits", *, learned: bool) -> None:
     from rich.table import Table
 
     from msc_edge.runtime.tools.score.tables import show_limits
@@ -142,7 +171,7 @@ def _show_limits(to: "Console", precision: str, new: "NewLimits") -> None:
     to.print("the new images at the old limits")
     for name, drift in (("warn", new.warn), ("reject", new.reject), ("regions", new.regions)):
         if drift:
-            to.print(f"  {name:<10} {_describe(drift)}")
+            to.print(f"  {name:<10} {_describe(drift, learned=learned)}")
     to.print(f"  {'drift':<10} {_described_call(new)}")
     to.print("the new limits")
     show_limits(to, after.limits, after.calibration, after.regions)
@@ -162,7 +191,7 @@ def _described_call(new: "NewLimits") -> str:
     )
 
 
-def _describe(drift: "Drift") -> str:
+def _describe(drift: "Drift", *, learned: bool) -> str:
     from msc_edge.text import percent
 
     counted = f"{drift.flagged} of {drift.images} flagged"
@@ -172,5 +201,6 @@ def _describe(drift: "Drift") -> str:
     if drift.flagged > highest:
         return f"{counted}, {expected}: ABOVE; the line has changed, or not all of these images are normal"
     if drift.flagged < lowest:
-        return f"{counted}, {expected}: below; the line has changed, or these images are very similar"
+        lowers = "what was learned lowers scores, " if learned else ""
+        return f"{counted}, {expected}: below; {lowers}the line has changed, or these images are very similar"
     return f"{counted}, {expected}: inside"

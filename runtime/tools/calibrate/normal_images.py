@@ -10,9 +10,10 @@ import numpy as np
 
 from msc_edge.errors import SourceError
 from msc_edge.files import kind_of
-from msc_edge.groups import near_duplicate_files
+from msc_edge.groups import near_duplicate_files, near_duplicates
 from msc_edge.image_files import find_images
 from msc_edge.progress import Report, silent
+from msc_edge.runtime.additions import Additions
 from msc_edge.runtime.batch import score_images
 from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.image_result import ImageResult
@@ -29,6 +30,8 @@ class ScoredNormalImages:
     """Pixel-exact copies of others among them: one part must not count twice."""
     in_bank: list[ImageResult] = field(default_factory=list)
     """Images of the kit's memory bank: their scores stay near 0 when the line changes."""
+    learned: list[ImageResult] = field(default_factory=list)
+    """Images that the station has learned, or that show the part of one: they are no sample of the line."""
 
     @property
     def patch_scores(self) -> list[float]:
@@ -57,6 +60,7 @@ class ScoredNormalImages:
             (self.unreadable, "unreadable"),
             (self.copies, "exact copies of others"),
             (self.in_bank, "in the kit's memory bank"),
+            (self.learned, "learned, or of the part of a learned one"),
         )
         return ", ".join(f"{len(images)} {reason}" for images, reason in reasons if images)
 
@@ -95,8 +99,23 @@ def score_normal_images(
             if image.result.nearest_images in seen:
                 found.copies.append(image)
             elif image.result.is_in_bank:
-                found.in_bank.append(image)
+                of_kit = image.result.nearest_images[0].row < detector.manifest.normal_images.count
+                (found.in_bank if of_kit else found.learned).append(image)
             else:
                 found.scored.append(image)
             seen.add(image.result.nearest_images)
+    if detector.additions:
+        _leave_out_learned_parts(found, detector.additions)
     return found
+
+
+def _leave_out_learned_parts(found: ScoredNormalImages, additions: Additions) -> None:
+    """Leave out images that show the same part as a learned one; see `near_duplicates`."""
+    embeddings = [image.result.embedding for image in found.scored if image.result]
+    own = [each for each in embeddings if each is not None]
+    if not own:
+        return
+    groups = near_duplicates(np.concatenate([np.stack(own), additions.embeddings]))
+    same = np.isin(groups[: len(own)], groups[len(own) :])
+    found.learned.extend(image for image, is_same in zip(found.scored, same, strict=True) if is_same)
+    found.scored[:] = [image for image, is_same in zip(found.scored, same, strict=True) if not is_same]

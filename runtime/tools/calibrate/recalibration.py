@@ -1,7 +1,8 @@
 """The whole of `msc-edge calibrate`, for Python users: new scores, new limits, the old ones kept in the history.
 
 Models and memory banks stay as they are, byte by byte. The scores of the new images replace the calibration scores (see
-msc_edge.calibration). Each model of the kit has its own limits.
+msc_edge.calibration). Each model of the kit has its own limits. With what the station has learned, the kit as a whole
+stays as it is: the limits are station limits, in the additions file.
 """
 
 import math
@@ -23,7 +24,12 @@ from msc_edge.kit.model_entry import HISTORY_LENGTH, CalibrationInfo, EarlierCal
 from msc_edge.kit.opening import Kit
 from msc_edge.kit.writing import rewrite, rewrite_target
 from msc_edge.progress import Report, silent
+from msc_edge.runtime.additions_database import additions_path
+from msc_edge.runtime.additions_file import AdditionsFile
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.kept_images import Change, learned_digests
+from msc_edge.runtime.station import user_name
+from msc_edge.runtime.station_limits import StationLimits
 from msc_edge.runtime.tools.calibrate.normal_images import (
     ScoredNormalImages,
     find_normal_images,
@@ -70,7 +76,9 @@ class Recalibration:
     limits: dict[Precision, NewLimits]
     """By model of the kit."""
     written: Path | None
-    """The kit with the new limits; None where nothing was written."""
+    """The kit with the new limits, or the additions file; None where nothing was written."""
+    learned: int | None = None
+    """Number of learned images that the limits were computed with; None: of the kit alone."""
 
 
 def calibrate(
@@ -82,39 +90,53 @@ def calibrate(
     warn_rate: float | None = None,
     reject_rate: float | None = None,
     region_rate: float | None = None,
+    learned: bool = False,
     reason: str = REASON,
     threads: int | None = None,
     report: Report = silent,
 ) -> Recalibration:
     """Compute the limits of a kit from the normal images below `normal`; write the kit `out`, or replace `kit`.
 
-    With neither `out` nor `in_place` nothing is written. The target false-alarm rates are in (0, 1), by default the
-    kit's own; `region_rate`: the share of normal images with any region of the anomaly map. Raises KitError, UsageError
-    for rates and places that cannot be used, SourceError when there are too few images for the reject rate or for a
-    `region_rate` that is given.
+    With neither `out` nor `in_place` nothing is written. `learned`: compute them with what this station has learned,
+    and with `in_place` store them as station limits, see `StationLimits`; images that were learned are left out. The
+    target false-alarm rates are in (0, 1), by default those of the limits so far; `region_rate`: the share of normal
+    images with any region of the anomaly map. Raises KitError, UsageError for rates and places that cannot be used,
+    SourceError when there are too few images for the reject rate or for a `region_rate` that is given.
     """
-    target = rewrite_target(kit, out, in_place=in_place)
+    target = _target(kit, out, in_place=in_place, learned=learned)
     paths = find_normal_images(normal)
     with Kit.open(kit) as opened:
+        if in_place and not learned:
+            _refuse_to_forget(opened)
         manifest = opened.manifest
-        rates = _rates(manifest.reference_model.calibration, warn=warn_rate, reject=reject_rate, region=region_rate)
+        detectors: dict[Precision, Detector] = {
+            precision: Detector.of(opened, threads=1, precision=precision, backend="onnxruntime", learned=learned)
+            for precision in manifest.precisions
+        }
+        old = {
+            precision: detector.additions.calibration or opened.model(precision).calibration
+            for precision, detector in detectors.items()
+        }
+        additions = detectors[manifest.precisions[0]].additions
+        if learned and not additions:
+            raise UsageError(
+                f"--learned: nothing that this station has learned for {kit} counts; calibrate without this option"
+            )
+        if len({tuple(detector.additions.names) for detector in detectors.values()}) > 1:
+            raise UsageError(f"--learned: something was learned for {kit}, or undone, in this moment; run this again")
+        rates = _rates(old[manifest.precisions[0]], warn=warn_rate, reject=reject_rate, region=region_rate)
         required = {"--reject-rate": rates.reject} | ({} if region_rate is None else {"--region-rate": region_rate})
         _require(len(paths), required, f"{many(len(paths), 'image file')} found")
         scored: dict[Precision, ScoredNormalImages] = {
-            precision: score_normal_images(
-                Detector.of(opened, threads=1, precision=precision, backend="onnxruntime"),
-                paths,
-                threads=threads,
-                report=report,
-            )
-            for precision in manifest.precisions
+            precision: score_normal_images(detector, paths, threads=threads, report=report)
+            for precision, detector in detectors.items()
         }
         images = scored[manifest.precisions[0]]
         left = f"{len(images.scored)} of {len(paths)} images left"
         _require(len(images.scored), required, f"{left} ({images.left_out})")
         limits: dict[Precision, NewLimits] = {
             precision: _new_limits(
-                opened.model(precision).calibration,
+                old[precision],
                 each,
                 rates,
                 reason=reason,
@@ -125,10 +147,40 @@ def calibrate(
         for each in limits.values():
             calibration = each.after.calibration
             _require(calibration.independent, required, f"{left}{describe_groups(calibration)}")
-        if target is not None:
-            after: dict[Precision, CalibrationInfo] = {precision: each.after for precision, each in limits.items()}
+        after: dict[Precision, CalibrationInfo] = {precision: each.after for precision, each in limits.items()}
+        if learned and in_place:
+            digests = sorted(each.digest for each in additions.learned)
+            with AdditionsFile.open(kit, opened.identity) as file:
+                file.set_limits(StationLimits(Change.now(user_name(), reason), digests, after))
+                target = file.path
+        elif target is not None:
             rewrite(opened, manifest.with_calibrations(after), target)
-    return Recalibration(images=images, limits=limits, written=target)
+    return Recalibration(images, limits, target, len(additions) if learned else None)
+
+
+def _target(kit: Path, out: Path | None, *, in_place: bool, learned: bool) -> Path | None:
+    """The kit to write. UsageError where it cannot be written."""
+    if not learned:
+        return rewrite_target(kit, out, in_place=in_place)
+    if out is not None:
+        raise UsageError(
+            "--learned: these limits belong to this station, and --out writes a kit without what it has learned; pass "
+            "--in-place, and msc-edge export --from-station for a kit with both"
+        )
+    return None
+
+
+def _refuse_to_forget(kit: Kit) -> None:
+    """UsageError where the station has learned something for a kit that is to be replaced: it would count no more."""
+    if not additions_path(kit.path, kit.identity).exists():
+        return
+    with AdditionsFile.open(kit.path, kit.identity) as file:
+        count = len(learned_digests(file.images()))
+    if count:
+        raise UsageError(
+            f"--in-place {kit.path}: this station has learned {many(count, 'image')} for it, and a kit with other "
+            "limits is another kit, for which nothing was learned; pass --learned, or write another kit with --out"
+        )
 
 
 def _rates(old: CalibrationInfo, *, warn: float | None, reject: float | None, region: float | None) -> Rates:

@@ -81,11 +81,7 @@ def _model(kit: Kit) -> Check:
 
 
 def _limits(detector: Detector) -> Check:
-    described = list(
-        describe_limits(
-            detector.limits, detector.calibration, detector.manifest.models[detector.model].calibration.regions
-        )
-    )
+    described = list(describe_limits(detector.limits, detector.calibration, detector.regions))
     found = "; ".join(f"{name}: {text}" for name, text in described)
     if any(name == "caution" for name, _ in described):
         return Check("limits", "note", found, "train with more normal images, or export with a higher --reject-rate")

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold
+from msc_edge.runtime.option_types import FalseAlarmRate, LearnedOption, PrecisionOption, Threshold
 from msc_edge.runtime.tools.evaluate.label_options import Abnormal, Dataset, Normal, labelled_images
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from msc_edge.runtime.tools.evaluate.evaluation import AtLimit, Evaluation
@@ -36,6 +38,7 @@ def evaluate(
         ),
     ] = 12,
     precision: PrecisionOption = None,
+    learned: LearnedOption = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Images scored in parallel.", show_default="all cores")
     ] = None,
@@ -60,14 +63,15 @@ def evaluate(
             resamples=resamples,
             gallery=gallery,
             precision=None if precision == "auto" else precision,
+            learned=learned,
             threads=threads,
             overwrite=overwrite,
             report=report,
         )
-    _show(evaluation, out)
+    _show(evaluation, out, learned=learned)
 
 
-def _show(evaluation: "Evaluation", out: Path) -> None:
+def _show(evaluation: "Evaluation", out: Path, *, learned: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -103,20 +107,31 @@ def _show(evaluation: "Evaluation", out: Path) -> None:
                 f"{many(regions.normal_images, 'normal image')} have one (expected {percent(regions.expected_rate)}, "
                 f"90 % interval {low} to {high})"
             )
-        if evaluation.unreadable:
-            to.print(f"left out: {many(len(evaluation.unreadable), 'unreadable image')}; the report gives the reasons")
-        if evaluation.in_bank:
-            to.print(
-                f"caution: found in the kit's memory bank: {many(evaluation.in_bank, 'image')} of the data set; their "
-                "scores are near 0, with or without a defect, so the metrics are too good"
-            )
-        if evaluation.ignored_folders:
-            to.print(one_line(f"ignored folders, by name: {', '.join(evaluation.ignored_folders)}"))
-        if evaluation.other_files:
-            to.print(f"{many(evaluation.other_files, 'other file')} skipped")
-        if evaluation.models > 1:
-            to.print(f"model: {evaluation.model} (the kit has another one; --precision selects)")
+        for note in _notes(evaluation, learned=learned):
+            to.print(note)
         to.print(f"report: {one_line(str(out / 'report.html'))}")
+
+
+def _notes(evaluation: "Evaluation", *, learned: bool) -> "Iterator[str]":
+    from msc_edge.runtime.results.fields import describe_learned
+    from msc_edge.text import many, one_line
+
+    if evaluation.unreadable:
+        yield f"left out: {many(len(evaluation.unreadable), 'unreadable image')}; the report gives the reasons"
+    if evaluation.in_bank:
+        place = "in the kit's memory bank, or learned" if evaluation.learned else "in the kit's memory bank"
+        yield (
+            f"caution: found {place}: {many(evaluation.in_bank, 'image')} of the data set; their scores are near 0, "
+            "with or without a defect, so the metrics are too good"
+        )
+    if evaluation.ignored_folders:
+        yield one_line(f"ignored folders, by name: {', '.join(evaluation.ignored_folders)}")
+    if evaluation.other_files:
+        yield f"{many(evaluation.other_files, 'other file')} skipped"
+    if evaluation.models > 1:
+        yield f"model: {evaluation.model} (the kit has another one; --precision selects)"
+    if learned:
+        yield describe_learned(evaluation.learned, evaluation.learned_sha256)
 
 
 def _maps_table(maps: "MapEvaluationResult") -> "Table":

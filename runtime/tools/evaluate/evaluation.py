@@ -13,6 +13,7 @@ from msc_edge.errors import SourceError
 from msc_edge.kit.manifest import Precision
 from msc_edge.progress import Report, silent
 from msc_edge.runtime.detector import Detector
+from msc_edge.runtime.results.fields import description_of
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.labelled import GOOD, LabelledDataset, LabelledImage
@@ -76,6 +77,8 @@ class Evaluation(_Part):
     msc_edge_version: str
     kit: str = Field(description="SHA-256 of the kit's manifest")
     model: Precision = Field(description="model of the kit that scored the images")
+    learned: NonNegativeInt = Field(default=0, description=description_of("learned"))
+    learned_sha256: str | None = Field(default=None, description=description_of("learned_sha256"))
     models: PositiveInt = Field(default=1, description="number of models in the kit; each has its own limits")
     normal_images: PositiveInt = Field(description="normal images that were scored")
     anomalous_images: PositiveInt = Field(description="anomalous images that were scored")
@@ -85,7 +88,8 @@ class Evaluation(_Part):
         default=[], description="folders beside the defect types that hold no images of parts, such as masks"
     )
     in_bank: NonNegativeInt = Field(
-        description="scored images that are in the kit's memory bank: their scores are near 0, with or without a defect"
+        description="scored images that are in the kit's memory bank, or were learned: their scores are near 0, with "
+        "or without a defect"
     )
     resamples: PositiveInt = Field(description="bootstrap resamples behind the 95 % intervals")
     metrics: dict[str, Interval] = Field(description="over all thresholds; each in [0, 1], 1 is perfect")
@@ -141,11 +145,13 @@ def compute_evaluation(
     scores = np.array([each.result.score for each in scored])
     normal, anomalous = scores[truth == 0], scores[truth == 1]
     names = sorted({image.label for image in dataset.images} - {GOOD})
-    regions = detector.manifest.models[detector.model].calibration.regions
+    regions = detector.regions
     return Evaluation(
         msc_edge_version=__version__,
         kit=detector.kit.sha256,
         model=detector.model,
+        learned=len(detector.additions),
+        learned_sha256=detector.additions.sha256,
         models=len(detector.manifest.models),
         normal_images=len(normal),
         anomalous_images=len(anomalous),

@@ -66,11 +66,12 @@ def _cards(kit: Kit, detector: Detector, images: Sequence[MaskedImage], results:
     paths = [image.label.path for image in images]
     with closing(score_images(detector, paths, threads=1, thumbnail_if=lambda _: True)) as again:
         return [
-            _card(kit, image, scored, results[image.label.path]) for image, scored in zip(images, again, strict=True)
+            _card(kit, detector, image, scored, results[image.label.path])
+            for image, scored in zip(images, again, strict=True)
         ]
 
 
-def _card(kit: Kit, image: MaskedImage, scored: ImageResult, earlier: Result) -> Card:
+def _card(kit: Kit, detector: Detector, image: MaskedImage, scored: ImageResult, earlier: Result) -> Card:
     if scored.result is None:  # it was removed since: the card shows the earlier result, and why there is no image
         scored = replace(scored, result=earlier, error=None)
     aupimo = "" if image.aupimo is None else f"AUPIMO {image.aupimo:.4f} \N{MIDDLE DOT} "
@@ -78,6 +79,7 @@ def _card(kit: Kit, image: MaskedImage, scored: ImageResult, earlier: Result) ->
         kit,
         scored,
         name=image.label.name,
+        detector=detector,
         truth=Truth(image.label.label, image.label.is_anomalous),
         note=f"{aupimo}overlap {image.overlap:.4f}",
     )

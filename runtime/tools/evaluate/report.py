@@ -135,6 +135,7 @@ class EvaluationReport:
                         kit,
                         image,
                         name=self._labels[image.path].name,
+                        detector=self._detector,
                         truth=Truth(self._labels[image.path].label, self._labels[image.path].is_anomalous),
                     )
                     for image in largest.images

@@ -36,6 +36,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     gallery: int = 12,
     precision: Precision | None = None,
+    learned: bool = False,
     threads: int | None = None,
     overwrite: bool = False,
     report: Report = silent,
@@ -45,9 +46,9 @@ def evaluate(
     `dataset` is a data set in the MVTec-AD layout (`test/good`, `test/<defect type>`), or the result of
     `labelled_folders`. The folder appears when all of it is written. `overwrite` replaces an earlier evaluation and
     nothing else. `gallery` is the number of images in each gallery of the report; the best and the worst heatmaps share
-    one. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. Raises KitError, SourceError when the images
-    cannot be read, UsageError when `out` is taken or lies within the kit or the data set, MissingExtraError without
-    scikit-learn, and OutputError when it cannot be written.
+    one. `threshold` and `false_alarm_rate`: see `Detector.with_limits`. `learned`: see `Detector.load`. Raises
+    KitError, SourceError when the images cannot be read, UsageError when `out` is taken or lies within the kit or the
+    data set, MissingExtraError without scikit-learn, and OutputError when it cannot be written.
     """
     out = path_argument("out", out, "'evaluation'")
     kit = path_argument("kit", kit, "'kit'")
@@ -60,7 +61,7 @@ def evaluate(
         dataset = labelled_dataset(path_argument("dataset", dataset, "'dataset'"))
     _check_out(out, (kit, *dataset.folders), overwrite=overwrite)
     with Kit.open(kit) as opened:
-        detector = Detector.of(opened, threads=1, precision=precision).with_limits(
+        detector = Detector.of(opened, threads=1, precision=precision, learned=learned).with_limits(
             threshold=threshold, false_alarm_rate=false_alarm_rate
         )
         check_writable(out.parent, target=out)

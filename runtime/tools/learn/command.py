@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from msc_edge.errors import MscEdgeError
-    from msc_edge.runtime.learning.additions_file import Change, KeptImage
+    from msc_edge.runtime.kept_images import Change, KeptImage
     from msc_edge.runtime.learning.learner import Learned
+
+_LIMITS = "limits"  # in place of the number of an image
 
 
 def learn(
@@ -30,10 +32,11 @@ def learn(
         ),
     ] = None,
     undo: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
             metavar="ID",
-            help="Let an image count no more: scores are as without it; may be repeated.",
+            help="Let an image count no more: scores are as without it; may be repeated. The word limits in place of "
+            "an ID: the station limits.",
             show_default=False,
         ),
     ] = None,
@@ -55,10 +58,11 @@ def learn(
     defect gets a milder verdict, and nearly all synthetic anomalies stay rejected. Running streams use it within a
     second.
 
-    Exit codes: 0 done, 2 usage, or an image was not learned, 3 an image cannot be read, 4 the kit is damaged, 5 the
-    file cannot be written.
+    Exit codes: 0 done, or an image is normal already, 2 usage, or an image was not learned, 3 an image cannot be read,
+    4 the kit, or the file with what was learned, is damaged, 5 the file cannot be written.
     """
     from msc_edge.errors import UsageError
+    from msc_edge.runtime.station import user_name
     from msc_edge.text import valid_text
 
     given = {"--add": add, "--defect": defect, "--undo": undo, "--list": list_}
@@ -72,7 +76,7 @@ def learn(
         return
     if reason is None or not reason.strip():
         raise UsageError(f"{actions[0]} needs a --reason, for the record, such as 'new supplier'")
-    who, why = valid_text(by or _user()), valid_text(reason)
+    who, why = valid_text(by or user_name()), valid_text(reason)
     if undo:
         _undo(kit, undo, by=who, reason=why, trusted_key=trusted_key)
         return
@@ -91,7 +95,7 @@ def learn(
 
 def _each(paths: "Sequence[Path]", act: "Callable[[Path], None]") -> "MscEdgeError | None":
     """Act on each image; the error to end with, if there is one. One image does not stop the others."""
-    from msc_edge.errors import MscEdgeError, OutputError, UsageError
+    from msc_edge.errors import AlreadyNormalError, KitError, MscEdgeError, OutputError, UsageError
     from msc_edge.terminal import echo
     from msc_edge.text import one_line
 
@@ -99,7 +103,9 @@ def _each(paths: "Sequence[Path]", act: "Callable[[Path], None]") -> "MscEdgeErr
     for path in paths:
         try:
             act(path)
-        except OutputError:
+        except AlreadyNormalError as error:
+            echo(one_line(str(error)))
+        except (OutputError, KitError):
             raise
         except MscEdgeError as error:
             errors.append(error)
@@ -107,7 +113,7 @@ def _each(paths: "Sequence[Path]", act: "Callable[[Path], None]") -> "MscEdgeErr
                 echo(one_line(f"refused: {error}"), err=True)
     if not errors or len(paths) == 1:
         return errors[0] if errors else None
-    return UsageError(f"{len(errors)} of {len(paths)} images were refused; the others count")
+    return UsageError(f"{len(errors)} of {len(paths)} images were refused; the others count, or are normal already")
 
 
 def _learned(learned: "Learned") -> None:
@@ -138,30 +144,43 @@ def _kept(image: "KeptImage", verdict: str) -> None:
     echo(one_line(f"{image.name}: kept as number {image.id}, a confirmed defect{guards}"))
 
 
-def _undo(kit: Path, ids: "Sequence[int]", *, by: str, reason: str, trusted_key: Path | None) -> None:
+def _undo(kit: Path, what: "Sequence[str]", *, by: str, reason: str, trusted_key: Path | None) -> None:
+    from msc_edge.errors import UsageError
     from msc_edge.kit.opening import Kit
-    from msc_edge.runtime.learning.additions_file import AdditionsFile, Change
+    from msc_edge.runtime.additions_file import AdditionsFile
+    from msc_edge.runtime.kept_images import Change
     from msc_edge.terminal import echo
     from msc_edge.text import one_line
 
+    for each in what:
+        if each != _LIMITS and not (each.isascii() and each.isdecimal()):
+            raise UsageError(f"--undo {each}: expected the number of an image, as --list shows it, or {_LIMITS}")
+    change = Change.now(by, reason)
     with Kit.open(kit, trusted_key=trusted_key) as opened, AdditionsFile.open(kit, opened.identity) as file:
-        for id in ids:
-            undone = file.undo(id, Change.now(by, reason))
-            echo(one_line(f"{undone.name}: number {undone.id} counts no more"))
+        for each in what:
+            if each == _LIMITS:
+                echo(f"{file.undo_limits(change).name} count no more: the limits of the kit do")
+            else:
+                undone = file.undo(int(each), change)
+                echo(one_line(f"{undone.name}: number {undone.id} counts no more"))
+        limits = file.limits()
+        if withdrawn := limits and limits.withdrawn(file.images()):
+            echo(one_line(f"warning: {withdrawn}"), err=True)
 
 
 def _show_list(kit: Path, trusted_key: Path | None) -> None:
     from msc_edge.kit.opening import Kit
-    from msc_edge.runtime.learning.additions_file import AdditionsFile, additions_path, renamed_additions
+    from msc_edge.runtime.additions_database import additions_path, renamed_additions
+    from msc_edge.runtime.additions_file import AdditionsFile
     from msc_edge.terminal import echo
     from msc_edge.text import many, one_line
 
     with Kit.open(kit, trusted_key=trusted_key) as opened:
         identity = opened.identity
-    images = []
+    images, limits = [], None
     if additions_path(kit, identity).exists() or renamed_additions(kit, identity):
         with AdditionsFile.open(kit, identity) as file:
-            images = file.images()
+            images, limits = file.images(), file.limits()
     if not images:
         echo(one_line(f"{kit}: this station has learned nothing for it"))
         return
@@ -169,6 +188,10 @@ def _show_list(kit: Path, trusted_key: Path | None) -> None:
         what = "learned" if image.kind == "addition" else "defect "
         line = f"{image.id:>4}  {what}  {image.name}: {_told(image.added)}"
         echo(one_line(f"{line}; undone {_told(image.undone)}" if image.undone else line))
+    if limits:
+        echo(one_line(f"      limits   with {many(len(limits.learned), 'learned image')}: {_told(limits.made)}"))
+        if withdrawn := limits.withdrawn(images):
+            echo(one_line(f"warning: {withdrawn}"), err=True)
     counted = [image.kind for image in images if image.undone is None]
     learned, defects = (counted.count(kind) for kind in ("addition", "defect"))
     found = f"{many(learned, 'learned image')}, {many(defects, 'confirmed defect')}"
@@ -177,13 +200,3 @@ def _show_list(kit: Path, trusted_key: Path | None) -> None:
 
 def _told(change: "Change") -> str:
     return f"{change.time} by {change.by}: {change.reason}"
-
-
-def _user() -> str:
-    """The name of the user of this PC."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for its user
-        return "unknown"

@@ -17,6 +17,7 @@ from msc_edge.errors import KitError, UnreadableImageError
 from msc_edge.images import decode_image, read_image
 from msc_edge.kit.layout import thumbnail_file
 from msc_edge.kit.opening import Kit
+from msc_edge.runtime.detector import Detector
 from msc_edge.runtime.results.image_result import ImageResult
 from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.report.mask_outline import MaskOutline
@@ -123,12 +124,13 @@ def card(
     image: ImageResult,
     *,
     name: str,
+    detector: Detector | None = None,
     truth: Truth | None = None,
     note: str = "",
     file: Path | None = None,
     earlier_rows: float | None = None,
 ) -> Card:
-    """The card of a scored image.
+    """The card of a scored image. `detector`: that scored it; None: the kit alone, with its own calibration.
 
     An image with a thumbnail is shown as it was scored. Without one (a row of an earlier run) `file` is decoded, unless
     it changed after `earlier_rows`, the time of the last such row in seconds since 1970.
@@ -136,11 +138,13 @@ def card(
     result = image.result
     assert result is not None, "galleries hold scored images"
     nearest = tuple(
-        Nearest(each.path, each.distance, _thumbnail_url(kit, each.row)) for each in result.nearest_images[:_NEAREST]
+        Nearest(each.path, each.distance, _thumbnail_url(kit, each.row, detector))
+        for each in result.nearest_images[:_NEAREST]
     )
     p_value = least = ""
     if result.p_value is not None:
-        calibration = kit.manifest.models[result.model].calibration.calibration
+        own = kit.manifest.models[result.model].calibration.calibration
+        calibration = detector.calibration if detector else own
         p_value = describe_p_value(result.p_value, calibration)
         least = describe_least_p_value(calibration) if is_least_p_value(result.p_value, calibration) else ""
     url, overlay, problem = "", "", ""
@@ -162,7 +166,9 @@ def card(
     return Card(name, truth, result, url, overlay, nearest, problem, p_value, least, note)
 
 
-def _thumbnail_url(kit: Kit, row: int) -> str:
+def _thumbnail_url(kit: Kit, row: int, detector: Detector | None) -> str:
+    if detector and row >= kit.manifest.normal_images.count:
+        return _jpeg_url(thumbnail(detector.thumbnail(row)))
     name = thumbnail_file(row)
     if name not in kit.manifest.files:
         return ""

@@ -32,6 +32,7 @@ def write_page(
         manifest=kit.manifest,
         model=detector.model,
         kit_sha256=kit.identity.sha256,
+        additions=detector.additions,
         version=__version__,
         date=date.today().isoformat(),
         galleries=galleries,

@@ -45,7 +45,8 @@ class ScoreReport:
         """Write the page, whole or not at all. OutputError from the disk. `earlier_rows`: see `card`."""
         summary, limits = self._summary, detector.limits
         cards = [
-            card(kit, image, name=self._name(image), earlier_rows=earlier_rows) for image in summary.most_anomalous
+            card(kit, image, name=self._name(image), detector=detector, earlier_rows=earlier_rows)
+            for image in summary.most_anomalous
         ]
         scores = Scores("images", np.frombuffer(self._scores), NEUTRAL) if self._scores else None
         write_page(
@@ -81,5 +82,5 @@ def _common(one: str, other: str) -> str:
 
 
 def _describe_map(detector: Detector) -> Iterator[tuple[str, str]]:
-    if regions := detector.manifest.models[detector.model].calibration.regions:
+    if regions := detector.regions:
         yield "heatmap", f"{describe_regions(regions.limit, regions.calibration)}. In heatmaps this limit is yellow."

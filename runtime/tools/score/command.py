@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from msc_edge.deprecation import deprecated_option, renamed
-from msc_edge.runtime.option_types import FalseAlarmRate, PrecisionOption, Threshold, TrustedKey
+from msc_edge.runtime.option_types import FalseAlarmRate, LearnedOption, PrecisionOption, Threshold, TrustedKey
 
 if TYPE_CHECKING:
     from msc_edge.runtime.batch import FolderScores
@@ -82,6 +82,7 @@ def score(
         ),
     ] = "auto",
     precision: PrecisionOption = None,
+    learned: LearnedOption = False,
     trusted_key: TrustedKey = None,
     backend: Annotated[
         Literal["auto", "onnxruntime", "openvino"],
@@ -145,6 +146,7 @@ def score(
             search=search,
             precision=None if precision == "auto" else precision,
             backend=renamed("--engine", engine, "--backend", None if backend == "auto" else backend) or "auto",  # pyright: ignore[reportArgumentType]  (checked by select_backend)
+            learned=learned,
             threads=threads,
             excluded=[report] if report else [],
             on_result=receivers,
@@ -154,7 +156,7 @@ def score(
         )
         if report and page:
             page.write(report, done.detector, opened, earlier_rows=done.earlier_rows)
-    _show(done, out, report, quiet=quiet)
+    _show(done, out, report, learned=learned, quiet=quiet)
     _leave(done.summary, fail_on_anomaly=fail_on_anomaly)
 
 
@@ -181,7 +183,8 @@ def _row_printer() -> "Callable[[ImageResult], None]":
     return put
 
 
-def _show(done: "FolderScores", out: Path | None, report: Path | None, *, quiet: bool) -> None:
+def _show(done: "FolderScores", out: Path | None, report: Path | None, *, learned: bool, quiet: bool) -> None:
+    from msc_edge.runtime.results.fields import describe_learned
     from msc_edge.runtime.tools.score.tables import show_limits, show_most_anomalous, show_summary
     from msc_edge.terminal import console, printing
     from msc_edge.text import many, one_line
@@ -195,11 +198,11 @@ def _show(done: "FolderScores", out: Path | None, report: Path | None, *, quiet:
     show_summary(screen, done.summary, scored_now=done.scored_now, seconds=done.seconds, other_files=done.other_files)
     if len(detector.manifest.models) > 1:
         screen.print(f"model: {detector.model} (the kit has another one; --precision selects)")
+    if learned:
+        screen.print(describe_learned(len(detector.additions), detector.additions.sha256))
     if detector.spec.name != "onnxruntime":
         screen.print(f"backend: {detector.spec.name}")
-    show_limits(
-        screen, detector.limits, detector.calibration, detector.manifest.models[detector.model].calibration.regions
-    )
+    show_limits(screen, detector.limits, detector.calibration, detector.regions)
     if out:
         screen.print(f"{many(done.summary.images, 'row')} in {one_line(str(out))}")
     if report:

@@ -44,7 +44,7 @@ class KitFacts(BaseModel):
     def of(cls, detector: Detector, settings: ServeSettings) -> Self:
         """The facts of an open kit."""
         manifest = detector.manifest
-        regions = manifest.models[detector.model].calibration.regions
+        regions = detector.regions
         return cls(
             name=detector.kit.name,
             kit=detector.kit.sha256,

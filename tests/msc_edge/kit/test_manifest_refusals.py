@@ -164,7 +164,7 @@ def test_calibration_scores_that_no_image_can_have_are_refused(toy_kit: Path, pa
     forged["scores"] = [1e300 for _ in forged["scores"]]
     for limit in forged["limits"].values():
         limit["score"] = 1e300
-    with pytest.raises(KitError, match=r"scores lie between 1e\+300 and 1e\+300, and scores of this model between"):
+    with pytest.raises(KitError, match=r"scores lie between 1e\+300 and 1e\+300, and scores of this model are between"):
         parse(document)
 
 

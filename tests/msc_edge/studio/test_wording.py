@@ -66,10 +66,16 @@ NOT_CAUSED = {
         "kit.thumbnails": ("--thumbnails",),
         "kit.writing": ("--out", "NEWKIT"),
         "runtime.batch": ("--resume", "--out", "output"),
+        "runtime.earlier_rows": ("--out",),
         "runtime.results.image_result": ("--out",),
         "runtime.results.row_file": ("pass",),
         "runtime.tools.evaluate.run": ("exists already", "is a file"),
         "runtime.tools.report.report_path": ("--report", "is a folder"),
+    },
+    "the studio uses kits alone, without what a station has learned": {
+        "runtime.additions_file": ("another name", "--list"),
+        "runtime.option_types": ("--learned",),
+        "runtime.station_limits": ("--learned",),
     },
     "the labelled images are one folder": {"runtime.tools.evaluate.labelled": ("pass both", "--abnormal:")},
     "a kit of a training is a folder that export has made": {

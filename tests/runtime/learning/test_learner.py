@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,9 +14,10 @@ from msc_edge.errors import UnreadableImageError, UsageError
 from msc_edge.kit.layout import THUMBNAILS
 from msc_edge.kit.writing import seal
 from msc_edge.patch_rows import ROUNDING, distances_to
+from msc_edge.preprocessing import Region
 from msc_edge.runtime import Detector
+from msc_edge.runtime.kept_images import Change
 from msc_edge.runtime.learning import guards
-from msc_edge.runtime.learning.additions_file import Change
 from msc_edge.runtime.learning.learner import Learner
 
 WHO = {"by": "Anna", "reason": "new supplier"}
@@ -114,13 +116,13 @@ class TestAnAddition:
             learner.add(station / "absent.png", **WHO)
 
     def test_is_one_of_a_few_each_day(self, station: Path, picture: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        with Learner(station / "patches.kit", threads=1, per_day=2) as learner:
+        with Learner(station / "patches.kit", threads=1, per_day=2, threshold=-1.0) as learner:
             first = learner.add(picture("a.png", 100, "stain"), **WHO)
             learner.add(picture("b.png", 100, "scratch"), **WHO)
             with pytest.raises(UsageError, match="2 images were learned today, which is the most of a day"):
-                learner.add(picture("c.png", 101, "empty"), **WHO)
+                learner.add(picture("c.png", 101, "stain"), **WHO)
             learner.file.undo(first.image.id, Change.now("Ben", "mistake"))
-            learner.add(picture("c.png", 101, "empty"), **WHO)
+            learner.add(picture("c.png", 101, "stain"), **WHO)
             tomorrow = datetime.now().astimezone() + timedelta(days=1)
 
             class Later(datetime):
@@ -149,9 +151,9 @@ class TestGuards:
         assert learner.keep_defect(picture("clear.png", 200, "empty"), by="Anna", reason="empty")[1] == "reject"
 
     def test_no_addition_makes_a_confirmed_defect_milder(self, learner: Learner, picture: Callable) -> None:
-        learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
+        learner.keep_defect(picture("defect.png", 100, "scratch"), by="Anna", reason="scratch")
         with pytest.raises(UsageError, match=r"a\.png: is not learned: the confirmed defect 1 would be 'normal', and"):
-            learner.add(picture("a.png", 101, "empty"), **WHO)
+            learner.add(picture("a.png", 101, "scratch"), **WHO)
         assert [image.kind for image in learner.file.images()] == ["defect"]
         assert len(learner.detector.additions) == 0
 
@@ -159,9 +161,9 @@ class TestGuards:
         self, learner: Learner, picture: Callable, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(guards, "MAX_LOST", 1.0)
-        kept, _ = learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
+        kept, _ = learner.keep_defect(picture("defect.png", 100, "scratch"), by="Anna", reason="scratch")
         learner.file.undo(kept.id, Change.now("Ben", "was normal"))
-        assert learner.add(picture("a.png", 101, "empty"), **WHO).defects.of == 0
+        assert learner.add(picture("a.png", 101, "scratch"), **WHO).defects.of == 0
 
     def test_synthetic_anomalies_must_stay_rejected(self, learner: Learner, station: Path, save: Callable) -> None:
         """An image with a defect, drawn as for the guard, is learned as if it was normal."""
@@ -197,3 +199,21 @@ class TestGuards:
             learner.keep_defect(picture("defect.png", 100, "empty"), by="Anna", reason="empty")
             learned = learner.add(picture("a.png", 100, "stain"), **WHO)
             assert (learned.defects.of, learned.defects.after, learned.synthetic.of) == (1, 1, 0)
+
+    def test_a_kit_with_a_region_learns_from_whole_frames(
+        self, station: Path, toy: ModuleType, save: Callable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its thumbnails are smaller than the frames, and would not contain the region."""
+        monkeypatch.setattr(guards, "MAX_LOST", 1.0)
+        kit = station / "patches.kit"
+        manifest = Detector.load(kit, threads=1).manifest
+        region = Region(x=0, y=0, width=128, height=96)
+        preprocessing = manifest.preprocessing.model_copy(update={"region": region})
+        (kit / "manifest.json").unlink()
+        (kit / "manifest.sha256").unlink()
+        seal(kit, manifest.model_copy(update={"preprocessing": preprocessing}))
+        frame = cv2.resize(toy.draw(100, "stain"), (128, 96), interpolation=cv2.INTER_NEAREST)
+        with Learner(kit, threads=1) as learner:
+            learned = learner.add(save(station / "frame.png", frame), **WHO)
+        assert (learned.before.verdict, learned.after.verdict) == ("reject", "normal")
+        assert learned.synthetic.of > 0

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -58,8 +59,11 @@ results = st.builds(
     model=st.sampled_from(["fp32", "int8"]),
     kit=st.just(KIT),
 )
+with_learned = st.builds(replace, results, learned=st.integers(1, 50), learned_sha256=st.just("cd" * 32))
 images = st.one_of(
-    st.builds(ImageResult, path=texts, result=results, milliseconds=st.integers(0, 10**7).map(lambda n: n / 10)),
+    st.builds(
+        ImageResult, path=texts, result=results | with_learned, milliseconds=st.integers(0, 10**7).map(lambda n: n / 10)
+    ),
     st.builds(ImageResult, path=texts, result=st.none(), error=texts),
 )
 
@@ -78,7 +82,7 @@ def values(image: ImageResult) -> dict:
 def test_csv_to_the_byte(scored):
     assert CSV.header == (
         b"path,score,image_score,patch_score,p_value,verdict,limit,regions,nearest,nearest_images,model,kit,"
-        b"milliseconds,error,score_to_limit\n"
+        b"milliseconds,error,score_to_limit,learned,learned_sha256\n"
     )
     regions = (
         b'"[{""x"": 8, ""y"": 9, ""width"": 30, ""height"": 40, ""area"": 777, ""peak"": 1.234568, '
@@ -89,9 +93,9 @@ def test_csv_to_the_byte(scored):
         b'{""row"": 0, ""path"": ""o.png"", ""distance"": 0.146913}]"'
     )
     numbers = b"0.123457,0.091235,1.234568,0.076923,reject,0.100000"
-    end = b"fp32," + KIT.encode() + b",2.3,,1.235\n"
+    end = b"fp32," + KIT.encode() + b",2.3,,1.235,0,\n"
     assert CSV.encode(scored()) == b",".join([b"a.png", numbers, regions, b"n.png", nearest, end])
-    assert CSV.encode(unreadable('b,"c".png')) == b'"b,""c"".png",,,,,,,,,,,,,the file is empty,\n'
+    assert CSV.encode(unreadable('b,"c".png')) == b'"b,""c"".png",,,,,,,,,,,,,the file is empty,,,\n'
 
 
 def test_json_lines_to_the_byte(scored):
@@ -102,13 +106,13 @@ def test_json_lines_to_the_byte(scored):
         '"height": 40, "area": 777, "peak": 1.234568, "peak_x": 11, "peak_y": 12, "center_x": 21, "center_y": 22}], '
         '"nearest": "n.png", "nearest_images": [{"row": 3, "path": "n.png", "distance": 0.1}, '
         '{"row": 0, "path": "o.png", "distance": 0.146913}], "model": "fp32", "kit": "' + KIT + '", '
-        '"milliseconds": 2.3, "error": null, "score_to_limit": 1.235}\n'
+        '"milliseconds": 2.3, "error": null, "score_to_limit": 1.235, "learned": 0, "learned_sha256": null}\n'
     )
     assert JSON.encode(unreadable("b\n.png")).decode() == (
         '{"path": "b\\n.png", "score": null, "image_score": null, "patch_score": null, "p_value": null, '
         '"verdict": null, "limit": null, "regions": null, "nearest": null, '
         '"nearest_images": null, "model": null, "kit": null, "milliseconds": null, "error": "the file is empty", '
-        '"score_to_limit": null}\n'
+        '"score_to_limit": null, "learned": null, "learned_sha256": null}\n'
     )
 
 

@@ -26,7 +26,7 @@ def written(path: Path, *images: ImageResult) -> Path:
 
 def test_the_columns_are_those_of_the_contract():
     names = "path,score,image_score,patch_score,p_value,verdict,limit,regions,nearest,nearest_images,model,kit,"
-    names += "milliseconds,error,score_to_limit"
+    names += "milliseconds,error,score_to_limit,learned,learned_sha256"
     assert ",".join(field.name for field in IMAGE_FIELDS) == names
 
 

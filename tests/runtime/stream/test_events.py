@@ -34,6 +34,8 @@ FULL: dict[str, Any] = LEAST | {
     "regions": [asdict(AnomalousRegion(8, 9, 30, 40, 777, 1.5, 11, 12, 21, 22))],
     "nearest": "part_00.png",
     "model": "fp32",
+    "learned": 2,
+    "learned_sha256": "cd" * 32,
     "image": "/images/a.jpg",
     "kit": "ab" * 32,
     "count": 3,

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msc_edge.cli import app
+from msc_edge.runtime import Detector
 from msc_edge.runtime.learning import guards
 
 
@@ -51,12 +52,16 @@ def test_a_false_alarm_passes_after_it_was_learned_and_is_rejected_again_when_th
     alone = scored_again("1.png")
     assert alone["verdict"] == "reject"
     learn("--add", part)
-    assert "1 learned image for the model fp32, before 0" in running.wait_for("learned")["message"]
+    assert running.wait_for("learned")["message"].endswith(
+        "1 learned image for the model fp32, before 0; added: 1 (part.png)"
+    )
     learned = scored_again("2.png")
     assert learned["verdict"] == "normal"
     assert learned["nearest"] == "learned 1: part.png"
     learn("--undo", 1)
-    assert "0 learned images for the model fp32, before 1" in running.wait_for("learned", 2)["message"]
+    assert running.wait_for("learned", 2)["message"].endswith(
+        "0 learned images for the model fp32, before 1; undone: 1 (part.png)"
+    )
     undone = scored_again("3.png")
     for name in ("verdict", "score", "image_score", "patch_score", "p_value", "nearest"):
         assert undone[name] == alone[name]
@@ -84,6 +89,47 @@ def test_a_damaged_file_is_reported_and_the_line_goes_on(
         "what this station has learned cannot be read, and 1 learned image read before still count"
         in (refused["message"])
     )
-    assert f"{file}: cannot be used" in refused["message"]
+    assert f"{file}: what this station has learned is damaged" in refused["message"]
     file.write_bytes(content)
     assert "1 learned image for the model fp32, before 1" in running.wait_for("learned", 2)["message"]
+
+
+def test_station_limits_count_until_their_image_is_undone(
+    stream: Callable,
+    kit: Path,
+    learn: Callable,
+    toy: ModuleType,
+    save: Callable,
+    rows_of: Callable,
+    until: Callable,
+    tmp_path: Path,
+) -> None:
+    folder, jsonl = tmp_path / "in", tmp_path / "rows.jsonl"
+    folder.mkdir()
+    for seed in range(2000, 2060):
+        save(tmp_path / "normal" / f"{seed}.png", toy.draw(seed, "stain" if seed % 6 == 0 else None))
+    learn("--add", save(tmp_path / "part.png", toy.draw(100, "stain")))
+    running = stream(folder, "--jsonl", jsonl, kit=kit)
+    running.wait_for("learned")
+    options = ["--normal", str(tmp_path / "normal"), "--learned", "--in-place", "--reject-rate", "0.1"]
+    done = CliRunner().invoke(app, ["calibrate", str(kit), *options, "--warn-rate", "0.1"])
+    assert done.exit_code == 0, done.output
+    station = Detector.load(kit, threads=1, learned=True)
+    changed = running.wait_for("learned", 2)["message"]
+    limit = station.limits.reject.score
+    assert changed.endswith(
+        f"1 learned image for the model fp32, before 1; the station limits count: reject above {limit:.6g}"
+    )
+    save(folder / "1.png", toy.draw(100, "stain"))
+    row = until(lambda: next(iter(rows_of(jsonl)), None), "a row")
+    assert (row["learned"], row["learned_sha256"]) == (1, station.additions.sha256)
+    assert row["limit"] == pytest.approx(limit, abs=1e-6)
+    learn("--undo", 1)
+    assert (
+        "count no more, because they were made with the learned images 1 (part.png)"
+        in (running.wait_for("learned", 3)["message"])
+    )
+    save(folder / "2.png", toy.draw(100, "stain"))
+    row = until(lambda: next((row for row in rows_of(jsonl) if row["path"].endswith("2.png")), None), "a row")
+    assert (row["learned"], row["learned_sha256"], row["verdict"]) == (0, None, "reject")
+    assert row["limit"] == pytest.approx(Detector.load(kit, threads=1).limits.reject.score, abs=1e-6)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from msc_edge.kit.opening import Kit
-from msc_edge.runtime.learning.additions_file import AdditionsFile
+from msc_edge.runtime.additions_file import AdditionsFile
 from msc_edge.runtime.stream.control import request_reload
 
 LEARN = "Learn that this is normal"
@@ -74,9 +74,9 @@ def test_a_false_alarm_is_marked_learned_and_undone(teaching, opened, kit: Path)
 
 
 def test_what_would_hide_a_confirmed_defect_is_not_learned(teaching) -> None:
-    teaching.inspect("defect", 100, "empty")
-    teaching.inspect("alike", 101, "empty")
-    assert teaching.mark(1, "defect", "part is missing").status == 200
+    teaching.inspect("defect", 100, "scratch")
+    teaching.inspect("alike", 101, "scratch")
+    assert teaching.mark(1, "defect", "scratch").status == 200
     assert teaching.mark(2, "false_alarm").status == 200
     refused = change(teaching, 2, "learn")
     assert refused.status == 400

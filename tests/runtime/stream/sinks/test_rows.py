@@ -84,14 +84,15 @@ class TestOneRow:
         file.write(unreadable("a2", "d.png", "the file is empty"))
         assert (tmp_path / "rows.csv").read_bytes().decode() == (
             "id,time,source,frame,path,position,trigger,score,image_score,patch_score,p_value,verdict,limit,regions,"
-            "nearest,nearest_images,model,kit,score_to_limit,age_ms,infer_ms,search_ms,total_ms,dropped,skipped,error\n"
+            "nearest,nearest_images,model,kit,score_to_limit,learned,learned_sha256,age_ms,infer_ms,search_ms,"
+            "total_ms,dropped,skipped,error\n"
             'a1,2026-11-25T12:00:00.123Z,cam,7,"b,""c"".png",1.500,part-7,0.123457,0.033333,1.250000,0.076923,reject,'
             '0.050000,"[{""x"": 1, ""y"": 2, ""width"": 30, ""height"": 40, ""area"": 900, ""peak"": 1.25, '
             '""peak_x"": 9, ""peak_y"": 8, ""center_x"": 7, ""center_y"": 6}]",n.png,'
             '"[{""row"": 4, ""path"": ""n.png"", ""distance"": 0.1}, '
             '{""row"": 1, ""path"": ""m.png"", ""distance"": 0.2}]",'
-            f"int8,{'5a' * 32},2.469,1.3,20.0,0.0,21.3,2,3,\n"
-            "a2,2026-11-25T12:00:00.123Z,in,8,d.png,,,,,,,,,,,,,,,,,,,0,0,the file is empty\n"
+            f"int8,{'5a' * 32},2.469,0,,1.3,20.0,0.0,21.3,2,3,\n"
+            "a2,2026-11-25T12:00:00.123Z,in,8,d.png,,,,,,,,,,,,,,,,,,,,,0,0,the file is empty\n"
         )
 
     def test_json_to_the_byte(self, tmp_path):
@@ -104,7 +105,7 @@ class TestOneRow:
             '"peak": 1.25, "peak_x": 9, "peak_y": 8, "center_x": 7, "center_y": 6}], '
             '"nearest": "n.png", "nearest_images": [{"row": 4, "path": "n.png", "distance": 0.1}, '
             f'{{"row": 1, "path": "m.png", "distance": 0.2}}], "model": "int8", "kit": "{"5a" * 32}", '
-            '"score_to_limit": 2.469, "age_ms": 1.3, "infer_ms": 20.0, '
+            '"score_to_limit": 2.469, "learned": 0, "learned_sha256": null, "age_ms": 1.3, "infer_ms": 20.0, '
             '"search_ms": 0.0, "total_ms": 21.3, "dropped": 2, "skipped": 3, "error": null}\n'
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -85,8 +86,56 @@ def test_one_image_that_is_refused_does_not_stop_the_others(kit: Path, image: Pa
     refused, error = done.stderr.splitlines()
     assert refused.startswith("refused: ")
     assert "absent.png: cannot be opened" in refused
-    assert error == "error: 1 of 2 images were refused; the others count"
+    assert error == "error: 1 of 2 images were refused; the others count, or are normal already"
     assert learn(kit, "--add", tmp_path / "absent.png", "--reason", "r").exit_code == 3
+
+
+def test_an_image_that_is_normal_already_is_not_refused(
+    kit: Path, image: Path, toy: ModuleType, save: Callable
+) -> None:
+    normal = save(image.with_name("normal.png"), toy.draw(200))
+    done = learn(kit, "--add", normal, "--reason", "r")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert re.fullmatch(
+        r"normal\.png: is normal already \(score .*, limit .*\); there is nothing to learn\n", done.stdout
+    )
+    assert list(kit.parent.glob("*.sqlite")) == [], "nothing was learned"
+    done = learn(kit, "--add", normal, "--add", image, "--reason", "r")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "normal.png: is normal already" in done.stdout
+    assert "part.png: learned as number 1" in done.stdout
+
+
+def test_what_was_refused_leaves_no_file(kit: Path, image: Path, save: Callable) -> None:
+    refused = learn(kit, "--add", save(image.with_name("black.png"), np.zeros((48, 64, 3), np.uint8)), "--reason", "r")
+    assert refused.exit_code == 2
+    assert "black.png: is not learned: it looks more like a black frame (distance " in refused.stderr
+    assert list(kit.parent.glob("*.sqlite")) == []
+
+
+def test_a_damaged_file_ends_a_command_as_a_damaged_kit_does(kit: Path, image: Path) -> None:
+    assert learn(kit, "--add", image, "--reason", "r").exit_code == 0
+    (file,) = kit.parent.glob("*.sqlite")
+    file.write_bytes(b"no database")
+    commands = (["--list"], ["--undo", 1, "--reason", "r"], ["--add", image, "--add", image, "--reason", "r"])
+    for arguments in commands:
+        done = learn(kit, *arguments)
+        assert done.exit_code == 4
+        assert done.stderr.startswith(
+            f"error: {file}: what this station has learned is damaged (file is not a database)"
+        )
+
+
+@pytest.mark.parametrize("what", ["one", "-1", "1.5", "limit"])
+def test_only_numbers_and_limits_can_be_undone(kit: Path, image: Path, what: str) -> None:
+    assert learn(kit, "--add", image, "--reason", "r").exit_code == 0
+    done = learn(kit, f"--undo={what}", "--undo", 1, "--reason", "r")
+    assert done.exit_code == 2
+    assert f"--undo {what}: expected the number of an image, as --list shows it, or limits" in done.stderr
+    assert "; undone" not in learn(kit, "--list").stdout
+    none = learn(kit, "--undo", "limits", "--reason", "r")
+    assert none.exit_code == 2
+    assert "has no station limits" in none.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msc_edge.errors import OutputError, UsageError
+from msc_edge.errors import KitError, UsageError
+from msc_edge.kit.model_entry import EmbeddingOutput, Model
 from msc_edge.kit.opening import KitIdentity
+from msc_edge.runtime import Detector
 from msc_edge.runtime.additions import LearnedRows
-from msc_edge.runtime.learning.additions_file import AdditionsFile, Change, additions_path
+from msc_edge.runtime.additions_database import additions_path
+from msc_edge.runtime.additions_file import AdditionsFile
+from msc_edge.runtime.kept_images import Change
 
 KIT = KitIdentity("bottles", "ab" * 32)
 IMAGE = np.full((4, 6, 3), 90, np.uint8)
 ROWS = LearnedRows(np.array([0.6, 0.8], np.float32), np.arange(6, dtype=np.float32).reshape(2, 3))
 BY = Change("2026-01-02T03:04:05+01:00", "Anna", "new supplier")
+
+
+@pytest.fixture(scope="module")
+def model(patches: Detector) -> Model:
+    """Of a kit with patches; its embeddings are shortened to two numbers."""
+    own = patches.manifest.models["fp32"]
+    return own.model_copy(update={"outputs": own.outputs.model_copy(update={"embedding": EmbeddingOutput(dim=2)})})
 
 
 @pytest.fixture
@@ -26,7 +37,7 @@ def add(file: AdditionsFile, name: str = "a.png", content: bytes = b"png") -> in
     return file.add("addition", name, content, IMAGE, {"fp32": ROWS}, BY).id
 
 
-def test_what_was_added_is_there_when_the_file_is_opened_again(path: Path) -> None:
+def test_what_was_added_is_there_when_the_file_is_opened_again(path: Path, model: Model) -> None:
     with AdditionsFile.open(path, KIT, create=True) as file:
         added = file.add("addition", "a.png", b"content", IMAGE, {"fp32": ROWS}, BY)
         defect = file.add("defect", "b.png", b"other", IMAGE, {}, BY)
@@ -34,25 +45,25 @@ def test_what_was_added_is_there_when_the_file_is_opened_again(path: Path) -> No
     with AdditionsFile.open(path, KIT) as file:
         assert file.images() == [added, defect]
         assert file.content(added.id) == b"content"
-        (learned,) = file.additions("fp32", dim=2, patch_dim=3).learned
+        (learned,) = file.additions("fp32", model).learned
         assert (learned.id, learned.name, learned.thumbnail.shape) == (added.id, "a.png", IMAGE.shape)
         assert (learned.rows.embedding == ROWS.embedding).all()
         assert (learned.rows.patches == ROWS.patches).all()
 
 
-def test_what_was_undone_counts_no_more_and_stays_in_the_record(path: Path) -> None:
+def test_what_was_undone_counts_no_more_and_stays_in_the_record(path: Path, model: Model) -> None:
     with AdditionsFile.open(path, KIT, create=True) as file:
         first, second = add(file), add(file, "b.png")
         undone = Change("2026-01-03T00:00:00+01:00", "Ben", "was a defect")
         assert file.undo(first, undone).undone == undone
-        assert [each.id for each in file.additions("fp32", dim=2, patch_dim=3).learned] == [second]
+        assert [each.id for each in file.additions("fp32", model).learned] == [second]
         assert [(each.id, each.undone) for each in file.images()] == [(first, undone), (second, None)]
         with pytest.raises(UsageError, match=r"1 was undone already, by Ben at 2026-01-03"):
             file.undo(first, BY)
         with pytest.raises(UsageError, match="has no image 99; --list shows them"):
             file.undo(99, BY)
         file.undo(second, BY)
-        assert len(file.additions("fp32", dim=2, patch_dim=3)) == 0
+        assert len(file.additions("fp32", model)) == 0
 
 
 def test_without_a_file_nothing_was_learned(path: Path) -> None:
@@ -105,18 +116,22 @@ def test_a_folder_in_the_place_of_the_file_is_named(path: Path) -> None:
 
 def test_a_newer_format_names_the_remedy(path: Path) -> None:
     with AdditionsFile.open(path, KIT, create=True) as file:
+        add(file)
         database = sqlite3.connect(file.path)
         with database:
-            database.execute("UPDATE kit SET format = 2")
+            database.execute("UPDATE kit SET format = 3")
         database.close()
-    with pytest.raises(UsageError, match="format 2 is of a newer msc-edge; install that one"):
+    with pytest.raises(UsageError, match="format 3 is of a newer msc-edge; install that one"):
         AdditionsFile.open(path, KIT)
 
 
 @pytest.mark.parametrize("content", [b"not a database" * 100, b""])
 def test_a_damaged_file_is_named(path: Path, content: bytes) -> None:
     additions_path(path, KIT).write_bytes(content)
-    with pytest.raises(OutputError, match=r"bottles\.additions-.*: cannot be used"):
+    expected = (
+        r"bottles\.additions-.*: what this station has learned is damaged \(.*\); copy the file from a backup, or"
+    )
+    with pytest.raises(KitError, match=expected):
         AdditionsFile.open(path, KIT)
 
 
@@ -129,18 +144,18 @@ def test_a_damaged_file_is_named(path: Path, content: bytes) -> None:
         LearnedRows(ROWS.embedding, np.full((1, 3), np.inf, np.float32)),
     ],
 )
-def test_rows_that_do_not_fit_the_kit_are_refused(path: Path, rows: LearnedRows) -> None:
+def test_rows_that_do_not_fit_the_kit_are_refused(path: Path, model: Model, rows: LearnedRows) -> None:
     with AdditionsFile.open(path, KIT, create=True) as file:
         file.add("addition", "a.png", b"", IMAGE, {"fp32": rows}, BY)
-        with pytest.raises(UsageError, match="is damaged"):
-            file.additions("fp32", dim=2, patch_dim=3)
+        with pytest.raises(KitError, match="what this station has learned is damaged"):
+            file.additions("fp32", model)
 
 
-def test_a_model_that_did_not_learn_an_image_cannot_be_used(path: Path) -> None:
+def test_a_model_that_did_not_learn_an_image_cannot_be_used(path: Path, model: Model) -> None:
     with AdditionsFile.open(path, KIT, create=True) as file:
         id = add(file)
         with pytest.raises(UsageError, match=f"image {id} was learned without the model int8; undo it"):
-            file.additions("int8", dim=2, patch_dim=3)
+            file.additions("int8", model)
 
 
 def test_two_processes_add_to_one_file(path: Path) -> None:
