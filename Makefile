@@ -21,8 +21,9 @@ install: .venv/installed
 test: install
 	$(BIN)/pytest -n auto -m 'not slow and not long'
 
-test-slow: install  # by file: the tests of one share a training or an environment
-	$(BIN)/pytest -n auto --dist loadfile -m slow
+# Each worker imports the files with slow tests only. By file: the tests of one share a training or an environment.
+test-slow: install
+	$(BIN)/pytest -n auto --dist loadfile -m slow $$(grep -rl 'pytest\.mark\.slow' tests --include='test_*.py')
 
 test-long: install
 	$(BIN)/pytest -n auto -m long

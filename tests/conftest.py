@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -283,36 +284,52 @@ def _restored_logs() -> Iterator[None]:
         log.handlers, log.level, log.propagate = state
 
 
-@pytest.fixture(scope="session")
-def opened() -> Callable[..., AbstractContextManager[Any]]:
-    """A page in Chromium: `with opened(server) as page`. See `_opened`."""
-    return _opened
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Callable[..., AbstractContextManager[Any]]]:
+    """A page in Chromium: `with opened(server) as page`. See `_opened`.
+
+    The tests of a module share a browser. No longer: in a thread with its driver, asyncio cannot run.
+    """
+    with ExitStack() as stack:
+
+        @cache
+        def browser() -> Any:
+            from playwright.sync_api import expect, sync_playwright  # few tests need it
+
+            chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+            if chromium is None:
+                pytest.skip("needs chromium, which is not installed")
+            driver = stack.enter_context(sync_playwright())
+            expect.set_options(timeout=60_000)
+            started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            stack.callback(started.close)
+            return started
+
+        yield lambda server, **options: _opened(browser(), server, **options)
 
 
 @contextmanager
-def _opened(server: Any, *, size: tuple[int, int] = (1280, 900), allowed: str = "", **options: Any) -> Iterator[Any]:
-    """At the end: nothing was loaded but from `server.address`, and the console shows no error.
+def _opened(
+    browser: Any, server: Any, *, size: tuple[int, int] = (1280, 900), allowed: str = "", **options: Any
+) -> Iterator[Any]:
+    """A page of a new context: it has no cookies, storage or cache of an earlier page.
+
+    At the end: nothing was loaded but from `server.address`, and the console shows no error.
 
     `allowed`: a part of the errors that the console may show. `options`: of the browser's context.
     """
-    from playwright.sync_api import expect, sync_playwright  # few tests need it
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium, which is not installed")
     loaded, errors = [], []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, ignore_https_errors=True, **{"locale": "en-GB", **options}
-        )
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, ignore_https_errors=True, **{"locale": "en-GB", **options}
+    )
+    try:
         page = context.new_page()
         page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
         page.on("request", lambda request: loaded.append(request.url))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         yield page
-        browser.close()
+    finally:
+        context.close()
     assert [url for url in loaded if not url.startswith((server.address, "data:", "blob:"))] == []
     assert [error for error in errors if not (allowed and allowed in error)] == []

@@ -40,21 +40,50 @@ def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.Compl
     return done
 
 
+def pip(binaries: Path, *command: str | Path) -> str:
+    """Run the pip of this environment for another one; gives what it prints."""
+    return run(sys.executable, "-m", "pip", "--python", binaries / "python", *command, cwd=binaries).stdout
+
+
+def install(binaries: Path, *what: str | Path) -> None:
+    """Without byte code: the tests import a part of it only."""
+    pip(binaries, "install", "--quiet", "--no-compile", *what)
+
+
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder bin/ of an environment with the wheel and its dependencies, and without the source tree."""
-    place = tmp_path_factory.mktemp("bare")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make wheelhouse` writes."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    folder = tmp_path_factory.mktemp("house") / "wheel house"
     with FileLock(tmp_path_factory.getbasetemp().parent / "wheel.lock"):  # two builds in one folder disturb each other
-        run(sys.executable, "-m", "build", "--wheel", "--outdir", place, REPOSITORY, cwd=place)
-    (wheel,) = place.glob("*.whl")
-    venv.create(place / "env", with_pip=True)
-    binaries = place / "env" / "bin"
-    run(binaries / "pip", "install", "--quiet", wheel, cwd=place)
+        run("make", "wheelhouse", f"BIN={Path(sys.executable).parent}", f"WHEELHOUSE={folder}", cwd=REPOSITORY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder bin/ of an environment with the wheels of the wheelhouse, and without the source tree."""
+    binaries = tmp_path_factory.mktemp("bare") / "env" / "bin"
+    venv.create(binaries.parent)
+    install(binaries, "--no-index", "--find-links", wheelhouse, "msc-edge")
     return binaries
 
 
+def test_a_wheelhouse_installs_without_a_network(wheelhouse: Path, bare: Path, tmp_path: Path) -> None:
+    assert run(bare / "msc-edge", "--version", cwd=tmp_path).stdout == f"msc-edge {__version__}\n"
+    run(bare / "msc-edge", "score", TOY_KIT, IMAGES, "--out", "scores.csv", cwd=tmp_path)
+    # A wheel of modules that this tree no longer has would install them, too.
+    (wheel,) = wheelhouse.glob("msc_edge-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".py")}
+    sources = ("msc_edge", "train", "export", "runtime")
+    own = {path.relative_to(REPOSITORY) for source in sources for path in (REPOSITORY / source).rglob("*.py")}
+    assert packed == {(path if path.parts[0] == "msc_edge" else "msc_edge" / path).as_posix() for path in own}
+
+
 def test_the_bare_install_has_no_training_package(bare: Path) -> None:
-    listed = json.loads(run(bare / "pip", "list", "--format", "json", cwd=bare).stdout)
+    listed = json.loads(pip(bare, "list", "--format", "json"))
     names = {package["name"].lower() for package in listed}
     assert "msc-edge" in names
     assert not names & {"torch", "torchvision", "lightning", "onnx", "safetensors", "hnswlib", "scikit-learn"}
@@ -107,46 +136,25 @@ def test_a_command_of_training_is_one_line_with_the_remedy(bare: Path, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `make wheelhouse` writes."""
-    folder = tmp_path_factory.mktemp("house") / "wheel house"
-    with FileLock(tmp_path_factory.getbasetemp().parent / "wheel.lock"):
-        run("make", "wheelhouse", f"BIN={Path(sys.executable).parent}", f"WHEELHOUSE={folder}", cwd=REPOSITORY)
-    return folder
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_a_wheelhouse_installs_without_a_network(wheelhouse: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "env", with_pip=True)
-    binaries = tmp_path / "env" / "bin"
-    run(binaries / "pip", "install", "--quiet", "--no-index", "--find-links", wheelhouse, "msc-edge", cwd=tmp_path)
-    assert run(binaries / "msc-edge", "--version", cwd=tmp_path).stdout == f"msc-edge {__version__}\n"
-    run(binaries / "msc-edge", "score", TOY_KIT, IMAGES, "--out", "scores.csv", cwd=tmp_path)
-    # A wheel of modules that this tree no longer has would install them, too.
-    (wheel,) = wheelhouse.glob("msc_edge-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if name.endswith(".py")}
-    sources = ("msc_edge", "train", "export", "runtime")
-    own = {path.relative_to(REPOSITORY) for source in sources for path in (REPOSITORY / source).rglob("*.py")}
-    assert packed == {(path if path.parts[0] == "msc_edge" else "msc_edge" / path).as_posix() for path in own}
-
-
-@pytest.fixture(scope="module")
-def with_openvino(bare: Path) -> Path:
+def with_openvino(bare: Path, wheelhouse: Path) -> Path:
     """The same environment with the extra `openvino`. The tests above need it without."""
-    (wheel,) = bare.parents[1].glob("*.whl")
-    run(bare / "pip", "install", "--quiet", f"{wheel}[openvino]", cwd=bare)
+    (wheel,) = wheelhouse.glob("msc_edge-*.whl")
+    install(bare, f"{wheel}[openvino]")
     return bare
 
 
 @pytest.fixture(scope="module")
 def real_kit(toy: ModuleType, save: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit of edge-small with the fp32 model only."""
+    from msc_edge.export.pack import export  # torch takes seconds, and a worker has it already
+    from msc_edge.train.options import TrainingOptions
+    from msc_edge.train.training import train
+
     place = tmp_path_factory.mktemp("real")
     for seed in range(24):
         save(place / "good" / f"{seed:02d}.png", toy.draw(seed))
-    run(HERE, "train", "--normal", "good", "--out", "run", "--steps", "0", cwd=place)
-    run(HERE, "export", "run", "--out", "kit", "--precision", "fp32", cwd=place)
+    train(place / "good", place / "run", TrainingOptions(steps=0))
+    export(place / "run", place / "kit", precision="fp32")
     return place / "kit"
 
 

@@ -18,10 +18,12 @@ from typer.testing import CliRunner, Result
 from msc_edge.bank import Bank
 from msc_edge.cli import app
 from msc_edge.export import agreement, held_out_model, int8, onnx_model, run_images, tensors
+from msc_edge.export.agreement import AgreementTest
 from msc_edge.export.fused import proof
 from msc_edge.export.onnx_model import export_onnx
 from msc_edge.export.pack import export
 from msc_edge.export.run_images import RunImages
+from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
 from msc_edge.kit.model_entry import Outputs
 from msc_edge.kit.opening import Kit
@@ -219,6 +221,20 @@ def trained_patch_kit(patch_run: Path, tmp_path_factory: pytest.TempPathFactory)
     """The fp32 kit of the run with patches, not to be changed, and what `export` returned."""
     out = tmp_path_factory.mktemp("kits") / "patches.kit"
     return out, export(patch_run, out, precision="fp32", warn_rate=0.2, reject_rate=0.1, region_rate=0.25)
+
+
+@pytest.fixture
+def maps_test(patch_run: Path, trained_patch_kit: tuple[Path, Manifest]) -> AgreementTest:
+    """The agreement of models of the run with patches, and of their maps."""
+    record = read_record(patch_run)
+    return AgreementTest(
+        trained_patch_kit[0] / MODEL_FILES["fp32"],
+        trained_patch_kit[1].models["fp32"].outputs,
+        Bank(np.load(patch_run / BANK)),
+        record.preprocessing,
+        RunImages.find(record, read_image_table(patch_run / IMAGE_TABLE)),
+        maps=record.map,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import pytest
 from msc_edge.bank import Bank
 from msc_edge.export import agreement
 from msc_edge.export.agreement import AgreementTest, anomaly_of, changed_input, passes_gates
-from msc_edge.export.quantize import Quantizer
 from msc_edge.export.run_images import RunImages
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
@@ -17,8 +16,6 @@ from msc_edge.kit.quantization import Agreement, MapAgreement
 from msc_edge.preprocessing import Preprocessing, Region, preset
 from msc_edge.runtime.backends.interface import ModelOutput
 from msc_edge.synthetic import KINDS
-from msc_edge.train.dataset import read_image_table
-from msc_edge.train.run_record import BANK, IMAGE_TABLE, read_record
 
 
 class TestTheGates:
@@ -113,38 +110,12 @@ class TestAgreementTest:
 
 
 class TestMaps:
-    @pytest.fixture
-    def maps_test(self, patch_run: Path, trained_patch_kit: tuple[Path, Manifest]) -> AgreementTest:
-        record = read_record(patch_run)
-        return AgreementTest(
-            trained_patch_kit[0] / MODEL_FILES["fp32"],
-            trained_patch_kit[1].models["fp32"].outputs,
-            Bank(np.load(patch_run / BANK)),
-            record.preprocessing,
-            RunImages.find(record, read_image_table(patch_run / IMAGE_TABLE)),
-            maps=record.map,
-        )
-
     def test_fp32_agrees_with_itself(self, maps_test: AgreementTest, trained_patch_kit: tuple[Path, Manifest]) -> None:
         maps = maps_test.agreement(maps_test.open(trained_patch_kit[0] / MODEL_FILES["fp32"])).maps
         assert maps is not None
         assert maps.rank_correlation == pytest.approx(1, abs=1e-4)
         assert maps.au_pro == pytest.approx(maps.au_pro_fp32, abs=1e-3)
         assert maps.au_pro > 0.15  # that of a constant map
-
-    @pytest.mark.slow
-    def test_int8_maps_agree_although_their_products_are_int8(
-        self, maps_test: AgreementTest, trained_patch_kit: tuple[Path, Manifest], toy: ModuleType, tmp_path: Path
-    ) -> None:
-        images = [toy.draw(seed) for seed in range(16)]
-        fp32 = trained_patch_kit[0] / MODEL_FILES["fp32"]
-        quantizer = Quantizer(fp32, lambda: iter(images), target="x86-vnni", scratch=tmp_path)
-        quantizer.write(tmp_path / "int8.onnx")
-        int8 = maps_test.open(tmp_path / "int8.onnx")
-        maps = maps_test.agreement(int8).maps
-        assert maps is not None
-        assert 0.95 < maps.rank_correlation < 1
-        assert maps_test.error(maps_test.open(fp32)) == 0 < maps_test.error(int8) < 0.5
 
     def test_maps_in_another_order_are_found(
         self, maps_test: AgreementTest, trained_patch_kit: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch

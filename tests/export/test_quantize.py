@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from msc_edge.export.agreement import AgreementTest
 from msc_edge.export.quantize import Quantizer
 from msc_edge.kit.layout import MODEL_FILES
 from msc_edge.kit.manifest import Manifest
@@ -104,14 +105,36 @@ def test_images_are_decoded_for_the_first_model_only(resnet: Path, toy: ModuleTy
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def int8_with_patches(
+    trained_patch_kit: tuple[Path, Manifest], toy: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The model of the kit with patches in int8; not to be changed."""
+    folder = tmp_path_factory.mktemp("int8")
+    images = [toy.draw(seed) for seed in range(16)]
+    fp32 = trained_patch_kit[0] / MODEL_FILES["fp32"]
+    Quantizer(fp32, lambda: iter(images), target="x86-vnni", scratch=folder).write(folder / "made.onnx")
+    return folder / "made.onnx"
+
+
 @pytest.mark.slow
 def test_the_matrix_products_of_the_patch_head_are_fused_with_float_results(
-    trained_patch_kit: tuple[Path, Manifest], quantizer: Callable, tmp_path: Path
+    trained_patch_kit: tuple[Path, Manifest], int8_with_patches: Path, tmp_path: Path
 ) -> None:
-    made = quantizer(trained_patch_kit[0] / MODEL_FILES["fp32"], "x86-vnni")
-    made.write(tmp_path / "made.onnx")
-    found = operators(tmp_path / "made.onnx", tmp_path / "optimised.onnx")
+    found = operators(int8_with_patches, tmp_path / "optimised.onnx")
     before = operators(trained_patch_kit[0] / MODEL_FILES["fp32"], tmp_path / "before.onnx")
     # One projection for each of two taps, and the search.
     assert (found["MatMulIntegerToFloat"], found["QGemm"], found["Gemm"]) == (2, 1, 0)
     assert found["MatMul"] == before["MatMul"] - 2
+
+
+@pytest.mark.slow
+def test_int8_maps_agree_although_their_products_are_int8(
+    maps_test: AgreementTest, trained_patch_kit: tuple[Path, Manifest], int8_with_patches: Path
+) -> None:
+    int8 = maps_test.open(int8_with_patches)
+    maps = maps_test.agreement(int8).maps
+    assert maps is not None
+    assert 0.95 < maps.rank_correlation < 1
+    fp32 = maps_test.open(trained_patch_kit[0] / MODEL_FILES["fp32"])
+    assert maps_test.error(fp32) == 0 < maps_test.error(int8) < 0.5

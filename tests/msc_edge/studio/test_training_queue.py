@@ -1,5 +1,6 @@
 """Trainings that wait for each other, by their files: other processes, as after a killed server, see the same queue."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,16 @@ def trainings(queue, tmp_path) -> list[Training]:
     return [project.new_training(detail="fast", steps=0) for project in (*projects, *projects)]
 
 
+@pytest.fixture
+def _no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work fails as soon as it imports torch, which would take the processes of these tests seconds each."""
+    (absent := tmp_path / "absent").mkdir()
+    (absent / "torch.py").write_text("raise ModuleNotFoundError(name='torch')\n")
+    monkeypatch.setenv("PYTHONPATH", str(absent), prepend=os.pathsep)
+
+
 def submit(queue: TrainingQueue, training: Training) -> None:
-    """Work that ends soon: there is no such folder."""
+    """Work that fails: there is no such folder."""
     queue.submit(training.job, "check", normal=str(training.folder / "none"), test=None)
 
 
@@ -84,13 +93,14 @@ def test_work_that_waits_can_be_cancelled_and_joins_the_end_when_it_is_resumed(q
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_no_torch")
 def test_work_starts_at_once_where_none_runs_and_by_itself_where_it_has_waited(queue, trainings):
     with queue.kept_moving():
         for training in trainings[:3]:
             submit(queue, training)
         assert trainings[0].job.state == "running"
         assert queue.waiting() == trainings[1:3]
-        for training in trainings[:3]:  # they end, and fail: there are no images
+        for training in trainings[:3]:  # they end, and fail
             wait_for(training, "failed")
         started = [(training.job.folder / "process.txt").stat().st_mtime_ns for training in trainings[:3]]
         ended = [(training.job.folder / "error.txt").stat().st_mtime_ns for training in trainings[:3]]
@@ -98,6 +108,7 @@ def test_work_starts_at_once_where_none_runs_and_by_itself_where_it_has_waited(q
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_no_torch")
 def test_interrupted_work_goes_on_before_work_that_waits(queue, trainings):
     first, second, third, _ = trainings
     for training in (first, third):

@@ -30,8 +30,9 @@ def images(batch: int = 2, side: int = 64) -> Tensor:
 
 def torchvision_network(name: str, randomise: Callable) -> nn.Module:
     family, widths = NARROWER.get(name, (name, {}))
-    network = torchvision.models.get_model(family, weights=None, **widths).eval()
-    randomise(network, 1)
+    with torch.device("meta"):  # without initial values: those of large networks take seconds
+        network = torchvision.models.get_model(family, weights=None, **widths).eval()
+    randomise(network.to_empty(device="cpu"), 1)
     return network
 
 
@@ -49,7 +50,10 @@ def backbone_features(backbone: Backbone, network: nn.Module, of: Tensor) -> Ten
 
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_the_input_of_the_head_of_torchvisions_network(name: str, randomise: Callable) -> None:
-    network, backbone = torchvision_network(name, randomise), build_backbone(name)
+    network = torchvision_network(name, randomise)
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+    backbone.to_empty(device="cpu")
     assert set(backbone.state_dict()) <= set(network.state_dict())
     result = backbone_features(backbone, network, images())
     head = "fc" if hasattr(network, "fc") else "classifier"

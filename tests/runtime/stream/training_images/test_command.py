@@ -16,7 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from msc_edge.cli import app
 from msc_edge.drawing import encode_image
 from msc_edge.image_files import find_images
 from msc_edge.images import decode_image, read_image
@@ -266,9 +268,10 @@ def test_a_camera_gives_sharp_well_lit_images_of_different_parts(
 
 @pytest.mark.slow
 def test_images_of_an_rtsp_camera_are_trained_on_at_once(
-    start: Callable[..., Capture], rtsp_line: str, tmp_path: Path, scene: Callable
+    start: Callable[..., Capture], rtsp_line: str, tmp_path: Path, scene: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a camera, with blurred, dark and bright frames, to scores: the commands that each step names."""
+    monkeypatch.chdir(tmp_path)
     code, lines, error = start(rtsp_line, "--out", "parts", "--every", 0, "--images", 8).end()
     assert (code, lines[-1]) == (0, "next: msc-edge train --normal parts --out RUN"), error
     cv2.imwrite(str(tmp_path / "good.png"), scene(1000)[..., ::-1])
@@ -277,14 +280,8 @@ def test_images_of_an_rtsp_camera_are_trained_on_at_once(
         "export run --out kit --precision fp32",
         "score kit good.png parts --out scores.csv",
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "msc_edge", *command.split()],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, command.split())
+        assert done.exit_code == 0, done.output
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 1 + 8
 
 
