@@ -15,6 +15,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in parallel themselves
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: its waiting threads keep cores busy
+# Tests start hundreds of processes. Without bytecode files each would compile the package again, and each worker of xdist
+# the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import cv2
 import hypothesis
