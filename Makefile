@@ -18,8 +18,8 @@ install: .venv/installed
 
 # The quick suite. The slow tests train, install the wheel into a bare environment and drive the pages of the studio; the
 # long ones run the whole demo and every command without a network.
-test: install
-	$(BIN)/pytest -n auto -m 'not slow and not long'
+test: install  # neighbours run in one worker, which makes their kits, runs and servers once
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow and not long'
 
 # Each worker imports the files with slow tests only. By file: the tests of one share a training or an environment.
 test-slow: install

@@ -1,5 +1,6 @@
 """The toy kit and the drawn images that tests of all packages score, and the rules of the suite."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -16,6 +17,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in parallel themselves
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: its waiting threads keep cores busy
+# Tests start hundreds of processes. Without bytecode files each would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import cv2
 import hypothesis
@@ -54,6 +57,17 @@ def _fail_forbidden_skip(report: pytest.TestReport | pytest.CollectReport) -> No
     if not reason.startswith(tuple(ALLOWED_SKIPS)):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where every part must be present: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Imported modules and collected tests stay: the garbage collector searches them neither now nor in each test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -44,7 +44,7 @@ from msc_edge.train.split import Split
 from msc_edge.train.weights import load_into
 
 IMAGES, GROUPS = 64, 32
-EDGE_SMALL = {"backbone": "edge-small", "weights": None, "stop_at": None, "image_size": 64, "patch_rows": 200}
+EDGE_SMALL = {"backbone": "edge-small", "weights": None, "stop_at": "features.7", "image_size": 64, "patch_rows": 200}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from msc_edge.train.weights import pretrained_backbone
 GROUPS = tuple(range(6))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> EmbeddingNetwork:
+    """Not to be changed."""
     backbone, _ = pretrained_backbone("edge-small", None, stop_at=None)
     return EmbeddingNetwork(backbone, preset("whole-frame", image_size=96, margin=8)).eval()
 
@@ -32,7 +34,7 @@ def images(count: int = 6) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{number}.png", image.clip(0, 255).astype(np.uint8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head(network: EmbeddingNetwork) -> PatchHead:
     return fit_patch_head(network, images, rows=40, groups=GROUPS)
 
@@ -117,6 +119,7 @@ def test_fitting_leaves_the_network_as_it_was(network: EmbeddingNetwork) -> None
 
 def test_images_without_any_variation_are_refused(network: EmbeddingNetwork) -> None:
     flat = np.full((96, 96, 3), 90, np.uint8)
+    network = deepcopy(network)
     with torch.no_grad():
         for module in network.backbone.modules():
             if isinstance(module, torch.nn.Conv2d):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -144,18 +145,14 @@ class Station:
 
 
 @pytest.fixture(scope="session")
-def start_station(
+def stations(
     tmp_path_factory: pytest.TempPathFactory,
     patch_kit: Path,
     toy: ModuleType,
     save: Callable,
     free_port: Callable[[], int],
-) -> Iterator[Callable[..., Station]]:
-    """Start a station: options of `[web]`, a source other than a folder with options of its own, another kit.
-
-    All are stopped at the end.
-    """
-    running: list[Station] = []
+) -> Callable[[], AbstractContextManager[Callable[..., Station]]]:
+    """`with stations() as start`: see `start_station`. All are stopped at the end."""
 
     def start(
         *,
@@ -184,14 +181,34 @@ def start_station(
                 stderr=out,
                 stdin=subprocess.DEVNULL,
             )
-        station = Station(process, log, incoming, state, port, toy, save, tls="tls_cert" in web)
-        running.append(station)
-        station.until(lambda: _answers(station), "the page answers")
-        return station
+        return Station(process, log, incoming, state, port, toy, save, tls="tls_cert" in web)
 
-    yield start
-    for station in running:
-        station.stop()
+    @contextmanager
+    def opened() -> Iterator[Callable[..., Station]]:
+        running: list[Station] = []
+
+        def started(**options: Any) -> Station:
+            running.append(start(**options))
+            running[-1].until(lambda: _answers(running[-1]), "the page answers")
+            return running[-1]
+
+        try:
+            yield started
+        finally:
+            for station in running:
+                station.stop()
+
+    return opened
+
+
+@pytest.fixture
+def start_station(stations: Callable[[], AbstractContextManager]) -> Iterator[Callable[..., Station]]:
+    """Start a station: options of `[web]`, a source other than a folder with options of its own, another kit.
+
+    It runs until the test ends.
+    """
+    with stations() as start:
+        yield start
 
 
 def _answers(station: Station) -> bool:
@@ -202,13 +219,14 @@ def _answers(station: Station) -> bool:
 
 
 @pytest.fixture(scope="session")
-def station(start_station: Callable[..., Station]) -> Station:
+def station(stations: Callable[[], AbstractContextManager]) -> Iterator[Station]:
     """A station with a good part, and three defects. Tests share it, and may mark parts."""
-    found = start_station()
-    found.inspect("good", 100)
-    for defect in ("empty", "scratch", "stain"):
-        found.inspect(defect, 200, defect)
-    return found
+    with stations() as start:
+        found = start()
+        found.inspect("good", 100)
+        for defect in ("empty", "scratch", "stain"):
+            found.inspect(defect, 200, defect)
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -40,20 +40,21 @@ def shown_live(page: Page, word: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def marked(start_station: Callable, patch_kit: Path, users: Path, tmp_path_factory: pytest.TempPathFactory):
+def marked(stations: Callable, patch_kit: Path, users: Path, tmp_path_factory: pytest.TempPathFactory):
     """A station with users, and a part of each kind: learned, a false alarm, a defect, and one without a mark."""
     kit = Path(shutil.copytree(patch_kit, tmp_path_factory.mktemp("own") / "patches.kit"))
-    station = start_station(kit=kit, users=str(users), top='[images]\nformat = "png"')
-    station.log_in("engineer")
-    for seed in (500, 501, 502, 503):
-        station.inspect(f"part{seed}", seed, "stain")
-    for number in (1, 2):
-        assert station.mark(number, "false_alarm").status == 200
-    learned = station.send("POST", "/parts/1/learn", json.dumps({"action": "learn"}), X_Token=station.token())
-    assert learned.status == 200, learned.text
-    assert station.mark(3, "defect", "scratch").status == 200
-    station.cookies.clear()
-    return station
+    with stations() as start:
+        station = start(kit=kit, users=str(users), top='[images]\nformat = "png"')
+        station.log_in("engineer")
+        for seed in (500, 501, 502, 503):
+            station.inspect(f"part{seed}", seed, "stain")
+        for number in (1, 2):
+            assert station.mark(number, "false_alarm").status == 200
+        learned = station.send("POST", "/parts/1/learn", json.dumps({"action": "learn"}), X_Token=station.token())
+        assert learned.status == 200, learned.text
+        assert station.mark(3, "defect", "scratch").status == 200
+        station.cookies.clear()
+        yield station
 
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:

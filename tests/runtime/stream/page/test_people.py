@@ -23,13 +23,14 @@ def own_users(users: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(start_station, own_users: Path, certificate: Path):
+def guarded(stations, own_users: Path, certificate: Path):
     """A station that other PCs may reach."""
     files = {"tls_cert": str(certificate / "cert.pem"), "tls_key": str(certificate / "key.pem")}
-    station = start_station(host="0.0.0.0", users=str(own_users), **files)
-    station.log_in("operator")
-    station.inspect("part", 200, "stain")
-    return station
+    with stations() as start:
+        station = start(host="0.0.0.0", users=str(own_users), **files)
+        station.log_in("operator")
+        station.inspect("part", 200, "stain")
+        yield station
 
 
 @pytest.fixture

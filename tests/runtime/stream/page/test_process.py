@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_the_page_ends_with_a_killed_stream(start_station) -> None:
     station.process.kill()
     station.process.wait()
     while Path(f"/proc/{child}").exists():  # until the limit of the test run
-        os.sched_yield()
+        time.sleep(0.02)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from msc_edge.runtime.stream.training_images.similarity import (
     view_of,
 )
 
-FRAMES = 60
+FRAMES = 40
 Image = np.ndarray
 
 
@@ -71,7 +71,7 @@ def test_a_small_change_of_a_standing_part_is_kept(deviation: int, scene: Callab
     """A mark of a twentieth of the frame in width and height, 40 grey levels darker."""
     changed = scene(1)
     changed[200:212, 150:166] -= 40
-    frames = [noisy(changed if i >= 30 else scene(1), deviation, i) for i in range(FRAMES)]
+    frames = [noisy(changed if i >= FRAMES // 2 else scene(1), deviation, i) for i in range(FRAMES)]
     assert kept_of(frames, SimilarityCheck()) == 2
 
 
@@ -108,12 +108,12 @@ def test_images_of_an_earlier_run_count(scene: Callable) -> None:
 
 
 def test_as_many_images_count_as_memory_is_meant_for(scene: Callable) -> None:
-    check = SimilarityCheck()
+    check, views = SimilarityCheck(), [view_of(scene(number)) for number in (0, 1, 2)]
     for number in (0, *[1] * (COMPARED - 1)):
-        check.keep(view_of(scene(number)))
-    assert [check.is_similar(view_of(scene(number))) for number in (0, 1, 2)] == [True, True, False]
-    check.keep(view_of(scene(2)))
-    assert [check.is_similar(view_of(scene(number))) for number in (0, 1, 2)] == [False, True, True]
+        check.keep(views[number])
+    assert [check.is_similar(view) for view in views] == [True, True, False]
+    check.keep(views[2])
+    assert [check.is_similar(view) for view in views] == [False, True, True]
 
 
 def test_frames_of_other_proportions_differ(scene: Callable) -> None:

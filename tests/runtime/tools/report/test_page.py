@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,25 +73,31 @@ def test_the_kit_is_identified_by_name_and_sha(page, toy_kit, text_of):
     assert "another model" not in text
 
 
-def measured(page: Path, script: str, *, width: int) -> Any:
-    """What a script finds in a page that is shown in a window of this width: the page itself runs none."""
+@pytest.fixture(scope="module")
+def measured() -> Iterator[Callable[..., Any]]:
+    """What a script finds in a page that is shown in a window of some width: the page itself runs none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs chromium, which is not installed")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": width, "height": 900})
-        shown.goto(page.as_uri())
-        # What depends on scrolling is known after a frame has been drawn.
-        shown.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        found = shown.evaluate(f"() => {{ {script} }}")
+
+        def measure(page: Path, script: str, *, width: int) -> Any:
+            shown = browser.new_page(viewport={"width": width, "height": 900})
+            shown.goto(page.as_uri())
+            # What depends on scrolling is known after a frame has been drawn.
+            shown.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            found = shown.evaluate(f"() => {{ {script} }}")
+            shown.close()
+            return found
+
+        yield measure
         browser.close()
-    return found
 
 
 @pytest.mark.parametrize("width", [360, 1100])
 @pytest.mark.parametrize("name", ["evaluation", "maps", "scores"])
-def test_nothing_is_wider_than_the_window(name, width, request):
+def test_nothing_is_wider_than_the_window(name, width, request, measured):
     folder = request.getfixturevalue(
         {"evaluation": "evaluated", "maps": "evaluated_maps", "scores": "score_report"}[name]
     )
@@ -105,7 +112,7 @@ def test_nothing_is_wider_than_the_window(name, width, request):
     assert measured(page, script, width=width) == [True, []]
 
 
-def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps):
+def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps, measured):
     """The masks are circles around (8.5, 40.5) or (50.5, 12.5), of radius 8.5, in images of 64 x 48 pixels."""
     script = """
         return [...document.querySelectorAll(".own svg")].map(svg => {
@@ -126,7 +133,7 @@ def test_the_outline_of_a_mask_lies_on_its_place_in_the_image(evaluated_maps):
 
 
 @pytest.mark.parametrize("width", [360, 1100])
-def test_a_table_scrolls_in_its_own_box_and_the_hint_is_seen_where_it_does(width, evaluated_maps):
+def test_a_table_scrolls_in_its_own_box_and_the_hint_is_seen_where_it_does(width, evaluated_maps, measured):
     script = """
         return [...document.querySelectorAll(".scroll:has(.hint)")].map(box => {
             const before = box.scrollWidth > box.clientWidth;
