@@ -22,6 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msc_edge  # noqa: F401  (first: it turns off the telemetry of onnxruntime)
+
+# isort: split
 import numpy as np
 import onnxruntime as ort
 from common import CHECKOUT, parser_of

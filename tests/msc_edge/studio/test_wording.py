@@ -61,6 +61,7 @@ NOT_CAUSED = {
     "calls of the library with wrong arguments": {"arguments": ("pass a path",), "map_metrics.metrics": ("pass",)},
     "only files are listed": {"images": ("it is a folder",)},
     "files of other commands": {
+        "export.fused.web_demo": ("onnxruntime-web", "web demo"),
         "export.fused.writing": ("exists",),
         "kit.signatures": ("exists already",),
         "kit.thumbnails": ("--thumbnails",),

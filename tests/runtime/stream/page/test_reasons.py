@@ -75,7 +75,7 @@ def test_what_the_operating_system_says_stays_english_and_is_marked() -> None:
     assert reason_in(GERMAN, "") == reason_in(ENGLISH, "") == []
 
 
-@pytest.mark.parametrize("state", set(get_args(OutageState)) - {"ended", "stalled"})
+@pytest.mark.parametrize("state", sorted(set(get_args(OutageState)) - {"ended", "stalled"}))
 def test_each_outage_of_a_source_is_said_in_german(state: OutageState) -> None:
     for outage in (Outage(state), Outage(state, "no image came in time")):
         assert [language for _, language in reason_in(GERMAN, str(outage))] == [""]
