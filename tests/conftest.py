@@ -315,11 +315,14 @@ def opened() -> Iterator[Callable[..., AbstractContextManager[Any]]]:
                 pytest.skip("needs chromium, which is not installed")
             driver = stack.enter_context(sync_playwright())
             expect.set_options(timeout=60_000)
-            started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", *_FAKE_CAMERA])
             stack.callback(started.close)
             return started
 
         yield lambda server, **options: _opened(browser(), server, **options)
+
+
+_FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @contextmanager

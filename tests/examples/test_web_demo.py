@@ -3,7 +3,6 @@
 import functools
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 from typer.testing import CliRunner
 
 from msc_edge.cli import app
@@ -66,8 +66,6 @@ def test_all_images_score_as_with_the_kit(case, server: SimpleNamespace, opened)
 
 @ONE_SET
 def test_files_are_scored_and_shown(case, server: SimpleNamespace, opened, tmp_path: Path) -> None:
-    from playwright.sync_api import expect
-
     paths = []
     for number, each in enumerate(json.loads(case.images.read_text())[:3]):
         raw = np.fromfile(case.images.with_name(each["file"]), np.uint8)
@@ -76,6 +74,7 @@ def test_files_are_scored_and_shown(case, server: SimpleNamespace, opened, tmp_p
     (tmp_path / "broken.png").write_bytes(paths[0].read_bytes()[:60])
     with opened(server, size=(390, 844)) as page:
         page.goto(server.address)
+        expect(page.locator("#files")).to_be_enabled()
         page.locator("#files").set_input_files([*paths, tmp_path / "broken.png"])
         rows = page.locator("#rows tr")
         expect(rows).to_have_count(4)
@@ -92,26 +91,17 @@ def test_files_are_scored_and_shown(case, server: SimpleNamespace, opened, tmp_p
 
 
 @ONE_SET
-def test_the_camera_is_scored_until_it_is_stopped(case, server: SimpleNamespace) -> None:
+def test_the_camera_is_scored_until_it_is_stopped(case, server: SimpleNamespace, opened) -> None:
     """Chromium's fake camera: a green picture with a clock is no part."""
     assert case.file.is_file()
-    from playwright.sync_api import expect, sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium, which is not installed")
-    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--no-sandbox"]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=camera)
-        page = browser.new_page()
+    with opened(server) as page:
         page.goto(server.address)
-        page.get_by_role("button", name="Use the camera").click(timeout=60_000)
-        expect(page.locator("#verdict strong")).to_have_text("reject", timeout=60_000)
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("#verdict strong")).to_have_text("reject")
         first = page.locator("#figures").inner_text()
-        expect(page.locator("#figures")).not_to_have_text(first, timeout=60_000)
+        expect(page.locator("#figures")).not_to_have_text(first)
         page.get_by_role("button", name="Stop the camera").click()
         expect(page.get_by_role("button", name="Use the camera")).to_be_visible()
-        browser.close()
 
 
 @ONE_SET
