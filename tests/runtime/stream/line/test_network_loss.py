@@ -202,7 +202,9 @@ def network() -> Iterator[Network]:
         network.cable("up")
         yield network
     finally:
-        run("ip", "netns", "delete", name)  # the cable goes with it
+        # With the namespace the cable would go some time later, and the next test could not make it again.
+        subprocess.run(["ip", "link", "delete", near], capture_output=True, check=False)
+        run("ip", "netns", "delete", name)
 
 
 @pytest.mark.parametrize("kind", ["modbus", "opcua"])
