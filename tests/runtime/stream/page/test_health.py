@@ -29,7 +29,8 @@ def test_a_stream_without_its_folder_is_not_ready(start_station) -> None:
         lambda: (answer := station.send("GET", "/readyz")).status == 503 and answer, "the folder is missed"
     )
     assert found.text.startswith("source camera-1: ")
-    live = station.live()
-    assert live["live"]["sources"][0]["state"] == "no_frames"
+    live = station.until(
+        lambda: (live := station.live())["live"]["sources"][0]["state"] == "no_frames" and live, "the page shows it"
+    )
     (reason,) = live["reasons"]["not_ready"]
     assert as_text(reason).startswith("source camera-1: lost for")
