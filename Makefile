@@ -23,7 +23,7 @@ test: install  # neighbours run in one worker, which makes their kits, runs and 
 
 # Each worker imports the files with slow tests only. By file: the tests of one share a training or an environment.
 test-slow: install
-	$(BIN)/pytest -n auto --dist loadfile -m slow $$(grep -rl 'pytest\.mark\.slow' tests --include='test_*.py')
+	$(BIN)/pytest -n auto --dist loadfile -m 'slow and not long' $$(grep -rl 'pytest\.mark\.slow' tests --include='test_*.py')
 
 test-long: install
 	$(BIN)/pytest -n auto -m long

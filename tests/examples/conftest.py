@@ -1,4 +1,4 @@
-"""Two kits of real images, their single files, and 200 images with what the kits make of them."""
+"""A kit of real images, its single file, and 200 images with what the kit makes of them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from msc_edge.train.training import train
 SHARED = Path(__file__).parents[3] / "shared"
 NODE_MODULES = Path(__file__).parent / "node_modules"
 EVERY = 211  # of the values of anomaly_map_224 one in so many is compared
-IMAGES = 100  # of each set
+IMAGES = 200  # half of each set
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,18 @@ class Case:
             assert each["p_value"] == pytest.approx([result.p_value], abs=1e-9)
 
 
-@pytest.fixture(scope="session", params=["magnetic_tile", "paper"])
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Frozen edge-small on a few normal images, and 100 others, normal and not."""
-    folder = tmp_path_factory.mktemp(request.param)
-    data = SHARED / "data" / request.param
+@pytest.fixture(scope="session")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Frozen edge-small on a few normal images of both sets, and 100 others of each, normal and not."""
+    folder, data = tmp_path_factory.mktemp("single"), SHARED / "data"
     if not data.is_dir():
         pytest.skip("needs ../shared/data")
-    if request.param == "paper":
-        good, defect = (sorted((data / "PA_BRG01_RL" / kind).iterdir()) for kind in ("good", "defect"))
-        normal, tested = good[:16], [*good[16:], *defect]
-    else:
-        good = sorted((data / "train" / "good").iterdir())
-        normal, tested = good[:: len(good) // 24], find_images([data / "test"]).paths[::5]
+    good, defect = (sorted((data / "paper" / "PA_BRG01_RL" / kind).iterdir()) for kind in ("good", "defect"))
+    tiles = sorted((data / "magnetic_tile" / "train" / "good").iterdir())
+    normal = [*good[:16], *tiles[:: len(tiles) // 24]]
+    of_tiles = find_images([data / "magnetic_tile" / "test"]).paths
+    papers = [*good[16:], *defect]
+    mirrored = papers[: IMAGES // 2 - len(papers)]  # there are too few
     (folder / "normal").mkdir()
     for path in normal:
         (folder / "normal" / path.name).symlink_to(path)
@@ -78,9 +77,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     fuse_kit(folder / "kit", folder / "kit.onnx")
     detector = Detector.load(folder / "kit", threads=1)
     listed, results = [], []
-    for number, path in enumerate((tested * 2)[:IMAGES]):
+    tested = [*of_tiles[:: len(of_tiles) // (IMAGES // 2)][: IMAGES // 2], *papers, *mirrored]
+    for number, path in enumerate(tested):
         image = read_image(path)
-        image = image[:, ::-1] if number >= len(tested) else image
+        image = image[:, ::-1] if number >= len(tested) - len(mirrored) else image
         (folder / f"{number}.raw").write_bytes(np.ascontiguousarray(image).tobytes())
         listed.append({"file": f"{number}.raw", "height": image.shape[0], "width": image.shape[1]})
         results.append(detector.score(np.ascontiguousarray(image)))

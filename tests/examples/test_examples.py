@@ -17,7 +17,6 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COUNT = 5
-ONE_SET = pytest.mark.parametrize("case", ["paper"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +45,11 @@ def check(case, found: dict[str, tuple[str, float]]) -> None:
         assert (verdict, score) == (case.results[number].verdict, pytest.approx(case.results[number].score, abs=1e-5))
 
 
-@ONE_SET
 def test_python_with_onnxruntime_numpy_and_pillow(case, files, lines_of: Callable) -> None:
     printed = run(sys.executable, EXAMPLES / "python" / "score.py", case.file, *files[".png"])
     check(case, lines_of(printed, files[".png"]))
 
 
-@ONE_SET
 def test_node(case, files, lines_of: Callable, node_modules: Path, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "node", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     (tmp_path / "node_modules").symlink_to(node_modules)
@@ -77,19 +74,16 @@ def program(node_modules: Path, ort_headers: Path, tmp_path_factory: pytest.Temp
     return build / "score"
 
 
-@ONE_SET
 def test_cpp(case, files, lines_of: Callable, program: Path) -> None:
     check(case, lines_of(run(program, case.file, *files[".ppm"]), files[".ppm"]))
 
 
-@ONE_SET
 def test_cpp_says_what_is_wrong(case, program: Path, tmp_path: Path) -> None:
     (tmp_path / "short.ppm").write_bytes(b"P6\n10 10\n255\nabc")
     done = subprocess.run([program, case.file, tmp_path / "short.ppm"], capture_output=True, text=True, check=False)
     assert (done.returncode, "short.ppm: ends too early" in done.stderr) == (1, True)
 
 
-@ONE_SET
 def test_the_kit_itself_gives_the_same_lines(case, files) -> None:
     """The images as files are those that were scored in memory."""
     detector = Detector.load(case.kit, threads=1)

@@ -19,7 +19,6 @@ from msc_edge.cli import app
 
 pytestmark = pytest.mark.slow
 
-ONE_SET = pytest.mark.parametrize("case", ["paper"], indirect=True)
 SCORE_ALL = """async ([list, every]) => {
   const { openKit } = await import("./scoring.js");
   const kit = await openKit("kit.onnx");
@@ -64,7 +63,6 @@ def test_all_images_score_as_with_the_kit(case, server: SimpleNamespace, opened)
         case.check(page.evaluate(SCORE_ALL, [json.loads(case.images.read_text()), 211]))
 
 
-@ONE_SET
 def test_files_are_scored_and_shown(case, server: SimpleNamespace, opened, tmp_path: Path) -> None:
     paths = []
     for number, each in enumerate(json.loads(case.images.read_text())[:3]):
@@ -90,10 +88,8 @@ def test_files_are_scored_and_shown(case, server: SimpleNamespace, opened, tmp_p
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@ONE_SET
-def test_the_camera_is_scored_until_it_is_stopped(case, server: SimpleNamespace, opened) -> None:
+def test_the_camera_is_scored_until_it_is_stopped(server: SimpleNamespace, opened) -> None:
     """Chromium's fake camera: a green picture with a clock is no part."""
-    assert case.file.is_file()
     with opened(server) as page:
         page.goto(server.address)
         page.get_by_role("button", name="Use the camera").click()
@@ -104,9 +100,7 @@ def test_the_camera_is_scored_until_it_is_stopped(case, server: SimpleNamespace,
         expect(page.get_by_role("button", name="Use the camera")).to_be_visible()
 
 
-@ONE_SET
-def test_the_folder_needs_nothing_else(case, server: SimpleNamespace) -> None:
-    assert case.file.is_file()
+def test_the_folder_needs_nothing_else(server: SimpleNamespace) -> None:
     names = {path.name for path in server.folder.iterdir()} - {"images"}
     own = {"index.html", "demo.css", "demo.js", "scoring.js", "kit.onnx", "kit.json"}
     assert names == own | {"ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"}

@@ -9,7 +9,7 @@ from msc_edge.train.folding import folded
 
 # One of each family; the others differ in size only.
 QUICK = {"resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0"}
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in backbone_names()]
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in backbone_names()]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ NARROWER = {
 }
 # One of each family; the others differ in size only.
 QUICK = {"edge-small", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "mobilenet_v2_x0.25"}
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*TORCHVISION, *NARROWER)]
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in (*TORCHVISION, *NARROWER)]
 
 
 def images(batch: int = 2, side: int = 64) -> Tensor:

@@ -88,3 +88,8 @@ logOut?.addEventListener("click", async () => {
   await send("/logout", {});
   location.assign("/login");
 });
+
+// Buttons that a script works for come disabled: a click before it runs would do nothing. All scripts have run now.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of all("button[disabled]")) button.disabled = false;
+});
