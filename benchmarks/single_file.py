@@ -37,23 +37,8 @@ from msc_edge.runtime.results.result import Result
 from msc_edge.runtime.tools.evaluate.metrics import auroc
 
 NODE_MODULES = CHECKOUT / "tests" / "examples" / "node_modules"
-SCORE_ALL = CHECKOUT / "tests" / "examples" / "score_all.js"
+SCORE_ALL, IN_PAGE = (CHECKOUT / "tests" / "examples" / f"score_{place}.js" for place in ("all", "in_page"))
 LABELS = ("normal", "warn", "reject")
-IN_PAGE = """async (list) => {
-  const { openKit } = await import("./scoring.js");
-  const kit = await openKit("kit.onnx");
-  const results = [];
-  for (const { file, height, width } of list) {
-    const pixels = new Uint8Array(await (await fetch(`images/${file}`)).arrayBuffer());
-    const before = performance.now();
-    const found = await kit.score(pixels, height, width);
-    const result = { milliseconds: performance.now() - before };
-    for (const name of ["score", "image_score", "verdict", "anomaly_map"])
-      if (found[name]) result[name] = Array.from(found[name].data, Number);
-    results.push(result);
-  }
-  return results;
-}"""
 
 
 def in_python(file: Path, images: list[np.ndarray]) -> list[dict[str, Any]]:
@@ -101,7 +86,7 @@ def in_chromium(demo: Path, listed: Path) -> list[dict[str, Any]]:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(address)
-        found = page.evaluate(IN_PAGE, json.loads(listed.read_text()))
+        found = page.evaluate(IN_PAGE.read_text(), json.loads(listed.read_text()))
         browser.close()
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnxscript import OpBuilder, build_graph, ir
 
+from msc_edge.export.graph_ops import array, as_float, as_int, half_to_even, resized_size
 from msc_edge.preprocessing import Preprocessing
 
 INPUT, OUTPUT = "image", "pixels"
@@ -45,11 +46,7 @@ def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing, *, tiles:
         image = op.Slice(image, [region.y, region.x], ends, [1, 2])
     height, width = op.Shape(image, start=1, end=2), op.Shape(image, start=2, end=3)
     side = spec.image_size
-    if spec.resize == "stretch":
-        to_height = to_width = _array(op, np.array([spec.resize_to]))
-    else:
-        short = op.Min(height, width)
-        to_height, to_width = (op.Div(op.Mul(each, [spec.resize_to]), short) for each in (height, width))
+    to_height, to_width = resized_size(op, spec, height, width)
 
     def resized(to: tuple[ir.Value, ir.Value], size: tuple[int, int], kept: np.ndarray | None) -> ir.Value:
         """The middle `size` of the image resized to the size `to`, normalised, with the margin: (1, 3, *size)."""
@@ -58,16 +55,16 @@ def _preprocessed(op: OpBuilder, image: ir.Value, spec: Preprocessing, *, tiles:
         columns = op.Reshape(op.Transpose(rows, perm=[1, 0]), op.Concat(width, [3 * size[0]], axis=0))
         columns = _resized(op, columns, width, to[1], size[1])  # (columns, 3 * rows)
         mean, std = (255 * np.array(each, np.float32).reshape(1, 1, 3, 1) for each in (spec.mean, spec.std))
-        pixels = op.Div(op.Sub(op.Reshape(columns, [1, size[1], 3, size[0]]), _array(op, mean)), _array(op, std))
+        pixels = op.Div(op.Sub(op.Reshape(columns, [1, size[1], 3, size[0]]), array(op, mean)), array(op, std))
         pixels = op.Transpose(pixels, perm=[0, 2, 3, 1])
         if kept is not None:
-            pixels = op.Mul(pixels, _array(op, kept.astype(np.float32)[None, None]))
-        return op.Pad(pixels, _array(op, np.array(2 * [0, 0, spec.margin, spec.margin]))) if spec.margin else pixels
+            pixels = op.Mul(pixels, array(op, kept.astype(np.float32)[None, None]))
+        return op.Pad(pixels, array(op, np.array(2 * [0, 0, spec.margin, spec.margin]))) if spec.margin else pixels
 
     whole = resized((to_height, to_width), (side, side), spec.kept_pixels(whole=True))
     if not (tiles and spec.tiles):
         return whole
-    to_canvas = _array(op, np.array(spec.canvas[:1])), _array(op, np.array(spec.canvas[1:]))
+    to_canvas = array(op, np.array(spec.canvas[:1])), array(op, np.array(spec.canvas[1:]))
     canvas = resized(to_canvas, spec.canvas, spec.kept_pixels(whole=False))
     seen = spec.input_side
     corners = spec.tiles.corners(side)
@@ -84,28 +81,26 @@ def _resized(op: OpBuilder, lines: ir.Value, count: ir.Value, to: ir.Value, side
     """
     bands = -(-side // _BAND)
     within = np.minimum(np.arange(bands * _BAND), side - 1).reshape(bands, _BAND, 1)  # pads the last band
-    excess = op.Sub(to, [side])
-    # Half of the excess, halves to even: as `half_to_even` of msc_edge.preprocessing.
-    first = op.Div(op.Add(excess, op.Mod(op.Div(excess, [2]), [2])), [2])
-    scale = op.Div(_float(op, count), _float(op, to))
+    first = half_to_even(op, op.Sub(to, [side]))
+    scale = op.Div(as_float(op, count), as_float(op, to))
     reach = op.Max(scale, [1.0])
-    lines_out = _float(op, op.Add(first, _array(op, within)))
+    lines_out = as_float(op, op.Add(first, array(op, within)))
     centres = op.Mul(op.Add(lines_out, [0.5]), scale)  # (bands, _BAND, 1), in input lines
 
     # Every band reads the same number of lines: all that its triangles reach, and two more for rounding.
-    reads = op.Add(_int(op, op.Add(op.Mul(scale, [float(_BAND - 1)]), op.Mul(reach, [2.0]))), [2])
+    reads = op.Add(as_int(op, op.Add(op.Mul(scale, [float(_BAND - 1)]), op.Mul(reach, [2.0]))), [2])
     reads = op.Min(reads, count)
-    start = _int(op, op.Floor(op.Sub(op.Slice(centres, [0], [1], [1]), reach)))  # (bands, 1, 1)
+    start = as_int(op, op.Floor(op.Sub(op.Slice(centres, [0], [1], [1]), reach)))  # (bands, 1, 1)
     start = op.Max(op.Min(start, op.Sub(count, reads)), [0])
     read = op.Add(start, op.Range(0, op.Squeeze(reads), 1))  # (bands, 1, reads)
-    apart = op.Abs(op.Sub(op.Add(_float(op, read), [0.5]), centres))
+    apart = op.Abs(op.Sub(op.Add(as_float(op, read), [0.5]), centres))
     weights = op.Relu(op.Sub([1.0], op.Div(apart, reach)))  # (bands, _BAND, reads)
     weights = op.Div(weights, op.ReduceSum(weights, [2]))
 
     products = -(-bands // _BANDS_PER_PRODUCT)
     bands_read = _split(op, op.Squeeze(read, [1]), products)
     resized = [
-        op.MatMul(of_bands, _float(op, op.Gather(lines, lines_read, axis=0)))
+        op.MatMul(of_bands, as_float(op, op.Gather(lines, lines_read, axis=0)))
         for of_bands, lines_read in zip(_split(op, weights, products), bands_read, strict=True)
     ]
     resized = op.Reshape(op.Concat(*resized, axis=0), [bands * _BAND, -1])
@@ -114,15 +109,3 @@ def _resized(op: OpBuilder, lines: ir.Value, count: ir.Value, to: ir.Value, side
 
 def _split(op: OpBuilder, value: ir.Value, parts: int) -> list[ir.Value]:
     return [value] if parts == 1 else list(op.Split(value, num_outputs=parts, axis=0, _outputs=parts))
-
-
-def _array(op: OpBuilder, value: np.ndarray) -> ir.Value:
-    return op.Constant(value=ir.tensor(value))
-
-
-def _float(op: OpBuilder, value: ir.Value) -> ir.Value:
-    return op.Cast(value, to=ir.DataType.FLOAT)
-
-
-def _int(op: OpBuilder, value: ir.Value) -> ir.Value:
-    return op.Cast(value, to=ir.DataType.INT64)

@@ -12,16 +12,17 @@ from msc_edge.drawing import Colour
 
 _CLEAR = 0.9  # of the limit: up to there the image is not coloured
 _FULL = 2.0  # times the limit: from there the colour stays the same
-_OPACITY = 0.6
+OPACITY = 0.6
 _DIMMED = 0.4  # brightness of ignored parts
 # From the smallest to the largest value that is drawn; yellow is the limit. Lightness falls from there on, so that the
 # order can be seen without colour vision.
-_STOPS: tuple[tuple[float, Colour], ...] = (
+STOPS: tuple[tuple[float, Colour], ...] = (
     (_CLEAR, (255, 255, 150)),
     (1.0, (255, 221, 0)),
     (1.4, (240, 90, 0)),
     (_FULL, (120, 0, 60)),
 )
+"""Colours of a map, by its value in limits."""
 _OUTLINE: tuple[Colour, Colour] = ((255, 255, 255), (20, 20, 20))  # seen on dark and on bright images
 
 
@@ -53,11 +54,11 @@ def _colour(image: np.ndarray, relative: np.ndarray) -> None:
         return
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     places: np.ndarray = ((relative[box] - _CLEAR) * (255 / (_FULL - _CLEAR))).clip(0, 255).astype(np.uint8)
-    values, colours = zip(*_STOPS, strict=True)
+    values, colours = zip(*STOPS, strict=True)
     table = np.linspace(_CLEAR, _FULL, 256)
     lookup = np.stack([np.interp(table, values, channel) for channel in zip(*colours, strict=True)], axis=1)
     # Transparent at the lower end, so that no edge is seen where the colour begins.
-    opacity = _OPACITY * np.clip((table - _CLEAR) / (1 - _CLEAR), 0, 1)
+    opacity = OPACITY * np.clip((table - _CLEAR) / (1 - _CLEAR), 0, 1)
     painted, through = (lookup * opacity[:, None]).astype(np.float32), (1 - opacity).astype(np.float32)
     seen = image[box] * through[places][..., None]
     seen += painted[places]

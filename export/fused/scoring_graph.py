@@ -14,6 +14,7 @@ from onnxscript import OpBuilder, build_graph, ir
 from msc_edge.anomaly_map import blur_kernel
 from msc_edge.bank import SPARE
 from msc_edge.calibration import Calibration, Limits
+from msc_edge.export.graph_ops import array, as_float, half_to_even, resized_size
 from msc_edge.kit.model_entry import Outputs
 from msc_edge.preprocessing import Preprocessing
 from msc_edge.runtime.backends.interface import EMBEDDING, INPUT, PATCH_DISTANCES
@@ -113,12 +114,12 @@ def _image_score(op: OpBuilder, scored: Scored, embedding: ir.Value) -> ir.Value
 
 def _stored(op: OpBuilder, rows: np.ndarray, bank: BankType) -> ir.Value:
     if bank == "float32":
-        return _array(op, rows)
+        return array(op, rows)
     if bank == "float16":
-        return op.Cast(_array(op, rows.astype(np.float16)), to=ir.DataType.FLOAT)
+        return op.Cast(array(op, rows.astype(np.float16)), to=ir.DataType.FLOAT)
     scale = np.abs(rows).max(axis=1) / _INT8
     return op.DequantizeLinear(
-        _array(op, np.rint(rows / scale[:, None]).astype(np.int8)), _array(op, scale.astype(np.float32)), axis=0
+        array(op, np.rint(rows / scale[:, None]).astype(np.int8)), array(op, scale.astype(np.float32)), axis=0
     )
 
 
@@ -127,7 +128,7 @@ def _standardised(op: OpBuilder, score: ir.Value, scale: Scale) -> ir.Value:
 
 
 def _p_value(op: OpBuilder, score: ir.Value, calibration: Calibration) -> ir.Value:
-    at_least = op.GreaterOrEqual(_array(op, np.array(calibration.scores)), score)
+    at_least = op.GreaterOrEqual(array(op, np.array(calibration.scores)), score)
     count = op.ReduceSum(_double(op, at_least), [0])
     weighted = op.Add(op.Div(count, _doubles(op, calibration.alike)), _doubles(op, 1.0))
     return op.Div(weighted, _doubles(op, calibration.independent + 1))
@@ -140,7 +141,7 @@ def _blurred(op: OpBuilder, distances: ir.Value, outputs: Outputs, *, smoothing:
         return op.Identity(distances)
     kernel = blur_kernel(smoothing)
     down, across = (_blur(count, kernel) for count in (outputs.patch_distances.rows, outputs.patch_distances.columns))
-    return op.MatMul(op.MatMul(_array(op, down), distances), _array(op, across.T.copy()))
+    return op.MatMul(op.MatMul(array(op, down), distances), array(op, across.T.copy()))
 
 
 def _blur(count: int, kernel: np.ndarray) -> np.ndarray:
@@ -159,11 +160,7 @@ def _at_frame(op: OpBuilder, grid: ir.Value, image: ir.Value, scored: Scored) ->
     height, width = op.Shape(image, start=1, end=2), op.Shape(image, start=2, end=3)
     region = spec.region
     seen_height, seen_width = (_longs(op, region.height), _longs(op, region.width)) if region else (height, width)
-    if spec.resize == "stretch":
-        to_height = to_width = _longs(op, spec.resize_to)
-    else:
-        short = op.Min(seen_height, seen_width)
-        to_height, to_width = (op.Div(op.Mul(each, [spec.resize_to]), short) for each in (seen_height, seen_width))
+    to_height, to_width = resized_size(op, spec, seen_height, seen_width)
     (weights_down, inside_down), (weights_across, inside_across) = (
         _interpolation(op, spec, patches.stride, frame=frame, seen=seen, to=to, first=first, canvas=canvas, count=count)
         for frame, seen, to, first, canvas, count in (
@@ -193,40 +190,31 @@ def _interpolation(
     middle `image_size` of the last.
     """
     scale = op.Div(_double(op, seen), _double(op, to))  # pixels of the frame for one of the input
-    excess = op.Sub(to, [spec.image_size])
-    half = op.Div(op.Add(excess, op.Mod(op.Div(excess, [2]), [2])), [2])  # `half_to_even` of msc_edge.preprocessing
+    half = half_to_even(op, op.Sub(to, [spec.image_size]))
     start = op.Add(op.Mul(_double(op, half), scale), _doubles(op, float(first)))
     length = op.Mul(scale, _doubles(op, float(spec.image_size)))
-    centres = _array(op, (np.arange(MAP_SIDE) + 0.5)[:, None] / MAP_SIDE)
+    centres = array(op, (np.arange(MAP_SIDE) + 0.5)[:, None] / MAP_SIDE)
     places = op.Sub(op.Mul(centres, _double(op, frame)), start)  # (224, 1), pixels of the frame from the view
     inside = op.And(op.GreaterOrEqual(places, _doubles(op, 0.0)), op.LessOrEqual(places, length))
     at_input = op.Sub(op.Mul(places, op.Div(_doubles(op, float(canvas)), length)), _doubles(op, 0.5))
     positions = op.Div(op.Sub(at_input, _doubles(op, float(spec.margin))), _doubles(op, float(stride)))
-    positions = op.Clip(positions, _array(op, np.array(0.0)), _array(op, np.array(float(count - 1))))
-    apart = op.Abs(op.Sub(positions, _array(op, np.arange(count, dtype=np.float64)[None])))
-    weights = op.Relu(_float(op, op.Sub(_doubles(op, 1.0), apart)))
-    return weights, _float(op, inside)
-
-
-def _array(op: OpBuilder, value: np.ndarray) -> ir.Value:
-    return op.Constant(value=ir.tensor(np.ascontiguousarray(value)))
+    positions = op.Clip(positions, array(op, np.array(0.0)), array(op, np.array(float(count - 1))))
+    apart = op.Abs(op.Sub(positions, array(op, np.arange(count, dtype=np.float64)[None])))
+    weights = op.Relu(as_float(op, op.Sub(_doubles(op, 1.0), apart)))
+    return weights, as_float(op, inside)
 
 
 def _doubles(op: OpBuilder, value: float) -> ir.Value:
-    return _array(op, np.array([value], np.float64))
+    return array(op, np.array([value], np.float64))
 
 
 def _ints(op: OpBuilder, value: int) -> ir.Value:
-    return _array(op, np.array([value], np.int32))
+    return array(op, np.array([value], np.int32))
 
 
 def _longs(op: OpBuilder, value: int) -> ir.Value:
-    return _array(op, np.array([value], np.int64))
+    return array(op, np.array([value], np.int64))
 
 
 def _double(op: OpBuilder, value: ir.Value) -> ir.Value:
     return op.Cast(value, to=ir.DataType.DOUBLE)
-
-
-def _float(op: OpBuilder, value: ir.Value) -> ir.Value:
-    return op.Cast(value, to=ir.DataType.FLOAT)

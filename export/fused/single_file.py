@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class SingleFile:
     properties: dict[str, Any]
     """What an integrator must know, by name."""
 
-    @property
+    @cached_property
     def content(self) -> bytes:
         """The ONNX file."""
         return self.model.SerializeToString()

@@ -11,6 +11,7 @@ from pathlib import Path
 from msc_edge.errors import UsageError
 from msc_edge.export.fused.single_file import SingleFile
 from msc_edge.files import folder_written_whole
+from msc_edge.overlay import OPACITY, STOPS
 
 PACKAGE = Path("node_modules") / "onnxruntime-web"
 _OWN = ("index.html", "demo.css", "demo.js", "scoring.js")
@@ -48,4 +49,5 @@ def write_web_demo(single: SingleFile, out: Path, scripts: Path, *, overwrite: b
         for name in _SCRIPTS:
             shutil.copyfile(scripts / name, folder / name)
         (folder / "kit.onnx").write_bytes(single.content)
-        (folder / "kit.json").write_text(json.dumps(single.properties, indent=2) + "\n", encoding="utf-8")
+        about = single.properties | {"colours": STOPS, "opacity": OPACITY}
+        (folder / "kit.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

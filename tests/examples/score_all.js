@@ -13,7 +13,7 @@ for (const { file, height, width } of JSON.parse(readFileSync(list, "utf8"))) {
   const milliseconds = performance.now() - before;
   const values = Object.entries(found).map(([name, { data }]) => [name, Array.from(data, Number)]);
   const result = { ...Object.fromEntries(values), milliseconds };
-  result.anomaly_map_224 = result.anomaly_map_224.filter((_, place) => place % 211 === 0);
+  result.anomaly_map_224 = result.anomaly_map_224?.filter((_, place) => place % 211 === 0);
   delete result.embedding;
   results.push(result);
 }

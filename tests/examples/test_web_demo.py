@@ -19,21 +19,7 @@ from msc_edge.cli import app
 
 pytestmark = pytest.mark.slow
 
-SCORE_ALL = """async ([list, every]) => {
-  const { openKit } = await import("./scoring.js");
-  const kit = await openKit("kit.onnx");
-  const results = [];
-  for (const { file, height, width } of list) {
-    const pixels = new Uint8Array(await (await fetch(`images/${file}`)).arrayBuffer());
-    const found = await kit.score(pixels, height, width);
-    const result = {};
-    for (const [name, { data }] of Object.entries(found)) result[name] = Array.from(data, Number);
-    delete result.embedding;
-    result.anomaly_map_224 = result.anomaly_map_224.filter((_, place) => place % every === 0);
-    results.push(result);
-  }
-  return results;
-}"""
+SCORE_ALL = Path(__file__).with_name("score_in_page.js").read_text()
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -60,7 +46,7 @@ def server(case, node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_all_images_score_as_with_the_kit(case, server: SimpleNamespace, opened) -> None:
     with opened(server) as page:
         page.goto(server.address)
-        case.check(page.evaluate(SCORE_ALL, [json.loads(case.images.read_text()), 211]))
+        case.check(page.evaluate(SCORE_ALL, json.loads(case.images.read_text())))
 
 
 def test_files_are_scored_and_shown(case, server: SimpleNamespace, opened, tmp_path: Path) -> None:

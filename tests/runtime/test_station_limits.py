@@ -118,7 +118,7 @@ def test_limits_end_with_the_first_of_their_images_that_is_undone_and_count_agai
     assert warning in undone.stderr
     assert warning in run("learn", taught, "--list").stderr
     assert limit(taught, learned=True) == limit(taught)
-    assert warning in caplog.text, "whoever scores is told, too"
+    assert warning in caplog.text, "the log of scoring has it, too"
     assert run("learn", taught, "--add", tmp_path / "part1.png", "--reason", "no, it is normal").exit_code == 0
     assert limit(taught, learned=True) == station
 

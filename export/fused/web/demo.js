@@ -5,14 +5,6 @@ import { LABELS, openKit } from "./scoring.js";
 const $ = (id) => document.getElementById(id);
 const WORDS = { normal: "normal", warn: "warning", reject: "reject" };
 const SIGNS = { normal: "✓", warn: "▲", reject: "✕" };
-// Colours of the heatmap, by its value in limits. The limit is yellow.
-const STOPS = [
-  [0.9, [255, 255, 150]],
-  [1.0, [255, 221, 0]],
-  [1.4, [240, 90, 0]],
-  [2.0, [120, 0, 60]],
-];
-const OPACITY = 0.6;
 
 const about = await (await fetch("kit.json")).json();
 let kit;
@@ -50,18 +42,19 @@ function draw() {
   }
 }
 
-// The heatmap as a canvas, in the colours of msc-edge: transparent below nine tenths of its limit, yellow at it.
+// The heatmap as a canvas, in the colours of msc-edge: transparent below the first of them.
 function coloured({ data, dims }) {
   const side = dims[1];
   const image = new ImageData(side, side);
+  const stops = about.colours;
   for (let place = 0; place < data.length; place++) {
-    const relative = Math.min(data[place] / about.map_limit.score, STOPS.at(-1)[0]);
-    if (relative <= STOPS[0][0]) continue;
-    const next = STOPS.findIndex(([value]) => relative <= value);
-    const [[from, low], [to, high]] = [STOPS[next - 1], STOPS[next]];
+    const relative = Math.min(data[place] / about.map_limit.score, stops.at(-1)[0]);
+    if (relative <= stops[0][0]) continue;
+    const next = stops.findIndex(([value]) => relative <= value);
+    const [[from, low], [to, high]] = [stops[next - 1], stops[next]];
     const share = (relative - from) / (to - from);
     const colour = low.map((value, channel) => value + share * (high[channel] - value));
-    const opacity = OPACITY * Math.min((relative - STOPS[0][0]) / (1 - STOPS[0][0]), 1);
+    const opacity = about.opacity * Math.min((relative - stops[0][0]) / (1 - stops[0][0]), 1);
     image.data.set([...colour, 255 * opacity], 4 * place);
   }
   const canvas = new OffscreenCanvas(side, side);
